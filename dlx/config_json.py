@@ -1,0 +1,186 @@
+"""A Config as JSON and back, exactly: what config.json holds and evaluate rebuilds.
+
+  config_to_json(config) -> dict            tuples become lists, enums their names
+  config_from_json(Config, obj) -> Config   by the types of the fields
+
+The types that a field may have stand in `describe`; flags are made from the same ones.
+"""
+
+import dataclasses
+import enum
+import math
+import types
+import typing
+from typing import Any, Mapping, TypeVar
+
+from dlx.errors import ConfigError
+
+_T = TypeVar('_T')
+_PLAIN = {
+  bool: 'true or false',
+  int: 'a whole number',
+  float: 'a finite number',
+  str: 'text',
+}
+_MANY = {int: 'whole numbers', float: 'finite numbers', str: 'words'}
+
+
+def field_types(cls: type) -> dict[str, Any]:
+  """Types of the fields that a dataclass takes, by name, in order of declaration.
+
+  Annotations that are text (postponed ones) are evaluated in the module of the class,
+  which must stand in sys.modules.
+  """
+  hints = typing.get_type_hints(cls)
+  return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
+
+
+def is_nested(type_: Any) -> bool:
+  """Whether a field of this type is a dataclass of its own."""
+  return isinstance(type_, type) and dataclasses.is_dataclass(type_)
+
+
+def without_none(type_: Any) -> tuple[Any, bool]:
+  """(T, True) of `T | None`, (T, False) of all else."""
+  if typing.get_origin(type_) in (typing.Union, types.UnionType):
+    rest = [t for t in typing.get_args(type_) if t is not type(None)]
+    if len(rest) == 1 and len(typing.get_args(type_)) == 2:
+      return rest[0], True
+  return type_, False
+
+
+def tuple_items(type_: Any) -> tuple[Any, int | None] | None:
+  """(type of an item, length or None for any) of a tuple type; None: no such type."""
+  args = typing.get_args(type_)
+  if typing.get_origin(type_) is not tuple or not args or args[0] not in _MANY:
+    return None
+  if len(args) == 2 and args[1] is Ellipsis:
+    return args[0], None
+  return (args[0], len(args)) if set(args) == {args[0]} else None
+
+
+def choices(type_: Any) -> dict[str, Any] | None:
+  """Values of a Literal or an Enum by their text; None: neither of the two."""
+  if typing.get_origin(type_) is typing.Literal:
+    return {str(v): v for v in typing.get_args(type_)}
+  if isinstance(type_, type) and issubclass(type_, enum.Enum):
+    return dict(type_.__members__)
+  return None
+
+
+def describe(type_: Any) -> str:
+  """What a field of this type takes, in words that complete "must be".
+
+  Raises:
+    ConfigError: a type that neither a flag nor JSON can carry.
+  """
+  inner, optional = without_none(type_)
+  if optional:
+    return describe(inner) + ', or none for off'
+  if type_ in _PLAIN:
+    return _PLAIN[type_]
+  if (named := choices(type_)) is not None:
+    return 'one of ' + ', '.join(named)
+  if (items := tuple_items(type_)) is not None:
+    number = '' if items[1] is None else f'{items[1]} '
+    return f'{number}{_MANY[items[0]]} separated by commas'
+  name = getattr(type_, '__name__', None) if isinstance(type_, type) else None
+  raise ConfigError(
+    f'type {name or type_} is not allowed in a Config: must be bool, int, float, '
+    'str, a Literal, an Enum, a tuple of int, float or str, one of these or None, or a '
+    'dataclass.'
+  )
+
+
+def config_to_json(config: Any) -> dict[str, Any]:
+  """All fields as JSON values; nested dataclasses become nested objects.
+
+  Floats are written by repr and read back to the bit.
+
+  Raises:
+    ConfigError: a value that JSON cannot carry exactly, e.g. an array or inf.
+  """
+  return {
+    name: _value_to_json(f'config.{name}', getattr(config, name))
+    for name in field_types(type(config))
+  }
+
+
+def _value_to_json(name: str, value: Any) -> Any:
+  if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    return {
+      inner: _value_to_json(f'{name}.{inner}', getattr(value, inner))
+      for inner in field_types(type(value))
+    }
+  if isinstance(value, enum.Enum):
+    return value.name
+  if isinstance(value, tuple):
+    return [_value_to_json(name, item) for item in value]
+  if value is None or type(value) in (bool, int, str):
+    return value
+  if isinstance(value, float) and math.isfinite(value):
+    return value
+  raise ConfigError(
+    f'{name}={value} is not allowed: {type(value).__name__} cannot stand in '
+    'config.json; must be a finite number, text, true or false, None, an enum or a '
+    'tuple of these.'
+  )
+
+
+def config_from_json(cls: type[_T], obj: Any, *, name: str = 'config') -> _T:
+  """The Config that `config_to_json` wrote; its `__post_init__` runs.
+
+  Args:
+    cls: the Config class, or that of a nested field.
+    obj: its JSON object; every field must be there.
+    name: how messages call it.
+
+  Raises:
+    ConfigError: unknown or missing fields (all are named), or a wrong type.
+  """
+  if not isinstance(obj, Mapping):
+    raise ConfigError(
+      f'{name}={obj!r} is not allowed: must be an object with the '
+      f'fields of {cls.__name__}.'
+    )
+  known = field_types(cls)
+  faults = []
+  if unknown := sorted(set(obj) - set(known)):
+    faults.append('unknown: ' + ', '.join(unknown))
+  if missing := sorted(set(known) - set(obj)):
+    faults.append('missing: ' + ', '.join(missing))
+  if faults:
+    raise ConfigError(
+      f'The fields of {name} are not those of {cls.__name__} ({"; ".join(faults)}): '
+      'the experiment has changed since; check out the commit named in config.json.'
+    )
+  return cls(
+    **{
+      field: _value_from_json(f'{name}.{field}', type_, obj[field])
+      for field, type_ in known.items()
+    }
+  )
+
+
+def _value_from_json(name: str, type_: Any, value: Any) -> Any:
+  if is_nested(type_):
+    return config_from_json(type_, value, name=name)
+  wrong = ConfigError(f'{name}={value!r} is not allowed: must be {describe(type_)}.')
+  type_, optional = without_none(type_)
+  if optional and value is None:
+    return None
+  if (named := choices(type_)) is not None:
+    for choice in named.values():
+      written = _value_to_json(name, choice)
+      if type(written) is type(value) and written == value:
+        return choice
+    raise wrong
+  if (items := tuple_items(type_)) is not None:
+    if not isinstance(value, list) or items[1] not in (None, len(value)):
+      raise wrong
+    return tuple(_value_from_json(name, items[0], item) for item in value)
+  if type_ is float and type(value) in (int, float) and math.isfinite(value):
+    return float(value)
+  if type_ is float or type(value) is not type_:
+    raise wrong
+  return value

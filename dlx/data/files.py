@@ -1,0 +1,206 @@
+"""Raw files: where they lie, reading them whole, and saying what was read.
+
+Nothing is unpacked to disk and nothing is written. Paths go through etils.epath, so
+that a bucket works as a folder does.
+"""
+
+import hashlib
+import os
+import tarfile
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
+import zlib
+
+from etils import epath
+
+from dlx.errors import DataError
+
+ENVIRONMENT = 'DLX_DATA_DIR'
+
+
+class Known(NamedTuple):
+  """Size in bytes and sha256 of a published file, uncompressed."""
+
+  bytes: int
+  sha256: str
+
+
+def root(data_dir: Any = None) -> epath.Path | None:
+  """The folder of data sets: `data_dir`, else $DLX_DATA_DIR, else None."""
+  named = os.fspath(data_dir) if data_dir else os.environ.get(ENVIRONMENT)
+  return epath.Path(named).expanduser() if named else None
+
+
+def listing(folder: epath.Path) -> frozenset[str]:
+  """Names in a folder; empty where there is no such folder."""
+  try:
+    return frozenset(p.name for p in folder.iterdir())
+  except (FileNotFoundError, NotADirectoryError):
+    return frozenset()
+  except OSError as e:
+    raise DataError(f'{folder}: cannot be listed: {e.strerror or e}.') from e
+
+
+def folders(data_dir: Any, names: Sequence[str]) -> list[epath.Path]:
+  """Where a set of one of these names may lie, likeliest first.
+
+  DIR/NAME, DIR/NAME/raw (torchvision's layout), and DIR itself if it is called NAME.
+  """
+  base = root(data_dir)
+  if base is None:
+    return []
+  found = [base] if base.name in names else []
+  for name in names:
+    found += [base / name, base / name / 'raw']
+  return found
+
+
+def gunzip(raw: bytes) -> tuple[bytes, str | None]:
+  """Decompressed bytes, and what is wrong with the stream or None.
+
+  A truncated stream gives the bytes that it still holds, so that the caller can say
+  how many are missing.
+  """
+  parts = []
+  while raw:
+    stream = zlib.decompressobj(wbits=31)
+    try:
+      parts.append(stream.decompress(raw))
+    except zlib.error as e:
+      return b''.join(parts), f'damaged gzip ({e})'
+    if not stream.eof:
+      return b''.join(parts), 'truncated gzip'
+    raw = stream.unused_data.lstrip(b'\0')  # Padding after the last member is allowed.
+  return b''.join(parts), None
+
+
+def read_bytes(path: epath.Path) -> bytes:
+  """A whole file. Raises DataError where it cannot be read."""
+  try:
+    return path.read_bytes()
+  except OSError as e:
+    raise DataError(f'{path}: cannot be read: {e.strerror or e}.') from e
+
+
+def read(
+  path: epath.Path,
+  known: Known | None = None,
+  expected: Callable[[bytes], int | None] = lambda payload: None,
+) -> tuple[bytes, dict[str, Any]]:
+  """The uncompressed bytes of a file (gzip is known by its first bytes), checked.
+
+  Args:
+    path: the file.
+    known: what the published file holds; None: not known, nothing to compare with.
+    expected: from the bytes to how many there must be, by the file's own header; None:
+      the header does not say.
+
+  Returns:
+    The bytes, and a record for `Loaded.origin`: file, bytes, sha256, verified.
+
+  Raises:
+    DataError: truncated, damaged, or not the published file; names the file, what was
+      expected and what was found.
+  """
+  raw = read_bytes(path)
+  payload, problem = gunzip(raw) if raw[:2] == b'\x1f\x8b' else (raw, None)
+  size = expected(payload)
+  if problem or (size is not None and size != len(payload)):
+    if size is None and known is not None:
+      size = known.bytes
+    what = problem or ('truncated' if len(payload) < (size or 0) else 'too long')
+    want = 'more' if size is None else f'{size} bytes'
+    raise DataError(
+      f'{path}: {what}: expected {want}, found {len(payload)} bytes uncompressed '
+      f'({len(raw)} in the file); fetch the file again.'
+    )
+  record = describe(path, payload)
+  if known is not None and record['sha256'] != known.sha256:
+    raise DataError(unpublished(path, known, record))
+  return payload, record | {'verified': known is not None}
+
+
+def describe(path: Any, payload: bytes) -> dict[str, Any]:
+  """A record of one file, not verified."""
+  digest = hashlib.sha256(payload).hexdigest()
+  return {'file': str(path), 'bytes': len(payload), 'sha256': digest, 'verified': False}
+
+
+def unpublished(path: Any, known: Known, record: Mapping[str, Any]) -> str:
+  """The one line for a file that is not the published one."""
+  return (
+    f'{path}: not the published file: expected {known.bytes} bytes of sha256 '
+    f'{known.sha256}, found {record["bytes"]} bytes of sha256 {record["sha256"]} '
+    '(uncompressed); fetch it again, or give a set of your own another name.'
+  )
+
+
+def read_archive(path: epath.Path, wanted: Sequence[str]) -> dict[str, bytes]:
+  """Members of a tar archive by their last name, read in one pass without unpacking.
+
+  Raises:
+    DataError: the archive is damaged or truncated, or lacks a member.
+  """
+  found: dict[str, bytes] = {}
+  problem = 'not in it'
+  try:
+    with path.open('rb') as file, tarfile.open(fileobj=file, mode='r|*') as archive:
+      for member in archive:
+        name = member.name.rsplit('/', 1)[-1]
+        content = archive.extractfile(member) if name in wanted else None
+        if content is not None:
+          found[name] = content.read()
+        if len(found) == len(wanted):
+          return found
+  except (tarfile.TarError, EOFError, zlib.error, OSError) as e:
+    problem = f'truncated or damaged archive ({e})'
+  lacking = [name for name in wanted if name not in found]
+  raise DataError(
+    f'{path}: {problem}: expected {len(wanted)} files, found {len(found)} in '
+    f'{path.stat().length} bytes, without {lacking[0]}; fetch the archive again.'
+  )
+
+
+def missing(
+  name: str,
+  split: str,
+  wanted: str,
+  data_dir: Any,
+  *,
+  tfds: bool = True,
+  folder: str | None = None,
+  note: str = '',
+) -> DataError:
+  """The error for data that is nowhere: one line that names every remedy.
+
+  Args:
+    name: of the set.
+    split: of the set.
+    wanted: the raw files, as a phrase.
+    data_dir: as given by the user.
+    tfds: whether TFDS has the same set with the same splits.
+    folder: where the raw files belong, below DIR; None: `name`.
+    note: what else to try, a sentence.
+  """
+  base = root(data_dir)
+  if base is None:
+    where = f'neither --data_dir nor {ENVIRONMENT} is set'
+  elif not base.exists():
+    where = f'{base} does not exist'
+  else:
+    where = f'looked in {base}'
+  if tfds:
+    others = (
+      f'(2) put a TFDS set prepared as array_record in DIR/{name}/VERSION or '
+      f"~/tensorflow_datasets/{name}/VERSION; (3) pip install 'dlx[tfds]' and run with "
+      'a network, so that TFDS downloads it.'
+    )
+  else:
+    others = (
+      '(2) a prepared TFDS set and (3) a download by '
+      "pip install 'dlx[tfds]' do not help: TFDS has no set with these splits."
+    )
+  return DataError(
+    f'dataset {name} ({split}) not found, {where}. Remedies: (1) put {wanted} in '
+    f'DIR/{folder or name} and pass --data_dir=DIR or set {ENVIRONMENT}=DIR; {others}'
+    + (f' {note}' if note else '')
+  )

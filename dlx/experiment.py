@@ -1,0 +1,226 @@
+"""An experiment is a set of pure functions; launchers compose them, never look inside.
+
+  build(config) -> Experiment              what an experiment file provides
+  dlx.training.supervised.supervised(...)  the short path: one model, one loss, one
+                                           optimiser
+  vectorize(experiment, n) -> Experiment   n seeds or members in one program
+  traced(config, **arrays) -> Config       a config that carries tracers, for sweeps
+"""
+
+import dataclasses
+from typing import Any, Callable, Mapping, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from dlx.data.dataset import Dataset
+from dlx.errors import ConfigError
+from dlx.training.state import Array, Batch, Key, Metrics, PyTree, TrainState, ratios
+
+DTYPES = ('float32', 'bfloat16', 'float16', 'float64')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+  """The fields that every run has; experiments add theirs in a subclass.
+
+  Every field becomes a flag, `--config.NAME`, documented by the comment on its line.
+  None means off. Names carry units. `__post_init__` refuses impossible values before a
+  device is touched.
+  """
+
+  seed: int = 0  # Seed of the initialisation, the data order and all noise.
+  num_steps: int = 1000  # Optimiser steps of the whole run.
+  batch_size: int = 64  # Examples of one global batch.
+  eval_batch_size: int = 256  # Examples of one evaluation batch; no figure depends on it.
+  log_every_steps: int = 50  # Steps between lines of training metrics.
+  eval_every_steps: int | None = None  # Steps between evaluations; None: after the last.
+  eval_at_start: bool = False  # Also evaluate before the first step.
+  save_every_steps: int | None = None  # Steps between checkpoints; None: after the last.
+  figure_every_steps: int | None = None  # Steps between figures; None: after the last.
+  keep_checkpoints: int = 2  # Newest checkpoints that are kept.
+  best_metric: str | None = None  # Also keep the best by this, e.g. test/accuracy.
+  best_mode: str = 'max'  # Whether the best is the max or the min.
+  steps_per_dispatch: int = 1  # Steps in one program; changes bits, not the mathematics.
+  micro_batches: int = 1  # Parts of a batch whose gradients are accumulated.
+  clip_norm: float | None = None  # Largest global norm of the gradient.
+  clip_value: float | None = None  # Largest absolute value of a gradient's entries.
+  ema_decay: float | None = None  # Decay of averaged parameters, used by evaluation.
+  compute_dtype: str = 'float32'  # float32, bfloat16, float16 (scaled loss), float64.
+  param_dtype: str = 'float32'  # Of parameters and optimiser state.
+  stream: bool = False  # Read batches on the host instead of holding the set on devices.
+  stream_workers: int = 2  # Worker processes that read streamed batches; 0: threads.
+
+  def __post_init__(self):
+    for name in ('num_steps', 'batch_size', 'eval_batch_size', 'log_every_steps',
+                 'keep_checkpoints', 'steps_per_dispatch', 'micro_batches'):
+      self.require(name, getattr(self, name) >= 1, 'at least 1')
+    for name in ('eval_every_steps', 'save_every_steps', 'figure_every_steps'):
+      value = getattr(self, name)
+      self.require(name, value is None or value >= 1, 'at least 1, or None for off')
+    for name in ('clip_norm', 'clip_value'):
+      value = getattr(self, name)
+      self.require(name, value is None or value > 0, 'above 0, or None for off')
+    self.require('seed', 0 <= self.seed < 2**31, 'in [0, 2**31)')
+    self.require('stream_workers', self.stream_workers >= 0, 'at least 0')
+    self.require('ema_decay', self.ema_decay is None or 0 < self.ema_decay < 1,
+                 'in (0, 1), or None for off')
+    self.require('best_mode', self.best_mode in ('max', 'min'), 'max or min')
+    self.require('best_metric', self.best_metric is None or '/' in self.best_metric,
+                 'SPLIT/NAME, e.g. test/accuracy, or None for off')
+    for name in ('compute_dtype', 'param_dtype'):
+      self.require(name, getattr(self, name) in DTYPES, 'one of ' + ', '.join(DTYPES))
+    self.require('param_dtype', self.param_dtype not in ('float16', 'bfloat16') or
+                 self.compute_dtype == self.param_dtype,
+                 'at least as wide as compute_dtype')
+    self.require('micro_batches', self.batch_size % self.micro_batches == 0,
+                 f'a divisor of batch_size={self.batch_size}')
+
+  def require(self, field: str, holds: bool, allowed: str):
+    """Raises ConfigError, one line, unless `holds`; for `__post_init__` alone."""
+    if not holds:
+      raise ConfigError(
+          f'--config.{field}={getattr(self, field)} is not allowed: must be {allowed}.')
+
+
+class Eval(NamedTuple):
+  """One evaluation: a pass over a finite data set.
+
+  Attributes:
+    step: pure; metrics (Mean or raw sums) of one batch. A batch has `weight` f32[B], 0
+      for padding rows, which repeat a real row.
+    data: finite; for a sampler, a data set of seeds or labels.
+    every: steps between passes; None: `config.eval_every_steps`.
+    summarize: pure; from the summed metrics of the pass to what is reported. Scalars
+      are logged; arrays (a confusion matrix) reach figures only.
+  """
+
+  step: Callable[[TrainState, Batch], Metrics]
+  data: Dataset
+  every: int | None = None
+  summarize: Callable[[Metrics], Mapping[str, Any]] = ratios
+
+
+class Figure(NamedTuple):
+  """One picture of the report.
+
+  Attributes:
+    draw: host, process 0: NumPy tree -> matplotlib Figure or uint8 image HWC.
+    compute: pure and jitted: (state, key, batch) -> tree. None: `draw` gets the
+      summary of the last pass of `eval`.
+    data: its first batch is given to `compute`; None: an empty batch is.
+    eval: name of the evaluation that is drawn where `compute` is None.
+  """
+
+  draw: Callable[[Any], Any]
+  compute: Callable[[TrainState, Key, Batch], PyTree] | None = None
+  data: Dataset | None = None
+  eval: str | None = None
+
+
+class Experiment(NamedTuple):
+  """The pure functions that a run is made of.
+
+  Attributes:
+    init: key -> state. No I/O; works under eval_shape.
+    train_step: (state, batch) -> (state, metrics). Adds 1 to `state.step`.
+    train_data: the training stream, without an end.
+    evals: by split name; metrics are reported as "split/name".
+    warm_start: host; may read other workdirs. Called once, after `init` and before
+      step 0 of a fresh workdir; resume never calls it.
+    after_eval: pure; (state, {"split/name": scalar}) -> state. Plateau and early
+      stopping live here, so that they resume exactly.
+    placement: (pattern on the path of a leaf, spec), before the size rule.
+    figures: by name; drawn after the last step.
+    overfit: metric and floor that one repeated batch reaches, for the generic test;
+      None needs a reason in the experiment's docstring.
+  """
+
+  init: Callable[[Key], TrainState]
+  train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+  train_data: Dataset
+  evals: Mapping[str, Eval] = {}
+  warm_start: Callable[[TrainState], TrainState] | None = None
+  after_eval: Callable[[TrainState, Mapping[str, Array]], TrainState] | None = None
+  placement: tuple[tuple[str, P], ...] = ()
+  figures: Mapping[str, Figure] = {}
+  overfit: tuple[str, float] | None = ('loss', 0.05)
+
+
+_C = TypeVar('_C', bound=Config)
+
+
+def traced(config: _C, **arrays: Any) -> _C:
+  """A copy of a valid config with fields replaced by arrays or tracers.
+
+  Skips `__post_init__`, which compares values and cannot under vmap: validate every
+  concrete config of a sweep first.
+
+  Raises:
+    ConfigError: a name that is no field.
+  """
+  names = {f.name for f in dataclasses.fields(config)}
+  if unknown := sorted(set(arrays) - names):
+    raise ConfigError(f'{type(config).__name__} has no field {unknown[0]!r}.')
+  copy = object.__new__(type(config))
+  copy.__dict__.update({name: getattr(config, name) for name in names} | arrays)
+  return copy
+
+
+# `step` and `evaluated` are one number for all members: the loop counts with them.
+_MEMBERS = TrainState(step=None, params=0, opt_state=0, model_state=0, rng=0, ema=0,
+                      evaluated=None, stop=0)  # type: ignore[arg-type]
+
+
+def vectorize(experiment: Experiment, n: int) -> Experiment:
+  """n members in one program: member i starts from `fold_in(key, i)`.
+
+  Every member sees the same batches. Metrics gain a leading axis of members. Equal to
+  single runs to rounding, not to the bit. A member whose `stop` is set changes no more;
+  the run ends when all have stopped. Evaluations are mapped over members: an ensemble's
+  own evaluation (mean of logits) takes the place of `Eval.step`.
+
+  Raises:
+    ConfigError: n below 1, or an experiment with `warm_start` (wrap it by hand).
+  """
+  if n < 1:
+    raise ConfigError(f'vectorize: n={n} is not allowed: must be at least 1.')
+  if experiment.warm_start is not None:
+    raise ConfigError('vectorize: an experiment with warm_start is not allowed: load '
+                      'the members in a warm_start of the vectorised experiment.')
+  e = experiment
+
+  def hold(new: TrainState, old: TrainState) -> TrainState:
+    def one(a, b):
+      if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+        return a  # Keys never change.
+      return jnp.where(old.stop.reshape((n,) + (1,) * (a.ndim - 1)), b, a)
+    kept = jax.tree.map(one, new._replace(step=(), evaluated=()),
+                        old._replace(step=(), evaluated=()))
+    return kept._replace(step=new.step, evaluated=new.evaluated)
+
+  def init(key):
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n))
+    return jax.vmap(e.init, out_axes=_MEMBERS)(keys)
+
+  def train_step(state, batch):
+    step = jax.vmap(e.train_step, in_axes=(_MEMBERS, None), out_axes=(_MEMBERS, 0))
+    new, metrics = step(state, batch)
+    return hold(new, state), metrics
+
+  def mapped(evaluation):
+    return evaluation._replace(
+        step=jax.vmap(evaluation.step, in_axes=(_MEMBERS, None)),
+        summarize=jax.vmap(evaluation.summarize))
+
+  after_eval = None
+  if e.after_eval is not None:
+    def after_eval(state, metrics):
+      new = jax.vmap(e.after_eval, in_axes=(_MEMBERS, 0), out_axes=_MEMBERS)(
+          state, metrics)
+      return hold(new, state)
+
+  return e._replace(
+      init=init, train_step=train_step, after_eval=after_eval,
+      evals={name: mapped(v) for name, v in e.evals.items()}, figures={})

@@ -1,0 +1,1 @@
+"""Flax modules and pure functions that models are made of."""

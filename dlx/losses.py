@@ -1,0 +1,170 @@
+"""Losses: one value an example, natural units, at least float32.
+
+Every function takes a batch and returns one value a row, `[B]`. Predictions with more
+axes are averaged over all but the first, so that a learning rate does not depend on
+the size of an output. Inputs narrower than float32 are widened before the first
+exponential or square. `weighted_mean` makes a `Mean` of the values.
+
+Shapes are checked, never broadcast: `[B, 1]` against `[B]` would give a silent
+`[B, B]`.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+# One implementation: the mean of a loss is a metric like any other.
+from dlx.metrics import mean as weighted_mean
+from dlx.training.state import Array
+
+__all__ = (
+  'absolute_error',
+  'binary_cross_entropy',
+  'huber',
+  'sigmoid_binary_cross_entropy',
+  'softmax_cross_entropy',
+  'squared_error',
+  'weighted_mean',
+)
+
+
+def softmax_cross_entropy(
+  logits_BK: Array, target: Array, label_smoothing: float | Array = 0.0
+) -> Array:
+  """Cross-entropy of a softmax, in nats: `-sum_k t_k log softmax(logits)_k`.
+
+  With smoothing s the target t becomes `(1 - s) t + s / K` (arXiv:1512.00567). Finite
+  wherever the logits and their differences are.
+
+  Args:
+    logits_BK: any float dtype.
+    target: int labels [B], or soft targets [B, K] whose rows sum to 1.
+    label_smoothing: s, in [0, 1).
+
+  Returns:
+    [B]; nan for a label outside [0, K), since 0 would hide it.
+  """
+  chex.assert_rank(logits_BK, 2)
+  num_classes = logits_BK.shape[1]
+  logits_BK = _at_least_float32(logits_BK)
+  if jnp.issubdtype(target.dtype, jnp.integer):
+    chex.assert_shape(target, logits_BK.shape[:1])
+    # The maximum goes first: log-sum-exp of logits near 1e4 would keep 3 decimals.
+    shifted_BK = logits_BK - jax.lax.stop_gradient(logits_BK.max(1, keepdims=True))
+    # A mask and a sum, since its gradient needs no scatter and K may be sharded.
+    hit_BK = target[:, None] == jnp.arange(num_classes, dtype=target.dtype)[None]
+    picked_B = jnp.where(hit_BK, shifted_BK, 0).sum(1)
+    if not _is_zero(label_smoothing):
+      uniform_B = shifted_BK.mean(1)
+      picked_B = (1 - label_smoothing) * picked_B + label_smoothing * uniform_B
+    loss_B = jnp.log(jnp.exp(shifted_BK).sum(1)) - picked_B
+    return jnp.where((target >= 0) & (target < num_classes), loss_B, jnp.nan)
+  chex.assert_equal_shape([logits_BK, target])
+  target = _at_least_float32(target)
+  if not _is_zero(label_smoothing):
+    target = (1 - label_smoothing) * target + label_smoothing / num_classes
+  return -(target * jax.nn.log_softmax(logits_BK, 1)).sum(1)
+
+
+def sigmoid_binary_cross_entropy(logits: Array, target: Array) -> Array:
+  """Binary cross-entropy of a sigmoid, in nats: `t log(1+e^-x) + (1-t) log(1+e^x)`.
+
+  Args:
+    logits: [B] or [B, ...]: independent yes-no questions.
+    target: same shape, bool, int or float in [0, 1].
+
+  Returns:
+    [B], the mean over the questions of an example.
+  """
+  chex.assert_equal_shape([logits, target])
+  logits, target = _at_least_float32(logits), _at_least_float32(target)
+  # Two softplus, not softplus(x) - x t: the difference is 0 from x = 17 in float32.
+  return _mean_of_rows(
+    target * jax.nn.softplus(-logits) + (1 - target) * jax.nn.softplus(logits)
+  )
+
+
+def binary_cross_entropy(
+  probability: Array, target: Array, clip: float = 1e-15
+) -> Array:
+  """Binary cross-entropy of probabilities, in nats: `-t log p - (1-t) log(1-p)`.
+
+  p and 1 - p are each kept above `clip`, so a certain and wrong answer costs
+  -log(1e-15) = 34.5 and has gradient 0: train on logits where there are any.
+
+  Args:
+    probability: [B] or [B, ...], in [0, 1].
+    target: same shape, bool, int or float in [0, 1].
+    clip: least probability. It bounds 1 - p as well as p since 1 - 1e-15 is 1 in
+      float32.
+
+  Returns:
+    [B], the mean over the trailing axes.
+  """
+  chex.assert_equal_shape([probability, target])
+  p, target = _at_least_float32(probability), _at_least_float32(target)
+  yes, no = jnp.log(jnp.maximum(p, clip)), jnp.log(jnp.maximum(1 - p, clip))
+  return _mean_of_rows(-(target * yes + (1 - target) * no))
+
+
+def squared_error(prediction: Array, target: Array) -> Array:
+  """`(prediction - target)^2`, without a half; gradient `2 (prediction - target)`.
+
+  Args:
+    prediction: [B] or [B, ...].
+    target: same shape.
+
+  Returns:
+    [B], the mean over the trailing axes.
+  """
+  return _mean_of_rows(jnp.square(_error(prediction, target)))
+
+
+def absolute_error(prediction: Array, target: Array) -> Array:
+  """`|prediction - target|`; gradient 0 where they are equal.
+
+  Args:
+    prediction: [B] or [B, ...].
+    target: same shape.
+
+  Returns:
+    [B], the mean over the trailing axes.
+  """
+  return _mean_of_rows(jnp.abs(_error(prediction, target)))
+
+
+def huber(prediction: Array, target: Array, delta: float | Array = 1.0) -> Array:
+  """Half the squared error near 0, linear beyond `delta` (Huber 1964).
+
+  `e^2 / 2` for |e| <= delta, else `delta (|e| - delta / 2)`. Divided by delta it is
+  the smooth L1 loss.
+
+  Args:
+    prediction: [B] or [B, ...].
+    target: same shape.
+    delta: error from which on the gradient grows no more, above 0.
+
+  Returns:
+    [B], the mean over the trailing axes.
+  """
+  size = jnp.abs(_error(prediction, target))
+  near = jnp.minimum(size, delta)  # Never squares a large error: no inf times 0.
+  return _mean_of_rows(near * (size - near / 2))
+
+
+def _error(prediction: Array, target: Array) -> Array:
+  chex.assert_equal_shape([prediction, target])
+  return _at_least_float32(prediction) - _at_least_float32(target)
+
+
+def _mean_of_rows(values: Array) -> Array:
+  return values.reshape(values.shape[0], -1).mean(1) if values.ndim > 1 else values
+
+
+def _at_least_float32(x: Array) -> Array:
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _is_zero(x) -> bool:
+  """Whether smoothing is off for certain; a tracer of a sweep is not."""
+  return isinstance(x, (int, float)) and x == 0

@@ -1,0 +1,1 @@
+"""One architecture family a file; no training code, no data."""

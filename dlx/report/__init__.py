@@ -1,0 +1,111 @@
+"""WORKDIR/report.html: one self-contained page about one run.
+
+  render('runs/cnn')
+
+Made from config.json, metrics.jsonl, figures/*.png and, once the run has ended,
+result.json; it needs no device and no plotting library.
+"""
+
+import math
+import os
+import re
+from typing import Any, Mapping, Sequence
+
+from etils import epath
+
+from dlx.errors import DataError
+from dlx.report import chart
+from dlx.report import page
+from dlx.training import records
+
+
+def _mean(value: Any) -> tuple[float, float, float]:
+  """(mean, least, largest) of a number or of a vector over members."""
+  values = value if isinstance(value, list) else [value]
+  values = [float(v) for v in values]
+  if not all(math.isfinite(v) for v in values) or not values:
+    bad = next((v for v in values if not math.isfinite(v)), math.nan)
+    return bad, bad, bad
+  return sum(values) / len(values), min(values), max(values)
+
+
+def _is_numeric(value: Any) -> bool:
+  if isinstance(value, list):
+    return all(isinstance(v, (int, float)) for v in value)
+  return isinstance(value, (int, float))
+
+
+def lines(log: Sequence[Mapping[str, Any]]) -> dict[str, list[chart.Series]]:
+  """The curves in the lines of metrics.jsonl, by metric; 'train' comes first."""
+  found: dict[str, dict[str, list[tuple[int, Any]]]] = {}
+  for record in log:
+    for name, value in record['metrics'].items():
+      if _is_numeric(value):
+        found.setdefault(name, {}).setdefault(record['split'], []).append(
+            (record['step'], value))
+  out: dict[str, list[chart.Series]] = {}
+  for name, splits in found.items():
+    for split in sorted(splits, key=lambda s: s != 'train'):
+      points = [(x, _mean(v)) for x, v in sorted(splits[split], key=lambda p: p[0])]
+      many = any(isinstance(v, list) for _, v in splits[split])
+      out.setdefault(name, []).append(chart.Series(
+          split, [(x, m[0]) for x, m in points],
+          [(x, m[1]) for x, m in points] if many else (),
+          [(x, m[2]) for x, m in points] if many else ()))
+  return out
+
+
+def _figures(workdir: Any) -> list[tuple[str, bytes]]:
+  """(name, PNG); of NAME-000100.png, NAME-000200.png, ... the newest."""
+  newest = {}
+  for path in sorted((workdir / 'figures').glob('*.png'), key=os.fspath):
+    stem = path.name.removesuffix('.png')
+    match = re.fullmatch(r'(.+)[-_](\d{3,})', stem)
+    name, step = (match[1], int(match[2])) if match else (stem, -1)
+    if name not in newest or step >= newest[name][0]:
+      newest[name] = (step, path)
+  return [(name if step < 0 else f'{name}, step {step:,}', path.read_bytes())
+          for name, (step, path) in sorted(newest.items())]
+
+
+def read(workdir: Any) -> page.Run:
+  """What a workdir holds.
+
+  Raises:
+    DataError: it is no workdir of a run, or one of its JSON files is damaged.
+  """
+  workdir = epath.Path(workdir)
+  files = {}
+  for name in ('config', 'result'):
+    path = workdir / f'{name}.json'
+    files[name] = records.read_json(path) if path.exists() else {}
+    if not isinstance(files[name], dict):
+      raise DataError(f'{path} holds no JSON object: take another workdir.')
+  log = records.MetricsFile(workdir).read()
+  if not files['config'] and not log:
+    raise DataError(f'{workdir} holds neither config.json nor metrics.jsonl: give the '
+                    '--workdir of a run of launch.train.')
+  curves = lines(log)
+  splits = sorted({r['split'] for r in log}, key=lambda s: (s != 'train', s))
+  elapsed = [r['time']['elapsed'] for r in log
+             if isinstance(page.get(r, 'time', 'elapsed'), (int, float))]
+  return page.Run(
+      name=workdir.name or os.fspath(workdir), config=files['config'],
+      result=files['result'], curves=curves, splits=splits,
+      last={f'{s.name}/{name}': s.points[-1][1] for name, c in curves.items() for s in c},
+      step=max((r['step'] for r in log), default=0),
+      elapsed=elapsed[-1] if elapsed else None, figures=_figures(workdir))
+
+
+def render(workdir: Any) -> Any:
+  """Writes report.html into a workdir, also into that of a run under way.
+
+  Returns:
+    The path of the page.
+
+  Raises:
+    DataError: it is no workdir of a run, or one of its JSON files is damaged.
+  """
+  path = epath.Path(workdir) / 'report.html'
+  records.write_bytes(path, page.page(read(workdir)).encode(errors='backslashreplace'))
+  return path

@@ -1,0 +1,1 @@
+"""The host-side run: state, step builders, sharding, loop, checkpoints, records."""

@@ -1,0 +1,71 @@
+"""Computes the pictures of a run on the devices and draws them on the host."""
+
+import io
+from typing import Any, Callable, Mapping
+import zlib
+
+from absl import logging
+import jax
+import numpy as np
+
+from dlx.data.dataset import Dataset
+from dlx.experiment import Figure
+from dlx.training.records import write_bytes
+from dlx.training.state import TrainState, is_key, leaves_by_path
+from dlx.training.tensorboard import EventWriter, png
+
+
+def draw_figures(figures: Mapping[str, Figure], state: TrainState, step: int, *,
+                 folder, events: EventWriter | None,
+                 batch: Callable[[Dataset], Any],
+                 summary: Callable[[str], Mapping[str, np.ndarray]]):
+  """Draws every figure into FOLDER/figures/NAME.png and TensorBoard.
+
+  A figure whose drawing fails is reported and left out: a picture never costs a run.
+
+  Args:
+    figures: of the experiment.
+    state: what they are computed from.
+    step: steps done; folded into the keys.
+    folder: epath.Path of the workdir.
+    events: None on all processes but the first, which draw nothing.
+    batch: gives the first batch of a data set, placed.
+    summary: gives the summary of an evaluation of `state`, by its name.
+  """
+  for name, figure in figures.items():
+    if figure.compute is not None:
+      key = jax.random.fold_in(state.rng, zlib.crc32(name.encode()) & 0x7FFFFFFF)
+      tree = jax.jit(figure.compute)(
+          state, jax.random.fold_in(key, step),
+          {} if figure.data is None else batch(figure.data))
+    elif figure.eval is not None:
+      tree = summary(figure.eval)
+    else:
+      raise ValueError(f'Figure {name!r} has neither `compute` nor `eval`.')
+    if events is None:
+      continue
+    tree = jax.tree.map(np.array, tree)
+    try:
+      data, image = to_png(figure.draw(tree))
+    except Exception:
+      logging.exception('The figure %r could not be drawn.', name)
+      continue
+    (folder / 'figures').mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / 'figures' / f'{name}.png', data)
+    events.image(step, f'figures/{name}', image)
+  if events is not None:
+    for name, leaf in leaves_by_path(state.params).items():
+      if not is_key(leaf):
+        events.histogram(step, f'params/{name}', np.array(leaf))
+
+
+def to_png(drawn: Any) -> tuple[bytes, np.ndarray]:
+  """(PNG file, uint8 HWC) of a matplotlib Figure or a uint8 image."""
+  if isinstance(drawn, np.ndarray):
+    return png(drawn), drawn
+  from PIL import Image
+  buffer = io.BytesIO()
+  drawn.savefig(buffer, format='png', dpi=150, bbox_inches='tight')
+  data = buffer.getvalue()
+  with Image.open(io.BytesIO(data)) as image:
+    return data, np.asarray(image.convert('RGB'))

@@ -1,0 +1,142 @@
+"""The loop: one for every experiment, never forked.
+
+  restore -> evaluate step 0 if asked -> dispatch -> log -> evaluate -> after_eval
+  -> finite? -> save -> signals; at the end figures and result.json
+
+The host waits for the device where it must, and nowhere else: for the dispatch before
+the last one (so that two are in flight and a signal is never far), for metrics one
+dispatch after they were made, for evaluations, and for checksums at a save.
+"""
+
+from typing import Any, Mapping, Sequence
+
+from absl import logging
+import jax
+
+from dlx.config_json import config_to_json
+from dlx.data.dataset import Dataset, Loaded
+from dlx.errors import ConfigError
+from dlx.experiment import Config, Experiment
+from dlx.training import records, sharding
+from dlx.training.checkpoint import Checkpointer
+from dlx.training.clock import Clock
+from dlx.training.dispatch import make_dispatch
+from dlx.training.evaluation import Evaluator, place
+from dlx.training.reporter import plain
+from dlx.training.run import Outcome, Run
+from dlx.training.workdir import Workdir
+
+
+def fit(experiment: Experiment, config: Config, workdir, *, name: str = 'experiment',
+        data_dir=None, mesh: str | None = None, stop_at: int | None = None,
+        argv: Sequence[str] = (), trace_steps: tuple[int, int] | None = None,
+        terminal: bool | None = None) -> Outcome:
+  """Trains, or goes on training, in a workdir.
+
+  Killed at any moment and called again with the same arguments, it ends bit for bit
+  where an undisturbed run ends, on one device of the same kind with the same versions,
+  flags and number of CPU threads.
+
+  Args:
+    experiment: what `build(config)` gave.
+    config: written to config.json; another one is refused on the same workdir.
+    workdir: path; may be an object store.
+    name: of the experiment, or the path of its file.
+    data_dir: see `Dataset.load`.
+    mesh: e.g. 'data=4,tensor=2'; None: all devices along data.
+    stop_at: leave after this step, saved, as if killed there.
+    argv: the command, for the record.
+    trace_steps: (first, last) step of a profiler trace, into WORKDIR/trace.
+    terminal: a progress bar or plain lines; None: as stderr is.
+
+  Raises:
+    ConfigError: a value, the data, the mesh or the workdir cannot be.
+    NonFiniteError: a NaN or inf; the last good checkpoint is kept.
+  """
+  if stop_at is not None and stop_at < 1:
+    raise ConfigError(f'--stop_at={stop_at} is not allowed: must be at least 1.')
+  as_json = config_to_json(config)
+  folder = Workdir(workdir, name=name, config=as_json)
+  if folder.finished is not None:
+    logging.info('The run in %s is finished.', folder.path)
+    return Outcome('finished', folder.finished['step'], folder.finished['metrics'], None)
+  _check_x64(config)
+  device_mesh = sharding.make_mesh(mesh)
+  dispatch = make_dispatch(experiment, device_mesh, config.steps_per_dispatch)
+  clock = Clock()
+  with clock.span('input'):
+    loaded = _load(experiment, data_dir)
+  folder.begin({'experiment': name, 'config': as_json, 'argv': list(argv),
+                'mesh': mesh, **records.environment()})
+  try:
+    with Run(experiment, config, folder, device_mesh, dispatch, loaded, clock,
+             terminal) as run:
+      return run.go(stop_at, trace_steps)
+  finally:
+    folder.close()
+
+
+def evaluate(experiment: Experiment, config: Config, workdir, *,
+             step: int | str = 'latest', data_dir=None,
+             mesh: str | None = None) -> dict[str, float]:
+  """Metrics by "split/name" of a checkpoint of a workdir; writes nothing there.
+
+  Args:
+    step: 'latest', 'best' (by `config.best_metric`) or a number.
+
+  Raises:
+    ConfigError: no such checkpoint; see `fit`.
+  """
+  from etils import epath
+  device_mesh = sharding.make_mesh(mesh)
+  dispatch = make_dispatch(experiment, device_mesh, config.steps_per_dispatch)
+  found, checkpointer = _pick(epath.Path(workdir), config, step)
+  placed = {key: place(d, l, device_mesh) for key, (d, l) in
+            _load(experiment, data_dir, train=False).items()}
+  restored = checkpointer.restore(dispatch.state, dispatch.window, found)
+  metrics: dict[str, float] = {}
+  for split, evaluation in experiment.evals.items():
+    evaluator = Evaluator(evaluation, placed[id(evaluation.data)], device_mesh,
+                          dispatch.state)
+    summary = evaluator.run(restored.state, lambda: False)
+    rank = restored.state.stop.ndim
+    metrics |= {f'{split}/{key}': plain(value) for key, value in
+                summary.figures.items() if value.ndim == rank}
+  return metrics
+
+
+def _pick(workdir, config: Config, step: int | str) -> tuple[int, Checkpointer]:
+  checkpointer = Checkpointer(
+      workdir / 'checkpoints', keep=config.keep_checkpoints, read_only=True,
+      best_metric=config.best_metric, best_mode=config.best_mode)
+  steps = checkpointer.steps()
+  if not steps:
+    raise ConfigError(f'--workdir={workdir} holds no checkpoint: train there first.')
+  if step == 'best':
+    found = checkpointer.best()
+    if found is None:
+      raise ConfigError(f'--step=best: the run in {workdir} kept no best checkpoint: '
+                        'train with --config.best_metric, or use --step=latest.')
+    return found, checkpointer
+  return steps[-1] if step == 'latest' else int(step), checkpointer
+
+
+def _check_x64(config: Config):
+  if ('float64' in (config.compute_dtype, config.param_dtype)
+      and not jax.config.jax_enable_x64):  # type: ignore[attr-defined]
+    raise ConfigError('--config.compute_dtype=float64 needs 64-bit mode: launchers turn '
+                      'it on; elsewhere set JAX_ENABLE_X64=1.')
+
+
+def _load(experiment: Experiment, data_dir,
+          train: bool = True) -> dict[int, tuple[Dataset, Loaded]]:
+  """Reads every data set once: {id: (dataset, loaded)}."""
+  wanted: list[Dataset] = [experiment.train_data] if train else []
+  wanted += [e.data for e in experiment.evals.values()]
+  if train:
+    wanted += [f.data for f in experiment.figures.values() if f.data is not None]
+  out = {}
+  for dataset in wanted:
+    if id(dataset) not in out:
+      out[id(dataset)] = dataset, dataset.load(data_dir)
+  return out

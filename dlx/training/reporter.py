@@ -1,0 +1,90 @@
+"""Everything a run says: lines of metrics, TensorBoard events, progress."""
+
+from typing import Any, Mapping
+
+import jax
+import numpy as np
+
+from dlx.training.progress import Progress
+from dlx.training.records import MetricsFile
+from dlx.training.tensorboard import EventWriter
+
+
+def plain(value: np.ndarray) -> Any:
+  """A float, or a list of floats where there are members."""
+  return np.asarray(value, np.float64).tolist()
+
+
+class Reporter:
+  """One place for what is reported; on other processes than the first it is silent.
+
+  Attributes:
+    latest: last figures by "split/name", also those of former sessions.
+    seconds: by kind, of the sessions before.
+    events: TensorBoard; None on other processes.
+  """
+
+  def __init__(self, folder, num_steps: int, *, rank: int, step: int | None,
+               evaluated: int, terminal: bool | None):
+    """Opens the files and drops what lies past the restored step.
+
+    Args:
+      folder: epath.Path of the workdir.
+      rank: of a scalar metric: 1 where there are members, else 0.
+      step, evaluated: of the restored state; None for a fresh run.
+    """
+    self._rank = rank
+    self.latest: dict[str, Any] = {}
+    self.seconds: Mapping[str, float] = {}
+    self.events: EventWriter | None = None
+    self._progress: Progress | None = None
+    if jax.process_index() != 0:
+      return
+    self._lines = MetricsFile(folder)
+    self._lines.rewind(step or 0, evaluated)
+    for line in self._lines.read():
+      self.latest |= {f'{line["split"]}/{k}': v for k, v in line['metrics'].items()}
+      self.seconds = line['time']['seconds']
+    self.events = EventWriter(folder, purge_step=step)
+    self._progress = Progress(num_steps, terminal=terminal, start=step or 0)
+    if step is not None:
+      self.note(f'Going on from step {step} of {num_steps}.')
+
+  def scalars(self, values: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What is reported of a mapping that may hold arrays for figures as well."""
+    return {k: plain(v) for k, v in sorted(values.items()) if v.ndim == self._rank}
+
+  def write(self, step: int, split: str, values: Mapping[str, np.ndarray],
+            seconds: Mapping[str, float], rate: float | None = None):
+    """One line of metrics; `rate` (examples a second) marks a line of training."""
+    metrics = self.scalars(values)
+    self.latest |= {f'{split}/{k}': v for k, v in metrics.items()}
+    if self.events is None or self._progress is None:
+      return
+    time: dict[str, Any] = {'seconds': {k: round(v, 3) for k, v in seconds.items()}}
+    if rate is not None:
+      time['examples_per_second'] = round(rate, 1)
+    self._lines.write(step, split, metrics, time)
+    means = {k: float(np.mean(v)) for k, v in metrics.items()}
+    self.events.scalars(step, {f'{split}/{k}': v for k, v in means.items()})
+    if rate is None:
+      self._progress.evaluation(step, {f'{split}/{k}': v for k, v in means.items()})
+    else:
+      self._progress.update(step, means, rate)
+
+  def note(self, text: str):
+    """Tells a person something, above the progress bar."""
+    if self._progress is not None:
+      self._progress.note(text)
+
+  def flush(self):
+    """Before a save: no figure of a saved step may be lost."""
+    if self.events is not None:
+      self._lines.flush()
+      self.events.flush()
+
+  def close(self):
+    if self.events is not None and self._progress is not None:
+      self._progress.close()
+      self._lines.close()
+      self.events.close()

@@ -1,0 +1,349 @@
+"""One session of a run: what lives while the loop turns."""
+
+import collections
+from typing import Any, Mapping, NamedTuple
+
+from absl import logging
+import jax
+from jax.sharding import Mesh
+import numpy as np
+
+from dlx.data.dataset import Dataset, Loaded, Resident
+from dlx.experiment import Config, Experiment
+from dlx.training import cadence, evaluation, nonfinite, sharding
+from dlx.training.checkpoint import Checkpointer, NotFinite
+from dlx.training.clock import Clock
+from dlx.training.diagnosis import diagnose
+from dlx.training.dispatch import Dispatch
+from dlx.training.figures import draw_figures
+from dlx.training.reporter import Reporter
+from dlx.training.result import write_result
+from dlx.training.signals import StopRequest
+from dlx.training.state import TrainState, ratios, zeros_like
+from dlx.training.workdir import Workdir
+
+
+class Outcome(NamedTuple):
+  """How a run ended.
+
+  Attributes:
+    status: 'finished' (result.json is written), 'stopped' (at `stop_at`) or
+      'interrupted' (by a signal; the state is saved).
+    step: steps done.
+    metrics: last figures by "split/name".
+    state: on the devices; None where the run had been finished before.
+  """
+
+  status: str
+  step: int
+  metrics: Mapping[str, Any]
+  state: TrainState | None
+
+
+class _Logged(NamedTuple):
+  """A closed log window whose sums are still on the device."""
+
+  step: int
+  sums: Any
+  seconds: Mapping[str, float]
+  rate: float
+
+
+class Run:
+  """Everything that outlives one dispatch; a context manager. See loop.py's `fit`."""
+
+  def __init__(self, experiment: Experiment, config: Config, folder: Workdir, mesh: Mesh,
+               dispatch: Dispatch, loaded: Mapping[int, tuple[Dataset, Loaded]],
+               clock: Clock, terminal: bool | None):
+    self.experiment, self.config, self.folder = experiment, config, folder
+    self.mesh, self.dispatch, self.clock = mesh, dispatch, clock
+    self.terminal = terminal
+    self.checkpoints = Checkpointer(
+        folder.path / 'checkpoints', keep=config.keep_checkpoints,
+        best_metric=config.best_metric, best_mode=config.best_mode, note=logging.warning)
+    with clock.span('input'):
+      self.placed = {key: evaluation.place(d, l, mesh) for key, (d, l) in loaded.items()}
+    self.train = self.placed[id(experiment.train_data)]
+    for placed in self.placed.values():
+      logging.info('Data: %s', dict(placed.loaded.origin))
+    self.programs: dict[int, Any] = {}  # By shape id.
+    self.evaluators: dict[str, evaluation.Evaluator] = {}
+    self.shardings = jax.tree.map(lambda x: x.sharding, dispatch.state)
+    self.after_eval = None
+    if experiment.after_eval is not None:
+      self.after_eval = jax.jit(experiment.after_eval, donate_argnums=0,
+                                out_shardings=self.shardings)
+    self.rank = dispatch.state.stop.ndim  # Of a scalar: 1 where there are members.
+    self.rows = next(iter(experiment.train_data.shapes[0].values())).shape[0]
+    self.tickets: collections.deque[jax.Array] = collections.deque()
+    self.pending: _Logged | None = None
+    self.saved: tuple[int, int] | None = None  # (step, evaluated) of the last save.
+    self.stop_request = StopRequest()
+    self.reporter: Reporter = None  # type: ignore[assignment]
+    self.stream = None
+    self.tracing = False
+
+  def __enter__(self):
+    self.stop_request.__enter__()
+    return self
+
+  def __exit__(self, *exc):
+    self._end_stream()
+    if self.tracing:
+      jax.profiler.stop_trace()
+    if self.reporter is not None:
+      self.reporter.close()
+    try:
+      self.checkpoints.close()
+    finally:
+      self.stop_request.__exit__(*exc)
+
+  def go(self, stop_at: int | None, trace_steps: tuple[int, int] | None) -> Outcome:
+    """The loop itself."""
+    config, evals = self.config, self.experiment.evals
+    self._begin()
+    end = min(config.num_steps, stop_at or config.num_steps)
+    self._evaluate_if_due()
+    self._save_if_due()
+    while self.step < end and not self.stopped:
+      if self.stop_request.agreed():
+        return self._leave('interrupted')
+      self._trace(trace_steps)
+      self._advance(cadence.next_boundary(self.step, end, config, evals,
+                                          trace_steps or ()))
+      self._log_if_due()
+      self._evaluate_if_due()
+      self._save_if_due()
+      if (self.step < config.num_steps and
+          cadence.due(self.step, config.figure_every_steps, config.num_steps)):
+        self._figures()
+    self._trace(None)
+    if self.stopped or (self.step == config.num_steps and not self._evals_missing()):
+      return self._finish()
+    return self._leave('interrupted' if self.stop_request.here else 'stopped')
+
+  # The parts, in the order of a boundary.
+
+  def _begin(self):
+    """State and window: restored, or fresh; lines past them are dropped."""
+    with self.clock.span('other'):
+      restored = self.checkpoints.restore(self.dispatch.state, self.dispatch.window)
+    if restored is None:
+      self.state, self.window = self.fresh(), self.zero_window()
+      self.step, self.evaluated = 0, -1
+    else:
+      self.state, self.window = restored.state, restored.window
+      self.step, self.evaluated = restored.step, int(self.state.evaluated)
+      self.saved = self.step, self.evaluated
+    self.stopped = bool(np.all(self.state.stop))
+    self.reporter = Reporter(
+        self.folder.path, self.config.num_steps, rank=self.rank, evaluated=self.evaluated,
+        step=None if restored is None else self.step, terminal=self.terminal)
+    self.clock.add(self.reporter.seconds)
+    self.rate_mark = self.step, self.clock.seconds()['train']
+
+  def fresh(self) -> TrainState:
+    with self.clock.span('compile'):
+      state = self.dispatch.init(jax.random.key(self.config.seed))
+    if self.experiment.warm_start is not None:
+      state = jax.device_put(self.experiment.warm_start(state), self.shardings)
+      # Buffers of its own: one that stands twice in a donated state is an error.
+      state = nonfinite.copy(state)
+    return state
+
+  def zero_window(self):
+    return jax.device_put(zeros_like(self.dispatch.window), self.dispatch.arrays)
+
+  def _advance(self, to: int):
+    """Enqueues the dispatch to step `to`; at most two are in flight afterwards."""
+    with self.clock.span('train'):
+      while len(self.tickets) > 1:
+        self._check(self.tickets.popleft())
+      data, n = self._input(to)
+      run = self.program(self.experiment.train_data.shape_id(self.step), data)
+      self.state, self.window, bad = run(self.state, self.window, data, np.int32(n))
+      self.tickets.append(bad)
+      self.step += n
+      self._write_pending()
+
+  def _input(self, to: int) -> tuple[Any, int]:
+    """What the dispatch reads, and the number of its steps."""
+    data = self.experiment.train_data
+    if isinstance(data, Resident):
+      last = self.step + 1
+      while last < to and data.shape_id(last) == data.shape_id(self.step):
+        last += 1
+      return self.train.arrays, last - self.step
+    with self.clock.span('input'):
+      if self.stream is None:
+        self.stream = evaluation.stream(self.train, self.mesh, self.step,
+                                        self.config.num_steps)
+      return next(self.stream), 1
+
+  def program(self, shape_id: int, data):
+    """The dispatch for batches of this shape, compiled at its first use."""
+    if shape_id not in self.programs:
+      with self.clock.span('compile'):
+        self.programs[shape_id] = self.dispatch.run[shape_id].lower(
+            self.state, self.window, data, np.int32(1)).compile()
+    return self.programs[shape_id]
+
+  def _check(self, bad: jax.Array):
+    """Waits for a dispatch; raises NonFiniteError if one of its steps was bad."""
+    step = int(bad)
+    if step >= 0:
+      self._fail(step + 1, f'The metrics of step {step} are not finite.')
+
+  def _drain(self):
+    with self.clock.span('train'):
+      while self.tickets:
+        self._check(self.tickets.popleft())
+
+  def _log_if_due(self):
+    config = self.config
+    if not cadence.due(self.step, config.log_every_steps, config.num_steps):
+      return
+    self._write_pending()
+    seconds = self.clock.seconds()
+    step, train = self.rate_mark
+    rate = (self.step - step) * self.rows / max(seconds['train'] - train, 1e-9)
+    self.rate_mark = self.step, seconds['train']
+    self.pending = _Logged(self.step, self.window, seconds, rate)
+    self.window = self.zero_window()
+
+  def _write_pending(self):
+    """Fetches the sums of the last closed window: one dispatch late, so no waiting."""
+    if self.pending is None:
+      return
+    logged, self.pending = self.pending, None
+    values = {k: np.array(v) for k, v in ratios(jax.device_get(logged.sums)).items()}
+    self.reporter.write(logged.step, 'train', values, logged.seconds, logged.rate)
+
+  def _evals_missing(self) -> list[str]:
+    """Evaluations that are due at this step and not folded in yet."""
+    if self.evaluated >= self.step:
+      return []
+    return cadence.evals_due(self.step, self.experiment.evals, self.config)
+
+  def _evaluate_if_due(self):
+    names = self._evals_missing()
+    if not names or self.stopped:
+      return
+    self._drain()
+    self._write_pending()
+    try:
+      found = {name: self.evaluate(name, self.state, self._asked) for name in names}
+    except evaluation.Interrupted:
+      return  # The loop leaves next; the state is saved as it was before.
+    self.evaluated = self.step
+    for name in names:
+      self.reporter.write(self.step, name, found[name].figures, self.clock.seconds())
+    self.state = self.fold_in(self.state, self.step, found)
+    self.stopped = bool(np.all(self.state.stop))
+
+  def _asked(self) -> bool:
+    """Several processes evaluate in step, so that one alone may not drop it."""
+    return self.stop_request.here and jax.process_count() == 1
+
+  def evaluate(self, name: str, state: TrainState,
+                interrupted=lambda: False) -> evaluation.Summary:
+    e = self.experiment.evals[name]
+    if name not in self.evaluators:
+      with self.clock.span('compile'):
+        self.evaluators[name] = evaluation.Evaluator(
+            e, self.placed[id(e.data)], self.mesh, self.dispatch.state)
+    with self.clock.span('eval'):
+      return self.evaluators[name].run(state, interrupted)
+
+  def fold_in(self, state: TrainState, step: int,
+               found: Mapping[str, evaluation.Summary]) -> TrainState:
+    """`evaluated` and `after_eval`, from the summaries of one boundary."""
+    evaluated = jax.device_put(np.int32(step), sharding.replicated(self.mesh))
+    state = state._replace(evaluated=evaluated)
+    if self.after_eval is None:
+      return state
+    scalars = {f'{name}/{k}': v for name, summary in found.items()
+               for k, v in summary.scalars.items() if v.ndim == self.rank}
+    return self.after_eval(state, scalars)
+
+  def _save_if_due(self):
+    if (cadence.save_due(self.step, self.experiment.evals, self.config)
+        or (self.stopped and self.step)):
+      self._save()
+
+  def _save(self):
+    """Lines first, so that no figure of a saved step can be lost; then the state."""
+    if self.saved == (self.step, self.evaluated):
+      return
+    self._drain()
+    self._write_pending()
+    with self.clock.span('save'):
+      self.reporter.flush()
+      splits = self.experiment.evals if self.evaluated == self.step else ()
+      figures = {k: v for k, v in self.reporter.latest.items() if k.partition('/')[0] in splits}
+      try:
+        self.checkpoints.save(self.step, self.state, self.window, figures)
+      except NotFinite as error:
+        self._fail(self.step, f'{error}.')
+    self.saved = self.step, self.evaluated
+
+  def _leave(self, status: str) -> Outcome:
+    if self.step:
+      self._save()
+    self.checkpoints.wait()
+    return Outcome(status, self.step, dict(self.reporter.latest), self.state)
+
+  def _finish(self) -> Outcome:
+    """Figures and result.json, last: without it the run counts as unfinished."""
+    self._save()
+    metrics = dict(self.reporter.latest)
+    if self.stopped:  # after_eval may have put other parameters back: evaluate those.
+      for name in self.experiment.evals:
+        found = self.reporter.scalars(self.evaluate(name, self.state).figures)
+        metrics |= {f'{name}/{k}': v for k, v in found.items()}
+    self._figures()
+    with self.clock.span('save'):
+      self.checkpoints.wait()
+    if self.reporter.events is not None:
+      self.reporter.events.hparams(self.step, self.folder.record['config'], {
+          k: float(np.mean(v)) for k, v in metrics.items()})
+      write_result(self.folder.path, self.folder.record, state=self.state,
+                   step=self.step, rows=self.rows, metrics=metrics,
+                   seconds=self.clock.seconds(), stopped_early=self.stopped,
+                   origins={name: p.loaded.origin for name, p in self._data().items()})
+    return Outcome('finished', self.step, metrics, self.state)
+
+  def _data(self) -> dict[str, evaluation.Placed]:
+    return {'train': self.train, **{name: self.placed[id(e.data)]
+                                    for name, e in self.experiment.evals.items()}}
+
+  def _figures(self):
+    """Draws the figures of this step; needs no training step to have run before."""
+    self._drain()
+    with self.clock.span('figures'):
+      draw_figures(self.experiment.figures, self.state, self.step,
+                   folder=self.folder.path, events=self.reporter.events,
+                   batch=lambda data: evaluation.one_batch(
+                       self.placed[id(data)], self.mesh, 0),
+                   summary=lambda name: self.evaluate(name, self.state).figures)
+
+  def _trace(self, steps: tuple[int, int] | None):
+    """Starts and ends the profiler's trace at its steps; None: ends it."""
+    inside = steps is not None and steps[0] <= self.step < steps[1]
+    if inside and not self.tracing:
+      jax.profiler.start_trace(str(self.folder.path / 'trace'))
+    elif self.tracing and not inside:
+      self._drain()
+      jax.profiler.stop_trace()
+    self.tracing = inside
+
+  def _end_stream(self):
+    if self.stream is not None:
+      self.stream.close()
+      self.stream = None
+
+  def _fail(self, end: int, symptom: str):
+    """Raises NonFiniteError, after a replay that finds the tensor."""
+    self.tickets.clear()
+    self._end_stream()
+    raise diagnose(self, end, symptom)

@@ -1,0 +1,54 @@
+"""SIGTERM and SIGINT: leave at the next dispatch boundary, state saved."""
+
+import os
+import signal
+import threading
+
+import jax
+
+
+class StopRequest:
+  """Whether somebody asked this run to leave; a context manager around the loop.
+
+  The first SIGTERM or SIGINT asks; the loop looks at dispatch boundaries and between
+  evaluation batches. A second SIGINT leaves at once, with status 130. Handlers are
+  installed in the main thread only, and the former ones come back on exit.
+  """
+
+  def __init__(self):
+    self._asked = threading.Event()
+    self._former: dict[int, object] = {}
+    self._dispatches = 0
+
+  def __enter__(self):
+    if threading.current_thread() is threading.main_thread():
+      for number in (signal.SIGTERM, signal.SIGINT):
+        self._former[number] = signal.signal(number, self._ask)
+    return self
+
+  def __exit__(self, *exc):
+    for number, handler in self._former.items():
+      signal.signal(number, handler)  # type: ignore[arg-type]
+
+  def _ask(self, number, frame):
+    del frame
+    if number == signal.SIGINT and self._asked.is_set():
+      os._exit(130)
+    self._asked.set()
+
+  @property
+  def here(self) -> bool:
+    """Whether this process was asked."""
+    return self._asked.is_set()
+
+  def agreed(self) -> bool:
+    """Whether all processes leave now; call it once after every dispatch.
+
+    Several processes agree by a counter of dispatches, which grows by one: an agreed
+    number that is jumped over would never be reached.
+    """
+    if jax.process_count() == 1:
+      return self.here
+    from jax.experimental import multihost_utils
+    self._dispatches += 1
+    return multihost_utils.reached_preemption_sync_point(self._dispatches)

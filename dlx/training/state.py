@@ -1,0 +1,105 @@
+"""What a run carries from step to step, and the sums that it reports."""
+
+from typing import Any, Mapping, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+PyTree = Any
+Key = jax.Array
+Array = jax.Array
+Batch = Mapping[str, Array]
+# Leaves are Mean or raw sums (a confusion matrix): adding two gives the metrics of both.
+Metrics = Mapping[str, Any]
+
+
+class TrainState(NamedTuple):
+  """The whole state of a run: what a checkpoint holds and what decides every later bit.
+
+  Structure, shapes and dtypes are constant for the whole run; what is frozen is frozen
+  by `where(step < n)`, never by a change of structure. Every float is finite at every
+  step boundary: write `jnp.finfo(dtype).max`, not inf, for "no best figure yet".
+
+  Attributes:
+    step: int32 scalar, the number of steps done; scalar also where members are vmapped.
+    params: what the optimiser changes.
+    opt_state: the optimiser's state; a dict of several where there are several.
+    model_state: all else that changes: batch statistics, queue, carry, a frozen
+      teacher, plateau counters, the best parameters so far.
+    rng: a typed key that never changes. Randomness is `fold_in(rng, step)`, then the
+      micro-batch, then the row of the global batch.
+    ema: exponential moving average of `params`, or () where there is none.
+    evaluated: int32, the last step whose evaluation is folded in (-1: none). The loop
+      writes it, nobody else.
+    stop: bool, or one bool a member. `after_eval` writes it, the loop reads it.
+  """
+
+  step: Array
+  params: PyTree
+  opt_state: PyTree
+  model_state: PyTree
+  rng: Key
+  ema: PyTree
+  evaluated: Array
+  stop: Array
+
+
+class Mean(NamedTuple):
+  """A mean that can be added up: over micro-batches, steps, batches and shards.
+
+  Attributes:
+    total: weighted sum, float32 or wider; may have a leading axis of members.
+    count: sum of the weights.
+  """
+
+  total: Array
+  count: Array
+
+
+def create(params: PyTree, opt_state: PyTree, rng: Key, *, model_state: PyTree = (),
+           ema: PyTree = ()) -> TrainState:
+  """The state before step 0."""
+  return TrainState(
+      step=jnp.zeros((), jnp.int32), params=params, opt_state=opt_state,
+      model_state=model_state, rng=rng, ema=ema,
+      evaluated=jnp.full((), -1, jnp.int32), stop=jnp.zeros((), bool))
+
+
+def is_key(x: Any) -> bool:
+  """Whether a leaf (or its ShapeDtypeStruct) is a typed random key."""
+  return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def add(a: PyTree, b: PyTree) -> PyTree:
+  """The metrics of two parts of the data, from those of each."""
+  return jax.tree.map(jnp.add, a, b)
+
+
+def zeros_like(tree: PyTree) -> PyTree:
+  """Zeros of the shapes and dtypes of arrays or ShapeDtypeStructs."""
+  return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)
+
+
+def ratios(metrics: Metrics) -> Mapping[str, Any]:
+  """`total / count` of every Mean; raw sums pass through. nan where count is 0."""
+  one = lambda x: x.total / x.count if isinstance(x, Mean) else x
+  return {name: one(x) for name, x in metrics.items()}
+
+
+def leaves_by_path(tree: PyTree) -> dict[str, Any]:
+  """Leaves under readable names: `params/Dense_0/kernel`, `opt_state/0/mu/...`."""
+  paths = jax.tree_util.tree_leaves_with_path(tree)
+  named = {jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+           for path, leaf in paths}
+  if len(named) != len(paths):
+    raise ValueError('Two leaves have the same path; rename a key that holds a "/".')
+  return named
+
+
+def to_host(x: Any) -> np.ndarray:
+  """A NumPy copy of a leaf; of a typed key, its key data.
+
+  A copy, since a view of a CPU array, while it lives, turns donation into a copy.
+  """
+  return np.array(jax.random.key_data(x) if is_key(x) else x)

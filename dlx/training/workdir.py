@@ -1,0 +1,97 @@
+"""The folder of a run: who may write there, and which run it belongs to."""
+
+import fcntl
+import json
+from typing import Any, Mapping
+
+from etils import epath
+import jax
+
+from dlx.errors import ConfigError
+from dlx.training.records import read_json, write_json
+
+
+class Workdir:
+  """Opens the workdir of a run: fresh, or to go on with the same run.
+
+  Constructing it compares and writes nothing; `begin` writes config.json and takes the
+  lock (local disks only) that keeps a second process out.
+
+  Attributes:
+    path: epath.Path; may be an object store.
+    resumed: whether config.json was there.
+    finished: what result.json says, or None.
+    record: what config.json says.
+  """
+
+  def __init__(self, path, *, name: str, config: Mapping[str, Any]):
+    """
+    Args:
+      path: of the folder; need not exist.
+      name: of the experiment, or the path of its file.
+      config: as JSON.
+
+    Raises:
+      ConfigError: the folder belongs to another experiment or config, or is unreadable.
+    """
+    self.path = epath.Path(path)
+    self._lock = None
+    try:
+      known = self.path / 'config.json'
+      self.resumed = known.exists()
+      former = read_json(known) if self.resumed else None
+      result = self.path / 'result.json'
+      self.finished = read_json(result) if self.resumed and result.exists() else None
+    except NotADirectoryError as error:
+      raise _unwritable(self.path, error) from None
+    except json.JSONDecodeError as error:
+      raise ConfigError(f'--workdir={self.path}: config.json or result.json is no JSON '
+                        f'({error}): repair it or use another --workdir.') from None
+    if former is not None:
+      _compare(self.path, former, name, json.loads(json.dumps(dict(config))))
+    self.record: Mapping[str, Any] = former or {}
+
+  def begin(self, record: Mapping[str, Any]):
+    """Takes the lock and writes config.json unless it is there.
+
+    Raises:
+      ConfigError: not writable, or another process is running in it.
+    """
+    self.record = self.record or record
+    if jax.process_index() != 0:
+      return
+    try:
+      self.path.mkdir(parents=True, exist_ok=True)
+      if '://' not in str(self.path):
+        self._lock = open(self.path / '.lock', 'w')
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      if not self.resumed:
+        write_json(self.path / 'config.json', record)
+    except BlockingIOError:
+      raise ConfigError(f'--workdir={self.path}: another process is running there: '
+                        'wait for it, stop it, or use another --workdir.') from None
+    except OSError as error:
+      raise _unwritable(self.path, error) from None
+
+  def close(self):
+    if self._lock is not None:
+      self._lock.close()
+      self._lock = None
+
+
+def _unwritable(path, error: OSError) -> ConfigError:
+  return ConfigError(f'--workdir={path} cannot be written ({error.strerror or error}): '
+                     'choose a folder that can.')
+
+
+def _compare(path, former: Mapping[str, Any], name: str, config: Mapping[str, Any]):
+  if former.get('experiment') != name:
+    raise ConfigError(
+        f'--workdir={path} holds a run of --exp={former.get("experiment")}, not of '
+        f'--exp={name}: use another --workdir.')
+  old = former.get('config', {})
+  if fields := sorted(f for f in old.keys() | config.keys()
+                      if old.get(f) != config.get(f)):
+    told = ', '.join(f'{f}: {old.get(f)} there, {config.get(f)} here' for f in fields)
+    raise ConfigError(f'--workdir={path} holds a run of another config ({told}): use '
+                      'the same flags to go on, or another --workdir.')

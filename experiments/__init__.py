@@ -1,0 +1,1 @@
+"""One file, one experiment. Copy one, change it, launch it."""

@@ -1,0 +1,1 @@
+"""Pallas kernels: attention and convolution. Imports jax and numpy alone."""

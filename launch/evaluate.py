@@ -1,0 +1,129 @@
+"""Evaluates a checkpoint of a run, with the experiment and Config of its config.json.
+
+  python -m launch.evaluate --workdir=runs/cnn --step=best --out=metrics.json
+
+Prints a table, then one line of JSON. Exit status 2: bad input, one line on stderr.
+"""
+
+import json
+import math
+import sys
+from typing import Any, Mapping
+
+from absl import flags
+
+from dlx.errors import ConfigError
+from launch import command_line, devices, experiments_by_name
+
+
+def define(values: flags.FlagValues):
+  """The launcher's flags."""
+
+  def text(name, default, help_):
+    flags.DEFINE_string(name, default, help_, values, module_name='launcher')
+
+  text('workdir', None, 'Folder or gs:// address of the run.')
+  text('step', 'latest', 'Which checkpoint: latest, best or a number of steps.')
+  text(
+    'data_dir',
+    None,
+    'Folder of raw files or prepared TFDS sets. Default: $DLX_DATA_DIR.',
+  )
+  text(
+    'mesh',
+    None,
+    'Sizes of the mesh of devices, e.g. data=4,tensor=2. Default: all devices on data.',
+  )
+  text('out', None, 'File to write the JSON to, as well.')
+  text(
+    'compile_cache',
+    None,
+    'Folder that keeps compiled programs, or off. Default: '
+    '$JAX_COMPILATION_CACHE_DIR, $DLX_CACHE_DIR or ~/.cache/dlx/xla.',
+  )
+
+
+def parse_step(text: str) -> str | int:
+  """'latest', 'best' or a number of steps."""
+  if text in ('latest', 'best'):
+    return text
+  if not text.isdecimal():
+    raise ConfigError(
+      f'--step={text} is not allowed: must be latest, best or a number of steps.'
+    )
+  return int(text)
+
+
+def read_run(workdir: str) -> Mapping[str, Any]:
+  """config.json of a run: at least `experiment` and `config`."""
+  from etils import epath
+
+  path = epath.Path(workdir) / 'config.json'
+  try:
+    run = json.loads(path.read_text())
+  except (FileNotFoundError, NotADirectoryError):
+    raise ConfigError(
+      f'--workdir={workdir} holds no run: {path} is missing; train '
+      'first, with launch.train.'
+    ) from None
+  except json.JSONDecodeError as e:
+    raise ConfigError(
+      f'{path} is no JSON ({e}): restore it, or train into another workdir.'
+    ) from None
+  if not isinstance(run, dict) or not {'experiment', 'config'} <= set(run):
+    raise ConfigError(f'{path} is not of a run: it must have experiment and config.')
+  return run
+
+
+def table(metrics: Mapping[str, float]) -> str:
+  """One metric a line, aligned."""
+  width = max(map(len, metrics), default=0)
+  return '\n'.join(
+    f'{name:<{width}}  {value:.6g}' for name, value in sorted(metrics.items())
+  )
+
+
+@command_line.one_line_errors
+def main(argv: list[str]) -> int:
+  """Runs the launcher; returns the exit status."""
+  devices.use_cpu_without_accelerator()
+  values = command_line.parse_alone(argv, define, __doc__ or '')
+  step = parse_step(values.step)
+  if not values.workdir:
+    raise ConfigError('--workdir is missing: must be the folder of a run.')
+  run = read_run(values.workdir)
+  from dlx.config_json import config_from_json
+
+  found = experiments_by_name.load(run['experiment'])
+  config = config_from_json(found.config_class, run['config'])
+  devices.start_jax(config, values.compile_cache)
+  experiment = found.build(config)
+
+  import jax
+
+  from dlx.training.loop import evaluate
+
+  metrics = evaluate(
+    experiment,
+    config,
+    values.workdir,
+    step=step,
+    data_dir=values.data_dir,
+    mesh=values.mesh,
+  )
+  metrics = {name: float(value) for name, value in metrics.items()}
+  if jax.process_index() == 0:
+    # JSON has no nan and no inf: null stands for them.
+    finite = {k: v if math.isfinite(v) else None for k, v in sorted(metrics.items())}
+    line = json.dumps({'workdir': values.workdir, 'step': step, 'metrics': finite})
+    print(table(metrics))
+    print(line, flush=True)
+    if values.out:
+      from etils import epath
+
+      epath.Path(values.out).write_text(line + '\n')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))

@@ -1,0 +1,136 @@
+"""Finds an experiment by name (experiments/NAME.py) or by the path of a fork."""
+
+import dataclasses
+import difflib
+import importlib
+import importlib.util
+import pathlib
+import pkgutil
+import sys
+import types
+from typing import Any, Callable, NamedTuple
+
+from dlx.errors import ConfigError
+
+PACKAGE = 'experiments'
+
+
+class Found(NamedTuple):
+  """An experiment that was found.
+
+  Attributes:
+    name: as given, or the absolute path of a fork: finds it again from anywhere.
+    short: the name, or the stem of the path; for folders and headings.
+    module: the module itself.
+    config_class: its `Config`.
+    build: its `build`.
+  """
+
+  name: str
+  short: str
+  module: types.ModuleType
+  config_class: type
+  build: Callable[[Any], Any]
+
+
+def names() -> list[str]:
+  """The experiments in experiments/, sorted; imports none of them."""
+  package = importlib.import_module(PACKAGE)
+  return sorted(
+    found.name
+    for found in pkgutil.iter_modules(package.__path__)
+    if not found.name.startswith('_')
+  )
+
+
+def load(exp: str | None) -> Found:
+  """Imports an experiment.
+
+  Args:
+    exp: a name, or a path: whatever ends in .py or has a separator in it.
+
+  Raises:
+    ConfigError: no such experiment, or one without `Config` or `build`. What goes wrong
+      inside the experiment's own code is a bug and is raised as it is.
+  """
+  if not exp:
+    raise ConfigError(
+      f'--exp is missing: must be one of {", ".join(names())}, or the '
+      'path of a .py file.'
+    )
+  if exp.endswith('.py') or '/' in exp or '\\' in exp:
+    path = pathlib.Path(exp).expanduser().resolve()
+    return _checked(str(path), path.stem, _load_file(exp, path))
+  if exp not in (known := names()):
+    close = difflib.get_close_matches(exp, known, n=1)
+    hint = f' Did you mean {close[0]}?' if close else ''
+    raise ConfigError(
+      f'--exp={exp} is no experiment.{hint} Must be one of '
+      f'{", ".join(known)}, or the path of a .py file.'
+    )
+  return _checked(exp, exp, importlib.import_module(f'{PACKAGE}.{exp}'))
+
+
+def _load_file(exp: str, path: pathlib.Path) -> types.ModuleType:
+  """Imports a file under its stem, with its folder at the end of the search path.
+
+  Worker processes that read data get functions of the fork by the name of its module,
+  and find that name by the search path: an invented name would fail there.
+  """
+  if path.suffix != '.py' or not path.is_file():
+    raise ConfigError(
+      f'--exp={exp}: no such file; must be the path of a .py file, or '
+      f'one of {", ".join(names())}.'
+    )
+  name, folder = path.stem, str(path.parent)
+  if '.' in name:
+    raise ConfigError(
+      f'--exp={exp}: {name!r} cannot be the name of a module: rename '
+      'the file, without the dot.'
+    )
+  loaded = sys.modules.get(name)
+  if loaded is not None and _is_file(getattr(loaded, '__file__', None), path):
+    return loaded
+  if folder not in sys.path:
+    sys.path.append(folder)
+  importlib.invalidate_caches()
+  other = loaded.__spec__ if loaded is not None else importlib.util.find_spec(name)
+  if loaded is not None or other is None or not _is_file(other.origin, path):
+    where = other.origin if other is not None else 'loaded already'
+    raise ConfigError(
+      f'--exp={exp}: the name {name} belongs to another module '
+      f'({where}): rename the file.'
+    )
+  # import_module puts the module into sys.modules before it is executed, which
+  # dataclasses with postponed annotations need, and takes it out where that fails.
+  return importlib.import_module(name)
+
+
+def _is_file(origin: str | None, path: pathlib.Path) -> bool:
+  return origin is not None and pathlib.Path(origin).resolve() == path
+
+
+def _checked(name: str, short: str, module: types.ModuleType) -> Found:
+  """Raises ConfigError unless the module is an experiment."""
+  # Imported here, since it imports jax: the names above must be quick to list.
+  from dlx.experiment import Config
+
+  config_class, build = getattr(module, 'Config', None), getattr(module, 'build', None)
+  if config_class is None or not callable(build):
+    lacks = 'Config' if config_class is None else 'build'
+    raise ConfigError(
+      f'--exp={name} is no experiment: it has no {lacks}; it must have '
+      'a Config and build(config).'
+    )
+  if (
+    not isinstance(config_class, type)
+    or not issubclass(config_class, Config)
+    or '__dataclass_fields__' not in vars(config_class)
+    or not all(f.kw_only for f in dataclasses.fields(config_class))
+  ):
+    raise ConfigError(
+      f'--exp={name}: its Config is not allowed: must be '
+      '@dataclasses.dataclass(frozen=True, kw_only=True) class '
+      'Config(dlx.experiment.Config).'
+    )
+  return Found(name, short, module, config_class, build)

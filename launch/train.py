@@ -1,0 +1,141 @@
+"""Trains an experiment; the same command on the same workdir goes on where it ended.
+
+  python -m launch.train --exp=cnn --workdir=runs/cnn --config.lr=3e-3
+
+--exp takes a name in experiments/ or the path of a fork. Every field of its Config is a
+flag; --exp=cnn --helpfull lists them. Exit status: 0 finished, or stopped by --stop_at;
+2 bad input (one line on stderr, nothing compiled, nothing written); 42 interrupted by
+SIGTERM or SIGINT and saved, so that a scheduler can requeue on it; 1 a bug, with its
+stack trace.
+"""
+
+import os
+import re
+import sys
+from typing import Mapping
+
+from absl import flags
+
+from dlx.errors import ConfigError
+from launch import command_line, config_flags, devices
+
+STATUS = {'finished': 0, 'stopped': 0, 'interrupted': 42}
+
+
+def define(values: flags.FlagValues):
+  """The launcher's own flags."""
+
+  def text(name, default, help_):
+    flags.DEFINE_string(name, default, help_, values, module_name='launcher')
+
+  text('exp', None, 'A name in experiments/, or the path of a .py file.')
+  text('workdir', None, 'Folder or gs:// address of the run. Default: runs/NAME.')
+  text(
+    'data_dir',
+    None,
+    'Folder of raw files or prepared TFDS sets. Default: $DLX_DATA_DIR.',
+  )
+  text(
+    'mesh',
+    None,
+    'Sizes of the mesh of devices, e.g. data=4,tensor=2. Default: all devices on data.',
+  )
+  flags.DEFINE_integer(
+    'stop_at',
+    None,
+    'Stop, saved, after this step; the same command goes on.',
+    lower_bound=1,
+    flag_values=values,
+    module_name='launcher',
+  )
+  text(
+    'trace_steps',
+    None,
+    'FIRST:END, e.g. 10:20: write a profiler trace of these steps into the workdir.',
+  )
+  text(
+    'compile_cache',
+    None,
+    'Folder that keeps compiled programs, or off. Default: '
+    '$JAX_COMPILATION_CACHE_DIR, $DLX_CACHE_DIR or ~/.cache/dlx/xla.',
+  )
+  flags.DEFINE_boolean(
+    'distributed',
+    False,
+    'This is one of several processes: call '
+    'jax.distributed.initialize(), which finds the others on TPU pods, Slurm and '
+    'Open MPI.',
+    values,
+    module_name='launcher',
+  )
+
+
+def parse_trace_steps(text: str | None) -> tuple[int, int] | None:
+  """(first step, step after the last) of FIRST:END."""
+  if text is None:
+    return None
+  match = re.fullmatch(r'(\d+):(\d+)', text)
+  if not match or int(match[1]) >= int(match[2]):
+    raise ConfigError(
+      f'--trace_steps={text} is not allowed: must be FIRST:END with '
+      'FIRST below END, e.g. 10:20.'
+    )
+  return int(match[1]), int(match[2])
+
+
+def last_line(outcome, workdir: str) -> str:
+  """What a person sees at the end: the figures and where to look."""
+  if outcome.status != 'finished':
+    return (
+      f'{outcome.status} at step {outcome.step}, saved in {workdir}; '
+      'the same command goes on'
+    )
+  return f'{figures(outcome.metrics)}  report: {os.path.join(workdir, "report.html")}'
+
+
+def figures(metrics: Mapping[str, float]) -> str:
+  """`split/name value` of every evaluation; of training where there is none."""
+  evals = {k: v for k, v in metrics.items() if not k.startswith('train/')}
+  return '  '.join(f'{k} {v:.4g}' for k, v in sorted((evals or metrics).items()))
+
+
+@command_line.one_line_errors
+def main(argv: list[str]) -> int:
+  """Runs the launcher; returns the exit status."""
+  devices.use_cpu_without_accelerator()
+  # What can be wrong is looked at from cheap to dear: flags, experiment, config, build.
+  values, found = command_line.parse(argv, define, __doc__ or '')
+  trace_steps = parse_trace_steps(values.trace_steps)
+  config = config_flags.build(found.config_class, values)
+  workdir = values.workdir or os.path.join('runs', found.short)
+  devices.start_jax(config, values.compile_cache)
+  experiment = found.build(config)
+
+  import jax
+
+  if values.distributed:
+    jax.distributed.initialize()  # Before the first use of a device.
+  from dlx.training.loop import fit
+
+  outcome = fit(
+    experiment,
+    config,
+    workdir,
+    name=found.name,
+    data_dir=values.data_dir,
+    mesh=values.mesh,
+    stop_at=values.stop_at,
+    argv=argv,
+    trace_steps=trace_steps,
+  )
+  if jax.process_index() == 0:
+    if outcome.status == 'finished':
+      from dlx.report import render
+
+      render(workdir)
+    print(last_line(outcome, workdir), flush=True)
+  return STATUS[outcome.status]
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))
