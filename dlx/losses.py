@@ -130,7 +130,9 @@ def absolute_error(prediction: Array, target: Array) -> Array:
   Returns:
     [B], the mean over the trailing axes.
   """
-  return _mean_of_rows(jnp.abs(_error(prediction, target)))
+  error = _error(prediction, target)
+  # The derivative of jnp.abs at 0 is 1: an exact prediction would be pushed away.
+  return _mean_of_rows(jnp.where(error == 0, 0, jnp.abs(error)))
 
 
 def huber(prediction: Array, target: Array, delta: float | Array = 1.0) -> Array:

@@ -202,9 +202,10 @@ def _own_comments(cls: type) -> dict[str, str]:
   for node in body:
     if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
       continue
-    last = node.end_lineno or node.lineno
-    found[node.target.id] = _comment_beside(comments, last) or _comment_above(
-      comments, node.lineno - 1, node.col_offset
+    found[node.target.id] = (
+      _comment_beside(comments, node.end_lineno or node.lineno)
+      or _comment_beside(comments, node.lineno)
+      or _comment_above(comments, node.lineno - 1, node.col_offset)
     )
   return found
 

@@ -9,7 +9,7 @@ import pytest
 
 from dlx import losses
 
-EPS = np.finfo(np.float32).eps
+EPS = float(np.finfo(np.float32).eps)
 
 
 def normal(seed, *shape):
@@ -98,7 +98,10 @@ class SoftmaxCrossEntropyTest(parameterized.TestCase):
     logits, label = normal(5, 16, 7), jnp.arange(16) % 7
     x = torch.tensor(np.array(logits), requires_grad=True)
     reference = torch.nn.functional.cross_entropy(
-      x, torch.tensor(np.array(label)).long(), reduction='none', label_smoothing=smoothing
+      x,
+      torch.tensor(np.array(label)).long(),
+      reduction='none',
+      label_smoothing=smoothing,
     )
     reference.sum().backward()
     loss = lambda x: losses.softmax_cross_entropy(x, label, smoothing)
@@ -178,7 +181,9 @@ class RegressionTest(parameterized.TestCase):
     np.testing.assert_array_equal(
       losses.squared_error(prediction, target), [0, 2.25, 9]
     )
-    np.testing.assert_array_equal(losses.absolute_error(prediction, target), [0, 1.5, 3])
+    np.testing.assert_array_equal(
+      losses.absolute_error(prediction, target), [0, 1.5, 3]
+    )
     # |e| = 1.5 and 3 with delta 2: 1.125 and 2 * (3 - 1).
     np.testing.assert_array_equal(
       losses.huber(prediction, target, delta=2.0), [0, 1.125, 4]
@@ -207,7 +212,7 @@ class RegressionTest(parameterized.TestCase):
     prediction, target = normal(0, 40), normal(1, 40)
     got = losses.huber(prediction, target, delta)
     np.testing.assert_allclose(
-      got, optax.huber_loss(prediction, target, delta), rtol=8 * EPS, atol=1e-9
+      got, optax.huber_loss(prediction, target, delta=delta), rtol=8 * EPS, atol=1e-9
     )
     torch = pytest.importorskip(
       'torch', reason='torch is not installed: pip install .[reference]'

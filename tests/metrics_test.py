@@ -9,7 +9,7 @@ import sklearn.metrics
 from dlx import metrics
 from dlx.training import state
 
-EPS = np.finfo(np.float32).eps
+EPS = float(np.finfo(np.float32).eps)
 
 
 def problem(seed=0, rows=96, classes=5, absent=None):

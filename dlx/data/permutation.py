@@ -16,6 +16,7 @@ Everything is uint32 arithmetic with the same bits in NumPy (workers) and jnp (i
 jit). Products that need 62 bits are never formed, see `position`.
 """
 
+import functools
 import math
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -25,9 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 
 MAX = 2**31 - 1  # The largest number of examples, of rows in a batch, and of a step.
-# Rounds for more than SMALL examples, and for fewer: each round mixes only log2(sqrt(n))
-# bits, and with 8 the orders of 5 to 100 examples are not uniform over many epochs.
-# tests/data/permutation_test.py holds the statistics; there 2 rounds fail for every n.
+# Up to SMALL examples more rounds: each mixes only log2(sqrt(n)) bits, and with 8 the
+# orders of 5 to 100 examples are not uniform over many epochs.
+# tests/data/permutation_test.py holds the statistics, and 2 rounds fail them.
 SMALL, SMALL_ROUNDS, ROUNDS = 256, 24, 8
 
 
@@ -64,18 +65,19 @@ def _hash(x):
   return x ^ (x >> np.uint32(16))
 
 
-def _keys(seed, high, low, rounds: int) -> list:
-  """The round keys of one epoch, of the shape of `high`; 64 bits of state."""
+def _keys(seed, high, low, rounds: int):
+  """uint32[rounds, R]: the round keys of the epoch of each index; 64 bits of state."""
   a, b = _hash(seed + np.uint32(0x3C6EF372)), _hash(seed ^ np.uint32(0xA54FF53A))
   for word in (low, high):
     a = _hash(a + word)
     b = _hash((b ^ word) + np.uint32(0x510E527F))
-  golden = 0x9E3779B9
-  return [_hash(a + np.uint32(i * golden % 2**32)) ^ b for i in range(rounds)]
+  golden = np.arange(rounds, dtype=np.uint32)[:, None] * np.uint32(0x9E3779B9)
+  return _hash(a[None] + golden) ^ b[None]
 
 
-def permute(offset, n: int, seed, high, low, *, xp: ModuleType = jnp,
-            rounds: int | None = None):
+def permute(
+  offset, n: int, seed, high, low, *, xp: ModuleType = jnp, rounds: int | None = None
+):
   """Where offsets lie in the permutation of [0, n) of an epoch.
 
   Args:
@@ -96,46 +98,64 @@ def permute(offset, n: int, seed, high, low, *, xp: ModuleType = jnp,
   b = -(-n // a)
   if rounds is None:
     rounds = ROUNDS if n > SMALL else SMALL_ROUNDS
-  with np.errstate(over='ignore'):  # NumPy warns where a scalar wraps, as is meant here.
+  with np.errstate(over='ignore'):  # NumPy warns where a scalar wraps.
     keys = _keys(_uint32(seed, xp), high, low, rounds)
 
   def network(z):
     x, y = z // np.uint32(b), z % np.uint32(b)
-    for i, key in enumerate(keys):
+    for i in range(rounds):
       if i % 2:
-        y = (y + _hash(x + key) % np.uint32(b)) % np.uint32(b)
+        y = (y + _hash(x + keys[i]) % np.uint32(b)) % np.uint32(b)
       else:
-        x = (x + _hash(y + key) % np.uint32(a)) % np.uint32(a)
+        x = (x + _hash(y + keys[i]) % np.uint32(a)) % np.uint32(a)
     return x * np.uint32(b) + y
 
-  z = network(offset)
+  inside = np.uint32(n)
   if xp is np:
-    while (z >= n).any():
-      z = np.where(z >= n, network(z), z)
-  elif a * b > n:
-    z = jax.lax.while_loop(lambda z: (z >= n).any(),
-                           lambda z: jnp.where(z >= n, network(z), z), z)
+    z = network(offset)
+    while (z >= inside).any():
+      z = np.where(z >= inside, network(z), z)
+  elif a * b == n:
+    z = network(offset)
+  else:
+
+    def again(carry):
+      z, first = carry
+      return jnp.where(first | (z >= inside), network(z), z), jnp.bool_(False)
+
+    # Entered for the first time without a look at z, so that the network stands in the
+    # program once: that halves what it costs to compile.
+    z, _ = jax.lax.while_loop(
+      lambda carry: carry[1] | (carry[0] >= inside).any(),
+      again,
+      (offset, jnp.bool_(True)),
+    )
   return z.astype(np.int32)
+
+
+@functools.lru_cache(maxsize=64)
+def _table(n: int, batch_size: int) -> np.ndarray:
+  """uint32[3, 4, 256]: high, low and offset of divmod(d * 256**i * batch_size, n)."""
+  table = np.zeros((3, 4, 256), np.uint32)
+  for i in range(4):
+    for digit in range(256):
+      epoch, offset = divmod((digit << 8 * i) * batch_size, n)
+      table[:, i, digit] = epoch >> 32, epoch % 2**32, offset
+  return table
 
 
 def position(step, n: int, batch_size: int, *, xp: ModuleType = jnp) -> Position:
   """Where batch `step` begins: exactly divmod(step * batch_size, n).
 
-  `batch_size` and `n` are static and `step` has 31 bits, so the answer is the sum over
-  the set bits i of `step` of the constants divmod(2**i * batch_size, n), which Python's
-  integers give exactly. The sum is taken in five halvings; two offsets below n < 2**31
-  add up below 2**32, and the epochs carry.
+  `batch_size` and `n` are static and `step` has four bytes, so the answer is the sum of
+  four entries of a table that Python's integers fill exactly. Two offsets below
+  n < 2**31 add up below 2**32, and the epochs carry.
   """
   _check('n', n)
   _check('batch_size', batch_size)
-  parts = [divmod(batch_size << i, n) for i in range(31)] + [(0, 0)]
-  constant = lambda values: np.array(list(values), np.uint32)
-  bits = (_uint32(step, xp) >> np.arange(32, dtype=np.uint32)) & np.uint32(1)
-  high = bits * constant(q >> 32 for q, _ in parts)
-  low = bits * constant(q % 2**32 for q, _ in parts)
-  offset = bits * constant(r for _, r in parts)
-  while len(offset) > 1:
-    half = len(offset) // 2
+  digits = (_uint32(step, xp) >> np.arange(0, 32, 8, dtype=np.uint32)) & np.uint32(255)
+  high, low, offset = xp.asarray(_table(n, batch_size))[:, np.arange(4), digits]
+  for half in (2, 1):
     total = offset[:half] + offset[half:]
     wraps = (total >= np.uint32(n)).astype(np.uint32)
     high, low = _add(high[:half], low[:half], high[half:], low[half:])
@@ -150,8 +170,16 @@ def _add(high, low, more_high, more_low):
   return high + more_high + (total < low).astype(np.uint32), total
 
 
-def stream_rows(seed, step, rows, n: int, batch_size: int, *, xp: ModuleType = jnp,
-                rounds: int | None = None):
+def stream_rows(
+  seed,
+  step,
+  rows,
+  n: int,
+  batch_size: int,
+  *,
+  xp: ModuleType = jnp,
+  rounds: int | None = None,
+):
   """The example of each of the given rows of global batch `step`.
 
   Args:

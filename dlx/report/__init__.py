@@ -14,8 +14,8 @@ from typing import Any, Mapping, Sequence
 from etils import epath
 
 from dlx.errors import DataError
-from dlx.report import chart
-from dlx.report import page
+from dlx.report import chart, page
+from dlx.report.markup import Run, get
 from dlx.training import records
 
 
@@ -42,16 +42,21 @@ def lines(log: Sequence[Mapping[str, Any]]) -> dict[str, list[chart.Series]]:
     for name, value in record['metrics'].items():
       if _is_numeric(value):
         found.setdefault(name, {}).setdefault(record['split'], []).append(
-            (record['step'], value))
+          (record['step'], value)
+        )
   out: dict[str, list[chart.Series]] = {}
   for name, splits in found.items():
     for split in sorted(splits, key=lambda s: s != 'train'):
       points = [(x, _mean(v)) for x, v in sorted(splits[split], key=lambda p: p[0])]
       many = any(isinstance(v, list) for _, v in splits[split])
-      out.setdefault(name, []).append(chart.Series(
-          split, [(x, m[0]) for x, m in points],
+      out.setdefault(name, []).append(
+        chart.Series(
+          split,
+          [(x, m[0]) for x, m in points],
           [(x, m[1]) for x, m in points] if many else (),
-          [(x, m[2]) for x, m in points] if many else ()))
+          [(x, m[2]) for x, m in points] if many else (),
+        )
+      )
   return out
 
 
@@ -64,11 +69,13 @@ def _figures(workdir: Any) -> list[tuple[str, bytes]]:
     name, step = (match[1], int(match[2])) if match else (stem, -1)
     if name not in newest or step >= newest[name][0]:
       newest[name] = (step, path)
-  return [(name if step < 0 else f'{name}, step {step:,}', path.read_bytes())
-          for name, (step, path) in sorted(newest.items())]
+  return [
+    (name if step < 0 else f'{name}, step {step:,}', path.read_bytes())
+    for name, (step, path) in sorted(newest.items())
+  ]
 
 
-def read(workdir: Any) -> page.Run:
+def read(workdir: Any) -> Run:
   """What a workdir holds.
 
   Raises:
@@ -83,18 +90,28 @@ def read(workdir: Any) -> page.Run:
       raise DataError(f'{path} holds no JSON object: take another workdir.')
   log = records.MetricsFile(workdir).read()
   if not files['config'] and not log:
-    raise DataError(f'{workdir} holds neither config.json nor metrics.jsonl: give the '
-                    '--workdir of a run of launch.train.')
+    raise DataError(
+      f'{workdir} holds neither config.json nor metrics.jsonl: give the '
+      '--workdir of a run of launch.train.'
+    )
   curves = lines(log)
   splits = sorted({r['split'] for r in log}, key=lambda s: (s != 'train', s))
-  elapsed = [r['time']['elapsed'] for r in log
-             if isinstance(page.get(r, 'time', 'elapsed'), (int, float))]
-  return page.Run(
-      name=workdir.name or os.fspath(workdir), config=files['config'],
-      result=files['result'], curves=curves, splits=splits,
-      last={f'{s.name}/{name}': s.points[-1][1] for name, c in curves.items() for s in c},
-      step=max((r['step'] for r in log), default=0),
-      elapsed=elapsed[-1] if elapsed else None, figures=_figures(workdir))
+  elapsed = [
+    r['time']['elapsed']
+    for r in log
+    if isinstance(get(r, 'time', 'elapsed'), (int, float))
+  ]
+  return Run(
+    name=workdir.name or os.fspath(workdir),
+    config=files['config'],
+    result=files['result'],
+    curves=curves,
+    splits=splits,
+    last={f'{s.name}/{name}': s.points[-1][1] for name, c in curves.items() for s in c},
+    step=max((r['step'] for r in log), default=0),
+    elapsed=elapsed[-1] if elapsed else None,
+    figures=_figures(workdir),
+  )
 
 
 def render(workdir: Any) -> Any:

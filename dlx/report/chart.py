@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Sequence
 
 WIDTH, HEIGHT = 560, 280
 LEFT, RIGHT, TOP, BOTTOM = 54, 20, 12, 30
+GEOMETRY = (WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM)
 MAX_POINTS = 400  # Of one drawn line; extremes are kept.
 SMOOTH_ABOVE = 60  # A noisy line of more points is drawn thin under its moving average.
 COLORS = 6
@@ -65,7 +66,7 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
   if not span > 0:
     return [low]
   base = 10.0 ** math.floor(math.log10(span / most))
-  step = next(base * m for m in (1, 2, 5, 10, 20) if span / (base * m) <= most)
+  step = next(base * m for m in (1, 2, 5, 10, 20) if span / (base * m) <= most + 1e-9)
   first = math.ceil(low / step - 1e-9)
   last = math.floor(high / step + 1e-9)
   # Rounded, since 3 * 0.1 is not 0.3.
@@ -76,10 +77,12 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 def log_ticks(low: float, high: float) -> list[float]:
   """Powers of ten in [low, high]; with their 2- and 5-folds where those are few."""
   first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-  inside = lambda values: [v for v in values if low * (1 - 1e-9) <= v <= high * (1 + 1e-9)]
+  inside = lambda values: [
+    v for v in values if low * (1 - 1e-9) <= v <= high * (1 + 1e-9)
+  ]
   tens = inside([10.0**e for e in range(first, last + 1)])
   if len(tens) > 6:
-    return tens[::-(-len(tens) // 6)]
+    return tens[:: -(-len(tens) // 6)]
   if len(tens) >= 3:
     return tens
   return inside([m * 10.0**e for e in range(first, last + 1) for m in (1, 2, 5)])
@@ -94,7 +97,7 @@ def thin(points: Sequence[Point], most: int = MAX_POINTS) -> list[Point]:
   inner = points[1:-1]
   kept = [points[0]]
   for b in range(buckets):
-    part = inner[b * len(inner) // buckets:(b + 1) * len(inner) // buckets]
+    part = inner[b * len(inner) // buckets : (b + 1) * len(inner) // buckets]
     if part:
       kept += sorted({min(part, key=lambda p: p[1]), max(part, key=lambda p: p[1])})
   return kept + [points[-1]]
@@ -137,15 +140,12 @@ class Axes:
   """Maps steps and values to places in the drawing."""
 
   def __init__(self, series: Sequence[Series], log: bool):
-    drawn = [p for s in series for p in (*finite(s.points), *finite(s.low),
-                                         *finite(s.high))]
+    drawn = [
+      p for s in series for p in (*finite(s.points), *finite(s.low), *finite(s.high))
+    ]
     xs, ys = [p[0] for p in drawn], [p[1] for p in drawn]
     self.log = log
-    self.x0, self.x1 = min(xs), max(xs)
-    if self.x0 < 0.1 * self.x1:
-      self.x0 = 0.0
-    if self.x0 == self.x1:
-      self.x0, self.x1 = self.x0 - 1, self.x1 + 1
+    self.x0, self.x1 = 0.0, max(*xs, 1.0)  # From 0, so that charts can be compared.
     low, high = min(ys), max(ys)
     if log:
       pad = max(0.02, 0.05 * math.log10(high / low))
@@ -183,17 +183,23 @@ def _grid(axes: Axes) -> list[str]:
   values = log_ticks(axes.y0, axes.y1) if axes.log else ticks(axes.y0, axes.y1, 6)
   for value in values:
     y = axes.y(value)
-    out.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>'
-               f'<text class="tick" x="{LEFT - 8}" y="{y + 4:.1f}" '
-               f'text-anchor="end">{short(value)}</text>')
+    out.append(
+      f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>'
+      f'<text class="tick" x="{LEFT - 8}" y="{y + 4:.1f}" '
+      f'text-anchor="end">{short(value)}</text>'
+    )
   base = HEIGHT - BOTTOM
-  out.append(f'<path class="axis" d="M{LEFT} {base}H{WIDTH - RIGHT}"/>'
-             f'<text class="tick" x="{LEFT - 22}" y="{base + 18}" '
-             'text-anchor="end">step</text>')
+  out.append(
+    f'<path class="axis" d="M{LEFT} {base}H{WIDTH - RIGHT}"/>'
+    f'<text class="tick" x="{LEFT - 22}" y="{base + 18}" '
+    'text-anchor="end">step</text>'
+  )
   for step in ticks(axes.x0, axes.x1, 6):
     if step == int(step):
-      out.append(f'<text class="tick" x="{axes.x(step):.1f}" y="{base + 18}" '
-                 f'text-anchor="middle">{short(step)}</text>')
+      out.append(
+        f'<text class="tick" x="{axes.x(step):.1f}" y="{base + 18}" '
+        f'text-anchor="middle">{short(step)}</text>'
+      )
   return out
 
 
@@ -212,12 +218,16 @@ def _line(axes: Axes, series: Series, color: int) -> list[str]:
   elif len(series.points) <= 30:
     for step, value in finite(series.points):
       if value > 0 or not axes.log:
-        out.append(f'<circle class="dot" style="fill:var(--s{color})" '
-                   f'cx="{axes.x(step):.1f}" cy="{axes.y(value):.1f}" r="3"/>')
+        out.append(
+          f'<circle class="dot" style="fill:var(--s{color})" '
+          f'cx="{axes.x(step):.1f}" cy="{axes.y(value):.1f}" r="3"/>'
+        )
   return out
 
 
-def svg(series: Sequence[Series], colors: Sequence[int], log: bool, hidden: bool) -> str:
+def svg(
+  series: Sequence[Series], colors: Sequence[int], log: bool, hidden: bool
+) -> str:
   """One drawing of all lines on the same axes."""
   axes = Axes(series, log)
   body = _grid(axes)
@@ -225,10 +235,12 @@ def svg(series: Sequence[Series], colors: Sequence[int], log: bool, hidden: bool
     body += _line(axes, line, color)
   domain = [axes.x0, axes.x1, axes.y0, axes.y1]
   names = ', '.join(s.name for s in series)
-  return (f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" data-log="{int(log)}" '
-          f'data-domain="{html.escape(json.dumps(domain))}" '
-          f'aria-label="{html.escape(names)} against step"{" hidden" if hidden else ""}>'
-          f'{"".join(body)}<g class="hover"></g></svg>')
+  return (
+    f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" data-log="{int(log)}" '
+    f'data-domain="{html.escape(json.dumps(domain))}" '
+    f'aria-label="{html.escape(names)} against step"{" hidden" if hidden else ""}>'
+    f'{"".join(body)}<g class="hover"></g></svg>'
+  )
 
 
 def chart(name: str, series: Sequence[Series], colors: Sequence[int]) -> str:
@@ -244,13 +256,21 @@ def chart(name: str, series: Sequence[Series], colors: Sequence[int]) -> str:
   can_log = min(values + lows) > 0 and max(values) > min(values)
   log = can_log and max(values) / min(values) > LOG_RATIO
   legend = ''.join(
-      f'<li><i style="background:var(--s{c})"></i>{html.escape(s.name)} '
-      f'<b>{compact(s.points[-1][1])}</b></li>' for s, c in zip(series, colors))
+    f'<li><i style="background:var(--s{c})"></i>{html.escape(s.name)} '
+    f'<b>{compact(s.points[-1][1])}</b></li>'
+    for s, c in zip(series, colors)
+  )
   buttons = ''
   if can_log:
-    buttons = '<span class="scale">' + ''.join(
-        f'<button type="button" data-log="{i}" aria-pressed="{str(log == bool(i)).lower()}">'
-        f'{text}</button>' for i, text in enumerate(('linear', 'log'))) + '</span>'
+    buttons = (
+      '<span class="scale">'
+      + ''.join(
+        f'<button type="button" data-log="{i}" '
+        f'aria-pressed="{str(log == bool(i)).lower()}">{text}</button>'
+        for i, text in enumerate(('linear', 'log'))
+      )
+      + '</span>'
+    )
   drawings = svg(series, colors, False, hidden=log)
   if can_log:
     drawings += svg(series, colors, True, hidden=not log)
@@ -262,19 +282,26 @@ def chart(name: str, series: Sequence[Series], colors: Sequence[int]) -> str:
   if lost := sum(len(s.points) - len(finite(s.points)) for s in series):
     notes.append(f'{lost} value{"s" * (lost > 1)} not finite')
   data: list[dict[str, Any]] = [
-      {'name': s.name, 'color': c, 'points': thin(finite(s.points))}
-      for s, c in zip(series, colors)]
+    {'name': s.name, 'color': c, 'points': thin(finite(s.points))}
+    for s, c in zip(series, colors)
+  ]
   note = f'<p class="note">{html.escape("; ".join(notes))}</p>' if notes else ''
-  return (f'<figure class="card chart"><figcaption><h3>{html.escape(name)}</h3>'
-          f'<ul class="legend">{legend}</ul>{buttons}</figcaption>'
-          f'<div class="plot">{drawings}<div class="tip" hidden></div></div>{note}'
-          f'<script type="application/json">{script_json(data)}</script></figure>')
+  return (
+    f'<figure class="card chart"><figcaption><h3>{html.escape(name)}</h3>'
+    f'<ul class="legend">{legend}</ul>{buttons}</figcaption>'
+    f'<div class="plot">{drawings}<div class="tip" hidden></div></div>{note}'
+    f'<script type="application/json">{script_json(data)}</script></figure>'
+  )
 
 
 def script_json(value: Any) -> str:
   """JSON that cannot end the script element that it stands in."""
-  return json.dumps(value).replace('<', '\\u003c').replace('>', '\\u003e').replace(
-      '&', '\\u0026')
+  return (
+    json.dumps(value)
+    .replace('<', '\\u003c')
+    .replace('>', '\\u003e')
+    .replace('&', '\\u0026')
+  )
 
 
 def spark(points: Sequence[Point], color: int) -> str:
@@ -285,10 +312,14 @@ def spark(points: Sequence[Point], color: int) -> str:
   x0, x1 = points[0][0], points[-1][0]
   low, high = min(p[1] for p in points), max(p[1] for p in points)
   span = (high - low) or 1.0
-  xy = [(100 * (x - x0) / ((x1 - x0) or 1), 24 - 20 * (y - low) / span) for x, y in points]
+  xy = [
+    (100 * (x - x0) / ((x1 - x0) or 1), 24 - 20 * (y - low) / span) for x, y in points
+  ]
   d = 'M' + 'L'.join(f'{x:.1f} {y:.1f}' for x, y in xy)
-  return ('<svg class="spark" viewBox="0 0 100 28" preserveAspectRatio="none" '
-          f'aria-hidden="true"><path style="stroke:var(--s{color})" d="{d}"/></svg>')
+  return (
+    '<svg class="spark" viewBox="0 0 100 28" preserveAspectRatio="none" '
+    f'aria-hidden="true"><path style="stroke:var(--s{color})" d="{d}"/></svg>'
+  )
 
 
 def shares(parts: Sequence[tuple[str, float]]) -> str:
@@ -300,8 +331,14 @@ def shares(parts: Sequence[tuple[str, float]]) -> str:
     color = 'var(--other)' if name == 'other' else f'var(--t{i % COLORS})'
     percent = 100 * seconds / total
     label = f'{percent:.0f} %' if percent >= 7 else ''
-    bar.append(f'<span style="flex-grow:{seconds:.6g};background:{color}" '
-               f'title="{name}: {seconds:.2f} s">{label}</span>')
-    legend.append(f'<li><i style="background:{color}"></i>{name}'
-                  f'<b>{seconds:.2f} s</b><em>{percent:.1f} %</em></li>')
-  return f'<div class="shares">{"".join(bar)}</div><ul class="parts">{"".join(legend)}</ul>'
+    bar.append(
+      f'<span style="flex-grow:{seconds:.6g};background:{color}" '
+      f'title="{name}: {seconds:.2f} s">{label}</span>'
+    )
+    legend.append(
+      f'<li><i style="background:{color}"></i>{name}'
+      f'<b>{seconds:.2f} s</b><em>{percent:.1f} %</em></li>'
+    )
+  return (
+    f'<div class="shares">{"".join(bar)}</div><ul class="parts">{"".join(legend)}</ul>'
+  )

@@ -40,8 +40,14 @@ class Progress:
   evaluations are printed above it. Elsewhere one plain line for each call.
   """
 
-  def __init__(self, num_steps: int, *, terminal: bool | None = None,
-               stream: TextIO | None = None, start: int = 0):
+  def __init__(
+    self,
+    num_steps: int,
+    *,
+    terminal: bool | None = None,
+    stream: TextIO | None = None,
+    start: int = 0,
+  ):
     """Shows the bar.
 
     Args:
@@ -72,13 +78,18 @@ class Progress:
     left = duration(self._seconds_left(step))
     speed = '' if rate is None else f'{rate:,.0f} examples/s'
     if self._bar is None:
-      parts = (f'step {step}/{self._num_steps}', line(metrics),
-               speed.replace(',', ''), f'eta {left}')
+      parts = (
+        f'step {step}/{self._num_steps}',
+        line(metrics),
+        speed.replace(',', ''),
+        f'eta {left}',
+      )
       self._print('  '.join(p for p in parts if p))
     else:
       most = 4 if self._bar.console.width >= WIDE else 2
-      self._bar.update(self._task, completed=step, rate=speed,
-                       metrics=line(metrics, most), left=left)
+      self._bar.update(
+        self._task, completed=step, rate=speed, metrics=line(metrics, most), left=left
+      )
 
   def evaluation(self, step: int, metrics: Mapping[str, Any]) -> None:
     """Shows metrics of an evaluation, named "split/name"."""
@@ -89,7 +100,7 @@ class Progress:
     self._print(text)
 
   def close(self) -> None:
-    """Leaves the bar as it stands and gives the terminal back. Harmless when repeated."""
+    """Leaves the bar as it stands, gives the terminal back; harmless when repeated."""
     if self._bar is not None:
       self._bar.stop()
       self._bar = None
@@ -111,23 +122,33 @@ class Progress:
 
 
 def _make_bar(stream: TextIO, num_steps: int, start: int) -> tuple[Any, Any]:
-  from rich import console
-  from rich import progress
-  from rich import table
+  from rich import console, progress, table
 
   def text(field: str, style: str = '', width: int | None = None) -> Any:
-    return progress.TextColumn(field, style=style, markup=False, table_column=table.Column(
-        no_wrap=True, min_width=width))
+    return progress.TextColumn(
+      field,
+      style=style,
+      markup=False,
+      table_column=table.Column(no_wrap=True, min_width=width),
+    )
 
   # The bar alone gives way on a narrow terminal, then the metrics.
   bar = progress.Progress(
-      text('{task.completed}/{task.total}', '', 2 * len(str(num_steps)) + 1),
-      progress.BarColumn(bar_width=None),
-      text('{task.fields[metrics]}', 'cyan'),
-      text('{task.fields[rate]}', 'green', len('99,999 examples/s')),
-      text('{task.fields[left]} left', 'dim', len('0:00:00 left')),
-      console=console.Console(file=stream, force_terminal=True),
-      refresh_per_second=4, expand=True)
-  task = bar.add_task('', total=num_steps, completed=start, metrics='compiling', rate='',
-                      left=duration(None))
+    text('{task.completed}/{task.total}', '', 2 * len(str(num_steps)) + 1),
+    progress.BarColumn(bar_width=None),
+    text('{task.fields[metrics]}', 'cyan'),
+    text('{task.fields[rate]}', 'green', len('99,999 examples/s')),
+    text('{task.fields[left]} left', 'dim', len('0:00:00 left')),
+    console=console.Console(file=stream, force_terminal=True),
+    refresh_per_second=4,
+    expand=True,
+  )
+  task = bar.add_task(
+    '',
+    total=num_steps,
+    completed=start,
+    metrics='compiling',
+    rate='',
+    left=duration(None),
+  )
   return bar, task

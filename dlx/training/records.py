@@ -23,7 +23,16 @@ import numpy as np
 
 from dlx.errors import DataError
 
-PACKAGES = ('dlx', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
+PACKAGES = (
+  'dlx',
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'grain',
+  'numpy',
+)
 NAME = 'metrics.jsonl'
 PART_BYTES = 2**20  # A part is rewritten whole by every flush until it is this long.
 
@@ -90,8 +99,9 @@ def read_json(path: Any) -> Any:
   try:
     return json.loads(epath.Path(path).read_text())
   except ValueError as e:
-    raise DataError(f'{path} is not JSON ({e}): mend it by hand or take another '
-                    'workdir.') from e
+    raise DataError(
+      f'{path} is not JSON ({e}): mend it by hand or take another workdir.'
+    ) from e
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
@@ -106,7 +116,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 def _whole(data: bytes) -> bytes:
   """Without the half-written last line of a process that was killed."""
-  return data[:data.rfind(b'\n') + 1]
+  return data[: data.rfind(b'\n') + 1]
 
 
 def _rewound(data: bytes, step: int, evaluated: int) -> bytes:
@@ -151,17 +161,22 @@ class MetricsFile:
   def __exit__(self, *_) -> None:
     self.close()
 
-  def write(self, step: int, split: str, metrics: Mapping[str, Any],
-            time: Mapping[str, Any]) -> None:
+  def write(
+    self, step: int, split: str, metrics: Mapping[str, Any], time: Mapping[str, Any]
+  ) -> None:
     """Adds a line; on a local disk it outlives the process once this returns."""
-    record = {'step': int(step), 'split': split, 'metrics': plain(metrics),
-              'time': plain(time)}
-    if self._file is None:
-      self._open()
+    record = {
+      'step': int(step),
+      'split': split,
+      'metrics': plain(metrics),
+      'time': plain(time),
+    }
+    file = self._open() if self._file is None else self._file
     # One write call without a buffer: the kernel has all of the line, or the file ends
     # in half a line, which is dropped by the next to open it.
-    self._file.write(json.dumps(record, ensure_ascii=False).encode(
-        errors='backslashreplace') + b'\n')
+    file.write(
+      json.dumps(record, ensure_ascii=False).encode(errors='backslashreplace') + b'\n'
+    )
     self._dirty = True
 
   def flush(self) -> None:
@@ -194,7 +209,9 @@ class MetricsFile:
     for line in data.splitlines():
       record = _parse(line)
       if record is None:
-        logging.warning('%s: ignored a line that is no record: %r', self._path, line[:80])
+        logging.warning(
+          '%s: ignored a line that is no record: %r', self._path, line[:80]
+        )
       else:
         records.append(record)
     return records
@@ -230,7 +247,7 @@ class MetricsFile:
     parts = self._parts() if self._remote else []
     return parts or ([self._path] if self._path.exists() else [])
 
-  def _open(self) -> None:
+  def _open(self) -> Any:
     if self._remote:
       parts = self._parts()
       if not parts and self._path.exists():  # A workdir that was copied to the store.
@@ -239,20 +256,27 @@ class MetricsFile:
       last = int(parts[-1].stem.split('-')[1]) if parts else -1
       self._part = self._path_of_part(last + 1)
       self._file = tempfile.TemporaryFile(prefix='dlx-metrics-')
-      return
+      return self._file
     self._file = open(os.fspath(self._path), 'ab+', buffering=0)
     self._file.seek(0)
     data = self._file.read()
     if (whole := len(_whole(data))) < len(data):
       self._file.truncate(whole)
+    return self._file
 
 
 def _git(*args: str) -> str:
   root = pathlib.Path(__file__).resolve().parents[2]
   # No locks: a status must not disturb somebody's commit.
   done = subprocess.run(
-      ('git', *args), cwd=root, capture_output=True, text=True, timeout=10, check=True,
-      env=os.environ | {'GIT_OPTIONAL_LOCKS': '0'})
+    ('git', *args),
+    cwd=root,
+    capture_output=True,
+    text=True,
+    timeout=10,
+    check=True,
+    env=os.environ | {'GIT_OPTIONAL_LOCKS': '0'},
+  )
   return done.stdout.strip()
 
 
@@ -264,14 +288,16 @@ def git() -> dict[str, Any] | None:
   try:
     # An installed copy may lie inside the checkout of something else.
     _git('ls-files', '--error-unmatch', 'dlx/training/records.py')
-    return {'commit': _git('rev-parse', 'HEAD'),
-            'dirty': bool(_git('status', '--porcelain', '--untracked-files=no'))}
+    return {
+      'commit': _git('rev-parse', 'HEAD'),
+      'dirty': bool(_git('status', '--porcelain', '--untracked-files=no')),
+    }
   except (OSError, subprocess.SubprocessError):
     return None
 
 
 def versions() -> dict[str, str | None]:
-  """Version of Python and of each package, without importing it; None: not installed."""
+  """Versions of Python and of packages, without an import; None: not installed."""
   found: dict[str, str | None] = {'python': platform.python_version()}
   for name in PACKAGES:
     try:
@@ -294,11 +320,14 @@ def environment() -> dict[str, Any]:
 
   device = jax.devices()[0]
   return {
-      'versions': versions(),
-      'device': {'kind': device.device_kind, 'count': jax.device_count(),
-                 'platform': device.platform},
-      'processes': jax.process_count(),
-      'threads': num_threads(),
-      'xla_flags': os.environ.get('XLA_FLAGS', ''),
-      'git': git(),
+    'versions': versions(),
+    'device': {
+      'kind': device.device_kind,
+      'count': jax.device_count(),
+      'platform': device.platform,
+    },
+    'processes': jax.process_count(),
+    'threads': num_threads(),
+    'xla_flags': os.environ.get('XLA_FLAGS', ''),
+    'git': git(),
   }

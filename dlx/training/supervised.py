@@ -103,7 +103,10 @@ def supervised(
     if augment is not None:
       # Index 2**31 - 1 is no micro-batch: the augmentation has a key of its own.
       batch = augment(jax.random.fold_in(rng, 2**31 - 1), batch)
-    scale = state.opt_state['loss_scale'].scale if scaled else 1.0
+    scale = 1.0
+    if scaled:  # Over the rows, since sums of a large batch would overflow float16.
+      rows = config.batch_size // config.micro_batches
+      scale = state.opt_state['loss_scale'].scale / rows
     grads, model_state, sums = steps.gradients(
         loss_fn, state.params, state.model_state, batch, rng,
         micro_batches=config.micro_batches, scale=scale)

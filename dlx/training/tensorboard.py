@@ -28,6 +28,25 @@ FILE_BYTES = 2**24  # Object store: a file is uploaded whole until it is this lo
 _count = itertools.count()
 
 
+# Any, since the messages of generated modules are unknown to a type checker.
+def _event_pb2() -> Any:
+  from tensorboard.compat.proto import event_pb2
+
+  return event_pb2
+
+
+def _summary_pb2() -> Any:
+  from tensorboard.compat.proto import summary_pb2
+
+  return summary_pb2
+
+
+def _hparams_pb2() -> Any:
+  from tensorboard.plugins.hparams import plugin_data_pb2
+
+  return plugin_data_pb2
+
+
 def bucket_limits() -> np.ndarray:
   """f64[1551]: upper ends of TensorFlow's histogram buckets, 10 % apart, around 0."""
   positive = 1e-12 * 1.1 ** np.arange(774)
@@ -40,8 +59,6 @@ def histogram_proto(values: Any) -> Any:
 
   Runs of empty buckets are merged into one, as TensorFlow does.
   """
-  from tensorboard.compat.proto import summary_pb2
-
   x_N = np.asarray(values, np.float64).ravel()
   x_N = x_N[np.isfinite(x_N)]
   limits = bucket_limits()
@@ -52,10 +69,15 @@ def histogram_proto(values: Any) -> Any:
   keep = (counts > 0) | np.append(counts[1:] > 0, True)
   with np.errstate(over='ignore'):
     total, squares = x_N.sum(), np.square(x_N).sum()
-  return summary_pb2.HistogramProto(
-      min=x_N.min() if x_N.size else 0.0, max=x_N.max() if x_N.size else 0.0,
-      num=x_N.size, sum=total, sum_squares=squares,
-      bucket_limit=limits[keep].tolist(), bucket=counts[keep].tolist())
+  return _summary_pb2().HistogramProto(
+    min=x_N.min() if x_N.size else 0.0,
+    max=x_N.max() if x_N.size else 0.0,
+    num=x_N.size,
+    sum=total,
+    sum_squares=squares,
+    bucket_limit=limits[keep].tolist(),
+    bucket=counts[keep].tolist(),
+  )
 
 
 def png(image_HWC: Any) -> bytes:
@@ -68,9 +90,12 @@ def png(image_HWC: Any) -> bytes:
 
   image = np.asarray(image_HWC)
   if image.dtype != np.uint8 or not (
-      image.ndim == 2 or image.ndim == 3 and image.shape[-1] in (1, 3, 4)):
-    raise ValueError(f'An image is uint8 HWC with 1, 3 or 4 channels, not '
-                     f'{image.dtype}{list(image.shape)}.')
+    image.ndim == 2 or image.ndim == 3 and image.shape[-1] in (1, 3, 4)
+  ):
+    raise ValueError(
+      f'An image is uint8 HWC with 1, 3 or 4 channels, not '
+      f'{image.dtype}{list(image.shape)}.'
+    )
   if image.ndim == 3 and image.shape[-1] == 1:
     image = image[..., 0]
   out = io.BytesIO()
@@ -125,52 +150,68 @@ class EventWriter:
 
   def scalars(self, step: int, values: Mapping[str, Any]) -> None:
     """Adds scalars by "split/name"; of a vector over members, "split/name/i"."""
-    from tensorboard.compat.proto import summary_pb2
 
     named = {}
     for name, value in values.items():
       x = np.asarray(value, np.float64)
-      named |= {name: x} if x.ndim == 0 else {
-          f'{name}/{i}': v for i, v in enumerate(x.ravel())}
+      named |= (
+        {name: x}
+        if x.ndim == 0
+        else {f'{name}/{i}': v for i, v in enumerate(x.ravel())}
+      )
     self._written |= dict.fromkeys(named, step)
-    self._add(step, [summary_pb2.Summary.Value(tag=tag, simple_value=float(v))
-                     for tag, v in named.items()])
+    self._add(
+      step,
+      [
+        _summary_pb2().Summary.Value(tag=tag, simple_value=float(v))
+        for tag, v in named.items()
+      ],
+    )
 
   def image(self, step: int, name: str, image_HWC: Any) -> None:
     """Adds an image, uint8 HWC with 1, 3 or 4 channels."""
-    from tensorboard.compat.proto import summary_pb2
 
     height, width, *channels = np.shape(image_HWC)
-    image = summary_pb2.Summary.Image(
-        height=height, width=width, colorspace=channels[0] if channels else 1,
-        encoded_image_string=png(image_HWC))
-    self._add(step, [summary_pb2.Summary.Value(tag=name, image=image)])
+    image = _summary_pb2().Summary.Image(
+      height=height,
+      width=width,
+      colorspace=channels[0] if channels else 1,
+      encoded_image_string=png(image_HWC),
+    )
+    self._add(step, [_summary_pb2().Summary.Value(tag=name, image=image)])
 
   def histogram(self, step: int, name: str, values: Any) -> None:
     """Adds a histogram of the finite entries of an array of any shape."""
-    from tensorboard.compat.proto import summary_pb2
 
-    self._add(step, [summary_pb2.Summary.Value(tag=name, histo=histogram_proto(values))])
+    self._add(
+      step, [_summary_pb2().Summary.Value(tag=name, histo=histogram_proto(values))]
+    )
 
-  def hparams(self, step: int, config: Mapping[str, Any],
-              metrics: Mapping[str, Any]) -> None:
+  def hparams(
+    self, step: int, config: Mapping[str, Any], metrics: Mapping[str, Any]
+  ) -> None:
     """Ends the run's row in the HParams tab: its config and its final metrics.
 
     Writes no Experiment: TensorBoard takes the first that it finds for all runs below
     its --logdir, and would hide the fields of every other experiment. Without one it
     gathers fields from the rows and metrics from the scalars.
     """
-    from tensorboard.compat.proto import summary_pb2
-    from tensorboard.plugins.hparams import api_pb2
     from tensorboard.plugins.hparams import metadata
-    from tensorboard.plugins.hparams import plugin_data_pb2
 
-    self.scalars(step, {name: value for name, value in metrics.items()
-                        if self._written.get(name) != step})
+    self.scalars(
+      step,
+      {
+        name: value
+        for name, value in metrics.items()
+        if self._written.get(name) != step
+      },
+    )
     values = flat(records.plain(config))
     # The name of the row: equal configs in several workdirs are one group of trials.
     group = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-    start = plugin_data_pb2.SessionStartInfo(group_name=group, start_time_secs=time.time())
+    start = _hparams_pb2().SessionStartInfo(
+      group_name=group, start_time_secs=time.time()
+    )
     for name, value in values.items():
       if isinstance(value, bool):
         start.hparams[name].bool_value = value
@@ -178,17 +219,28 @@ class EventWriter:
         start.hparams[name].string_value = value
       else:
         start.hparams[name].number_value = value
-    end = plugin_data_pb2.SessionEndInfo(
-        status=api_pb2.STATUS_SUCCESS, end_time_secs=time.time())
+    end = _hparams_pb2().SessionEndInfo(
+      status='STATUS_SUCCESS', end_time_secs=time.time()
+    )
     data = {
-        metadata.SESSION_START_INFO_TAG:
-            plugin_data_pb2.HParamsPluginData(session_start_info=start),
-        metadata.SESSION_END_INFO_TAG:
-            plugin_data_pb2.HParamsPluginData(session_end_info=end)}
-    self._add(step, [
-        summary_pb2.Summary.Value(tag=tag, tensor=metadata.NULL_TENSOR,
-                                  metadata=metadata.create_summary_metadata(content))
-        for tag, content in data.items()])
+      metadata.SESSION_START_INFO_TAG: _hparams_pb2().HParamsPluginData(
+        session_start_info=start
+      ),
+      metadata.SESSION_END_INFO_TAG: _hparams_pb2().HParamsPluginData(
+        session_end_info=end
+      ),
+    }
+    self._add(
+      step,
+      [
+        _summary_pb2().Summary.Value(
+          tag=tag,
+          tensor=metadata.NULL_TENSOR,
+          metadata=metadata.create_summary_metadata(content),
+        )
+        for tag, content in data.items()
+      ],
+    )
 
   def flush(self) -> None:
     """Makes all events so far visible; in an object store by uploading the file."""
@@ -216,7 +268,6 @@ class EventWriter:
     self._file = self._records = self._local = None
 
   def _open(self) -> None:
-    from tensorboard.compat.proto import event_pb2
     from tensorboard.summary.writer import record_writer
 
     if self._remote and self._spool is None:
@@ -224,30 +275,35 @@ class EventWriter:
     folder = self._spool or pathlib.Path(os.fspath(self._workdir))
     # TensorBoard reads files in the order of their names. The host is left out.
     now = time.time()
-    name = (f'events.out.tfevents.{int(now):010d}.{int(now % 1 * 1e6):06d}.'
-            f'{os.getpid()}.{next(_count)}')
+    name = (
+      f'events.out.tfevents.{int(now):010d}.{int(now % 1 * 1e6):06d}.'
+      f'{os.getpid()}.{next(_count)}'
+    )
     self._local = folder / name
     self._file = open(self._local, 'xb')
     self._records = record_writer.RecordWriter(self._file)
-    self._record(event_pb2.Event(file_version='brain.Event:2', wall_time=now))
+    self._record(_event_pb2().Event(file_version='brain.Event:2', wall_time=now))
     if not self._started:
       # Events at or past the step of a START are forgotten. The first START of all
       # never purges, so that a fresh run needs one as well.
       step = 0 if self._purge_step is None else self._purge_step + 1
-      start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-      self._record(event_pb2.Event(step=step, session_log=start, wall_time=now))
+      start = _event_pb2().SessionLog(status=_event_pb2().SessionLog.START)
+      self._record(_event_pb2().Event(step=step, session_log=start, wall_time=now))
       self._started = True
 
   def _add(self, step: int, values: list[Any]) -> None:
-    from tensorboard.compat.proto import event_pb2
-    from tensorboard.compat.proto import summary_pb2
 
     if not values:
       return
     if self._file is None:
       self._open()
-    self._record(event_pb2.Event(step=int(step), wall_time=time.time(),
-                                 summary=summary_pb2.Summary(value=values)))
+    self._record(
+      _event_pb2().Event(
+        step=int(step),
+        wall_time=time.time(),
+        summary=_summary_pb2().Summary(value=values),
+      )
+    )
 
   def _record(self, event: Any) -> None:
     self._records.write(event.SerializeToString())

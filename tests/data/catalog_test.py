@@ -22,6 +22,8 @@ def nothing_elsewhere(tmp_path, monkeypatch):
 
 
 def check_declared(data: catalog.ImageData, data_dir):
+  """Both splits, read, after comparing them with what is declared."""
+  splits = []
   for source in (data.train, data.test):
     loaded = source.read(data_dir)
     got = {
@@ -32,11 +34,12 @@ def check_declared(data: catalog.ImageData, data_dir):
     assert loaded.origin['size'] == n and source.size in (None, n)
     assert loaded.data['image'].max() <= data.max_value
     assert sorted(set(loaded.data['label'].tolist())) == list(range(data.num_classes))
-  return data
+    splits.append(loaded)
+  return splits
 
 
-def check_statistics(data: catalog.ImageData, data_dir):
-  image = data.train.read(data_dir).data['image'].reshape(-1, data.shape[2])
+def check_statistics(data: catalog.ImageData, train):
+  image = train.data['image'].reshape(-1, data.shape[2])
   # Moments from counts of the values: exact integers, no copy of the set as float64.
   for c in range(data.shape[2]):
     count = np.bincount(image[:, c], minlength=256)
@@ -83,7 +86,9 @@ class TestDeclared:
 
 class TestDigits:
   def test_declared(self, nothing_elsewhere):
-    check_statistics(check_declared(catalog.images('digits'), None), None)
+    data = catalog.images('digits')
+    train, _ = check_declared(data, None)
+    check_statistics(data, train)
 
 
 class TestFolders:
@@ -91,9 +96,8 @@ class TestFolders:
   def test_any_folder_in_mnist_format(self, tmp_path, nothing_elsewhere, name):
     for split, n in (('train', 30), ('test', 20)):
       idx_test.write_set(tmp_path / name, *idx_test.small(n), split=split)
-    data = check_declared(catalog.images(name), tmp_path)
-    origin = data.train.read(tmp_path).origin
-    assert origin['kind'] == 'raw' and origin['size'] == 30
+    train, _ = check_declared(catalog.images(name), tmp_path)
+    assert train.origin['kind'] == 'raw' and train.origin['size'] == 30
 
   @pytest.mark.parametrize('name', ['MNIST', 'FashionMNIST'])
   def test_torchvisions_folders(self, tmp_path, nothing_elsewhere, name):
@@ -151,7 +155,7 @@ def test_photographs():
 
 
 def test_lookup_and_embedded_reads_import_nothing_heavy():
-  # Looking up imports nothing heavy; reading an embedded set imports scikit-learn alone.
+  # Reading an embedded set imports scikit-learn and what that needs, nothing more.
   code = """
 import sys
 from dlx.data import catalog, planetoid, text
@@ -168,15 +172,17 @@ assert not [m for m in heavy[:4] if m in sys.modules]
 class TestPublished:
   def test_mnist(self):
     folder = real_data.folder('mnist')
-    check_statistics(check_declared(catalog.images('mnist'), folder), folder)
+    data = catalog.images('mnist')
+    train, _ = check_declared(data, folder)
+    check_statistics(data, train)
 
   def test_cifar10(self):
     folder = real_data.folder('cifar-10-batches-bin')
-    data = check_declared(catalog.images('cifar10'), folder)
-    check_statistics(data, folder)
-    train = data.train.read(folder)
+    data = catalog.images('cifar10')
+    train, test = check_declared(data, folder)
+    check_statistics(data, train)
     assert np.bincount(train.data['label']).tolist() == [5000] * 10
     assert all(f['verified'] for f in train.origin['files'])
     # The first training image is a frog, the first test image a cat.
     assert data.class_names[train.data['label'][0]] == 'frog'
-    assert data.class_names[data.test.read(folder).data['label'][0]] == 'cat'
+    assert data.class_names[test.data['label'][0]] == 'cat'

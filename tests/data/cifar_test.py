@@ -1,5 +1,6 @@
 """CIFAR-10's four published forms on small generated files and on the real ones."""
 
+import hashlib
 import io
 import pathlib
 import pickle
@@ -65,13 +66,20 @@ def write(folder: pathlib.Path, form: str, arrays) -> pathlib.Path:
   return path
 
 
+def read(*args, **kwargs):
+  """What is read, where there is something to read."""
+  loaded = cifar.read(*args, **kwargs)
+  assert loaded is not None
+  return loaded
+
+
 @pytest.mark.parametrize('form', FORMS)
 @pytest.mark.parametrize('place', ['', 'cifar10', 'cifar10/raw'])
 def test_every_form_in_every_place(tmp_path, unchecked, form, place):
   arrays = batches()
   where = write(tmp_path / place, form, arrays)
-  train = cifar.read(tmp_path, 'train', rows=ROWS)
-  test = cifar.read(tmp_path, 'test', rows=ROWS)
+  train = read(tmp_path, 'train', rows=ROWS)
+  test = read(tmp_path, 'test', rows=ROWS)
   assert train.data['image'].shape == (5 * ROWS, 32, 32, 3)
   assert train.data['image'].dtype == np.uint8
   assert train.data['label'].dtype == np.int32
@@ -92,7 +100,7 @@ def test_batches_in_the_folder_itself(tmp_path, unchecked):
   place = write(tmp_path, 'binary', batches())
   place.rename(tmp_path / 'cifar10')
   for data_dir in (tmp_path, tmp_path / 'cifar10'):
-    assert cifar.read(data_dir, 'test', rows=ROWS).origin['size'] == ROWS
+    assert read(data_dir, 'test', rows=ROWS).origin['size'] == ROWS
 
 
 def test_nothing_there(tmp_path, monkeypatch):
@@ -109,7 +117,7 @@ def test_truncated_binary(tmp_path, unchecked):
   with pytest.raises(
     DataError, match=rf'batch_3.bin: expected {size} .*found {size - 1}'
   ):
-    cifar.read(tmp_path, 'train', rows=ROWS)
+    read(tmp_path, 'train', rows=ROWS)
 
 
 def test_truncated_pickle(tmp_path, unchecked):
@@ -117,7 +125,7 @@ def test_truncated_pickle(tmp_path, unchecked):
   path = place / 'test_batch'
   path.write_bytes(path.read_bytes()[:5000])
   with pytest.raises(DataError, match=r'test_batch: .*5000 bytes'):
-    cifar.read(tmp_path, 'test', rows=ROWS)
+    read(tmp_path, 'test', rows=ROWS)
 
 
 @pytest.mark.parametrize('form', FORMS[2:])
@@ -125,7 +133,7 @@ def test_truncated_archive(tmp_path, unchecked, form):
   path = write(tmp_path, form, batches())
   path.write_bytes(path.read_bytes()[:40000])
   with pytest.raises(DataError, match=rf'{path.name}: truncated.*40000 bytes'):
-    cifar.read(tmp_path, 'train', rows=ROWS)
+    read(tmp_path, 'train', rows=ROWS)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +155,7 @@ def test_lacking_batch(tmp_path, unchecked):
   place = write(tmp_path, 'binary', batches())
   (place / 'data_batch_2.bin').unlink()
   with pytest.raises(DataError, match=r'cifar-10-batches-bin: lacks data_batch_2.bin'):
-    cifar.read(tmp_path, 'train', rows=ROWS)
+    read(tmp_path, 'train', rows=ROWS)
 
 
 def test_label_out_of_range(tmp_path, unchecked):
@@ -155,30 +163,28 @@ def test_label_out_of_range(tmp_path, unchecked):
   arrays['test_batch'][1, 0] = 11
   write(tmp_path, 'binary', arrays)
   with pytest.raises(DataError, match='labels 0 to 9, found 11'):
-    cifar.read(tmp_path, 'test', rows=ROWS)
+    read(tmp_path, 'test', rows=ROWS)
 
 
 @pytest.mark.parametrize('form', FORMS)
 def test_other_pixels_than_the_published_ones(tmp_path, form):
   write(tmp_path, form, batches())
   with pytest.raises(DataError, match=r'test_batch.*not the published file'):
-    cifar.read(tmp_path, 'test', rows=ROWS)
+    read(tmp_path, 'test', rows=ROWS)
 
 
 def test_the_published_pickle_is_accepted_by_its_md5(tmp_path, monkeypatch):
-  import hashlib
-
   place = write(tmp_path, 'python', batches())
   md5 = hashlib.md5((place / 'test_batch').read_bytes()).hexdigest()
   monkeypatch.setitem(published.CIFAR10_PICKLES_MD5, 'test_batch', md5)
-  loaded = cifar.read(tmp_path, 'test', rows=ROWS)
+  loaded = read(tmp_path, 'test', rows=ROWS)
   assert loaded.origin['files'][0]['verified']
 
 
 class TestPublished:
   def test_test_batch_in_binary_and_written_as_python(self, tmp_path):
     folder = real_data.folder('cifar-10-batches-bin')
-    binary = cifar.read(folder, 'test')
+    binary = read(folder, 'test')
     assert np.bincount(binary.data['label']).tolist() == [1000] * 10
     assert binary.origin['files'][0]['verified']
     raw = pathlib.Path(folder, 'cifar-10-batches-bin/test_batch.bin').read_bytes()
@@ -186,7 +192,7 @@ class TestPublished:
     place.mkdir()
     rows_NR = cifar.parse_binary(raw, 'f')
     (place / 'test_batch').write_bytes(pickled(rows_NR))
-    python = cifar.read(tmp_path, 'test')
+    python = read(tmp_path, 'test')
     assert python.origin['files'][0]['verified']
     for field, value in binary.data.items():
       np.testing.assert_array_equal(python.data[field], value)

@@ -45,6 +45,8 @@ class TestRoot:
   def test_an_empty_value_is_unset(self, monkeypatch):
     monkeypatch.setenv(files.ENVIRONMENT, '')
     assert files.root('') is None
+    monkeypatch.setenv(files.ENVIRONMENT, '/from/environment')
+    assert str(files.root('')) == '/from/environment'
 
   def test_a_bucket_stays_a_bucket(self):
     found = files.folders('gs://bucket/data', ('mnist',))
@@ -98,6 +100,15 @@ class TestRead:
     known = files.Known(len(PAYLOAD), 'unused')
     assert f'expected {len(PAYLOAD)} bytes' in error(files.read, path, known)
     assert 'expected more' in error(files.read, path)
+
+  @pytest.mark.parametrize(('more', 'what'), [(-3, 'truncated'), (2, 'too long')])
+  def test_a_plain_file_of_another_size_than_its_header_says(
+    self, tmp_path, more, what
+  ):
+    n = len(PAYLOAD) + more
+    path = write(tmp_path / 'f', (PAYLOAD + b'!!')[:n])
+    text = error(files.read, path, expected=lambda payload: len(PAYLOAD))
+    assert f'{path}: {what}: expected {len(PAYLOAD)} bytes, found {n} bytes' in text
 
   def test_gzip_that_lacks_its_checksum_alone_is_truncated(self, tmp_path):
     path = write(tmp_path / 'f.gz', gzip.compress(PAYLOAD)[:-1])

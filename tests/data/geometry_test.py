@@ -94,12 +94,13 @@ class CropTest(parameterized.TestCase):
 
 class WarpTest(parameterized.TestCase):
   @parameterized.product(
-      quarters=(-5, -1, 0, 1, 2, 3, 4), size=(5, 6),
-      interpolation=geometry.INTERPOLATIONS, fill=geometry.FILLS)
-  def test_quarter_turns_are_exact(self, quarters, size, interpolation, fill):
+      size=(5, 6), interpolation=geometry.INTERPOLATIONS, fill=geometry.FILLS)
+  def test_quarter_turns_are_exact(self, size, interpolation, fill):
     x = photo(size, size, 2)
-    out = geometry.rotate(x, 90.0 * quarters, interpolation=interpolation, fill=fill)
-    chex.assert_trees_all_equal(out, jnp.rot90(x, quarters))
+    turn = jax.jit(lambda degrees: geometry.rotate(
+        x, degrees, interpolation=interpolation, fill=fill))
+    for quarters in (-5, -1, 0, 1, 2, 3, 4):
+      np.testing.assert_array_equal(turn(90.0 * quarters), np.rot90(x, quarters))
 
   def test_turn_moves_a_pixel_counter_clockwise(self):
     # Right of the middle goes to above the middle.
@@ -192,7 +193,7 @@ class WarpTest(parameterized.TestCase):
     height, width = 11, 14
     x = photo(height, width, 3)
     matrix = np.array([[0.9, 0.31], [-0.43, 1.2]])
-    offset = np.array([1.3, -2.63])
+    offset = np.array([1.3, -2.634])
     # torch has (column, row), in halves of the image.
     half = np.array([width / 2, height / 2])
     theta = np.zeros((2, 3))

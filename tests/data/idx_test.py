@@ -39,6 +39,13 @@ def small(n=7, seed=0):
   return rng.integers(0, 256, (n, 28, 28), np.uint8), np.arange(n) % 10
 
 
+def read(*args, **kwargs):
+  """What is read, where there is something to read."""
+  loaded = idx.read(*args, **kwargs)
+  assert loaded is not None
+  return loaded
+
+
 class TestParse:
   @pytest.mark.parametrize('shape', [(3,), (2, 3), (2, 3, 4), (0, 3)])
   def test_round_trip(self, shape):
@@ -73,7 +80,7 @@ class TestRead:
   def test_every_spelling(self, tmp_path, spelling, split):
     images, labels = small()
     folder = write_set(tmp_path / 'own', images, labels, split, spelling)
-    loaded = idx.read(tmp_path, 'own', split)
+    loaded = read(tmp_path, 'own', split)
     np.testing.assert_array_equal(loaded.data['image'], images[..., None])
     np.testing.assert_array_equal(loaded.data['label'], labels)
     assert loaded.data['image'].dtype == np.uint8
@@ -90,7 +97,7 @@ class TestRead:
   )
   def test_every_place(self, tmp_path, place, data_dir):
     write_set(tmp_path / place, *small())
-    loaded = idx.read(tmp_path / data_dir, 'own', 'train', names=('Alias',))
+    loaded = read(tmp_path / data_dir, 'own', 'train', names=('Alias',))
     assert loaded.origin['path'] == str(tmp_path / place)
 
   def test_nothing_there(self, tmp_path, monkeypatch):
@@ -102,7 +109,7 @@ class TestRead:
     folder = write_set(tmp_path / 'own', *small())
     (folder / 'train-labels-idx1-ubyte').unlink()
     with pytest.raises(DataError, match=r'own: holds .* lacks train-labels-idx1-ubyte'):
-      idx.read(tmp_path, 'own', 'train')
+      read(tmp_path, 'own', 'train')
 
   @pytest.mark.parametrize('spelling', SPELLINGS[:2])
   @pytest.mark.parametrize('what', ['images-idx3', 'labels-idx1'])
@@ -113,7 +120,7 @@ class TestRead:
     whole = path.read_bytes()
     path.write_bytes(whole[:-3])
     with pytest.raises(DataError, match='truncated') as caught:
-      idx.read(tmp_path, 'own', 'train')
+      read(tmp_path, 'own', 'train')
     size = 16 + 7 * 28 * 28 if 'images' in what else 8 + 7
     assert f'{path}: ' in str(caught.value)
     assert f'expected {size} bytes' in str(caught.value)
@@ -124,7 +131,7 @@ class TestRead:
     with (folder / 'train-labels-idx1-ubyte').open('ab') as f:
       f.write(b'more')
     with pytest.raises(DataError, match='too long: expected 15 bytes, found 19'):
-      idx.read(tmp_path, 'own', 'train')
+      read(tmp_path, 'own', 'train')
 
   @pytest.mark.parametrize(
     ('images', 'labels', 'message'),
@@ -140,19 +147,19 @@ class TestRead:
   def test_another_shape(self, tmp_path, images, labels, message):
     write_set(tmp_path / 'own', images, labels)
     with pytest.raises(DataError, match=message):
-      idx.read(tmp_path, 'own', 'train')
+      read(tmp_path, 'own', 'train')
 
   def test_a_set_called_mnist_must_be_mnist(self, tmp_path):
     write_set(tmp_path / 'mnist', *small())
     with pytest.raises(DataError, match='not the published file.*another name'):
-      idx.read(tmp_path, 'mnist', 'train')
+      read(tmp_path, 'mnist', 'train')
 
 
 class TestMnist:
   def test_counts_and_balance(self):
     folder = real_data.folder('mnist')
-    train = idx.read(folder, 'mnist', 'train')
-    test = idx.read(folder, 'mnist', 'test')
+    train = read(folder, 'mnist', 'train')
+    test = read(folder, 'mnist', 'test')
     assert train.data['image'].shape == (60000, 28, 28, 1)
     # Counts of the digits as published with the set.
     assert np.bincount(train.data['label']).tolist() == [
@@ -173,6 +180,6 @@ class TestMnist:
       packed = what == 'images-idx3'
       path = tmp_path / 'mnist' / (name + ('.gz' if packed else ''))
       path.write_bytes(gzip.compress(payload, 1) if packed else payload)
-    loaded = idx.read(tmp_path, 'mnist', 'test')
+    loaded = read(tmp_path, 'mnist', 'test')
     assert loaded.origin['size'] == 10000
     assert all(f['verified'] for f in loaded.origin['files'])

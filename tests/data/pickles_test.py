@@ -16,6 +16,8 @@ def as_python2(payload: bytes) -> bytes:
   for new, old in (
     (b'scipy.sparse._csr\n', b'scipy.sparse.csr\n'),
     (b'numpy._core.multiarray\n', b'numpy.core.multiarray\n'),
+    # dtype(name, align=0, copy=1) where Python 3 writes False and True.
+    (b'\x89\x88\x87', b'K\x00K\x01\x87'),
   ):
     payload = payload.replace(new, old)
   return payload

@@ -13,8 +13,8 @@ from dlx.errors import ConfigError, DataError
 from tests.data import real_data
 from tests.data.pickles_test import as_python2
 
-# 3 training nodes, 500 validation nodes, 2 more without a role, then nodes 505 to 511 of
-# which 506 and 510 are in no file but the graph's: the isolated test nodes of citeseer.
+# 3 training nodes, 500 validation nodes, 2 more without a role, then nodes 505 to 511.
+# Of these 506 and 510 are in no file but the graph's: citeseer's isolated test nodes.
 TEST_INDEX = [509, 505, 511, 507, 508]
 LABELLED, NODES, WIDTH, CLASSES = 505, 512, 6, 3
 
@@ -74,7 +74,8 @@ class TestGenerated:
 
   def test_isolated_nodes_have_no_features_no_label_no_role(self):
     parts, *_ = generated()
-    g = planetoid.assemble(parts | {'x': None})
+    parts |= {k: parts[k].toarray() for k in ('tx', 'allx')}
+    g = planetoid.assemble(parts)
     for node in (506, 510):
       assert not g.features_NF()[node].any() and g.label_N[node] == -1
       assert not (g.train_N | g.validation_N | g.test_N)[node]

@@ -132,6 +132,7 @@ def test_a_damaged_description(tmp_path):
 
 def test_a_set_of_another_shape(prepared):
   place = tfds.find(prepared, 'tiny')
+  assert place is not None
   shapes = dict(catalog.images('tiny').train.shapes)
   other = {**shapes, 'image': catalog.images('cifar10').train.shapes['image']}
   for want, split, bounds, message in (

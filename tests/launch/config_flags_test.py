@@ -39,8 +39,10 @@ class Example(Base):
   betas: tuple[float, float] = (0.9, 0.999)  # Decay of
   # the next field, not of this one.
   words: tuple[str, ...] = ()
+  # fmt: off
   crop: int | None = None  # Pixels cut off,
-                           # at each side.  # fmt: skip
+                           # at each side.
+  # fmt: on
   note: str | None = (  # Two lines.
     'none yet'
   )
@@ -62,14 +64,14 @@ class Unsupported(Config):
   table: dict = dataclasses.field(default_factory=dict)
 
 
-def parsed(*args, cls=Example):
+def parsed(*args: str, cls: type = Example):
   values = flags.FlagValues()
   config_flags.define(cls, values, 'here')
   values(['program', *args])
   return values
 
 
-def built(*args, cls=Example):
+def built(*args: str, cls: type = Example):
   return config_flags.build(cls, parsed(*args, cls=cls))
 
 
@@ -97,10 +99,7 @@ class BuildTest(parameterized.TestCase):
     ('--config.loss=l1', dict(loss='l1')),
     ('--config.order=COLUMNS', dict(order=Order.COLUMNS)),
     # The other fields of a nested default stay: lr is 0.5 here, 0.1 in its class.
-    (
-      '--config.optimizer.nesterov',
-      dict(optimizer=Optimizer(lr=0.5, nesterov=True)),
-    ),
+    ('--config.optimizer.nesterov', dict(optimizer=Optimizer(lr=0.5, nesterov=True))),
   )
   def test_a_flag_overrides_its_field_alone(self, arg, fields):
     config = built(arg)
@@ -157,7 +156,8 @@ class HelpTest(parameterized.TestCase):
     ('widths', 'Units of each layer, from the input on.'),
     ('betas', 'Decay of'),
     ('words', 'the next field, not of this one.'),
-    ('crop', 'Pixels cut off, at each side.  # fmt: skip'),
+    ('crop', 'Pixels cut off, at each side.'),
+    ('note', 'Two lines.'),
     ('loss', 'With a # in it.'),
     ('depth', 'Layers.'),  # Only the default is new: the base still explains it.
     ('width', 'Units, said anew.'),

@@ -9,6 +9,10 @@ from dlx.errors import ConfigError
 from launch import devices
 
 
+def setting(name: str):
+  return getattr(jax.config, name)
+
+
 @pytest.fixture(autouse=True)
 def jax_as_before():
   names = (
@@ -18,7 +22,7 @@ def jax_as_before():
     'jax_persistent_cache_min_compile_time_secs',
     'jax_persistent_cache_min_entry_size_bytes',
   )
-  before = {name: getattr(jax.config, name) for name in names}
+  before = {name: setting(name) for name in names}
   yield
   for name, value in before.items():
     jax.config.update(name, value)
@@ -81,12 +85,12 @@ class TestUseCompileCache:
     flag = flag and str(tmp_path / flag)
     variables = {name: str(tmp_path / value) for name, value in variables.items()}
     chosen = devices.use_compile_cache(flag, variables)
-    assert chosen == str(tmp_path / expected) == jax.config.jax_compilation_cache_dir
+    assert chosen == str(tmp_path / expected) == setting('jax_compilation_cache_dir')
     assert (tmp_path / expected).is_dir()
 
   def test_off(self):
     assert devices.use_compile_cache('off', {'DLX_CACHE_DIR': '/nowhere'}) is None
-    assert not jax.config.jax_enable_compilation_cache
+    assert not setting('jax_enable_compilation_cache')
 
   def test_not_writable(self, tmp_path, monkeypatch):
     (tmp_path / 'file').write_text('')
@@ -102,4 +106,4 @@ class TestStartJax:
   def test_float64_turns_on_64_bit_mode(self, dtype, wide):
     config = types.SimpleNamespace(compute_dtype='float32', param_dtype=dtype)
     devices.start_jax(config, 'off')
-    assert jax.config.jax_enable_x64 == wide
+    assert setting('jax_enable_x64') == wide

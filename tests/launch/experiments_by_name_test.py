@@ -122,7 +122,10 @@ class TestForks:
       ('class Config: pass', 'has no build'),
       (TOY.replace('def build', 'def make'), 'has no build'),
       ('class Config: pass\ndef build(c): pass', 'its Config is not allowed'),
-      (TOY.replace('@dataclasses.dataclass(frozen=True, kw_only=True)', ''), 'Config is'),
+      (
+        TOY.replace('@dataclasses.dataclass(frozen=True, kw_only=True)', ''),
+        'Config is',
+      ),
       (TOY.replace('experiment.Config', 'object'), 'its Config is not allowed'),
       (TOY.replace(', kw_only=True', ''), 'its Config is not allowed'),
     ],

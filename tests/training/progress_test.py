@@ -6,8 +6,7 @@ import subprocess
 import sys
 from unittest import mock
 
-from absl.testing import absltest
-from absl.testing import parameterized
+from absl.testing import absltest, parameterized
 import numpy as np
 
 from dlx.training import progress
@@ -24,7 +23,6 @@ class Clock:
 
 
 class ProgressTest(parameterized.TestCase):
-
   def setUp(self):
     super().setUp()
     self.clock = Clock()
@@ -40,11 +38,15 @@ class ProgressTest(parameterized.TestCase):
       bar.note('saved step 100')
       bar.evaluation(100, {'test/accuracy': 0.9722, 'test/loss': [0.1, 0.3]})
     # 30 s for 50 steps leave 950 steps 570 s; 5 s for 50 leave 900 steps 90 s.
-    self.assertEqual(self.stream.getvalue(), (
+    self.assertEqual(
+      self.stream.getvalue(),
+      (
         'step 50/1000  loss 0.3123  accuracy 0.91  1234 examples/s  eta 0:09:30\n'
         'step 100/1000  loss 0.3  accuracy 0.92  eta 0:01:30\n'
         'saved step 100\n'
-        'step 100/1000  test/loss 0.2  test/accuracy 0.9722\n'))
+        'step 100/1000  test/loss 0.2  test/accuracy 0.9722\n'
+      ),
+    )
 
   def test_time_left_forgets_the_far_past(self):
     bar = progress.Progress(10_000, stream=self.stream, start=100)
@@ -56,8 +58,9 @@ class ProgressTest(parameterized.TestCase):
   def test_a_step_reported_twice(self):
     bar = progress.Progress(10, stream=self.stream, start=5)
     bar.update(5, {'loss': np.nan}, 0.0)
-    self.assertEqual(self.stream.getvalue(),
-                     'step 5/10  loss nan  0 examples/s  eta -:--:--\n')
+    self.assertEqual(
+      self.stream.getvalue(), 'step 5/10  loss nan  0 examples/s  eta -:--:--\n'
+    )
 
   def test_bar(self):
     with progress.Progress(1000, terminal=True, stream=self.stream) as bar:
@@ -80,16 +83,23 @@ class ProgressTest(parameterized.TestCase):
         raise KeyError
     self.assertIn('\x1b[?25h', self.stream.getvalue())
 
-  @parameterized.parameters((0, '0:00:00'), (59.6, '0:01:00'), (3661, '1:01:01'),
-                            (360000, '100:00:00'), (None, '-:--:--'),
-                            (float('inf'), '-:--:--'))
+  @parameterized.parameters(
+    (0, '0:00:00'),
+    (59.6, '0:01:00'),
+    (3661, '1:01:01'),
+    (360000, '100:00:00'),
+    (None, '-:--:--'),
+    (float('inf'), '-:--:--'),
+  )
   def test_duration(self, seconds, text):
     self.assertEqual(progress.duration(seconds), text)
 
   def test_rich_is_imported_for_a_terminal_only(self):
-    code = ('import sys\nfrom dlx.training import progress\n'
-            'with progress.Progress(10) as p: p.update(5, {"loss": 1.0}, 2.0)\n'
-            'assert not {"rich", "jax", "tqdm"} & set(sys.modules)\n')
+    code = (
+      'import sys\nfrom dlx.training import progress\n'
+      'with progress.Progress(10) as p: p.update(5, {"loss": 1.0}, 2.0)\n'
+      'assert not {"rich", "jax", "tqdm"} & set(sys.modules)\n'
+    )
     out = subprocess.run([sys.executable, '-c', code], check=True, capture_output=True)
     self.assertIn(b'step 5/10  loss 1  2 examples/s', out.stderr)
 

@@ -8,8 +8,7 @@ import subprocess
 import sys
 import tempfile
 
-from absl.testing import absltest
-from absl.testing import parameterized
+from absl.testing import absltest, parameterized
 from etils import epath
 import ml_dtypes
 import numpy as np
@@ -55,9 +54,11 @@ class WholeFiles(pathlib.PurePosixPath):
     del self.blobs[str(self)]
 
   def glob(self, pattern):
-    return (type(self)(b) for b in list(self.blobs)
-            if pathlib.PurePosixPath(b).match(pattern) and
-            b.rsplit('/', 1)[0] == str(self))
+    return (
+      type(self)(b)
+      for b in list(self.blobs)
+      if pathlib.PurePosixPath(b).match(pattern) and b.rsplit('/', 1)[0] == str(self)
+    )
 
   def refuse(self, *args, **kwargs):
     raise AssertionError('An object store has neither append nor rename.')
@@ -80,7 +81,6 @@ def brief(lines):
 
 
 class PlainTest(parameterized.TestCase):
-
   @parameterized.parameters(np.float32, np.float64, np.float16, ml_dtypes.bfloat16)
   def test_floats_read_back_to_the_same_bits(self, dtype):
     for x in np.asarray([0.1, 1 / 3, 1e-7, 3e4, -0.0], dtype):
@@ -88,11 +88,30 @@ class PlainTest(parameterized.TestCase):
       self.assertEqual(np.asarray(json.loads(text), dtype).tobytes(), x.tobytes())
 
   def test_types(self):
-    tree = {'i': np.int32(3), 'b': np.bool_(True), 'v': np.float32([1, 2]), 'n': None,
-            't': (1, 'x'), 'p': pathlib.Path('/a'), 'z': np.array(2)}
+    tree = {
+      'i': np.int32(3),
+      'b': np.bool_(True),
+      'v': np.float32([1, 2]),
+      'n': None,
+      't': (1, 'x'),
+      'p': pathlib.Path('/a'),
+      'z': np.array(2),
+    }
     got = records.plain(tree)
-    self.assertEqual(json.dumps(got), json.dumps(
-        {'i': 3, 'b': True, 'v': [1.0, 2.0], 'n': None, 't': [1, 'x'], 'p': '/a', 'z': 2}))
+    self.assertEqual(
+      json.dumps(got),
+      json.dumps(
+        {
+          'i': 3,
+          'b': True,
+          'v': [1.0, 2.0],
+          'n': None,
+          't': [1, 'x'],
+          'p': '/a',
+          'z': 2,
+        }
+      ),
+    )
     self.assertIs(type(got['b']), bool)
 
   @parameterized.parameters((object(),), ({'a': {1}},), (b'x',))
@@ -102,7 +121,6 @@ class PlainTest(parameterized.TestCase):
 
 
 class LocalTest(absltest.TestCase):
-
   def setUp(self):
     super().setUp()
     self.workdir = epath.Path(self.enterContext(tempfile.TemporaryDirectory()))
@@ -116,11 +134,14 @@ class LocalTest(absltest.TestCase):
   def test_one_line(self):
     metrics = self.metrics()
     self.assertFalse(self.path.exists())  # The constructor does no I/O.
-    metrics.write(50, 'train', {'loss': np.float32(0.1), 'm': np.ones(2)}, {'elapsed': 2})
+    metrics.write(
+      50, 'train', {'loss': np.float32(0.1), 'm': np.ones(2)}, {'elapsed': 2}
+    )
     self.assertEqual(
-        self.path.read_text(),
-        '{"step": 50, "split": "train", "metrics": {"loss": 0.10000000149011612, '
-        '"m": [1.0, 1.0]}, "time": {"elapsed": 2}}\n')
+      self.path.read_text(),
+      '{"step": 50, "split": "train", "metrics": {"loss": 0.10000000149011612, '
+      '"m": [1.0, 1.0]}, "time": {"elapsed": 2}}\n',
+    )
 
   def test_numbers_that_are_not_finite_read_back(self):
     metrics = self.metrics()
@@ -130,15 +151,16 @@ class LocalTest(absltest.TestCase):
     self.assertEqual(got['b'], -np.inf)
 
   def test_a_line_outlives_sigkill(self):
-    code = ('import os, signal, sys\n'
-            'from dlx.training import records\n'
-            'm = records.MetricsFile(sys.argv[1])\n'
-            'for i in range(3): m.write(i, "train", {"loss": 1.5}, {})\n'
-            'os.kill(os.getpid(), signal.SIGKILL)\n')
+    code = (
+      'import os, signal, sys\n'
+      'from dlx.training import records\n'
+      'm = records.MetricsFile(sys.argv[1])\n'
+      'for i in range(3): m.write(i, "train", {"loss": 1.5}, {})\n'
+      'os.kill(os.getpid(), signal.SIGKILL)\n'
+    )
     done = subprocess.run([sys.executable, '-c', code, str(self.workdir)], check=False)
     self.assertEqual(done.returncode, -signal.SIGKILL)
-    self.assertEqual(brief(self.metrics().read()),
-                     [(i, 'train') for i in range(3)])
+    self.assertEqual(brief(self.metrics().read()), [(i, 'train') for i in range(3)])
 
   def test_rewind_gives_the_run_that_was_never_killed(self):
     straight = self.metrics()
@@ -157,9 +179,17 @@ class LocalTest(absltest.TestCase):
     metrics = self.metrics()
     fill(metrics, range(10, 61, 10))
     metrics.rewind(step=50, evaluated=20)
-    self.assertEqual(brief(metrics.read()), [
-        (10, 'train'), (20, 'train'), (20, 'test'), (30, 'train'), (40, 'train'),
-        (50, 'train')])
+    self.assertEqual(
+      brief(metrics.read()),
+      [
+        (10, 'train'),
+        (20, 'train'),
+        (20, 'test'),
+        (30, 'train'),
+        (40, 'train'),
+        (50, 'train'),
+      ],
+    )
 
   def test_rewind_keeps_bytes_that_another_writer_chose(self):
     odd = b'{"metrics":{"loss":1e-1},  "split":"train","step":1}\n'
@@ -180,7 +210,9 @@ class LocalTest(absltest.TestCase):
     self.assertEqual(self.path.read_bytes(), whole)
 
   def test_write_after_half_a_line_begins_a_line(self):
-    self.path.write_bytes(b'{"step": 1, "split": "train", "metrics": {}}\n{"step": 2, "sp')
+    self.path.write_bytes(
+      b'{"step": 1, "split": "train", "metrics": {}}\n{"step": 2, "sp'
+    )
     metrics = self.metrics()
     self.assertLen(metrics.read(), 1)
     metrics.write(3, 'train', {}, {})
@@ -206,7 +238,6 @@ class LocalTest(absltest.TestCase):
 
 
 class ObjectStoreTest(absltest.TestCase):
-
   def setUp(self):
     super().setUp()
     WholeFiles.blobs.clear()
@@ -252,8 +283,9 @@ class ObjectStoreTest(absltest.TestCase):
       metrics.flush()
     metrics.close()
     # 67 bytes a line: three lines pass 150 bytes.
-    self.assertEqual(self.names(), ['metrics-00000.jsonl', 'metrics-00001.jsonl',
-                                    'metrics.jsonl'])
+    self.assertEqual(
+      self.names(), ['metrics-00000.jsonl', 'metrics-00001.jsonl', 'metrics.jsonl']
+    )
     self.assertEqual([r['step'] for r in metrics.read()], list(range(6)))
 
   def test_rewind_rewrites_the_parts_that_change(self):
@@ -264,17 +296,20 @@ class ObjectStoreTest(absltest.TestCase):
     WholeFiles.writes.clear()
     metrics = self.metrics()
     metrics.rewind(30, 30)
-    self.assertCountEqual(WholeFiles.writes, [
-        'metrics-00001.jsonl', 'metrics-00002.jsonl', 'metrics.jsonl'])
-    self.assertEqual(brief(metrics.read()), [
-        (10, 'train'), (20, 'train'), (20, 'test'), (30, 'train')])
+    self.assertCountEqual(
+      WholeFiles.writes, ['metrics-00001.jsonl', 'metrics-00002.jsonl', 'metrics.jsonl']
+    )
+    self.assertEqual(
+      brief(metrics.read()), [(10, 'train'), (20, 'train'), (20, 'test'), (30, 'train')]
+    )
     fill(metrics, [40])
     metrics.close()
     self.assertEqual(self.blob('metrics.jsonl').count(b'\n'), 6)
 
   def test_a_local_workdir_that_was_copied_goes_on(self):
     (self.workdir / 'metrics.jsonl').write_bytes(
-        b'{"step": 1, "split": "train", "metrics": {}}\n{"half')
+      b'{"step": 1, "split": "train", "metrics": {}}\n{"half'
+    )
     metrics = self.metrics()
     metrics.rewind(1, 1)
     fill(metrics, [2])
@@ -289,7 +324,6 @@ class ObjectStoreTest(absltest.TestCase):
 
 
 class JsonTest(absltest.TestCase):
-
   def setUp(self):
     super().setUp()
     self.folder = epath.Path(self.enterContext(tempfile.TemporaryDirectory()))
@@ -298,7 +332,9 @@ class JsonTest(absltest.TestCase):
     path = self.folder / 'a.json'
     value = {'b': np.float32(0.5), 'a': ['ä', '\udc80', (1, None)]}
     records.write_json(path, value)
-    self.assertEqual(records.read_json(path), {'b': 0.5, 'a': ['ä', '\udc80', [1, None]]})
+    self.assertEqual(
+      records.read_json(path), {'b': 0.5, 'a': ['ä', '\udc80', [1, None]]}
+    )
     self.assertEqual(path.read_text().splitlines()[1], '  "b": 0.5,')
     self.assertEqual([p.name for p in self.folder.iterdir()], ['a.json'])
 
@@ -318,58 +354,6 @@ class JsonTest(absltest.TestCase):
     (self.folder / 'a.json').write_text('{"a": ')
     with self.assertRaisesRegex(DataError, 'a.json is not JSON .*another workdir'):
       records.read_json(self.folder / 'a.json')
-
-
-class EnvironmentTest(absltest.TestCase):
-
-  def test_fields(self):
-    import jax
-    got = records.environment()
-    self.assertEqual(got['versions']['jax'], jax.__version__)
-    self.assertEqual(got['device']['count'], jax.device_count())
-    self.assertEqual(got['device']['platform'], jax.default_backend())
-    self.assertGreaterEqual(got['threads'], 1)
-    self.assertEqual(records.plain(got), got)
-    self.assertNotIn(os.uname().nodename, json.dumps(got))
-
-  def test_importing_starts_nothing(self):
-    code = ('import sys; from dlx.training import records; records.versions(); '
-            'print(sorted({"jax", "flax", "tensorflow", "torch"} & set(sys.modules)))')
-    out = subprocess.run([sys.executable, '-c', code], check=True, capture_output=True)
-    self.assertEqual(out.stdout.strip(), b'[]')
-
-  def test_git_of_a_checkout(self):
-    """In a copy of the tree: clean, changed, and inside another repository."""
-    root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-    package = root / 'dlx' / 'training'
-    package.mkdir(parents=True)
-    source = pathlib.Path(records.__file__)
-    for path in (source, source.parents[1] / 'errors.py'):
-      to = root / 'dlx' / path.relative_to(source.parents[1])
-      to.write_bytes(path.read_bytes())
-    for folder in (package, package.parent):
-      (folder / '__init__.py').write_text('')
-
-    def found():
-      code = 'import json; from dlx.training import records; print(json.dumps(records.git()))'
-      env = {k: v for k, v in os.environ.items() if not k.startswith('GIT_')}
-      out = subprocess.run([sys.executable, '-c', code], cwd=root, check=True,
-                           capture_output=True, env=env | {'PYTHONPATH': str(root)})
-      return json.loads(out.stdout)
-
-    def git(*args):
-      return subprocess.run(
-          ['git', '-c', 'user.name=t', '-c', 'user.email=t@t', *args], cwd=root,
-          check=True, capture_output=True, text=True).stdout.strip()
-
-    self.assertIsNone(found())
-    git('init', '-q')
-    self.assertIsNone(found())  # A checkout, but not of this package.
-    git('add', 'dlx')
-    git('commit', '-q', '-m', 'all')
-    self.assertEqual(found(), {'commit': git('rev-parse', 'HEAD'), 'dirty': False})
-    (root / 'dlx' / 'errors.py').write_text('# changed\nclass DataError(Exception): ...\n')
-    self.assertTrue(found()['dirty'])
 
 
 if __name__ == '__main__':

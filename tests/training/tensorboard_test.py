@@ -6,17 +6,19 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from unittest import mock
 
-from absl.testing import absltest
-from absl.testing import parameterized
+from absl.testing import absltest, parameterized
 from etils import epath
 import numpy as np
 from PIL import Image
 from tensorboard import context as tb_context
-from tensorboard.backend.event_processing import data_provider
-from tensorboard.backend.event_processing import event_accumulator
-from tensorboard.backend.event_processing import plugin_event_accumulator
-from tensorboard.backend.event_processing import plugin_event_multiplexer
+from tensorboard.backend.event_processing import (
+  data_provider,
+  event_accumulator,
+  plugin_event_accumulator,
+  plugin_event_multiplexer,
+)
 from tensorboard.plugins import base_plugin
 from tensorboard.plugins.hparams import backend_context
 from tensorboard.util import tensor_util
@@ -54,12 +56,13 @@ def load(folder):
 
 def scalars(folder, tag):
   """(step, value) of a scalar, as TensorBoard shows it."""
-  return [(e.step, float(tensor_util.make_ndarray(e.tensor_proto)))
-          for e in load(folder).Tensors(tag)]
+  return [
+    (e.step, float(tensor_util.make_ndarray(e.tensor_proto)))
+    for e in load(folder).Tensors(tag)
+  ]
 
 
 class EventWriterTest(parameterized.TestCase):
-
   def setUp(self):
     super().setUp()
     self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
@@ -69,9 +72,12 @@ class EventWriterTest(parameterized.TestCase):
       self.assertEmpty(list(self.folder.iterdir()))  # The constructor does no I/O.
       for step in (1, 2, 2**33):
         events.scalars(step, {'train/loss': np.float32(step / 4), 'test/m': [1.0, 2.0]})
-    self.assertEqual(scalars(self.folder, 'train/loss'),
-                     [(1, 0.25), (2, 0.5), (2**33, 2.0**31)])
-    self.assertEqual(scalars(self.folder, 'test/m/1'), [(1, 2.0), (2, 2.0), (2**33, 2.0)])
+    self.assertEqual(
+      scalars(self.folder, 'train/loss'), [(1, 0.25), (2, 0.5), (2**33, 2.0**31)]
+    )
+    self.assertEqual(
+      scalars(self.folder, 'test/m/1'), [(1, 2.0), (2, 2.0), (2**33, 2.0)]
+    )
     self.assertNotIn(os.uname().nodename, next(self.folder.iterdir()).name)
 
   def test_flush_makes_events_visible(self):
@@ -158,27 +164,45 @@ class EventWriterTest(parameterized.TestCase):
 
   def test_hparams(self):
     """Two runs of different experiments side by side, as the HParams tab sees them."""
-    configs = {'a': {'lr': 0.1, 'stream': True, 'name': 'x', 'off': None, 'n': 3},
-               'b': {'lr': 0.2, 'model': {'width': 8}, 'kernel': (3, 3)}}
+    configs = {
+      'a': {'lr': 0.1, 'stream': True, 'name': 'x', 'off': None, 'n': 3},
+      'b': {'lr': 0.2, 'model': {'width': 8}, 'kernel': (3, 3)},
+    }
     for run, config in configs.items():
       with tensorboard.EventWriter(self.folder / run) as events:
         (self.folder / run).mkdir()
         events.scalars(5, {'test/accuracy': 0.25})
-        events.hparams(5, config, {'test/accuracy': 0.25, 'train/loss': np.float32(0.5)})
+        events.hparams(
+          5, config, {'test/accuracy': 0.25, 'train/loss': np.float32(0.5)}
+        )
     runs = plugin_event_multiplexer.EventMultiplexer()
     runs.AddRunsFromDirectory(str(self.folder)).Reload()
-    context = backend_context.Context(base_plugin.TBContext(
-        data_provider=data_provider.MultiplexerDataProvider(runs, str(self.folder))))
+    context = backend_context.Context(
+      base_plugin.TBContext(
+        data_provider=data_provider.MultiplexerDataProvider(runs, str(self.folder))
+      )
+    )
     request = tb_context.RequestContext()
     experiment = context.experiment_from_metadata(
-        request, '', True, context.hparams_metadata(request, ''), [])
+      request, '', True, context.hparams_metadata(request, ''), []
+    )
     types = {h.name: h.type for h in experiment.hparam_infos}
     string, flag, real = 1, 2, 3  # api_pb2.DataType
-    self.assertEqual(types, {
-        'lr': real, 'n': real, 'stream': flag, 'name': string, 'off': string,
-        'model.width': real, 'kernel': string})
-    self.assertEqual({m.name.tag for m in experiment.metric_infos},
-                     {'test/accuracy', 'train/loss'})
+    self.assertEqual(
+      types,
+      {
+        'lr': real,
+        'n': real,
+        'stream': flag,
+        'name': string,
+        'off': string,
+        'model.width': real,
+        'kernel': string,
+      },
+    )
+    self.assertEqual(
+      {m.name.tag for m in experiment.metric_infos}, {'test/accuracy', 'train/loss'}
+    )
     self.assertEqual(scalars(self.folder / 'a', 'test/accuracy'), [(5, 0.25)])
     self.assertEqual(scalars(self.folder / 'a', 'train/loss'), [(5, 0.5)])
 
@@ -202,7 +226,7 @@ class EventWriterTest(parameterized.TestCase):
 
   def test_object_store_begins_a_file_when_one_is_long(self):
     WholeObjects.blobs.clear()
-    self.enterContext(absltest.mock.patch.object(tensorboard, 'FILE_BYTES', 60))
+    self.enterContext(mock.patch.object(tensorboard, 'FILE_BYTES', 60))
     with tensorboard.EventWriter('objects://bucket/run', purge_step=0) as events:
       for step in (1, 2, 3):
         events.scalars(step, {'train/loss': 1.0})
@@ -218,18 +242,22 @@ class EventWriterTest(parameterized.TestCase):
       (self.folder / 'site' / name).mkdir(parents=True)
       (self.folder / 'site' / name / '__init__.py').write_text('')
     code = (
-        'import sys\n'
-        'import numpy as np\n'
-        'from dlx.training import tensorboard\n'
-        'assert "tensorboard" not in sys.modules\n'
-        'with tensorboard.EventWriter(sys.argv[1]) as w:\n'
-        '  w.scalars(1, {"a": 1.0}); w.histogram(1, "h", np.ones(3))\n'
-        '  w.image(1, "i", np.zeros((2, 2, 3), np.uint8)); w.hparams(1, {"lr": 1}, {})\n'
-        'print(sorted({"tensorflow", "torch", "jax"} & set(sys.modules)))\n')
+      'import sys\n'
+      'import numpy as np\n'
+      'from dlx.training import tensorboard\n'
+      'assert "tensorboard" not in sys.modules\n'
+      'with tensorboard.EventWriter(sys.argv[1]) as w:\n'
+      '  w.scalars(1, {"a": 1.0}); w.histogram(1, "h", np.ones(3))\n'
+      '  w.image(1, "i", np.zeros((2, 2, 3), np.uint8)); w.hparams(1, {"lr": 1}, {})\n'
+      'print(sorted({"tensorflow", "torch", "jax"} & set(sys.modules)))\n'
+    )
     out = subprocess.run(
-        [sys.executable, '-c', code, str(self.folder)], check=True, capture_output=True,
-        env=os.environ | {'PYTHONPATH': os.pathsep.join(
-            [str(self.folder / 'site'), os.getcwd()])})
+      [sys.executable, '-c', code, str(self.folder)],
+      check=True,
+      capture_output=True,
+      env=os.environ
+      | {'PYTHONPATH': os.pathsep.join([str(self.folder / 'site'), os.getcwd()])},
+    )
     self.assertEqual(out.stdout.strip(), b'[]')
 
 

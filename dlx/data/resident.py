@@ -1,0 +1,240 @@
+"""Data sets whose arrays lie on every device; batches are gathered inside the step.
+
+Shuffled   the training stream: an endless row of epochs, each a fresh permutation
+InOrder    one pass, every example once: evaluation
+Whole      the full arrays as one batch: a graph, a small table
+shuffled   Shuffled or its streamed form (dlx/data/streamed.py): the same batches
+in_order   InOrder or its streamed form
+"""
+
+from typing import Any, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+import numpy as np
+
+from dlx.data.dataset import Dataset, Loaded, Resident, Shapes, Source
+from dlx.data.permutation import MAX, stream_rows
+from dlx.errors import ConfigError, DataError
+
+Arrays = Mapping[str, Any]
+
+
+def read(source: Source, data_dir: Any = None) -> Loaded:
+  """Reads a source and checks what came against what it declares.
+
+  Returns:
+    The declared fields, in their declared order, as C-contiguous arrays.
+
+  Raises:
+    DataError: nothing found, or a field, shape, dtype or size that is not the declared
+      one.
+  """
+  loaded = source.read(data_dir)
+  where = f'{source.name}/{source.split}'
+
+  def wrong(field, expected, found):
+    return DataError(
+      f'{where}: {field}: expected {expected}, found {found}: replace the files by '
+      'undamaged ones, or correct the source.'
+    )
+
+  if set(loaded.data) != set(source.shapes):
+    raise wrong('fields', sorted(source.shapes), sorted(loaded.data))
+  sizes = {}
+  for name, declared in source.shapes.items():
+    found = np.asanyarray(loaded.data[name])
+    if found.dtype != declared.dtype:
+      raise wrong(f'dtype of field {name!r}', np.dtype(declared.dtype), found.dtype)
+    if found.ndim < 1 or found.shape[1:] != tuple(declared.shape):
+      expected = ', '.join(['N', *map(str, declared.shape)])
+      raise wrong(f'shape of field {name!r}', f'({expected})', found.shape)
+    sizes[name] = len(found)
+  first, size = next(iter(sizes.items()))
+  for name, found in sizes.items():
+    if found != size:
+      raise wrong(f'size of field {name!r}', f'{size} as of field {first!r}', found)
+  if source.size is not None and size != source.size:
+    raise wrong('size', f'{source.size} examples', size)
+  if not 1 <= size <= MAX:
+    raise wrong('size', '1 to 2**31 - 1 examples', size)
+  # Memory-mapped files stay what they are: nothing of them is read here.
+  contiguous = lambda x: x if x.flags.c_contiguous else np.ascontiguousarray(x)
+  data = {name: contiguous(np.asanyarray(loaded.data[name])) for name in source.shapes}
+  return Loaded(data, {**loaded.origin, 'size': size})
+
+
+def num_examples(data: Arrays) -> int:
+  """Length of the leading axis that all fields share."""
+  return next(iter(data.values())).shape[0]
+
+
+def batch_shapes(source: Source, batch_size: int, *, weight: bool = False) -> Shapes:
+  """Shapes of one global batch of a source.
+
+  Raises:
+    ConfigError: an impossible batch size, or a field that is called `weight` where the
+      batch gets one.
+  """
+  if not 1 <= batch_size <= MAX:
+    raise ConfigError(f'batch_size={batch_size} is not allowed: must be at least 1.')
+  if not source.shapes:
+    raise ConfigError(f'{source.name}/{source.split} declares no fields.')
+  shapes = {
+    name: jax.ShapeDtypeStruct((batch_size, *x.shape), x.dtype)
+    for name, x in source.shapes.items()
+  }
+  if weight:
+    if 'weight' in shapes:
+      raise ConfigError(
+        f'{source.name}/{source.split}: field weight is not allowed: the batches of a '
+        'pass get one; rename the field.'
+      )
+    shapes['weight'] = jax.ShapeDtypeStruct((batch_size,), np.float32)
+  return shapes
+
+
+class _FromSource(Resident):
+  """A resident data set whose arrays are the fields of one source."""
+
+  def __init__(self, source: Source, shapes: Shapes):
+    self.source = source
+    self.shapes = (shapes,)
+    self.size = source.size
+
+  def load(self, data_dir=None) -> Loaded:
+    return read(self.source, data_dir)
+
+  def array_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+    """ShapeDtypeStructs of the arrays that `load` gives.
+
+    Raises:
+      ConfigError: the source does not declare its size.
+    """
+    size = self.source.size
+    if size is None:
+      raise ConfigError(
+        f'{self.source.name}/{self.source.split}: the number of examples is known only '
+        'once the data was read: choose a data set that declares its size, or load it '
+        'first.'
+      )
+    return {
+      name: jax.ShapeDtypeStruct((size, *x.shape), x.dtype)
+      for name, x in self.source.shapes.items()
+    }
+
+
+def _gather(arrays: Arrays, index) -> dict[str, jax.Array]:
+  # The indices are in range by construction: no clamping, no filling.
+  return {name: x.at[index].get(mode='promise_in_bounds') for name, x in arrays.items()}
+
+
+class Shuffled(_FromSource):
+  """The training stream of dlx/data/permutation.py: endless, nothing dropped.
+
+  Attributes:
+    batch_size: rows of one global batch; may exceed the number of examples.
+    seed: of the order; may be traced.
+  """
+
+  def __init__(self, source: Source, batch_size: int, seed: Any):
+    super().__init__(source, batch_shapes(source, batch_size))
+    self.batch_size = batch_size
+    self.seed = seed
+
+  def get(self, arrays: Arrays, step: jax.Array) -> dict[str, jax.Array]:
+    rows = jnp.arange(self.batch_size, dtype=jnp.uint32)
+    n = num_examples(arrays)
+    return _gather(arrays, stream_rows(self.seed, step, rows, n, self.batch_size))
+
+
+class InOrder(_FromSource):
+  """One pass in the order of the source; every example counts once.
+
+  Batches have a field `weight` f32[B], 1 for an example. The last batch is filled up
+  with copies of the last example, of weight 0: real rows, since 0 * nan is nan.
+  """
+
+  def __init__(self, source: Source, batch_size: int):
+    super().__init__(source, batch_shapes(source, batch_size, weight=True))
+    self.batch_size = batch_size
+
+  def num_batches(self, data: Arrays) -> int:
+    return -(-num_examples(data) // self.batch_size)
+
+  def get(self, arrays: Arrays, step: jax.Array) -> dict[str, jax.Array]:
+    n = num_examples(arrays)
+    # Past the end every weight is 0; uint32 holds the next batch after the last.
+    last = np.uint32(self.num_batches(arrays))
+    start = jnp.minimum(jnp.asarray(step).astype(jnp.uint32), last) * np.uint32(
+      self.batch_size
+    )
+    place = start + jnp.arange(self.batch_size, dtype=jnp.uint32)
+    index = jnp.minimum(place, np.uint32(n - 1)).astype(jnp.int32)
+    weight = (place < np.uint32(n)).astype(jnp.float32)
+    return {**_gather(arrays, index), 'weight': weight}
+
+
+class Whole(_FromSource):
+  """The full arrays as one batch at every step, replicated.
+
+  A field has the leading axis N of the source; where the source is one example, as a
+  graph is, that axis is left out. There is no `weight`: masks are fields of the source.
+
+  Attributes:
+    fields: the fields of the batch; None: all.
+  """
+
+  def __init__(self, source: Source, fields: Sequence[str] | None = None):
+    fields = tuple(source.shapes if fields is None else fields)
+    for name in fields:
+      if name not in source.shapes:
+        raise ConfigError(
+          f'{source.name}/{source.split}: field {name!r} is not allowed: must be one '
+          f'of {", ".join(source.shapes)}.'
+        )
+    super().__init__(source, {})
+    whole = source.shapes if source.size == 1 else self.array_shapes()
+    self.shapes = ({name: whole[name] for name in fields},)
+    self.placement = dict.fromkeys(fields, P())
+    self.fields = fields
+
+  def num_batches(self, data: Arrays) -> int:
+    del data
+    return 1
+
+  def get(self, arrays: Arrays, step: jax.Array) -> dict[str, jax.Array]:
+    del step
+    one = self.source.size == 1
+    return {name: arrays[name][0] if one else arrays[name] for name in self.fields}
+
+
+def shuffled(
+  source: Source, *, batch_size: int, seed: Any, stream: bool = False, workers: int = 2
+) -> Dataset:
+  """The training stream of a source, on the devices or from the host.
+
+  Args:
+    source: what is read.
+    batch_size: rows of one global batch.
+    seed: of the order; a number where streamed.
+    stream: False: `Shuffled`. True: `ShuffledStream`, bit for bit the same batches.
+    workers: processes that make streamed batches; 0: threads of this one.
+  """
+  if not stream:
+    return Shuffled(source, batch_size, seed)
+  from dlx.data.streamed import ShuffledStream
+
+  return ShuffledStream(source, batch_size, seed, num_workers=workers)
+
+
+def in_order(
+  source: Source, *, batch_size: int, stream: bool = False, workers: int = 2
+) -> Dataset:
+  """One pass over a source, on the devices or from the host; see `shuffled`."""
+  if not stream:
+    return InOrder(source, batch_size)
+  from dlx.data.streamed import InOrderStream
+
+  return InOrderStream(source, batch_size, num_workers=workers)

@@ -1,0 +1,343 @@
+"""Optimisers: values at key steps, bounds, frozen bytes, tracers, references."""
+
+from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dlx import optim
+from dlx.errors import ConfigError
+
+EPS = float(np.finfo(np.float32).eps)
+
+
+def values(schedule, counts):
+  return np.array(jax.vmap(schedule)(jnp.asarray(counts)))
+
+
+def params():
+  a, b = jax.random.split(jax.random.key(0))
+  return {
+    'body': {'kernel': jax.random.normal(a, (3, 4)), 'bias': jnp.full(4, -0.0)},
+    'head': {'kernel': jax.random.normal(b, (4, 2)), 'bias': jnp.array([-0.0, 0.5])},
+  }
+
+
+def grads_at(tree, step):
+  keys = jax.random.split(jax.random.key(100 + step), 4)
+  leaves, treedef = jax.tree.flatten(tree)
+  new = [jax.random.normal(k, x.shape) for k, x in zip(keys, leaves)]
+  return jax.tree.unflatten(treedef, new)
+
+
+def run(tx, tree, steps):
+  @jax.jit
+  def step(tree, state, grads):
+    updates, state = tx.update(grads, state, tree)
+    return optax.apply_updates(tree, updates), state
+
+  state = tx.init(tree)
+  for i in range(steps):
+    tree, state = step(tree, state, grads_at(tree, i))
+  return tree, state
+
+
+class ScheduleTest(parameterized.TestCase):
+  def test_one_cycle_by_hand(self):
+    s = optim.one_cycle(0.1, 1000, 0.3, 25.0, 1e4)
+    # Start .1/25, half-way up (.1 + .004)/2, top, half-way down, end .004/1e4.
+    got = values(s, [-5, 0, 150, 300, 650, 1000, 5000])
+    low = 0.004 / 1e4
+    expected = [0.004, 0.004, 0.052, 0.1, (0.1 + low) / 2, low, low]
+    # 1 - (1 - last) ease loses what is below eps of 1: 1e-8 absolute at peak .1.
+    np.testing.assert_allclose(got, expected, rtol=8 * EPS, atol=0.1 * 2 * EPS)
+
+  def test_warmup_cosine_by_hand(self):
+    s = optim.warmup_cosine(2.0, 100, 20, 0.1)
+    got = values(s, [-1, 0, 10, 20, 60, 100, 101])
+    expected = [0, 0, 1, 2, 1.1, 0.2, 0.2]
+    np.testing.assert_allclose(got, expected, rtol=8 * EPS, atol=8 * EPS)
+
+  def test_step_decay_and_constant_by_hand(self):
+    s = optim.step_decay(1.0, 30, 0.1)
+    got = values(s, [-1, 0, 29, 30, 59, 60, 90])
+    np.testing.assert_allclose(got, [1, 1, 1, 0.1, 0.1, 0.01, 1e-3], rtol=8 * EPS)
+    np.testing.assert_allclose(values(optim.constant(0.3), [0, 7]), 0.3, rtol=EPS)
+
+  def test_is_optax(self):
+    counts = np.arange(0, 130)
+    for got, reference in (
+      (
+        optim.one_cycle(0.1, 120),
+        optax.cosine_onecycle_schedule(120, 0.1, 0.3, 25.0, 1e4),
+      ),
+      (
+        optim.warmup_cosine(0.1, 100, 10, 0.05),
+        optax.warmup_cosine_decay_schedule(0.0, 0.1, 10, 100, 0.005),
+      ),
+      (optim.cosine(0.1, 100), optax.cosine_decay_schedule(0.1, 100)),
+    ):
+      expected = values(reference, counts)
+      # Values up to .1; cos is good to a few eps of 1.
+      np.testing.assert_allclose(values(got, counts), expected, atol=0.1 * 8 * EPS)
+
+  def test_no_value_is_negative(self):
+    counts = np.arange(-3, 1200)
+    for s in (
+      optim.one_cycle(1.0, 1000),
+      optim.cosine(1.0, 1000),
+      optim.warmup_cosine(1.0, 1000, 1000),
+      optim.one_cycle(1.0, 1000, pct_start=0.0),
+      optim.one_cycle(1.0, 1000, pct_start=1.0),
+    ):
+      got = values(s, counts)
+      self.assertTrue(np.isfinite(got).all())
+      self.assertGreaterEqual(got.min(), 0)
+      self.assertLessEqual(got.max(), 1)
+
+  def test_everything_may_be_traced(self):
+    peaks, parts = jnp.array([0.1, 0.2]), jnp.array([0.25, 0.5])
+    swept = jax.vmap(lambda p, f: optim.one_cycle(p, 100, f)(jnp.int32(40)))(
+      peaks, parts
+    )
+    single = [
+      optim.one_cycle(float(p), 100, float(f))(40) for p, f in zip(peaks, parts)
+    ]
+    np.testing.assert_allclose(swept, single, rtol=8 * EPS)
+    swept = jax.vmap(lambda p, f: optim.warmup_cosine(p, 100, 10, f)(jnp.int32(40)))(
+      peaks, parts
+    )
+    single = [
+      optim.warmup_cosine(float(p), 100, 10, float(f))(40) for p, f in zip(peaks, parts)
+    ]
+    np.testing.assert_allclose(swept, single, rtol=8 * EPS)
+
+  @parameterized.parameters(
+    (lambda: optim.one_cycle(0.1, 0), 'num_steps=0 .* at least 1'),
+    (lambda: optim.one_cycle(0.1, 9, 1.5), r'pct_start=1.5 .* in \[0, 1\]'),
+    (lambda: optim.warmup_cosine(0.1, 9, 10), r'warmup_steps=10 .* in \[0, 9\]'),
+    (lambda: optim.step_decay(0.1, 0), 'every_steps=0 .* at least 1'),
+    (lambda: optim.adam(-1.0), 'learning_rate=-1.0 .* at least 0'),
+    (lambda: optim.sgd(0.1, nesterov=True), 'momentum'),
+    (lambda: optim.clip(optim.sgd(0.1), norm=0.0), 'clip_norm=0.0 .* above 0'),
+    (lambda: optim.clip(optim.sgd(0.1), value=-1.0), 'clip_value=-1.0 .* above 0'),
+    (lambda: optim.init_loss_scale(3.0), 'initial=3.0 .* power of two'),
+  )
+  def test_impossible_numbers(self, make, message):
+    with self.assertRaisesRegex(ConfigError, message):
+      make()
+
+
+class OptimiserTest(parameterized.TestCase):
+  def test_decay_spares_biases(self):
+    # Without gradients a decayed leaf shrinks by lr * decay a step, others stay.
+    before = {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2), 'scale': jnp.ones(())}
+    zero = jax.tree.map(jnp.zeros_like, before)
+    for tx in (optim.adamw(0.5, 0.1), optim.sgd(0.5, weight_decay=0.1)):
+      updates, _ = tx.update(zero, tx.init(before), before)
+      after = optax.apply_updates(before, updates)
+      np.testing.assert_allclose(after['kernel'], 0.95, rtol=2 * EPS)
+      np.testing.assert_array_equal(after['bias'], 1)
+      np.testing.assert_array_equal(after['scale'], 1)
+
+  @parameterized.product(momentum=(None, 0.9), nesterov=(False, True))
+  def test_sgd_by_hand(self, momentum, nesterov):
+    if nesterov and momentum is None:
+      return
+    tx, w = optim.sgd(0.1, momentum, nesterov), jnp.zeros(1)
+    state = tx.init(w)
+    for g in (1.0, 2.0):
+      updates, state = tx.update(jnp.array([g]), state, w)
+      w = optax.apply_updates(w, updates)
+    # v: 1, then .9 + 2 = 2.9. Nesterov: steps 1 + .9 and 2 + .9 * 2.9.
+    steps = {None: 3.0, 0.9: 1.9 + 4.61 if nesterov else 1 + 2.9}[momentum]
+    np.testing.assert_allclose(w, [-0.1 * steps], rtol=8 * EPS)
+
+  @parameterized.parameters('adam', 'adamw', 'sgd', 'nesterov')
+  def test_is_torch(self, name):
+    torch = pytest.importorskip(
+      'torch', reason='torch is not installed: pip install .[reference]'
+    )
+    start = params()
+    leaves, treedef = jax.tree.flatten(start)
+    theirs = [torch.tensor(np.array(x), requires_grad=True) for x in leaves]
+    everything = lambda tree: jax.tree.map(lambda _: True, tree)
+    tx, reference = {
+      'adam': (optim.adam(0.01), torch.optim.Adam(theirs, 0.01)),
+      'adamw': (
+        optim.adamw(0.01, 0.1, mask=everything),
+        torch.optim.AdamW(theirs, 0.01, weight_decay=0.1),
+      ),
+      'sgd': (
+        optim.sgd(0.01, 0.9, weight_decay=0.1, mask=everything),
+        torch.optim.SGD(theirs, 0.01, momentum=0.9, weight_decay=0.1),
+      ),
+      'nesterov': (
+        optim.sgd(0.01, 0.9, True),
+        torch.optim.SGD(theirs, 0.01, momentum=0.9, nesterov=True),
+      ),
+    }[name]
+    steps = 20
+    ours, _ = run(tx, start, steps)
+    for i in range(steps):
+      for x, g in zip(theirs, jax.tree.leaves(grads_at(start, i))):
+        x.grad = torch.tensor(np.array(g))
+      reference.step()
+    for x, y in zip(jax.tree.leaves(ours), theirs):
+      # Numbers up to 3, some 8 roundings a step of updates up to .3.
+      np.testing.assert_allclose(x, y.detach().numpy(), atol=steps * 8 * EPS)
+
+  def test_sweep_in_one_program(self):
+    """A traced learning rate, decay and clip equal single runs."""
+
+    def final(lr, decay, norm):
+      tx = optim.adamw(optim.one_cycle(lr, 10), decay)
+      return run(optim.clip(tx, norm=norm, value=norm), params(), 3)[0]
+
+    grid = [(0.1, 0.0, 0.5), (0.01, 0.1, 5.0)]
+    swept = jax.vmap(final)(*(jnp.array(x) for x in zip(*grid)))
+    for i, one in enumerate(grid):
+      # Adam divides by the root of v: relative error of a few dozen eps.
+      jax.tree.map(
+        lambda a, b, i=i: np.testing.assert_allclose(a[i], b, atol=64 * EPS),
+        swept,
+        final(*one),
+      )
+
+
+class ClipTest(parameterized.TestCase):
+  def clipped(self, grads, **bounds):
+    tx = optim.clip(optax.identity(), **bounds)
+    return tx.update(grads, tx.init(grads))[0]
+
+  @parameterized.product(norm=(None, 0.1, 1.0, 100.0), value=(None, 0.05, 0.5, 10.0))
+  def test_bounds_hold(self, norm, value):
+    grads = jax.tree.map(lambda g: 3 * g, grads_at(params(), 0))
+    got = self.clipped(grads, norm=norm, value=value)
+    if norm is not None:
+      # The scale and each product are rounded once, the sum of 26 squares too.
+      self.assertLessEqual(float(optim.global_norm(got)), norm * (1 + 32 * EPS))
+    if value is not None:
+      largest = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(got))
+      self.assertLessEqual(np.float32(largest), np.float32(value))
+
+  def test_by_hand(self):
+    grads = {'a': jnp.array([3.0, 0.0]), 'b': jnp.array([[4.0]])}
+    got = self.clipped(grads, norm=1.0)
+    np.testing.assert_allclose(got['a'], [0.6, 0], rtol=2 * EPS)
+    np.testing.assert_allclose(got['b'], [[0.8]], rtol=2 * EPS)
+    # By value first. By norm first, it would be [30, 4] / 30.3 = [.99, .13].
+    got = self.clipped({'a': jnp.array([30.0, 4.0])}, norm=1.0, value=3.0)
+    np.testing.assert_allclose(got['a'], np.array([3, 3]) / np.sqrt(18), rtol=4 * EPS)
+
+  def test_small_gradients_keep_their_bits(self):
+    grads = grads_at(params(), 0)
+    jax.tree.map(np.testing.assert_array_equal, self.clipped(grads, norm=1e3), grads)
+    zero = jax.tree.map(jnp.zeros_like, grads)
+    jax.tree.map(np.testing.assert_array_equal, self.clipped(zero, norm=1e-3), zero)
+
+  def test_nan_stays(self):
+    got = self.clipped({'a': jnp.array([jnp.nan, 1.0])}, norm=1.0, value=1.0)
+    self.assertTrue(np.isnan(got['a'][0]))
+
+  def test_norm_of_narrow_gradients_is_float32(self):
+    # 1000 entries of 100: the squares overflow float16.
+    grads = {'a': jnp.full(1000, 100.0, jnp.float16)}
+    got = self.clipped(grads, norm=1.0)['a']
+    self.assertEqual(got.dtype, jnp.float16)
+    np.testing.assert_allclose(np.linalg.norm(got.astype(np.float32)), 1, rtol=1e-3)
+
+  def test_off_is_the_optimiser_itself(self):
+    tx = optim.adam(0.1)
+    self.assertIs(optim.clip(tx), tx)
+
+
+class FreezeTest(parameterized.TestCase):
+  def test_frozen_leaves_keep_bytes_and_have_no_moments(self):
+    before = params()
+    tx = optim.freeze(optim.adamw(0.1, 0.1), optim.by_path('body/.*', 'head/bias'))
+    after, state = run(tx, before, 3)
+    for path in (('body', 'kernel'), ('body', 'bias'), ('head', 'bias')):
+      a, b = before[path[0]][path[1]], after[path[0]][path[1]]
+      self.assertEqual(np.array(a).tobytes(), np.array(b).tobytes(), path)
+    self.assertFalse(np.array_equal(before['head']['kernel'], after['head']['kernel']))
+    shapes = [x.shape for x in jax.tree.leaves(state) if x.ndim]
+    self.assertEqual(shapes, [(4, 2), (4, 2)])  # mu and nu of head/kernel alone.
+
+  def test_what_is_trained_is_trained_as_alone(self):
+    before = params()
+    tx = optim.freeze(optim.clip(optim.adam(0.1), norm=0.5), optim.by_path('body/.*'))
+    after, _ = run(tx, before, 1)
+    alone = optim.clip(optim.adam(0.1), norm=0.5)
+    head = grads_at(before, 0)['head']
+    updates, _ = alone.update(head, alone.init(before['head']), before['head'])
+    expected = optax.apply_updates(before['head'], updates)
+    # The clip inside saw the head's gradients only.
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, atol=8 * EPS),
+      after['head'],
+      expected,
+    )
+
+  def test_tree_of_bools(self):
+    before = params()
+    mask = jax.tree.map(lambda _: True, before)
+    mask['head'] = {'kernel': False, 'bias': False}
+    after, _ = run(optim.freeze(optim.sgd(0.1), mask), before, 1)
+    np.testing.assert_array_equal(after['body']['kernel'], before['body']['kernel'])
+    self.assertFalse(np.array_equal(after['head']['bias'], before['head']['bias']))
+
+  def test_pattern_without_a_match(self):
+    tx = optim.freeze(optim.sgd(0.1), optim.by_path('bodi/.*'))
+    with self.assertRaisesRegex(ConfigError, "'bodi/.*' .* 'body/bias'"):
+      tx.init(params())
+
+
+class LossScaleTest(parameterized.TestCase):
+  def test_scale_and_unscale_are_exact(self):
+    scale = optim.init_loss_scale(2.0**12)
+    loss = lambda w: jnp.sum(jnp.sin(w))
+    w = jax.random.normal(jax.random.key(0), (7,))
+    grads = jax.grad(lambda w: optim.scale_loss(scale, loss(w)))(w)
+    got, finite, new = optim.unscale_and_update(scale, {'w': grads})
+    np.testing.assert_array_equal(got['w'], jax.grad(loss)(w))
+    self.assertTrue(finite)
+    self.assertEqual((float(new.scale), int(new.good_steps)), (2.0**12, 1))
+
+  def test_keeps_float16_gradients_from_underflow(self):
+    tiny = jnp.float16(1e-5)
+    loss = lambda w: (w * tiny * tiny).astype(jnp.float32)
+    w = jnp.float16(1.0)
+    self.assertEqual(float(jax.grad(loss)(w)), 0)
+    # Scaled from the top, 2**15 * 1e-5 * 1e-5 = 3e-6 is a float16.
+    scale = optim.init_loss_scale()
+    grad = jax.grad(lambda w: optim.scale_loss(scale, loss(w)))(w)
+    self.assertGreater(float(grad), 0)
+
+  @parameterized.parameters(jnp.inf, -jnp.inf, jnp.nan)
+  def test_overflow_halves(self, bad):
+    scale = optim.LossScale(jnp.float32(8), jnp.int32(5))
+    grads = {'a': jnp.ones(3), 'b': jnp.array([1.0, bad])}
+    _, finite, new = optim.unscale_and_update(scale, grads)
+    self.assertFalse(finite)
+    self.assertEqual((float(new.scale), int(new.good_steps)), (4, 0))
+
+  def test_doubles_after_2000_good_steps(self):
+    def body(scale, _):
+      return optim.next_loss_scale(scale, True), scale.scale
+
+    last, scales = jax.lax.scan(body, optim.init_loss_scale(4.0), length=4001)
+    np.testing.assert_array_equal(scales, np.repeat([4.0, 8.0, 16.0], [2000, 2000, 1]))
+    self.assertEqual(int(last.good_steps), 1)
+
+  def test_stays_in_bounds(self):
+    low = optim.next_loss_scale(optim.init_loss_scale(1.0), False)
+    self.assertEqual(float(low.scale), 1)
+    high = optim.next_loss_scale(optim.init_loss_scale(2.0**24), True, growth_steps=1)
+    self.assertEqual(float(high.scale), 2.0**24)
+
+
+if __name__ == '__main__':
+  absltest.main()
