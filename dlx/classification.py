@@ -21,12 +21,14 @@ from dlx.training.supervised import make_predict, supervised
 
 
 def image_classifier(
-    config: Config, data: ImageData, *,
-    model: nn.Module,
-    loss: Callable[[Array, Batch], Array],
-    tx: optax.GradientTransformation,
-    augment: Callable[[Key, Batch], Batch] | None = None,
-    figures: Mapping[str, Figure] | None = None,
+  config: Config,
+  data: ImageData,
+  *,
+  model: nn.Module,
+  loss: Callable[[Array, Batch], Array],
+  tx: optax.GradientTransformation,
+  augment: Callable[[Key, Batch], Batch] | None = None,
+  figures: Mapping[str, Figure] | None = None,
 ) -> Experiment:
   """A classifier with accuracy, precision, recall, F1, confusion and sample figures.
 
@@ -40,6 +42,7 @@ def image_classifier(
     augment: (key, batch of normalised images) -> batch, in training.
     figures: besides `confusion` and `predictions`.
   """
+
   def prepare(batch: Batch) -> Batch:
     image = batch['image'].astype(jnp.float32) / data.max_value
     return {**batch, 'image': normalise(image, data.mean, data.std)}
@@ -49,26 +52,46 @@ def image_classifier(
 
   def predictions(state, key, batch):
     del key
-    return {'image': batch['image'], 'label': batch['label'],
-            'probs': jax.nn.softmax(predict(state, batch))}
+    return {
+      'image': batch['image'],
+      'label': batch['label'],
+      'probs': jax.nn.softmax(predict(state, batch)),
+    }
 
   return supervised(
-      config, model=model, loss=loss, tx=tx, prepare=prepare, augment=augment,
-      train_data=shuffled(data.train, batch_size=config.batch_size, seed=config.seed,
-                          stream=config.stream, workers=config.stream_workers),
-      eval_data={'test': test_data},
-      metrics=lambda logits, batch, weight: metrics.classification(
-          logits, batch['label'], weight),
-      train_metrics=lambda logits, batch, weight: {
-          'accuracy': metrics.accuracy(logits, batch['label'], weight)},
-      summarize=metrics.classification_summary,
-      figures={
-          'confusion': Figure(
-              lambda found: draw.confusion_matrix(found['confusion'], data.class_names),
-              eval='test'),
-          'predictions': Figure(
-              lambda tree: draw.predictions(
-                  tree['image'] / data.max_value, tree['label'], tree['probs'],
-                  data.class_names),
-              compute=predictions, data=test_data),
-          **(figures or {})})
+    config,
+    model=model,
+    loss=loss,
+    tx=tx,
+    prepare=prepare,
+    augment=augment,
+    train_data=shuffled(
+      data.train,
+      batch_size=config.batch_size,
+      seed=config.seed,
+      stream=config.stream,
+      workers=config.stream_workers,
+    ),
+    eval_data={'test': test_data},
+    metrics=lambda logits, batch, weight: metrics.classification(
+      logits, batch['label'], weight
+    ),
+    train_metrics=lambda logits, batch, weight: {
+      'accuracy': metrics.accuracy(logits, batch['label'], weight)
+    },
+    summarize=metrics.classification_summary,
+    figures={
+      'confusion': Figure(
+        lambda found: draw.confusion_matrix(found['confusion'], data.class_names),
+        eval='test',
+      ),
+      'predictions': Figure(
+        lambda tree: draw.predictions(
+          tree['image'] / data.max_value, tree['label'], tree['probs'], data.class_names
+        ),
+        compute=predictions,
+        data=test_data,
+      ),
+      **(figures or {}),
+    },
+  )

@@ -1,10 +1,10 @@
 """An experiment is a set of pure functions; launchers compose them, never look inside.
 
-  build(config) -> Experiment              what an experiment file provides
-  dlx.training.supervised.supervised(...)  the short path: one model, one loss, one
-                                           optimiser
-  vectorize(experiment, n) -> Experiment   n seeds or members in one program
-  traced(config, **arrays) -> Config       a config that carries tracers, for sweeps
+build(config) -> Experiment              what an experiment file provides
+dlx.training.supervised.supervised(...)  the short path: one model, one loss, one
+                                         optimiser
+vectorize(experiment, n) -> Experiment   n seeds or members in one program
+traced(config, **arrays) -> Config       a config that carries tracers, for sweeps
 """
 
 import dataclasses
@@ -33,28 +33,49 @@ class Config:
   seed: int = 0  # Seed of the initialisation, the data order and all noise.
   num_steps: int = 1000  # Optimiser steps of the whole run.
   batch_size: int = 64  # Examples of one global batch.
-  eval_batch_size: int = 256  # Examples of one evaluation batch; no figure depends on it.
+  eval_batch_size: int = (
+    256  # Examples of one evaluation batch; no figure depends on it.
+  )
   log_every_steps: int = 50  # Steps between lines of training metrics.
-  eval_every_steps: int | None = None  # Steps between evaluations; None: after the last.
+  eval_every_steps: int | None = (
+    None  # Steps between evaluations; None: after the last.
+  )
   eval_at_start: bool = False  # Also evaluate before the first step.
-  save_every_steps: int | None = None  # Steps between checkpoints; None: after the last.
+  save_every_steps: int | None = (
+    None  # Steps between checkpoints; None: after the last.
+  )
   figure_every_steps: int | None = None  # Steps between figures; None: after the last.
   keep_checkpoints: int = 2  # Newest checkpoints that are kept.
   best_metric: str | None = None  # Also keep the best by this, e.g. test/accuracy.
   best_mode: str = 'max'  # Whether the best is the max or the min.
-  steps_per_dispatch: int = 1  # Steps in one program; changes bits, not the mathematics.
+  early_stop_metric: str | None = None  # Stop when it no longer improves: test/loss.
+  early_stop_mode: str = 'min'  # Whether an improvement is a min or a max.
+  early_stop_patience: int = 10  # Evaluations without an improvement before the stop.
+  steps_per_dispatch: int = (
+    1  # Steps in one program; changes bits, not the mathematics.
+  )
   micro_batches: int = 1  # Parts of a batch whose gradients are accumulated.
   clip_norm: float | None = None  # Largest global norm of the gradient.
   clip_value: float | None = None  # Largest absolute value of a gradient's entries.
   ema_decay: float | None = None  # Decay of averaged parameters, used by evaluation.
   compute_dtype: str = 'float32'  # float32, bfloat16, float16 (scaled loss), float64.
   param_dtype: str = 'float32'  # Of parameters and optimiser state.
-  stream: bool = False  # Read batches on the host instead of holding the set on devices.
+  stream: bool = (
+    False  # Read batches on the host instead of holding the set on devices.
+  )
   stream_workers: int = 2  # Worker processes that read streamed batches; 0: threads.
 
   def __post_init__(self):
-    for name in ('num_steps', 'batch_size', 'eval_batch_size', 'log_every_steps',
-                 'keep_checkpoints', 'steps_per_dispatch', 'micro_batches'):
+    for name in (
+      'num_steps',
+      'batch_size',
+      'eval_batch_size',
+      'log_every_steps',
+      'keep_checkpoints',
+      'steps_per_dispatch',
+      'micro_batches',
+      'early_stop_patience',
+    ):
       self.require(name, getattr(self, name) >= 1, 'at least 1')
     for name in ('eval_every_steps', 'save_every_steps', 'figure_every_steps'):
       value = getattr(self, name)
@@ -64,24 +85,39 @@ class Config:
       self.require(name, value is None or value > 0, 'above 0, or None for off')
     self.require('seed', 0 <= self.seed < 2**31, 'in [0, 2**31)')
     self.require('stream_workers', self.stream_workers >= 0, 'at least 0')
-    self.require('ema_decay', self.ema_decay is None or 0 < self.ema_decay < 1,
-                 'in (0, 1), or None for off')
-    self.require('best_mode', self.best_mode in ('max', 'min'), 'max or min')
-    self.require('best_metric', self.best_metric is None or '/' in self.best_metric,
-                 'SPLIT/NAME, e.g. test/accuracy, or None for off')
+    self.require(
+      'ema_decay',
+      self.ema_decay is None or 0 < self.ema_decay < 1,
+      'in (0, 1), or None for off',
+    )
+    for name in ('best', 'early_stop'):
+      mode, metric = getattr(self, f'{name}_mode'), getattr(self, f'{name}_metric')
+      self.require(f'{name}_mode', mode in ('max', 'min'), 'max or min')
+      self.require(
+        f'{name}_metric',
+        metric is None or '/' in metric,
+        'SPLIT/NAME, e.g. test/accuracy, or None for off',
+      )
     for name in ('compute_dtype', 'param_dtype'):
       self.require(name, getattr(self, name) in DTYPES, 'one of ' + ', '.join(DTYPES))
-    self.require('param_dtype', self.param_dtype not in ('float16', 'bfloat16') or
-                 self.compute_dtype == self.param_dtype,
-                 'at least as wide as compute_dtype')
-    self.require('micro_batches', self.batch_size % self.micro_batches == 0,
-                 f'a divisor of batch_size={self.batch_size}')
+    self.require(
+      'param_dtype',
+      self.param_dtype not in ('float16', 'bfloat16')
+      or self.compute_dtype == self.param_dtype,
+      'at least as wide as compute_dtype',
+    )
+    self.require(
+      'micro_batches',
+      self.batch_size % self.micro_batches == 0,
+      f'a divisor of batch_size={self.batch_size}',
+    )
 
   def require(self, field: str, holds: bool, allowed: str):
     """Raises ConfigError, one line, unless `holds`; for `__post_init__` alone."""
     if not holds:
       raise ConfigError(
-          f'--config.{field}={getattr(self, field)} is not allowed: must be {allowed}.')
+        f'--config.{field}={getattr(self, field)} is not allowed: must be {allowed}.'
+      )
 
 
 class Eval(NamedTuple):
@@ -169,8 +205,9 @@ def traced(config: _C, **arrays: Any) -> _C:
 
 
 # `step` and `evaluated` are one number for all members: the loop counts with them.
-_MEMBERS = TrainState(step=None, params=0, opt_state=0, model_state=0, rng=0, ema=0,
-                      evaluated=None, stop=0)  # type: ignore[arg-type]
+_MEMBERS = TrainState(
+  step=None, params=0, opt_state=0, model_state=0, rng=0, ema=0, evaluated=None, stop=0
+)  # type: ignore[arg-type]
 
 
 def vectorize(experiment: Experiment, n: int) -> Experiment:
@@ -187,8 +224,10 @@ def vectorize(experiment: Experiment, n: int) -> Experiment:
   if n < 1:
     raise ConfigError(f'vectorize: n={n} is not allowed: must be at least 1.')
   if experiment.warm_start is not None:
-    raise ConfigError('vectorize: an experiment with warm_start is not allowed: load '
-                      'the members in a warm_start of the vectorised experiment.')
+    raise ConfigError(
+      'vectorize: an experiment with warm_start is not allowed: load '
+      'the members in a warm_start of the vectorised experiment.'
+    )
   e = experiment
 
   def hold(new: TrainState, old: TrainState) -> TrainState:
@@ -196,8 +235,10 @@ def vectorize(experiment: Experiment, n: int) -> Experiment:
       if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
         return a  # Keys never change.
       return jnp.where(old.stop.reshape((n,) + (1,) * (a.ndim - 1)), b, a)
-    kept = jax.tree.map(one, new._replace(step=(), evaluated=()),
-                        old._replace(step=(), evaluated=()))
+
+    kept = jax.tree.map(
+      one, new._replace(step=(), evaluated=()), old._replace(step=(), evaluated=())
+    )
     return kept._replace(step=new.step, evaluated=new.evaluated)
 
   def init(key):
@@ -211,16 +252,23 @@ def vectorize(experiment: Experiment, n: int) -> Experiment:
 
   def mapped(evaluation):
     return evaluation._replace(
-        step=jax.vmap(evaluation.step, in_axes=(_MEMBERS, None)),
-        summarize=jax.vmap(evaluation.summarize))
+      step=jax.vmap(evaluation.step, in_axes=(_MEMBERS, None)),
+      summarize=jax.vmap(evaluation.summarize),
+    )
 
   after_eval = None
   if e.after_eval is not None:
+
     def after_eval(state, metrics):
       new = jax.vmap(e.after_eval, in_axes=(_MEMBERS, 0), out_axes=_MEMBERS)(
-          state, metrics)
+        state, metrics
+      )
       return hold(new, state)
 
   return e._replace(
-      init=init, train_step=train_step, after_eval=after_eval,
-      evals={name: mapped(v) for name, v in e.evals.items()}, figures={})
+    init=init,
+    train_step=train_step,
+    after_eval=after_eval,
+    evals={name: mapped(v) for name, v in e.evals.items()},
+    figures={},
+  )

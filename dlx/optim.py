@@ -24,7 +24,7 @@ from dlx.errors import ConfigError
 from dlx.training.state import Array, PyTree
 
 Number = float | Array  # An int, an array of rank 0 or a tracer will do.
-Schedule = Callable[[Array], Array]  # Number of updates done -> value.
+Schedule = optax.Schedule  # Number of updates done -> value.
 Mask = PyTree | Callable[[PyTree], PyTree]  # Bools of the structure of the parameters.
 
 
@@ -223,7 +223,8 @@ def clip(
 
   def clipped(grads):
     if value is not None:
-      grads = jax.tree.map(lambda g: jnp.clip(g, -value, value).astype(g.dtype), grads)
+      low, high = -value, value
+      grads = jax.tree.map(lambda g: jnp.clip(g, low, high).astype(g.dtype), grads)
     if norm is not None:
       size = global_norm(grads)
       # where, not min(1, norm / size): nan and gradients of 0 need no care.
@@ -231,9 +232,9 @@ def clip(
       grads = jax.tree.map(lambda g: (g * scale).astype(g.dtype), grads)
     return grads
 
-  def update(grads, state, params=None, **extra):
+  def update(updates, state, params=None, **extra):
     return optax.with_extra_args_support(tx).update(
-      clipped(grads), state, params, **extra
+      clipped(updates), state, params, **extra
     )
 
   return optax.GradientTransformationExtraArgs(tx.init, update)

@@ -31,8 +31,11 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    self.require('features', bool(self.features) and min(self.features) >= 1,
-                 'one or more numbers of at least 1')
+    self.require(
+      'features',
+      bool(self.features) and min(self.features) >= 1,
+      'one or more numbers of at least 1',
+    )
     self.require('dense', self.dense >= 1, 'at least 1')
     self.require('dropout', 0 <= self.dropout < 1, 'in [0, 1)')
     self.require('label_smoothing', 0 <= self.label_smoothing < 1, 'in [0, 1)')
@@ -43,12 +46,21 @@ class Config(experiment.Config):
 def build(config: Config) -> experiment.Experiment:
   data = catalog.images(config.dataset)
   model = CNN(
-      features=config.features, dense=config.dense, num_outputs=data.num_classes,
-      dropout=config.dropout, dtype=config.compute_dtype,
-      param_dtype=config.param_dtype)
+    features=config.features,
+    dense=config.dense,
+    num_outputs=data.num_classes,
+    dropout=config.dropout,
+    dtype=config.compute_dtype,
+    param_dtype=config.param_dtype,
+  )
   return image_classifier(
-      config, data, model=model,
-      loss=lambda logits, batch: losses.softmax_cross_entropy(
-          logits, batch['label'], label_smoothing=config.label_smoothing),
-      tx=optim.adamw(optim.one_cycle(config.lr, config.num_steps),
-                     weight_decay=config.weight_decay))
+    config,
+    data,
+    model=model,
+    loss=lambda logits, batch: losses.softmax_cross_entropy(
+      logits, batch['label'], label_smoothing=config.label_smoothing
+    ),
+    tx=optim.adamw(
+      optim.one_cycle(config.lr, config.num_steps), weight_decay=config.weight_decay
+    ),
+  )

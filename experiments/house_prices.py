@@ -37,8 +37,9 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    self.require('features', all(width >= 1 for width in self.features),
-                 'numbers of at least 1')
+    self.require(
+      'features', all(width >= 1 for width in self.features), 'numbers of at least 1'
+    )
     self.require('dropout', 0 <= self.dropout < 1, 'in [0, 1)')
     self.require('huber_delta', self.huber_delta > 0, 'above 0')
     self.require('lr', self.lr > 0, 'above 0')
@@ -49,18 +50,26 @@ def build(config: Config) -> experiment.Experiment:
   data = catalog.tabular(config.dataset, scale_target=True)
   mean, std = data.target_mean, data.target_std
   if mean is None or std is None:
-    raise ConfigError(f'--config.dataset={config.dataset} is not allowed: must be a '
-                      'table with numbers to predict, diabetes or california_housing.')
-  model = MLP(features=config.features, num_outputs=1, dropout=config.dropout,
-              dtype=config.compute_dtype, param_dtype=config.param_dtype)
+    raise ConfigError(
+      f'--config.dataset={config.dataset} is not allowed: must be a '
+      'table with numbers to predict, diabetes or california_housing.'
+    )
+  model = MLP(
+    features=config.features,
+    num_outputs=1,
+    dropout=config.dropout,
+    dtype=config.compute_dtype,
+    param_dtype=config.param_dtype,
+  )
   test_data = InOrder(data.test, config.eval_batch_size)
 
   def in_units(scaled):
     return scaled * std + mean
 
   def sums(outputs, batch, weight):
-    return metrics.regression(in_units(outputs[:, 0]), in_units(batch['target']), weight,
-                              shift=mean)
+    return metrics.regression(
+      in_units(outputs[:, 0]), in_units(batch['target']), weight, shift=mean
+    )
 
   def summarize(found):
     linear = jnp.float32(data.baseline['rmse'])
@@ -72,18 +81,33 @@ def build(config: Config) -> experiment.Experiment:
     return in_units(outputs[:, 0]), in_units(batch['target'])
 
   return supervised(
-      config, model=model, inputs='features',
-      loss=lambda outputs, batch: losses.huber(
-          outputs[:, 0], batch['target'], config.huber_delta),
-      tx=optim.adamw(optim.one_cycle(config.lr, config.num_steps),
-                     weight_decay=config.weight_decay),
-      train_data=shuffled(
-          data.train, batch_size=config.batch_size, seed=config.seed,
-          stream=config.stream, workers=config.stream_workers),
-      eval_data={'test': test_data}, metrics=sums,
-      train_metrics=lambda outputs, batch, weight: {
-          'mae': sums(outputs, batch, weight)['mae']},
-      summarize=summarize,
-      figures={'predictions': experiment.Figure(
-          lambda tree: figures.scatter(tree[0], tree[1], unit=data.target_name),
-          compute=predictions, data=InOrder(data.test, data.test.size or 1))})
+    config,
+    model=model,
+    inputs='features',
+    loss=lambda outputs, batch: losses.huber(
+      outputs[:, 0], batch['target'], config.huber_delta
+    ),
+    tx=optim.adamw(
+      optim.one_cycle(config.lr, config.num_steps), weight_decay=config.weight_decay
+    ),
+    train_data=shuffled(
+      data.train,
+      batch_size=config.batch_size,
+      seed=config.seed,
+      stream=config.stream,
+      workers=config.stream_workers,
+    ),
+    eval_data={'test': test_data},
+    metrics=sums,
+    train_metrics=lambda outputs, batch, weight: {
+      'mae': sums(outputs, batch, weight)['mae']
+    },
+    summarize=summarize,
+    figures={
+      'predictions': experiment.Figure(
+        lambda tree: figures.scatter(tree[0], tree[1], unit=data.target_name),
+        compute=predictions,
+        data=InOrder(data.test, data.test.size or 1),
+      )
+    },
+  )

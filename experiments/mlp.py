@@ -21,8 +21,12 @@ class Config(experiment.Config):
   num_steps: int = 5625  # Optimiser steps of the whole run; 12 epochs of MNIST.
   batch_size: int = 128  # Examples of one global batch.
   log_every_steps: int = 100  # Steps between lines of training metrics.
-  eval_every_steps: int | None = 1407  # Steps between evaluations; None: after the last.
-  save_every_steps: int | None = 1407  # Steps between checkpoints; None: after the last.
+  eval_every_steps: int | None = (
+    1407  # Steps between evaluations; None: after the last.
+  )
+  save_every_steps: int | None = (
+    1407  # Steps between checkpoints; None: after the last.
+  )
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
   features: tuple[int, ...] = (512, 512)  # Widths of the hidden layers.
   dropout: float = 0.3  # Share of hidden units dropped in training.
@@ -33,8 +37,9 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    self.require('features', all(width >= 1 for width in self.features),
-                 'numbers of at least 1')
+    self.require(
+      'features', all(width >= 1 for width in self.features), 'numbers of at least 1'
+    )
     for name in ('dropout', 'input_dropout'):
       self.require(name, 0 <= getattr(self, name) < 1, 'in [0, 1)')
     self.require('lr', self.lr > 0, 'above 0')
@@ -44,11 +49,20 @@ class Config(experiment.Config):
 def build(config: Config) -> experiment.Experiment:
   data = catalog.images(config.dataset)
   model = MLP(
-      features=config.features, num_outputs=data.num_classes, dropout=config.dropout,
-      input_dropout=config.input_dropout, batch_norm=config.batch_norm,
-      dtype=config.compute_dtype, param_dtype=config.param_dtype)
+    features=config.features,
+    num_outputs=data.num_classes,
+    dropout=config.dropout,
+    input_dropout=config.input_dropout,
+    batch_norm=config.batch_norm,
+    dtype=config.compute_dtype,
+    param_dtype=config.param_dtype,
+  )
   return image_classifier(
-      config, data, model=model,
-      loss=lambda logits, batch: losses.softmax_cross_entropy(logits, batch['label']),
-      tx=optim.adamw(optim.one_cycle(config.lr, config.num_steps),
-                     weight_decay=config.weight_decay))
+    config,
+    data,
+    model=model,
+    loss=lambda logits, batch: losses.softmax_cross_entropy(logits, batch['label']),
+    tx=optim.adamw(
+      optim.one_cycle(config.lr, config.num_steps), weight_decay=config.weight_decay
+    ),
+  )

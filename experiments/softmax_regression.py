@@ -33,8 +33,12 @@ class Config(experiment.Config):
 def build(config: Config) -> experiment.Experiment:
   data = catalog.images(config.dataset)
   height, width, channels = data.shape
-  model = MLP(features=(), num_outputs=data.num_classes, dtype=config.compute_dtype,
-              param_dtype=config.param_dtype)
+  model = MLP(
+    features=(),
+    num_outputs=data.num_classes,
+    dtype=config.compute_dtype,
+    param_dtype=config.param_dtype,
+  )
 
   def templates(state, key, batch):
     del key, batch
@@ -42,11 +46,19 @@ def build(config: Config) -> experiment.Experiment:
     return kernel_FK.T.reshape(-1, height, width, channels).mean(-1)
 
   return image_classifier(
-      config, data, model=model,
-      loss=lambda logits, batch: losses.softmax_cross_entropy(logits, batch['label']),
-      tx=optim.adamw(optim.one_cycle(config.lr, config.num_steps),
-                     weight_decay=config.weight_decay),
-      figures={'templates': experiment.Figure(
-          lambda weights: figures.weights_grid(
-              weights, data.class_names, title='Weight of each pixel for a class'),
-          compute=templates)})
+    config,
+    data,
+    model=model,
+    loss=lambda logits, batch: losses.softmax_cross_entropy(logits, batch['label']),
+    tx=optim.adamw(
+      optim.one_cycle(config.lr, config.num_steps), weight_decay=config.weight_decay
+    ),
+    figures={
+      'templates': experiment.Figure(
+        lambda weights: figures.weights_grid(
+          weights, data.class_names, title='Weight of each pixel for a class'
+        ),
+        compute=templates,
+      )
+    },
+  )

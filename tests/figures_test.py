@@ -31,7 +31,7 @@ class FiguresTest(parameterized.TestCase):
     self.assertEqual(
       [t.get_text() for t in ax.get_yticklabels()], ['benign', 'malignant']
     )
-    rgba = ax.images[0].get_array()
+    rgba = np.asarray(ax.images[0].get_array())
     # Row 1 is all hits: full blue. Column 0 of it is empty: white. Errors are reddish.
     self.assertGreater(rgba[1, 1, 2], rgba[1, 1, 0])
     np.testing.assert_array_equal(rgba[1, 0], 1)
@@ -62,7 +62,7 @@ class FiguresTest(parameterized.TestCase):
     self.assertEqual(colours, [figures.INK, figures.INK, figures.RED])
     self.assertIn('2 of 3 right', figure.get_suptitle())
     if uint8:
-      shown = figure.axes[1].images[0].get_array()
+      shown = np.asarray(figure.axes[1].images[0].get_array())
       expected = images[1] / 255
       np.testing.assert_allclose(shown, expected[..., 0] if channels == 1 else expected)
 
@@ -90,7 +90,7 @@ class FiguresTest(parameterized.TestCase):
   def test_scatter_thins_and_takes_constants(self):
     y = np.arange(100.0)
     figure = figures.scatter(y, y, max_points=10)
-    offsets = figure.axes[0].collections[0].get_offsets()
+    offsets = np.asarray(figure.axes[0].collections[0].get_offsets())
     self.assertLen(offsets, 10)
     np.testing.assert_array_equal(offsets[[0, -1], 0], [0, 99])
     png(figures.scatter([2.0, 2.0], [2.0, 2.0]))

@@ -157,9 +157,8 @@ class BinaryCrossEntropyTest(parameterized.TestCase):
   def test_is_optax_and_torch(self):
     x, target = normal(3, 32), jax.random.uniform(jax.random.key(4), (32,))
     got = losses.sigmoid_binary_cross_entropy(x, target)
-    tolerance = {'rtol': 8 * EPS, 'atol': 8 * EPS}
     np.testing.assert_allclose(
-      got, optax.sigmoid_binary_cross_entropy(x, target), **tolerance
+      got, optax.sigmoid_binary_cross_entropy(x, target), rtol=8 * EPS, atol=8 * EPS
     )
     torch = pytest.importorskip(
       'torch', reason='torch is not installed: pip install .[reference]'

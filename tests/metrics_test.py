@@ -1,5 +1,7 @@
 """Metrics: hand-computed numbers, additivity over shards, then scikit-learn."""
 
+from typing import Any
+
 from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
@@ -68,8 +70,9 @@ class ClassificationTest(parameterized.TestCase):
     np.testing.assert_array_equal(
       confusion, sklearn.metrics.confusion_matrix(true, predicted, labels=classes)
     )
-    reference = sklearn.metrics.precision_recall_fscore_support(
-      true, predicted, labels=classes, average=average, zero_division=0
+    settings: Any = {'labels': classes, 'average': average, 'zero_division': 0}
+    reference: Any = sklearn.metrics.precision_recall_fscore_support(
+      true, predicted, **settings
     )
     got = metrics.precision_recall_f1(confusion, average)
     for name, value in zip(('precision', 'recall', 'f1'), reference):

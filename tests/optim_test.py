@@ -1,5 +1,7 @@
 """Optimisers: values at key steps, bounds, frozen bytes, tracers, references."""
 
+from typing import Any
+
 from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ def values(schedule, counts):
   return np.array(jax.vmap(schedule)(jnp.asarray(counts)))
 
 
-def params():
+def params() -> Any:
   a, b = jax.random.split(jax.random.key(0))
   return {
     'body': {'kernel': jax.random.normal(a, (3, 4)), 'bias': jnp.full(4, -0.0)},
@@ -32,7 +34,7 @@ def grads_at(tree, step):
   return jax.tree.unflatten(treedef, new)
 
 
-def run(tx, tree, steps):
+def run(tx, tree: Any, steps: int) -> Any:
   @jax.jit
   def step(tree, state, grads):
     updates, state = tx.update(grads, state, tree)
@@ -99,20 +101,13 @@ class ScheduleTest(parameterized.TestCase):
 
   def test_everything_may_be_traced(self):
     peaks, parts = jnp.array([0.1, 0.2]), jnp.array([0.25, 0.5])
-    swept = jax.vmap(lambda p, f: optim.one_cycle(p, 100, f)(jnp.int32(40)))(
-      peaks, parts
-    )
-    single = [
-      optim.one_cycle(float(p), 100, float(f))(40) for p, f in zip(peaks, parts)
-    ]
-    np.testing.assert_allclose(swept, single, rtol=8 * EPS)
-    swept = jax.vmap(lambda p, f: optim.warmup_cosine(p, 100, 10, f)(jnp.int32(40)))(
-      peaks, parts
-    )
-    single = [
-      optim.warmup_cosine(float(p), 100, 10, float(f))(40) for p, f in zip(peaks, parts)
-    ]
-    np.testing.assert_allclose(swept, single, rtol=8 * EPS)
+    for make in (
+      lambda p, f: optim.one_cycle(p, 100, f),
+      lambda p, f: optim.warmup_cosine(p, 100, 10, f),
+    ):
+      swept = jax.vmap(lambda p, f, make=make: make(p, f)(40))(peaks, parts)
+      single = np.array([make(float(p), float(f))(40) for p, f in zip(peaks, parts)])
+      np.testing.assert_allclose(swept, single, rtol=8 * EPS)
 
   @parameterized.parameters(
     (lambda: optim.one_cycle(0.1, 0), 'num_steps=0 .* at least 1'),
@@ -208,7 +203,7 @@ class OptimiserTest(parameterized.TestCase):
 
 
 class ClipTest(parameterized.TestCase):
-  def clipped(self, grads, **bounds):
+  def clipped(self, grads: Any, **bounds) -> Any:
     tx = optim.clip(optax.identity(), **bounds)
     return tx.update(grads, tx.init(grads))[0]
 
@@ -326,16 +321,18 @@ class LossScaleTest(parameterized.TestCase):
 
   def test_doubles_after_2000_good_steps(self):
     def body(scale, _):
-      return optim.next_loss_scale(scale, True), scale.scale
+      return optim.next_loss_scale(scale, jnp.array(True)), scale.scale
 
     last, scales = jax.lax.scan(body, optim.init_loss_scale(4.0), length=4001)
     np.testing.assert_array_equal(scales, np.repeat([4.0, 8.0, 16.0], [2000, 2000, 1]))
     self.assertEqual(int(last.good_steps), 1)
 
   def test_stays_in_bounds(self):
-    low = optim.next_loss_scale(optim.init_loss_scale(1.0), False)
+    low = optim.next_loss_scale(optim.init_loss_scale(1.0), jnp.array(False))
     self.assertEqual(float(low.scale), 1)
-    high = optim.next_loss_scale(optim.init_loss_scale(2.0**24), True, growth_steps=1)
+    high = optim.next_loss_scale(
+      optim.init_loss_scale(2.0**24), jnp.array(True), growth_steps=1
+    )
     self.assertEqual(float(high.scale), 2.0**24)
 
 

@@ -185,15 +185,15 @@ class RenderTest(parameterized.TestCase):
 
   def test_the_newest_of_a_series_of_figures(self):
     write_run(self.workdir)
-    for step in (100, 20):
+    for step in (100, 1000, 900):
       Image.new('L', (step, 5)).save(
-        os.fspath(self.workdir / 'figures' / f'samples-{step:06d}.png')
+        os.fspath(self.workdir / 'figures' / f'samples-{step}.png')
       )
     run = report.read(self.workdir)
     self.assertEqual(
-      [n for n, _ in run.figures], ['confusion_matrix', 'samples, step 100']
+      [n for n, _ in run.figures], ['confusion_matrix', 'samples, step 1,000']
     )
-    self.assertEqual(page._size(run.figures[1][1]), (100, 5))
+    self.assertEqual(page._size(run.figures[1][1]), (1000, 5))
 
   def test_an_unfinished_run_says_so(self):
     got = Html(self.render(finished=False, figures=False))
@@ -220,8 +220,9 @@ class RenderTest(parameterized.TestCase):
   def test_a_run_that_has_only_begun(self):
     self.workdir.mkdir()
     records.write_json(self.workdir / 'config.json', {'experiment': '/a/b/my_fork.py'})
-    got = Html(report.render(self.workdir).read_text())
-    self.assertIn('my_fork', got.text)
+    source = report.render(self.workdir).read_text()
+    got = Html(source)
+    self.assertIn('<h1>my_fork</h1>', source)
     self.assertIn('unfinished, step 0', got.text)
 
   def test_everything_is_escaped(self):

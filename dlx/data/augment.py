@@ -4,10 +4,10 @@
       random_flip, partial(random_crop, padding=4), partial(color_jitter, hue=0.1)))
   images_BHWC = augment(key, images_BHWC)
 
-All shapes are static and all randomness comes from the key: what happens to row i of the
-global batch depends on neither the batch size nor the devices. Images are float, of any
-range for geometry and in [0, 1] for colour; each keeps its dtype. Draws are float32 and
-int32, also where 64-bit types are on.
+All shapes are static and all randomness comes from the key: what happens to row i of
+the global batch depends on neither the batch size nor the devices. Images are float, of
+any range for geometry and in [0, 1] for colour; each keeps its dtype. Draws are float32
+and int32, also where 64-bit types are on.
 """
 
 from typing import Any, Callable
@@ -71,15 +71,26 @@ def random_apply(fn: Augment, probability: float) -> Augment:
   return apply
 
 
-def random_flip(key: jax.Array, image_HWC: jax.Array, *, probability: float = 0.5,
-                vertical: bool = False) -> jax.Array:
+def random_flip(
+  key: jax.Array,
+  image_HWC: jax.Array,
+  *,
+  probability: float = 0.5,
+  vertical: bool = False,
+) -> jax.Array:
   """Left to right, or upside down where `vertical`; any dtype."""
   flip = geometry.flip_up_down if vertical else geometry.flip_left_right
   return random_apply(lambda _, image: flip(image), probability)(key, image_HWC)
 
 
-def random_shift(key: jax.Array, image_HWC: jax.Array, *, fraction: float = 0.2,
-                 fill: str = 'nearest', value: float = 0.0) -> jax.Array:
+def random_shift(
+  key: jax.Array,
+  image_HWC: jax.Array,
+  *,
+  fraction: float = 0.2,
+  fill: str = 'nearest',
+  value: float = 0.0,
+) -> jax.Array:
   """By whole pixels, up to `fraction` of height and width either way; any dtype."""
   check('fraction', fraction, lambda f: 0 <= f <= 1, 'in [0, 1]')
   height, width = image_HWC.shape[-3:-1]
@@ -90,30 +101,51 @@ def random_shift(key: jax.Array, image_HWC: jax.Array, *, fraction: float = 0.2,
   return geometry.shift(image_HWC, down, right, fill=fill, value=value)
 
 
-def random_rotation(key: jax.Array, image_HWC: jax.Array, *, degrees: float = 20.0,
-                    interpolation: str = 'bilinear', fill: str = 'nearest',
-                    value: float = 0.0) -> jax.Array:
+def random_rotation(
+  key: jax.Array,
+  image_HWC: jax.Array,
+  *,
+  degrees: float = 20.0,
+  interpolation: str = 'bilinear',
+  fill: str = 'nearest',
+  value: float = 0.0,
+) -> jax.Array:
   """By an angle uniform in [-degrees, degrees]."""
   check('degrees', degrees, lambda d: d >= 0, 'at least 0')
   angle = _uniform(key, -degrees, degrees)
-  return geometry.rotate(image_HWC, angle, interpolation=interpolation, fill=fill,
-                         value=value)
+  return geometry.rotate(
+    image_HWC, angle, interpolation=interpolation, fill=fill, value=value
+  )
 
 
-def random_zoom(key: jax.Array, image_HWC: jax.Array, *, amount: float = 0.2,
-                interpolation: str = 'bilinear', fill: str = 'nearest',
-                value: float = 0.0) -> jax.Array:
+def random_zoom(
+  key: jax.Array,
+  image_HWC: jax.Array,
+  *,
+  amount: float = 0.2,
+  interpolation: str = 'bilinear',
+  fill: str = 'nearest',
+  value: float = 0.0,
+) -> jax.Array:
   """By a factor uniform in [1 - amount, 1 + amount], the same in both directions."""
   check('amount', amount, lambda a: 0 <= a < 1, 'in [0, 1)')
   factor = _uniform(key, 1 - amount, 1 + amount)
-  return geometry.zoom(image_HWC, factor, interpolation=interpolation, fill=fill,
-                       value=value)
+  return geometry.zoom(
+    image_HWC, factor, interpolation=interpolation, fill=fill, value=value
+  )
 
 
-def random_affine(key: jax.Array, image_HWC: jax.Array, *, degrees: float = 20.0,
-                  fraction: float = 0.2, amount: float = 0.2,
-                  interpolation: str = 'bilinear', fill: str = 'nearest',
-                  value: float = 0.0) -> jax.Array:
+def random_affine(
+  key: jax.Array,
+  image_HWC: jax.Array,
+  *,
+  degrees: float = 20.0,
+  fraction: float = 0.2,
+  amount: float = 0.2,
+  interpolation: str = 'bilinear',
+  fill: str = 'nearest',
+  value: float = 0.0,
+) -> jax.Array:
   """Rotation, then zoom, then shift, as above, in one warp.
 
   Cheaper than the three, and interpolated once. The shift has parts of pixels.
@@ -129,13 +161,20 @@ def random_affine(key: jax.Array, image_HWC: jax.Array, *, degrees: float = 20.0
   matrix_22 = geometry.rotation_matrix(angle) / factor
   # The image moves by +move: output p shows the input at M @ (p - move).
   offset_2 = -(matrix_22 * move_2[None, :]).sum(1)
-  return geometry.affine(image_HWC, matrix_22, offset_2, interpolation=interpolation,
-                         fill=fill, value=value)
+  return geometry.affine(
+    image_HWC, matrix_22, offset_2, interpolation=interpolation, fill=fill, value=value
+  )
 
 
-def random_crop(key: jax.Array, image_HWC: jax.Array, *, padding: int = 4,
-                size: tuple[int, int] | None = None, fill: str = 'constant',
-                value: float = 0.0) -> jax.Array:
+def random_crop(
+  key: jax.Array,
+  image_HWC: jax.Array,
+  *,
+  padding: int = 4,
+  size: tuple[int, int] | None = None,
+  fill: str = 'constant',
+  value: float = 0.0,
+) -> jax.Array:
   """Pads on all sides, then cuts a box at a uniform place; any dtype.
 
   Args:
@@ -156,15 +195,20 @@ def random_crop(key: jax.Array, image_HWC: jax.Array, *, padding: int = 4,
   return geometry.crop(padded, top, left, height, width)
 
 
-def random_box(key: jax.Array, height: int, width: int, *,
-               scale: tuple[float, float] = (0.08, 1.0),
-               ratio: tuple[float, float] = (3 / 4, 4 / 3),
-               attempts: int = 10) -> tuple[jax.Array, ...]:
+def random_box(
+  key: jax.Array,
+  height: int,
+  width: int,
+  *,
+  scale: tuple[float, float] = (0.08, 1.0),
+  ratio: tuple[float, float] = (3 / 4, 4 / 3),
+  attempts: int = 10,
+) -> tuple[jax.Array, ...]:
   """A random box inside an image: int32 (top, left, height, width).
 
   Its area is a part of the image uniform in `scale`, its width / height log-uniform in
-  `ratio`. The first of `attempts` draws that fits is taken; where none does, the largest
-  box in the middle whose ratio is within bounds: a box is always valid.
+  `ratio`. The first of `attempts` draws that fits is taken; where none does, the
+  largest box in the middle whose ratio is within bounds: a box is always valid.
   """
   check('scale', scale, lambda s: 0 < s[0] <= s[1] <= 1, 'in (0, 1], low first')
   check('ratio', ratio, lambda r: 0 < r[0] <= r[1], 'above 0, low first')
@@ -190,60 +234,83 @@ def random_box(key: jax.Array, height: int, width: int, *,
   return top, left, rows, columns
 
 
-def random_resized_crop(key: jax.Array, image_HWC: jax.Array, *, height: int,
-                        width: int, scale: tuple[float, float] = (0.08, 1.0),
-                        ratio: tuple[float, float] = (3 / 4, 4 / 3),
-                        method: str = 'bilinear', antialias: bool = True) -> jax.Array:
+def random_resized_crop(
+  key: jax.Array,
+  image_HWC: jax.Array,
+  *,
+  height: int,
+  width: int,
+  scale: tuple[float, float] = (0.08, 1.0),
+  ratio: tuple[float, float] = (3 / 4, 4 / 3),
+  method: str = 'bilinear',
+  antialias: bool = True,
+) -> jax.Array:
   """A random box of the image at a fixed size; arXiv:1409.4842.
 
   See `random_box` for the draw. 'bicubic' is clipped to [0, 1].
   """
   box = random_box(key, *image_HWC.shape[:2], scale=scale, ratio=ratio)
   clip = (0.0, 1.0) if method == 'bicubic' else None
-  return crop_and_resize(image_HWC, *box, height, width, method=method,
-                         antialias=antialias, clip=clip)
+  return crop_and_resize(
+    image_HWC, *box, height, width, method=method, antialias=antialias, clip=clip
+  )
 
 
-def random_brightness(key: jax.Array, image_HWC: jax.Array, *,
-                      amount: float = 0.1) -> jax.Array:
+def random_brightness(
+  key: jax.Array, image_HWC: jax.Array, *, amount: float = 0.1
+) -> jax.Array:
   """By a factor uniform in [1 - amount, 1 + amount], not below 0."""
   return color.brightness(image_HWC, _factor(key, 'amount', amount))
 
 
-def random_contrast(key: jax.Array, image_HWC: jax.Array, *,
-                    amount: float = 0.1) -> jax.Array:
+def random_contrast(
+  key: jax.Array, image_HWC: jax.Array, *, amount: float = 0.1
+) -> jax.Array:
   """By a factor uniform in [1 - amount, 1 + amount], not below 0."""
   return color.contrast(image_HWC, _factor(key, 'amount', amount))
 
 
-def random_grayscale(key: jax.Array, image_HWC: jax.Array, *,
-                     probability: float = 0.2) -> jax.Array:
+def random_grayscale(
+  key: jax.Array, image_HWC: jax.Array, *, probability: float = 0.2
+) -> jax.Array:
   """Grey, in as many channels, with that probability."""
   fn = keyless(color.grayscale)
   return random_apply(fn, probability)(key, image_HWC)
 
 
-def color_jitter(key: jax.Array, image_HWC: jax.Array, *, brightness: float = 0.8,
-                 contrast: float = 0.8, saturation: float = 0.8,
-                 hue: float = 0.2) -> jax.Array:
+def color_jitter(
+  key: jax.Array,
+  image_HWC: jax.Array,
+  *,
+  brightness: float = 0.8,
+  contrast: float = 0.8,
+  saturation: float = 0.8,
+  hue: float = 0.2,
+) -> jax.Array:
   """Brightness, contrast, saturation and hue in random order; arXiv:2002.05709.
 
   Factors are uniform in [1 - x, 1 + x], not below 0; the hue turns by a part of the
-  circle uniform in [-hue, hue]. 0 leaves an operation out. The defaults are SimCLR's at
-  strength 1 on [0, 1] images of 1 or 3 channels; with one, saturation and hue do nothing.
+  circle uniform in [-hue, hue]. 0 leaves an operation out. The defaults are SimCLR's
+  at strength 1. Images have 1 or 3 channels; with one, saturation and hue do nothing.
   """
   check('hue', hue, lambda h: 0 <= h <= 0.5, 'in [0, 0.5]')
   check_float(image_HWC)
   order_key, *keys = jax.random.split(key, 5)
-  factors = jnp.stack([_factor(keys[0], 'brightness', brightness),
-                       _factor(keys[1], 'contrast', contrast),
-                       _factor(keys[2], 'saturation', saturation)])
+  factors = jnp.stack(
+    [
+      _factor(keys[0], 'brightness', brightness),
+      _factor(keys[1], 'contrast', contrast),
+      _factor(keys[2], 'saturation', saturation),
+    ]
+  )
   turns = _uniform(keys[3], -hue, hue)
   order_4 = jax.random.permutation(order_key, jnp.arange(4, dtype=jnp.int32))
   channels = image_HWC.shape[-1]
   if channels not in (1, 3):
-    raise ConfigError(f'color_jitter: image of {channels} channels is not allowed: must '
-                      'be 1 or 3 (red, green, blue).')
+    raise ConfigError(
+      f'color_jitter: image of {channels} channels is not allowed: must '
+      'be 1 or 3 (red, green, blue).'
+    )
   x = image_HWC.astype(work_dtype(image_HWC))
 
   # A switch under vmap would do all four operations four times. Three of them blend
@@ -265,9 +332,13 @@ def color_jitter(key: jax.Array, image_HWC: jax.Array, *, brightness: float = 0.
   return jnp.stack(planes, -1).astype(image_HWC.dtype)
 
 
-def random_blur(key: jax.Array, image_HWC: jax.Array, *,
-                sigma: tuple[float, float] = (0.1, 2.0),
-                radius: int | None = None) -> jax.Array:
+def random_blur(
+  key: jax.Array,
+  image_HWC: jax.Array,
+  *,
+  sigma: tuple[float, float] = (0.1, 2.0),
+  radius: int | None = None,
+) -> jax.Array:
   """Gaussian of a standard deviation uniform in `sigma`, in pixels; arXiv:2002.05709.
 
   `radius` None: a kernel of a tenth of the height, as the paper, at least 3 pixels.
@@ -278,8 +349,9 @@ def random_blur(key: jax.Array, image_HWC: jax.Array, *,
   return filters.gaussian_blur(image_HWC, _uniform(key, *sigma), radius=radius)
 
 
-def cutout(key: jax.Array, image_HWC: jax.Array, *, size: int = 16,
-           value: float = 0.0) -> jax.Array:
+def cutout(
+  key: jax.Array, image_HWC: jax.Array, *, size: int = 16, value: float = 0.0
+) -> jax.Array:
   """Fills a square of `size` with `value`; arXiv:1708.04552.
 
   Its centre is uniform over the pixels, so the border may cut it, as in the paper. Use
@@ -287,9 +359,12 @@ def cutout(key: jax.Array, image_HWC: jax.Array, *, size: int = 16,
   """
   check('size', size, lambda s: s >= 0, 'at least 0')
   height, width = image_HWC.shape[:2]
-  y, x = jax.random.randint(key, (2,), 0, jnp.asarray([height, width], jnp.int32),
-                            dtype=jnp.int32)
-  return geometry.erase(image_HWC, y - size // 2, x - size // 2, size, size, value=value)
+  y, x = jax.random.randint(
+    key, (2,), 0, jnp.asarray([height, width], jnp.int32), dtype=jnp.int32
+  )
+  return geometry.erase(
+    image_HWC, y - size // 2, x - size // 2, size, size, value=value
+  )
 
 
 def _uniform(key, low, high):

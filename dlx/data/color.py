@@ -88,19 +88,23 @@ def hue(image: jax.Array, turns: jax.Array | float) -> jax.Array:
   return jnp.stack(turn_hue(*planes, turns), -1).astype(image.dtype)
 
 
-def turn_hue(r: jax.Array, g: jax.Array, b: jax.Array,
-             turns: jax.Array | float) -> tuple[jax.Array, jax.Array, jax.Array]:
+def turn_hue(
+  r: jax.Array, g: jax.Array, b: jax.Array, turns: jax.Array | float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
   """`hue` on separate planes of red, green and blue."""
   high = jnp.maximum(jnp.maximum(r, g), b)
   chroma = high - jnp.minimum(jnp.minimum(r, g), b)
   unit = jnp.where(chroma > 0, chroma, 1)  # Grey has no hue: any will do.
-  sixths = jnp.where(high == r, (g - b) / unit,
-                     jnp.where(high == g, 2 + (b - r) / unit, 4 + (r - g) / unit))
+  sixths = jnp.where(
+    high == r,
+    (g - b) / unit,
+    jnp.where(high == g, 2 + (b - r) / unit, 4 + (r - g) / unit),
+  )
   sixths = sixths + 6 * jnp.asarray(turns, r.dtype)
 
   def plane(place):  # 5, 3, 1 for red, green, blue.
     k = place + sixths
-    # Not `k % 6`: on the CPU that is a call of fmod, six times the time of all the rest.
+    # Not `k % 6`: on the CPU that calls fmod, six times the time of all the rest.
     k = k - 6 * jnp.floor(k / 6)
     return high - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
 
@@ -135,7 +139,8 @@ def autocontrast(image: jax.Array) -> jax.Array:
   low, high = x.min((-3, -2), keepdims=True), x.max((-3, -2), keepdims=True)
   span = high - low
   return jnp.where(span > 0, (x - low) / jnp.where(span > 0, span, 1), x).astype(
-      image.dtype)
+    image.dtype
+  )
 
 
 def equalize(image: jax.Array) -> jax.Array:
@@ -166,5 +171,6 @@ def _check_channels(image):
   check_float(image)
   if image.shape[-1] not in (1, 3):
     raise ConfigError(
-        f'image of {image.shape[-1]} channels is not allowed: must be 1 or 3 (red, '
-        'green, blue); take those channels out of the image first.')
+      f'image of {image.shape[-1]} channels is not allowed: must be 1 or 3 (red, '
+      'green, blue); take those channels out of the image first.'
+    )

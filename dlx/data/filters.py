@@ -8,8 +8,9 @@ from dlx.data.geometry import pad
 from dlx.data.image import check, check_float, work_dtype
 
 
-def gaussian_blur(image: jax.Array, sigma: jax.Array | float, *, radius: int,
-                  fill: str = 'reflect') -> jax.Array:
+def gaussian_blur(
+  image: jax.Array, sigma: jax.Array | float, *, radius: int, fill: str = 'reflect'
+) -> jax.Array:
   """Gaussian of standard deviation `sigma` pixels, cut off at `radius` and normalised.
 
   Two passes of 2 * radius + 1 shifted sums: they fuse into one loop each, and unlike a
@@ -30,8 +31,10 @@ def gaussian_blur(image: jax.Array, sigma: jax.Array | float, *, radius: int,
   out = image.astype(dtype)
   for axis, widths in ((-3, (radius, 0)), (-2, (0, radius))):
     wide, size = pad(out, *widths, fill=fill), out.shape[axis]
-    out = sum(weights[i] * jax.lax.slice_in_dim(wide, i, i + size, axis=wide.ndim + axis)
-              for i in range(2 * radius + 1))
+    out = sum(
+      weights[i] * jax.lax.slice_in_dim(wide, i, i + size, axis=wide.ndim + axis)
+      for i in range(2 * radius + 1)
+    )
   return out.astype(image.dtype)
 
 
@@ -43,8 +46,9 @@ def smooth(image: jax.Array) -> jax.Array:
     return image
   x = image.astype(work_dtype(image))
   middle = x[..., 1:-1, 1:-1, :]
-  total = sum(x[..., i:i + height - 2, j:j + width - 2, :]
-              for i in range(3) for j in range(3))
+  total = sum(
+    x[..., i : i + height - 2, j : j + width - 2, :] for i in range(3) for j in range(3)
+  )
   return x.at[..., 1:-1, 1:-1, :].set((total + 4 * middle) / 13).astype(image.dtype)
 
 

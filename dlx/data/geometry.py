@@ -30,8 +30,14 @@ def flip_up_down(image: jax.Array) -> jax.Array:
   return jnp.flip(image, -3)
 
 
-def pad(image: jax.Array, rows: int, columns: int, *, fill: str = 'constant',
-        value: float = 0.0) -> jax.Array:
+def pad(
+  image: jax.Array,
+  rows: int,
+  columns: int,
+  *,
+  fill: str = 'constant',
+  value: float = 0.0,
+) -> jax.Array:
   """Adds `rows` above and below and `columns` left and right; any dtype."""
   _check_fill(fill)
   check('rows', rows, lambda n: n >= 0, 'at least 0')
@@ -42,8 +48,9 @@ def pad(image: jax.Array, rows: int, columns: int, *, fill: str = 'constant',
   return jnp.pad(image, widths, mode=_PAD_MODES[fill])
 
 
-def crop(image: jax.Array, top: jax.Array | int, left: jax.Array | int, height: int,
-         width: int) -> jax.Array:
+def crop(
+  image: jax.Array, top: jax.Array | int, left: jax.Array | int, height: int, width: int
+) -> jax.Array:
   """The box of that size whose upper left pixel is (top, left); any dtype.
 
   A box that would leave the image is moved inside.
@@ -54,8 +61,10 @@ def crop(image: jax.Array, top: jax.Array | int, left: jax.Array | int, height: 
   _check_box(image, height, width)
   # Clipped here, since dynamic_slice counts negative starts from the end.
   most = (image.shape[-3] - height, image.shape[-2] - width)
-  top, left = (jnp.clip(jnp.asarray(start, jnp.int32), 0, limit)
-               for start, limit in zip((top, left), most))
+  top, left = (
+    jnp.clip(jnp.asarray(start, jnp.int32), 0, limit)
+    for start, limit in zip((top, left), most)
+  )
   zero = jnp.int32(0)
   starts = [zero] * (image.ndim - 3) + [top, left, zero]
   sizes = image.shape[:-3] + (height, width, image.shape[-1])
@@ -71,11 +80,17 @@ def center_crop(image: jax.Array, height: int, width: int) -> jax.Array:
   _check_box(image, height, width)
   top = round((image.shape[-3] - height) / 2)
   left = round((image.shape[-2] - width) / 2)
-  return image[..., top:top + height, left:left + width, :]
+  return image[..., top : top + height, left : left + width, :]
 
 
-def shift(image: jax.Array, down: jax.Array | int, right: jax.Array | int, *,
-          fill: str = 'nearest', value: float = 0.0) -> jax.Array:
+def shift(
+  image: jax.Array,
+  down: jax.Array | int,
+  right: jax.Array | int,
+  *,
+  fill: str = 'nearest',
+  value: float = 0.0,
+) -> jax.Array:
   """Moves the image by whole pixels; any dtype, any distance (`affine` does parts)."""
   _check_fill(fill)
   height, width = image.shape[-3:-1]
@@ -85,24 +100,35 @@ def shift(image: jax.Array, down: jax.Array | int, right: jax.Array | int, *,
   moved = jnp.take(moved, _index(columns_W, width, fill), axis=-2, mode='clip')
   if fill != 'constant':
     return moved
-  inside_HW1 = (_inside(rows_H, height)[:, None] & _inside(columns_W, width)[None])
+  inside_HW1 = _inside(rows_H, height)[:, None] & _inside(columns_W, width)[None]
   return _select(inside_HW1[..., None], moved, value)
 
 
-def rotate(image: jax.Array, degrees: jax.Array | float, *,
-           interpolation: str = 'bilinear', fill: str = 'nearest',
-           value: float = 0.0) -> jax.Array:
+def rotate(
+  image: jax.Array,
+  degrees: jax.Array | float,
+  *,
+  interpolation: str = 'bilinear',
+  fill: str = 'nearest',
+  value: float = 0.0,
+) -> jax.Array:
   """Turns the image about its centre, counter-clockwise as seen; the size stays.
 
   Exact for multiples of 90 degrees: of a square, equal to `jnp.rot90` to the bit.
   """
-  return affine(image, rotation_matrix(degrees), interpolation=interpolation, fill=fill,
-                value=value)
+  return affine(
+    image, rotation_matrix(degrees), interpolation=interpolation, fill=fill, value=value
+  )
 
 
-def zoom(image: jax.Array, factor: jax.Array | float, *,
-         interpolation: str = 'bilinear', fill: str = 'nearest',
-         value: float = 0.0) -> jax.Array:
+def zoom(
+  image: jax.Array,
+  factor: jax.Array | float,
+  *,
+  interpolation: str = 'bilinear',
+  fill: str = 'nearest',
+  value: float = 0.0,
+) -> jax.Array:
   """Magnifies about the centre: 2 shows the middle half twice as large; size stays.
 
   Factors below 1 shrink, without a low-pass filter (`resize` has one).
@@ -123,16 +149,22 @@ def rotation_matrix(degrees: jax.Array | float) -> jax.Array:
   rest = jnp.deg2rad(degrees - 90 * quarters)
   quarter = quarters.astype(jnp.int32) % 4
   cos, sin = jnp.cos(rest), jnp.sin(rest)
-  cos, sin = (jnp.select([quarter == 0, quarter == 1, quarter == 2], [cos, -sin, -cos],
-                         sin),
-              jnp.select([quarter == 0, quarter == 1, quarter == 2], [sin, cos, -sin],
-                         -cos))
+  cos, sin = (
+    jnp.select([quarter == 0, quarter == 1, quarter == 2], [cos, -sin, -cos], sin),
+    jnp.select([quarter == 0, quarter == 1, quarter == 2], [sin, cos, -sin], -cos),
+  )
   return jnp.stack([jnp.stack([cos, sin]), jnp.stack([-sin, cos])])
 
 
-def affine(image: jax.Array, matrix_22: jax.Array, offset_2: jax.Array | None = None,
-           *, interpolation: str = 'bilinear', fill: str = 'nearest',
-           value: float = 0.0) -> jax.Array:
+def affine(
+  image: jax.Array,
+  matrix_22: jax.Array,
+  offset_2: jax.Array | None = None,
+  *,
+  interpolation: str = 'bilinear',
+  fill: str = 'nearest',
+  value: float = 0.0,
+) -> jax.Array:
   """Inverse warp: output pixel p shows the image at `matrix @ p + offset`.
 
   Coordinates are (row, column) in pixels from the centre of the image. With 'constant'
@@ -151,8 +183,12 @@ def affine(image: jax.Array, matrix_22: jax.Array, offset_2: jax.Array | None = 
     ConfigError: unknown `fill` or `interpolation`; bilinear on integers.
   """
   _check_fill(fill)
-  check('interpolation', interpolation, lambda i: i in INTERPOLATIONS,
-        'one of ' + ', '.join(INTERPOLATIONS))
+  check(
+    'interpolation',
+    interpolation,
+    lambda i: i in INTERPOLATIONS,
+    'one of ' + ', '.join(INTERPOLATIONS),
+  )
   if interpolation == 'bilinear':
     check_float(image)
   dtype = work_dtype(image)
@@ -167,8 +203,7 @@ def affine(image: jax.Array, matrix_22: jax.Array, offset_2: jax.Array | None = 
   pixels = image.reshape(image.shape[:-3] + (height * width, channels))
 
   def at(rows_HW, columns_HW):
-    index_HW = (_index(rows_HW, height, fill) * width +
-                _index(columns_HW, width, fill))
+    index_HW = _index(rows_HW, height, fill) * width + _index(columns_HW, width, fill)
     values = jnp.take(pixels, index_HW, axis=-2, mode='clip')
     if fill != 'constant':
       return values
@@ -186,8 +221,14 @@ def affine(image: jax.Array, matrix_22: jax.Array, offset_2: jax.Array | None = 
   return (upper * (1 - part_y) + lower * part_y).astype(image.dtype)
 
 
-def box_mask(height: int, width: int, top: jax.Array | int, left: jax.Array | int,
-             box_height: jax.Array | int, box_width: jax.Array | int) -> jax.Array:
+def box_mask(
+  height: int,
+  width: int,
+  top: jax.Array | int,
+  left: jax.Array | int,
+  box_height: jax.Array | int,
+  box_width: jax.Array | int,
+) -> jax.Array:
   """bool [H, W, 1], true inside a box; parts of the box outside the image are lost."""
   y_H = jnp.arange(height, dtype=jnp.int32)
   x_W = jnp.arange(width, dtype=jnp.int32)
@@ -196,9 +237,15 @@ def box_mask(height: int, width: int, top: jax.Array | int, left: jax.Array | in
   return (rows_H[:, None] & columns_W[None, :])[..., None]
 
 
-def erase(image: jax.Array, top: jax.Array | int, left: jax.Array | int,
-          height: jax.Array | int, width: jax.Array | int, *,
-          value: float = 0.0) -> jax.Array:
+def erase(
+  image: jax.Array,
+  top: jax.Array | int,
+  left: jax.Array | int,
+  height: jax.Array | int,
+  width: jax.Array | int,
+  *,
+  value: float = 0.0,
+) -> jax.Array:
   """Fills a box with `value`; parts of it may lie outside the image."""
   mask_HW1 = box_mask(*image.shape[-3:-1], top, left, height, width)
   return _select(~mask_HW1, image, value)
@@ -206,7 +253,7 @@ def erase(image: jax.Array, top: jax.Array | int, left: jax.Array | int,
 
 def _whole(x):
   """float to int32; finite whatever the matrix, so that indices stay in the image."""
-  return jnp.clip(jnp.nan_to_num(x), -2**24, 2**24).astype(jnp.int32)
+  return jnp.clip(jnp.nan_to_num(x), -(2**24), 2**24).astype(jnp.int32)
 
 
 def _index(i, n, fill):
@@ -232,7 +279,13 @@ def _check_fill(fill):
 
 
 def _check_box(image, height, width):
-  for name, size, limit in (('height', height, image.shape[-3]),
-                            ('width', width, image.shape[-2])):
-    check(name, size, lambda s, limit=limit: 1 <= s <= limit,
-          f'in [1, {limit}], the size of the image; pad or resize it first')
+  for name, size, limit in (
+    ('height', height, image.shape[-3]),
+    ('width', width, image.shape[-2]),
+  ):
+    check(
+      name,
+      size,
+      lambda s, limit=limit: 1 <= s <= limit,
+      f'in [1, {limit}], the size of the image; pad or resize it first',
+    )

@@ -27,12 +27,14 @@ def check_float(image: jax.Array) -> None:
   """Raises ConfigError unless the image is [..., H, W, C] and of a float dtype."""
   if jnp.ndim(image) < 3:
     raise ConfigError(
-        f'image of shape {jnp.shape(image)} is not allowed: must be [..., H, W, C]; add '
-        'a channel axis with image[..., None].')
+      f'image of shape {jnp.shape(image)} is not allowed: must be [..., H, W, C]; add '
+      'a channel axis with image[..., None].'
+    )
   if not jnp.issubdtype(jnp.result_type(image), jnp.floating):
     raise ConfigError(
-        f'image of dtype {jnp.result_type(image)} is not allowed: must be a float; '
-        'convert it with to_float.')
+      f'image of dtype {jnp.result_type(image)} is not allowed: must be a float; '
+      'convert it with to_float.'
+    )
 
 
 def work_dtype(image: jax.Array) -> Any:
@@ -60,8 +62,11 @@ def to_uint8(image: jax.Array) -> jax.Array:
   return jnp.clip(levels, 0, 255).astype(jnp.uint8)
 
 
-def normalise(image: jax.Array, mean_C: Sequence[float] | jax.Array,
-              std_C: Sequence[float] | jax.Array) -> jax.Array:
+def normalise(
+  image: jax.Array,
+  mean_C: Sequence[float] | jax.Array,
+  std_C: Sequence[float] | jax.Array,
+) -> jax.Array:
   """(image - mean) / std, channel by channel.
 
   Raises:
@@ -70,8 +75,11 @@ def normalise(image: jax.Array, mean_C: Sequence[float] | jax.Array,
   return _normalise(image, mean_C, std_C, lambda x, mean, std: (x - mean) / std)
 
 
-def denormalise(image: jax.Array, mean_C: Sequence[float] | jax.Array,
-                std_C: Sequence[float] | jax.Array) -> jax.Array:
+def denormalise(
+  image: jax.Array,
+  mean_C: Sequence[float] | jax.Array,
+  std_C: Sequence[float] | jax.Array,
+) -> jax.Array:
   """The inverse of `normalise`: image * std + mean."""
   return _normalise(image, mean_C, std_C, lambda x, mean, std: x * std + mean)
 
@@ -85,7 +93,8 @@ def _normalise(image, mean_C, std_C, formula):
     values = jnp.asarray(values, dtype)
     if values.shape != (channels,):
       raise ConfigError(
-          f'{name} of shape {values.shape} is not allowed: must be ({channels},), '
-          'one number a channel of the image.')
+        f'{name} of shape {values.shape} is not allowed: must be ({channels},), '
+        'one number a channel of the image.'
+      )
     rows.append(values.reshape((1,) * (image.ndim - 1) + (channels,)))
   return formula(image.astype(dtype), *rows).astype(image.dtype)

@@ -1,8 +1,8 @@
 """Mixing the examples of a batch, images and labels alike: mixup and CutMix.
 
 Row i is mixed with row i - 1 of the batch (row 0 with the last). Batches come in random
-order, so this is a random partner, never itself, and over several devices only one row a
-device travels. Every row has its own weight, drawn from its own key.
+order, so this is a random partner, never itself, and over several devices only one row
+of each travels. Every row has its own weight, drawn from its own key.
 """
 
 import jax
@@ -13,8 +13,9 @@ from dlx.data.image import check, check_float, work_dtype
 from dlx.errors import ConfigError
 
 
-def mixup(key: jax.Array, images_BHWC: jax.Array, labels_BK: jax.Array, *,
-          alpha: float = 0.2) -> tuple[jax.Array, jax.Array]:
+def mixup(
+  key: jax.Array, images_BHWC: jax.Array, labels_BK: jax.Array, *, alpha: float = 0.2
+) -> tuple[jax.Array, jax.Array]:
   """w * row + (1 - w) * partner with w ~ Beta(alpha, alpha); arXiv:1710.09412.
 
   Args:
@@ -34,8 +35,9 @@ def mixup(key: jax.Array, images_BHWC: jax.Array, labels_BK: jax.Array, *,
   return _mean(images_BHWC, weight_B), _mean(labels_BK, weight_B)
 
 
-def cutmix(key: jax.Array, images_BHWC: jax.Array, labels_BK: jax.Array, *,
-           alpha: float = 1.0) -> tuple[jax.Array, jax.Array]:
+def cutmix(
+  key: jax.Array, images_BHWC: jax.Array, labels_BK: jax.Array, *, alpha: float = 1.0
+) -> tuple[jax.Array, jax.Array]:
   """Pastes a box of the partner; arXiv:1905.04899.
 
   The box has the shape of the image and the part 1 - w of its area, w ~ Beta(alpha,
@@ -52,8 +54,9 @@ def cutmix(key: jax.Array, images_BHWC: jax.Array, labels_BK: jax.Array, *,
     side = jnp.sqrt(1 - weight)
     rows = (height * side).astype(jnp.int32)
     columns = (width * side).astype(jnp.int32)
-    y, x = jax.random.randint(key, (2,), 0, jnp.array([height, width], jnp.int32),
-                              dtype=jnp.int32)
+    y, x = jax.random.randint(
+      key, (2,), 0, jnp.array([height, width], jnp.int32), dtype=jnp.int32
+    )
     return box_mask(height, width, y - rows // 2, x - columns // 2, rows, columns)
 
   mask_BHW1 = jax.vmap(box)(keys_B, weight_B)
@@ -83,9 +86,11 @@ def _check_batch(images, labels):
   check_float(images)
   if labels.ndim != 2 or not jnp.issubdtype(labels.dtype, jnp.floating):
     raise ConfigError(
-        f'labels of shape {labels.shape} and dtype {labels.dtype} are not allowed: must '
-        'be float [B, K]; make them with jax.nn.one_hot.')
+      f'labels of shape {labels.shape} and dtype {labels.dtype} are not allowed: must '
+      'be float [B, K]; make them with jax.nn.one_hot.'
+    )
   if images.ndim != 4 or images.shape[0] != labels.shape[0]:
     raise ConfigError(
-        f'images of shape {images.shape} are not allowed: must be [B, H, W, C] with as '
-        f'many rows as labels of shape {labels.shape}.')
+      f'images of shape {images.shape} are not allowed: must be [B, H, W, C] with as '
+      f'many rows as labels of shape {labels.shape}.'
+    )

@@ -51,11 +51,6 @@ class Csr:
     return where, data.astype(np.float32), (rows, columns)
 
 
-def _dtype(spec, align=False, copy=False):
-  # Old pickles pass 0 and 1, which NumPy has begun to refuse.
-  return np.dtype(spec, align=bool(align), copy=bool(copy))
-
-
 def _reconstruct(cls, base, state):
   del base, state
   return cls.__new__(cls)
@@ -73,7 +68,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
   ('collections', 'defaultdict'): collections.defaultdict,
   ('collections', 'OrderedDict'): collections.OrderedDict,
   ('numpy', 'ndarray'): np.ndarray,
-  ('numpy', 'dtype'): _dtype,
+  ('numpy', 'dtype'): np.dtype,
   ('numpy.core.multiarray', '_reconstruct'): _ARRAY,
   ('numpy._core.multiarray', '_reconstruct'): _ARRAY,
   ('_codecs', 'encode'): _encode,

@@ -1,4 +1,4 @@
-"""RandAugment, arXiv:1909.13719: N operations of one strength, drawn anew per example."""
+"""RandAugment, arXiv:1909.13719: N operations of one strength, by example."""
 
 import jax
 import jax.numpy as jnp
@@ -7,14 +7,32 @@ from dlx.data import color, filters, geometry
 from dlx.data.image import check, check_float, work_dtype
 
 OPERATIONS = (
-    'identity', 'rotate', 'shear_x', 'shear_y', 'translate_x', 'translate_y',
-    'brightness', 'color', 'contrast', 'sharpness', 'posterize', 'solarize',
-    'autocontrast', 'equalize')
+  'identity',
+  'rotate',
+  'shear_x',
+  'shear_y',
+  'translate_x',
+  'translate_y',
+  'brightness',
+  'color',
+  'contrast',
+  'sharpness',
+  'posterize',
+  'solarize',
+  'autocontrast',
+  'equalize',
+)
 
 
-def randaugment(key: jax.Array, image_HWC: jax.Array, *, layers: int = 2,
-                magnitude: float = 9.0, fill: str = 'constant',
-                value: float = 0.5) -> jax.Array:
+def randaugment(
+  key: jax.Array,
+  image_HWC: jax.Array,
+  *,
+  layers: int = 2,
+  magnitude: float = 9.0,
+  fill: str = 'constant',
+  value: float = 0.5,
+) -> jax.Array:
   """`layers` operations, each uniform over OPERATIONS, at `magnitude` of 30.
 
   At magnitude 30: rotation 30 degrees, shear 0.3, translation 0.45 of the side, colour
@@ -44,9 +62,14 @@ def randaugment(key: jax.Array, image_HWC: jax.Array, *, layers: int = 2,
   return x.astype(image_HWC.dtype)
 
 
-def operation(image_HWC: jax.Array, which: jax.Array | int,
-              strength: jax.Array | float, *, fill: str = 'constant',
-              value: float = 0.5) -> jax.Array:
+def operation(
+  image_HWC: jax.Array,
+  which: jax.Array | int,
+  strength: jax.Array | float,
+  *,
+  fill: str = 'constant',
+  value: float = 0.5,
+) -> jax.Array:
   """OPERATIONS[which] at a strength in [-1, 1], of which some use the size alone.
 
   Under vmap every branch of a switch is computed. So operations of one kind are one:
@@ -62,23 +85,44 @@ def operation(image_HWC: jax.Array, which: jax.Array | int,
   shear_22 = shear_22.at[0, 1].set(when('shear_y', 0.3))
   shear_22 = shear_22.at[1, 0].set(when('shear_x', 0.3))
   height, width = image_HWC.shape[:2]
-  offset_2 = jnp.stack([when('translate_y', 0.45 * height),
-                        when('translate_x', 0.45 * width)])
-  warped = geometry.affine(image_HWC, turn_22 + shear_22, offset_2, fill=fill,
-                           value=value)
+  offset_2 = jnp.stack(
+    [when('translate_y', 0.45 * height), when('translate_x', 0.45 * width)]
+  )
+  warped = geometry.affine(
+    image_HWC, turn_22 + shear_22, offset_2, fill=fill, value=value
+  )
 
   grey = jnp.broadcast_to(color.luma(image_HWC), image_HWC.shape)
-  start = jnp.select([at('brightness'), at('contrast'), at('sharpness')],
-                     [jnp.zeros_like(grey), jnp.broadcast_to(grey.mean(), grey.shape),
-                      filters.smooth(image_HWC).astype(grey.dtype)], grey)
+  start = jnp.select(
+    [at('brightness'), at('contrast'), at('sharpness')],
+    [
+      jnp.zeros_like(grey),
+      jnp.broadcast_to(grey.mean(), grey.shape),
+      filters.smooth(image_HWC).astype(grey.dtype),
+    ],
+    grey,
+  )
   blended = color.blend(start, image_HWC, 1 + 0.9 * strength)
 
   bits = 8 - jnp.round(4 * size).astype(jnp.int32)
   warps, blends = OPERATIONS[1:6], OPERATIONS[6:10]
   is_one = lambda names: jnp.stack([at(name) for name in names]).any()
   return jnp.select(
-      [is_one(warps), is_one(blends), at('posterize'), at('solarize'),
-       at('autocontrast'), at('equalize')],
-      [warped, blended, color.posterize(image_HWC, bits),
-       color.solarize(image_HWC, 1 - size), color.autocontrast(image_HWC),
-       color.equalize(image_HWC)], image_HWC)
+    [
+      is_one(warps),
+      is_one(blends),
+      at('posterize'),
+      at('solarize'),
+      at('autocontrast'),
+      at('equalize'),
+    ],
+    [
+      warped,
+      blended,
+      color.posterize(image_HWC, bits),
+      color.solarize(image_HWC, 1 - size),
+      color.autocontrast(image_HWC),
+      color.equalize(image_HWC),
+    ],
+    image_HWC,
+  )

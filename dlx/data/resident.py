@@ -127,7 +127,8 @@ class _FromSource(Resident):
 
 def _gather(arrays: Arrays, index) -> dict[str, jax.Array]:
   # The indices are in range by construction: no clamping, no filling.
-  return {name: x.at[index].get(mode='promise_in_bounds') for name, x in arrays.items()}
+  one = lambda x: jnp.asarray(x).at[index].get(mode='promise_in_bounds')
+  return {name: one(x) for name, x in arrays.items()}
 
 
 class Shuffled(_FromSource):
@@ -165,7 +166,7 @@ class InOrder(_FromSource):
 
   def get(self, arrays: Arrays, step: jax.Array) -> dict[str, jax.Array]:
     n = num_examples(arrays)
-    # Past the end every weight is 0; uint32 holds the next batch after the last.
+    # Past the end every weight is 0. `start` is below n + batch_size: no overflow.
     last = np.uint32(self.num_batches(arrays))
     start = jnp.minimum(jnp.asarray(step).astype(jnp.uint32), last) * np.uint32(
       self.batch_size

@@ -9,15 +9,28 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx.data.geometry import center_crop
-from dlx.data.image import (IMAGENET_MEAN, IMAGENET_STD, check, check_float, normalise,
-                            to_float, work_dtype)
+from dlx.data.image import (
+  IMAGENET_MEAN,
+  IMAGENET_STD,
+  check,
+  check_float,
+  normalise,
+  to_float,
+  work_dtype,
+)
 
 METHODS = ('bilinear', 'bicubic', 'nearest')
 
 
-def resize(image: jax.Array, height: int, width: int, *, method: str = 'bilinear',
-           antialias: bool = True,
-           clip: tuple[float, float] | None = None) -> jax.Array:
+def resize(
+  image: jax.Array,
+  height: int,
+  width: int,
+  *,
+  method: str = 'bilinear',
+  antialias: bool = True,
+  clip: tuple[float, float] | None = None,
+) -> jax.Array:
   """The whole image at another size.
 
   With `antialias`, PIL's filters: triangle, and cubic with a = -0.5, stretched by the
@@ -36,15 +49,33 @@ def resize(image: jax.Array, height: int, width: int, *, method: str = 'bilinear
   Raises:
     ConfigError: unknown method, size below 1, integers for another method than nearest.
   """
-  return crop_and_resize(image, 0, 0, image.shape[-3], image.shape[-2], height, width,
-                         method=method, antialias=antialias, clip=clip)
+  return crop_and_resize(
+    image,
+    0,
+    0,
+    image.shape[-3],
+    image.shape[-2],
+    height,
+    width,
+    method=method,
+    antialias=antialias,
+    clip=clip,
+  )
 
 
-def crop_and_resize(image: jax.Array, top: jax.Array | int, left: jax.Array | int,
-                    box_height: jax.Array | int, box_width: jax.Array | int,
-                    height: int, width: int, *, method: str = 'bilinear',
-                    antialias: bool = True,
-                    clip: tuple[float, float] | None = None) -> jax.Array:
+def crop_and_resize(
+  image: jax.Array,
+  top: jax.Array | int,
+  left: jax.Array | int,
+  box_height: jax.Array | int,
+  box_width: jax.Array | int,
+  height: int,
+  width: int,
+  *,
+  method: str = 'bilinear',
+  antialias: bool = True,
+  clip: tuple[float, float] | None = None,
+) -> jax.Array:
   """`resize(crop(image, box), height, width)` with a box that may be traced.
 
   Pixels outside the box have no part in the result. The box lies inside the image and
@@ -66,23 +97,31 @@ def crop_and_resize(image: jax.Array, top: jax.Array | int, left: jax.Array | in
   bound = (lambda x: x) if clip is None else (lambda x: jnp.clip(x, *clip))
   # HIGHEST: accelerators would multiply in bfloat16 or TF32, 1/255 of error and more.
   exact = jax.lax.Precision.HIGHEST
-  out = bound(jnp.einsum('...hwc,vw->...hvc', image.astype(dtype), across,
-                         precision=exact))
+  out = bound(
+    jnp.einsum('...hwc,vw->...hvc', image.astype(dtype), across, precision=exact)
+  )
   out = bound(jnp.einsum('...hwc,gh->...gwc', out, down, precision=exact))
   return out.astype(image.dtype)
 
 
-def resize_short_side(image: jax.Array, size: int, *, method: str = 'bilinear',
-                      clip: tuple[float, float] | None = None) -> jax.Array:
+def resize_short_side(
+  image: jax.Array,
+  size: int,
+  *,
+  method: str = 'bilinear',
+  clip: tuple[float, float] | None = None,
+) -> jax.Array:
   """Resizes so that the shorter side has `size` pixels (the longer: rounded down)."""
   height, width = image.shape[-3:-1]
   short = min(height, width)
-  return resize(image, size * height // short, size * width // short, method=method,
-                clip=clip)
+  return resize(
+    image, size * height // short, size * width // short, method=method, clip=clip
+  )
 
 
-def imagenet_eval(image: jax.Array, *, short_side: int = 256, size: int = 224,
-                  method: str = 'bilinear') -> jax.Array:
+def imagenet_eval(
+  image: jax.Array, *, short_side: int = 256, size: int = 224, method: str = 'bilinear'
+) -> jax.Array:
   """Short side to 256, middle 224 x 224, ImageNet's mean and std: one image, float32.
 
   The shape of the image is static: images of many sizes compile many programs, so bring

@@ -8,31 +8,28 @@ state but the number of the next step: it begins at any step, and neither the nu
 workers nor that of hosts changes a batch.
 """
 
-import io
-import mmap
-import multiprocessing
-from multiprocessing import connection, resource_tracker, util
-import os
-import pickle
-import signal
+import contextlib
+import gc
+from multiprocessing import util
 import threading
-import time
-import traceback
 from typing import Any, Iterator, Mapping, Sequence
 
-import jax
 import numpy as np
 
 from dlx.data.dataset import Loaded, Shapes, Source, Streamed
 from dlx.data.permutation import stream_rows
 from dlx.data.resident import batch_shapes, num_examples, read
-from dlx.errors import ConfigError, DataError
+from dlx.data.workers import (
+  BatchError,
+  SharedBatches,
+  WholeBatches,
+  begin_worker,
+  end_workers,
+  start_workers,
+)
+from dlx.errors import ConfigError
 
 Batch = Mapping[str, np.ndarray]
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_GRACE_SECONDS = 2.0  # For the batch that a worker is making when it is told to stop.
-_SHARED_BYTES = 2**16  # Arrays from this size on reach the workers as shared memory.
 
 
 class _FromSource(Streamed):
@@ -87,10 +84,6 @@ class InOrderStream(_FromSource):
     return {**{name: x[index] for name, x in data.items()}, 'weight': weight}
 
 
-class BatchError(RuntimeError):
-  """A batch that could not be made; names the step. A note has a worker's traceback."""
-
-
 class Batches(Iterator[Batch]):
   """Batches in order; see `batches`. Also a context manager that closes."""
 
@@ -99,21 +92,21 @@ class Batches(Iterator[Batch]):
     iterator: Any,
     start: int,
     stop: int,
-    shared: '_SharedSource | None' = None,
+    shared: SharedBatches | None = None,
     workers: Sequence[Any] = (),
   ):
-    self._iterator, self._copies = iterator, bool(workers)
+    self._pipeline, self._copies = [iterator], shared is not None
     self._step, self._stop = start, stop
     closing, closed = threading.Event(), threading.Event()
     if workers:
       # A thread made now, since none can be made while the interpreter leaves.
       threading.Thread(
-        target=_end_workers, args=(workers, closing, closed), daemon=True
+        target=end_workers, args=(workers, closing, closed), daemon=True
       ).start()
     # Runs at close, when the object is collected, or at exit: there before
     # multiprocessing asks the workers by SIGTERM, which they ignore, and waits.
     self._close = util.Finalize(
-      self, _close, args=(iterator, shared, closing, closed), exitpriority=100
+      self, _close, args=(self._pipeline, shared, closing, closed), exitpriority=100
     )
 
   def __iter__(self) -> 'Batches':
@@ -125,7 +118,7 @@ class Batches(Iterator[Batch]):
       self.close()
       raise StopIteration
     try:
-      step, batch = next(self._iterator)
+      step, batch = next(self._pipeline[0])
       if step != self._step:
         raise BatchError(f'Batch {self._step}: the pipeline gave batch {step}.')
     except (BatchError, ConfigError):
@@ -145,7 +138,6 @@ class Batches(Iterator[Batch]):
   def close(self) -> None:
     """Ends threads and workers, the latter within seconds, whatever they do."""
     self._close()
-    self._iterator = None  # Collected at exit, it would complain of modules gone.
 
   def __enter__(self) -> 'Batches':
     return self
@@ -204,7 +196,7 @@ def batches(
     if not holds:
       raise ValueError(f'batches: {name}={value} is not allowed.')
   workers = min(workers, stop - start) if stop - start > 1 else 0
-  source = _Source(dataset, data, start, stop, rows)
+  source = WholeBatches(dataset, data, start, stop, rows)
   if not workers:
     threads = grain.ReadOptions(num_threads=min(buffer, 4), prefetch_buffer_size=buffer)
     iterator = iter(grain.MapDataset.source(source).to_iter_dataset(threads))
@@ -215,11 +207,11 @@ def batches(
   queues = grain.MultiprocessingOptions(
     num_workers=workers, per_worker_buffer_size=max(1, buffer // 2)
   )
-  shared = _SharedSource(source)
+  shared = SharedBatches(source)
   pipeline = grain.MapDataset.source(shared).to_iter_dataset(inline)
-  iterator = iter(pipeline.mp_prefetch(queues, worker_init_fn=_begin_worker))
+  iterator = iter(pipeline.mp_prefetch(queues, worker_init_fn=begin_worker))
   try:
-    return Batches(iterator, start, stop, shared, _start(iterator, workers))
+    return Batches(iterator, start, stop, shared, start_workers(iterator, workers))
   except Exception as error:
     shared.close()
     if type(error).__name__ != 'UnparsedFlagAccessError':
@@ -230,183 +222,29 @@ def batches(
     ) from error
 
 
-class _Source:
-  """Random access to whole batches: element i is (start + i, that batch)."""
-
-  def __init__(self, dataset: Streamed, data: Any, start: int, stop: int, rows: slice):
-    self.dataset, self.data = dataset, data
-    self.start, self.stop, self.rows = start, stop, rows
-
-  def __len__(self) -> int:
-    return self.stop - self.start
-
-  def __getitem__(self, index) -> tuple[int, dict[str, np.ndarray]]:
-    step = self.start + int(index)
-    try:
-      batch = self.dataset.get(self.data, step, self.rows)
-      return step, {name: _plain(name, x) for name, x in batch.items()}
-    except ConfigError as error:
-      kind = DataError if isinstance(error, DataError) else ConfigError
-      raise kind(f'Batch {step}: {error}') from error
-    except BaseException as error:
-      # A string survives every pickle; an exception that did not would be lost between
-      # the processes, and so would SystemExit: the loop would wait for ever.
-      name = type(self.dataset).__name__
-      failure = BatchError(f'Batch {step} of {name}: {type(error).__name__}: {error}')
-      if multiprocessing.parent_process() is not None:
-        failure.add_note(traceback.format_exc())
-      raise failure from error
-
-
-def _plain(name: str, x: Any) -> np.ndarray:
-  x = np.asarray(x)
-  if x.dtype.hasobject:
-    raise TypeError(f'field {name!r} of dtype {x.dtype} is no array of numbers')
-  return x if x.flags.c_contiguous else np.ascontiguousarray(x)
-
-
-class _SharedSource(_Source):
-  """A source that is pickled without its large arrays, which lie in shared memory.
-
-  On Linux that is an anonymous file, which workers open through this process's entry in
-  /proc: it is not bounded by the size of /dev/shm, has no name to clean up and is freed
-  with the last process that has it, however that ends. Elsewhere all is pickled.
-  """
-
-  def __init__(self, source: _Source):
-    super().__init__(
-      source.dataset, source.data, source.start, source.stop, source.rows
-    )
-    self.file, self.spans, buffers = None, [], []
-    shares = hasattr(os, 'memfd_create') and os.path.isdir('/proc/self/fd')
-
-    def take(buffer: pickle.PickleBuffer) -> bool:
-      """Whether the buffer stays within the pickle."""
-      if not shares or buffer.raw().nbytes < _SHARED_BYTES:
-        return True
-      buffers.append(buffer.raw())
-      return False
-
-    self.payload = _dumps(source, take)
-    if buffers:
-      self.file = open(os.memfd_create('dlx-data'), 'r+b')
-      for raw in buffers:
-        begin = -(-self.file.tell() // 64) * 64
-        self.file.seek(begin)
-        self.file.write(raw)
-        self.spans.append((begin, begin + raw.nbytes))
-      self.file.flush()
-
-  def close(self) -> None:
-    if self.file is not None:
-      self.file.close()
-
-  def __reduce__(self):
-    path = None if self.file is None else f'/proc/{os.getpid()}/fd/{self.file.fileno()}'
-    return _open_source, (self.payload, path, self.spans)
-
-
-def _dumps(source: _Source, buffer_callback) -> bytes:
-  import cloudpickle  # As Grain does: for what pickle alone does not know by name.
-
-  class Pickler(cloudpickle.Pickler):
-    def reducer_override(self, obj):
-      if (
-        isinstance(obj, np.memmap)
-        and isinstance(obj.base, mmap.mmap)
-        and obj.filename is not None
-        and obj.mode in ('r', 'r+')
-      ):
-        order = 'C' if obj.flags.c_contiguous else 'F'
-        return np.memmap, (obj.filename, obj.dtype, 'r', obj.offset, obj.shape, order)
-      return super().reducer_override(obj)
-
-  out = io.BytesIO()
-  Pickler(out, protocol=5, buffer_callback=buffer_callback).dump(source)
-  return out.getvalue()
-
-
-def _open_source(payload: bytes, path: str | None, spans: list) -> _Source:
-  """In a worker: the source, its large arrays as read-only views of shared memory."""
-  if path is None:
-    return pickle.loads(payload)
-  with open(path, 'rb') as file:
-    view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-  return pickle.loads(payload, buffers=[view[begin:end] for begin, end in spans])
-
-
-def _begin_worker(index: int, count: int) -> None:
-  """In a worker, before it makes anything."""
-  del index, count
-  for number in _SIGNALS:
-    signal.signal(number, signal.SIG_IGN)
-  signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-  jax.config.update('jax_platforms', 'cpu')  # Accelerators are the parent's.
-  threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-  """In a worker: ends it when the process that spawned it is gone.
-
-  Not by PR_SET_PDEATHSIG: that fires when the *thread* which spawned the worker ends,
-  and Grain spawns from a thread of its own.
-  """
-  parent = multiprocessing.parent_process()
-  assert parent is not None and parent.pid is not None
-  while os.getppid() == parent.pid and not connection.wait([parent.sentinel], 1.0):
-    pass
-  os._exit(1)
-
-
-_starting = threading.Lock()
-
-
-def _start(iterator: Any, num_workers: int) -> list:
-  """Starts the workers of an iterator at once and returns their processes.
-
-  They are born with signals blocked, until `_begin_worker` ignores them, since a Ctrl-C
-  while they import reaches them too. Masks are inherited: from this thread by the one
-  that spawns, and from that by the worker.
-  """
-  # The first spawn would start this helper, which unblocks the signals.
-  resource_tracker.ensure_running()
-  with _starting:
-    before = set(multiprocessing.active_children())
-    masked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-      iterator.get_state()  # Makes an iterator for each worker ...
-      iterator.start_prefetch()  # ... and a thread that spawns it.
-      deadline = time.monotonic() + 10
-      while True:
-        spawned = [p for p in multiprocessing.active_children() if p not in before]
-        if len(spawned) >= num_workers or time.monotonic() > deadline:
-          return spawned
-        time.sleep(0.005)
-    finally:
-      signal.pthread_sigmask(signal.SIG_SETMASK, masked)
-
-
 def _close(
-  iterator: Any,
-  shared: _SharedSource | None,
+  pipeline: list,
+  shared: SharedBatches | None,
   closing: threading.Event,
   closed: threading.Event,
 ) -> None:
   closing.set()
-  iterator.close()
+  pipeline.pop().close()
   closed.set()
   if shared is not None:
     shared.close()
+    _free_elements()
 
 
-def _end_workers(
-  workers: Sequence[Any], closing: threading.Event, closed: threading.Event
-) -> None:
-  """Kills workers that go on for long after they were told to stop.
+def _free_elements() -> None:
+  """Frees the shared memory of elements that Grain had made and nobody took.
 
-  Grain waits for the batch that each is making, which may never come.
+  They hang in cycles of tracebacks and are freed by a thread; at exit both come too
+  late, with complaints of leaks and of modules that are gone.
   """
-  closing.wait()
-  if not closed.wait(_GRACE_SECONDS):
-    for worker in workers:
-      worker.kill()
+  gc.collect()
+  with contextlib.suppress(ImportError, AttributeError):  # No public name; cosmetic.
+    from grain._src.python.ipc.shared_memory_array import SharedMemoryArray
+
+    if (thread := SharedMemoryArray._del_thread_pool) is not None:
+      thread.apply(int)  # After all that it was given before.

@@ -14,8 +14,11 @@ def evals_due(step: int, evals: Mapping[str, Eval], config: Config) -> list[str]
   """Names of the evaluations that are due after `step` steps."""
   if step == 0:
     return list(evals) if config.eval_at_start else []
-  return [name for name, e in evals.items()
-          if due(step, e.every or config.eval_every_steps, config.num_steps)]
+  return [
+    name
+    for name, e in evals.items()
+    if due(step, e.every or config.eval_every_steps, config.num_steps)
+  ]
 
 
 def save_due(step: int, evals: Mapping[str, Eval], config: Config) -> bool:
@@ -28,16 +31,26 @@ def save_due(step: int, evals: Mapping[str, Eval], config: Config) -> bool:
   return split in evals_due(step, evals, config)
 
 
-def next_boundary(step: int, end: int, config: Config, evals: Mapping[str, Eval],
-                  cuts: Iterable[int] = ()) -> int:
+def next_boundary(
+  step: int,
+  end: int,
+  config: Config,
+  evals: Mapping[str, Eval],
+  cuts: Iterable[int] = (),
+) -> int:
   """The step at which the next dispatch ends.
 
   A dispatch ends at multiples of steps_per_dispatch and of every interval, at `cuts`
   (of a trace) and at `end`, and nowhere else.
   """
-  intervals = [config.steps_per_dispatch, config.log_every_steps,
-               config.eval_every_steps, config.save_every_steps,
-               config.figure_every_steps, *(e.every for e in evals.values())]
+  intervals = [
+    config.steps_per_dispatch,
+    config.log_every_steps,
+    config.eval_every_steps,
+    config.save_every_steps,
+    config.figure_every_steps,
+    *(e.every for e in evals.values()),
+  ]
   stops = [end, *(c for c in cuts if c > step)]
   stops += [(step // every + 1) * every for every in intervals if every is not None]
   return min(stops)

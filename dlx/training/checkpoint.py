@@ -40,9 +40,16 @@ class Checkpointer:
     folder: epath.Path; one folder a step, named by the step.
   """
 
-  def __init__(self, folder, *, keep: int = 2, best_metric: str | None = None,
-               best_mode: str = 'max', note: Callable[[str], None] = print,
-               read_only: bool = False):
+  def __init__(
+    self,
+    folder,
+    *,
+    keep: int = 2,
+    best_metric: str | None = None,
+    best_mode: str = 'max',
+    note: Callable[[str], None] = print,
+    read_only: bool = False,
+  ):
     """Removes the unfinished temporaries of a dead process; reads no arrays.
 
     Args:
@@ -54,6 +61,7 @@ class Checkpointer:
       read_only: removes and makes nothing.
     """
     import orbax.checkpoint as ocp
+
     self.folder = folder
     self._ocp = ocp
     self._keep, self._note = keep, note
@@ -72,18 +80,25 @@ class Checkpointer:
     if not self.folder.exists():
       return []
     finished = self._ocp.utils.is_checkpoint_finalized
-    return sorted(int(p.name) for p in self.folder.iterdir()
-                  if re.fullmatch(r'\d+', p.name) and finished(p))
+    return sorted(
+      int(p.name)
+      for p in self.folder.iterdir()
+      if re.fullmatch(r'\d+', p.name) and finished(p)
+    )
 
   def best(self) -> int | None:
     """Step of the best finished checkpoint by `best_metric`, the earliest of equals."""
     sign = 1 if self._best_mode == 'max' else -1
-    scored = [(sign * value, -step) for step in self.steps()
-              if (value := self._metrics.get(step)) is not None]
+    scored = [
+      (sign * value, -step)
+      for step in self.steps()
+      if (value := self._metrics.get(step)) is not None
+    ]
     return -max(scored)[1] if scored else None
 
-  def save(self, step: int, state: TrainState, window: Any,
-           metrics: Mapping[str, float]):
+  def save(
+    self, step: int, state: TrainState, window: Any, metrics: Mapping[str, float]
+  ):
     """Starts saving; replaces a checkpoint of the same step.
 
     Waits for the device (the checksums say whether the state is finite) and for the
@@ -98,16 +113,23 @@ class Checkpointer:
       if not ok:
         raise NotFinite(f'{name} is not finite after step {step}')
     meta: dict[str, Any] = {
-        'step': step, 'checksums': fingerprint.as_text(sums),
-        'leaves': _describe(leaves), 'metrics': dict(metrics)}
+      'step': step,
+      'checksums': fingerprint.as_text(sums),
+      'leaves': _describe(leaves),
+      'metrics': dict(metrics),
+    }
     meta['digest'] = _digest(meta)
     self.wait()
     if (self.folder / str(step)).exists():
       self._remove(step)
     args = self._ocp.args
-    self._orbax.save(self.folder / str(step), args=args.Composite(
+    self._orbax.save(
+      self.folder / str(step),
+      args=args.Composite(
         arrays=args.StandardSave({n: _plain(x) for n, x in leaves.items() if x.size}),
-        meta=args.JsonSave(meta)))
+        meta=args.JsonSave(meta),
+      ),
+    )
     self._metrics[step] = metrics.get(self._best_metric) if self._best_metric else None
 
   def wait(self):
@@ -116,7 +138,7 @@ class Checkpointer:
     if jax.process_index() != 0:
       return
     steps = self.steps()
-    kept = set(steps[-self._keep:]) | {self.best()}
+    kept = set(steps[-self._keep :]) | {self.best()}
     for step in steps:
       if step not in kept:
         self._remove(step)
@@ -125,8 +147,9 @@ class Checkpointer:
     self.wait()
     self._orbax.close()
 
-  def restore(self, state: TrainState, window: Any,
-              step: int | None = None) -> Restored | None:
+  def restore(
+    self, state: TrainState, window: Any, step: int | None = None
+  ) -> Restored | None:
     """The newest sound checkpoint, on the devices; None where there is none.
 
     One that is corrupt is set aside under another name, with a note, and the one
@@ -144,8 +167,10 @@ class Checkpointer:
     steps = self.steps()
     if step is not None:
       if step not in steps:
-        raise ConfigError(f'{self.folder} has no checkpoint of step {step}: there are '
-                          f'{", ".join(map(str, steps)) or "none"}.')
+        raise ConfigError(
+          f'{self.folder} has no checkpoint of step {step}: there are '
+          f'{", ".join(map(str, steps)) or "none"}.'
+        )
       return self._read(step, state, window)
     for step in reversed(steps):
       try:
@@ -155,8 +180,10 @@ class Checkpointer:
       except Exception as error:  # Orbax and TensorStore raise many kinds.
         aside = self._set_aside(step)
         reason = ' '.join(str(error).split())[:200]
-        self._note(f'Checkpoint {step} is corrupt ({type(error).__name__}: {reason}); '
-                   f'set aside as {aside.name}, going on from the one before.')
+        self._note(
+          f'Checkpoint {step} is corrupt ({type(error).__name__}: {reason}); '
+          f'set aside as {aside.name}, going on from the one before.'
+        )
     return None
 
   def _figures(self, step: int) -> float | None:
@@ -168,8 +195,9 @@ class Checkpointer:
   def _meta(self, step: int) -> dict[str, Any]:
     handler = self._ocp.Checkpointer(self._ocp.CompositeCheckpointHandler())
     args = self._ocp.args
-    meta = handler.restore(self.folder / str(step),
-                           args=args.Composite(meta=args.JsonRestore())).meta
+    meta = handler.restore(
+      self.folder / str(step), args=args.Composite(meta=args.JsonRestore())
+    ).meta
     if meta.get('digest') != _digest(meta):
       raise ValueError('the metadata does not match its digest')
     return meta
@@ -180,9 +208,13 @@ class Checkpointer:
     _check_structure(meta['leaves'], _describe(target), self.folder / str(step))
     args = self._ocp.args
     plain = {n: _plain(x) for n, x in target.items() if np.prod(x.shape)}
-    arrays = self._ocp.Checkpointer(self._ocp.CompositeCheckpointHandler()).restore(
-        self.folder / str(step),
-        args=args.Composite(arrays=args.StandardRestore(plain))).arrays
+    arrays = (
+      self._ocp.Checkpointer(self._ocp.CompositeCheckpointHandler())
+      .restore(
+        self.folder / str(step), args=args.Composite(arrays=args.StandardRestore(plain))
+      )
+      .arrays
+    )
 
     def rebuild(arrays):
       out = {}
@@ -204,9 +236,12 @@ class Checkpointer:
         raise ValueError(f'{name} has checksum {sums[name]}, saved was {value}')
     values = [leaves[name] for name in target]  # jit sorts the names of a dict.
     count = len(jax.tree.leaves(state))
-    return Restored(step, jax.tree.unflatten(jax.tree.structure(state), values[:count]),
-                    jax.tree.unflatten(jax.tree.structure(window), values[count:]),
-                    meta['metrics'])
+    return Restored(
+      step,
+      jax.tree.unflatten(jax.tree.structure(state), values[:count]),
+      jax.tree.unflatten(jax.tree.structure(window), values[count:]),
+      meta['metrics'],
+    )
 
   def _remove(self, step: int):
     """Deletes a checkpoint; a kill in the middle leaves no half of it by its name."""
@@ -230,7 +265,7 @@ def _move(source, target):
   except (NotImplementedError, OSError):
     for path in source.glob('**/*'):
       if not path.is_dir():
-        copy = target.joinpath(*path.parts[len(source.parts):])
+        copy = target.joinpath(*path.parts[len(source.parts) :])
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
     source.rmtree()
@@ -239,15 +274,19 @@ def _move(source, target):
 
 def _flatten(state: TrainState, window: Any) -> dict[str, Any]:
   """State, then window, by path, in the order of their leaves."""
-  return {**{f'state/{n}': x for n, x in leaves_by_path(state).items()},
-          **{f'window/{n}': x for n, x in leaves_by_path(window).items()}}
+  return {
+    **{f'state/{n}': x for n, x in leaves_by_path(state).items()},
+    **{f'window/{n}': x for n, x in leaves_by_path(window).items()},
+  }
 
 
 def _impl(x) -> str:
   """Implementation of the ShapeDtypeStruct of a typed key, by name."""
   seen: list[str] = []
-  jax.eval_shape(lambda key: seen.append(str(jax.random.key_impl(key))),
-                 jax.ShapeDtypeStruct(x.shape, x.dtype))
+  jax.eval_shape(
+    lambda key: seen.append(str(jax.random.key_impl(key))),
+    jax.ShapeDtypeStruct(x.shape, x.dtype),
+  )
   return seen[0]
 
 
@@ -274,6 +313,7 @@ def _check_structure(saved: Mapping[str, Any], wanted: Mapping[str, Any], path):
   for name in sorted(saved.keys() | wanted.keys()):
     if saved.get(name) != wanted.get(name):
       raise ConfigError(
-          f'{path} is of another program: {name} is {saved.get(name, "missing")} there '
-          f'and {wanted.get(name, "missing")} here; use the code that wrote it, or '
-          'another --workdir.')
+        f'{path} is of another program: {name} is {saved.get(name, "missing")} there '
+        f'and {wanted.get(name, "missing")} here; use the code that wrote it, or '
+        'another --workdir.'
+      )

@@ -1,8 +1,7 @@
 """What the loop does when a step was not finite: replay it and say where."""
 
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from dlx.data.dataset import Resident
@@ -39,14 +38,25 @@ def diagnose(run: 'Run', end: int, symptom: str) -> NonFiniteError:
     state, _, bad = program(state, run.zero_window(), reads, np.int32(1))
     due = cadence.evals_due(step + 1, experiment.evals, run.config)
     if due and step + 1 < end:
-      state = run.fold_in(state, step + 1,
-                          {name: run.evaluate(name, state) for name in due})
+      state = run.fold_in(
+        state, step + 1, {name: run.evaluate(name, state) for name in due}
+      )
     return state, int(bad) < 0
 
-  found = replay(state, start, end, advance=advance, get_batch=batch,
-                 train_step=experiment.train_step)
-  kept = (f'The last good checkpoint is that of step {start}' if restored
-          else 'No checkpoint had been saved')
+  found = replay(
+    state,
+    start,
+    end,
+    advance=advance,
+    get_batch=batch,
+    train_step=experiment.train_step,
+  )
+  kept = (
+    f'The last good checkpoint is that of step {start}'
+    if restored
+    else 'No checkpoint had been saved'
+  )
   return NonFiniteError(
-      f'{symptom} {found or "A replay one step at a time stayed finite."} {kept}; '
-      'nothing that is not finite was saved.')
+    f'{symptom} {found or "A replay one step at a time stayed finite."} {kept}; '
+    'nothing that is not finite was saved.'
+  )

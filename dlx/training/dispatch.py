@@ -46,8 +46,8 @@ class Dispatch(NamedTuple):
 def placed(abstract: Any, shardings: Any) -> Any:
   """ShapeDtypeStructs that know their shardings."""
   return jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-      abstract, shardings)
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings
+  )
 
 
 def make_dispatch(experiment: Experiment, mesh: Mesh, k: int = 1) -> Dispatch:
@@ -64,13 +64,15 @@ def make_dispatch(experiment: Experiment, mesh: Mesh, k: int = 1) -> Dispatch:
   data = experiment.train_data
   resident = isinstance(data, Resident)
   k = k if resident else 1
-  abstract = jax.eval_shape(experiment.init, jax.random.key(0))
+  # The key is made while tracing: making a real one would compile a program.
+  abstract = jax.eval_shape(lambda: experiment.init(jax.random.key(0)))
   shapes = sharding.state_shardings(mesh, abstract, experiment.placement)
   new, sums = jax.eval_shape(experiment.train_step, abstract, data.shapes[0])
   _same_structure(abstract, new)
   whole = sharding.replicated(mesh)
-  batches = tuple(sharding.batch_shardings(mesh, data, i)
-                  for i in range(len(data.shapes)))
+  batches = tuple(
+    sharding.batch_shardings(mesh, data, i) for i in range(len(data.shapes))
+  )
 
   def step(state, window, batch):
     index = state.step
@@ -93,17 +95,27 @@ def make_dispatch(experiment: Experiment, mesh: Mesh, k: int = 1) -> Dispatch:
         state, window, first_bad = carry
         state, window, bad = step(state, window, get(arrays, state.step))
         return state, window, jnp.where(first_bad < 0, bad, first_bad)
+
       return jax.lax.fori_loop(0, n, body, (state, window, jnp.int32(-1)))
 
-    return jax.jit(one if k == 1 else many, donate_argnums=(0, 1),
-                   out_shardings=(shapes, whole, whole))
+    return jax.jit(
+      one if k == 1 else many,
+      donate_argnums=(0, 1),
+      out_shardings=(shapes, whole, whole),
+    )
 
   window = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), sums)
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), sums
+  )
   return Dispatch(
-      state=placed(abstract, shapes), window=window, batches=batches, arrays=whole,
-      init=jax.jit(experiment.init, out_shardings=shapes),
-      run=tuple(make_run(i) for i in range(len(data.shapes))), steps=k)
+    state=placed(abstract, shapes),
+    window=window,
+    batches=batches,
+    arrays=whole,
+    init=jax.jit(experiment.init, out_shardings=shapes),
+    run=tuple(make_run(i) for i in range(len(data.shapes))),
+    steps=k,
+  )
 
 
 def get_batch(data: Resident, arrays, index, shape_id: int):
@@ -122,8 +134,9 @@ def make_eval(evaluation: Eval, mesh: Mesh, state: TrainState):
   data: Dataset = evaluation.data
   resident = isinstance(data, Resident)
   whole = sharding.replicated(mesh)
-  batches = tuple(sharding.batch_shardings(mesh, data, i)
-                  for i in range(len(data.shapes)))
+  batches = tuple(
+    sharding.batch_shardings(mesh, data, i) for i in range(len(data.shapes))
+  )
   sums = jax.eval_shape(evaluation.step, state, data.shapes[0])
 
   def accumulate(sums, state, data_or_batch, i):
@@ -133,22 +146,29 @@ def make_eval(evaluation: Eval, mesh: Mesh, state: TrainState):
     return add(sums, evaluation.step(state, batch)), i + 0
 
   zeros = jax.jit(lambda: zeros_like(sums), out_shardings=whole)
-  return (zeros, jax.jit(accumulate, donate_argnums=0, out_shardings=(whole, whole)),
-          jax.jit(evaluation.summarize, out_shardings=whole))
+  return (
+    zeros,
+    jax.jit(accumulate, donate_argnums=0, out_shardings=(whole, whole)),
+    jax.jit(evaluation.summarize, out_shardings=whole),
+  )
 
 
 def _same_structure(old: Any, new: Any):
   """Raises ValueError, naming the leaf, unless a step keeps the state's structure."""
   paths = lambda tree: {
-      jax.tree_util.keystr(p): (x.shape, str(x.dtype))
-      for p, x in jax.tree_util.tree_leaves_with_path(tree)}
+    jax.tree_util.keystr(p): (x.shape, str(x.dtype))
+    for p, x in jax.tree_util.tree_leaves_with_path(tree)
+  }
   before, after = paths(old), paths(new)
   for path in sorted(before.keys() | after.keys()):
     if before.get(path) != after.get(path):
       raise ValueError(
-          f'train_step changes the state at {path}: {before.get(path)} before, '
-          f'{after.get(path)} after. Structure, shapes and dtypes are constant for the '
-          'whole run: keep both forms in the state and choose by jnp.where.')
+        f'train_step changes the state at {path}: {before.get(path)} before, '
+        f'{after.get(path)} after. Structure, shapes and dtypes are constant for the '
+        'whole run: keep both forms in the state and choose by jnp.where.'
+      )
   if jax.tree.structure(old) != jax.tree.structure(new):
-    raise ValueError('train_step changes the containers of the state: '
-                     f'{jax.tree.structure(old)} before, {jax.tree.structure(new)}.')
+    raise ValueError(
+      'train_step changes the containers of the state: '
+      f'{jax.tree.structure(old)} before, {jax.tree.structure(new)}.'
+    )

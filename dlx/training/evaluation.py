@@ -43,25 +43,34 @@ def place(dataset: Dataset, loaded: Loaded, mesh: Mesh) -> Placed:
   arrays = None
   if isinstance(dataset, Resident):
     arrays = jax.tree.map(
-        lambda x: jax.device_put(x, sharding.replicated(mesh)), loaded.data)
+      lambda x: jax.device_put(x, sharding.replicated(mesh)), loaded.data
+    )
   return Placed(dataset, loaded, arrays)
 
 
-def stream(placed: Placed, mesh: Mesh, start: int, stop: int) -> Generator[Any, None, None]:
+def stream(
+  placed: Placed, mesh: Mesh, start: int, stop: int
+) -> Generator[Any, None, None]:
   """Placed global batches `start` to `stop - 1` of streamed data, read ahead."""
   from dlx.data.streamed import batches  # Grain: 2 s of imports that few runs need.
+
   data = placed.dataset
   assert isinstance(data, Streamed)
   first = data.shapes[0]
   name = next(iter(first))
-  rows = sharding.rows_of_process(sharding.batch_shardings(mesh, data)[name],
-                                  first[name].shape)
+  rows = sharding.rows_of_process(
+    sharding.batch_shardings(mesh, data)[name], first[name].shape
+  )
   source = batches(data, placed.loaded.data, start, stop, rows)
   try:
     for step, batch in enumerate(source, start):
       shape_id = data.shape_id(step)
-      yield sharding.put_batch(batch, sharding.batch_shardings(mesh, data, shape_id),
-                               data.shapes[shape_id], rows)
+      yield sharding.put_batch(
+        batch,
+        sharding.batch_shardings(mesh, data, shape_id),
+        data.shapes[shape_id],
+        rows,
+      )
   finally:
     source.close()
 
@@ -72,7 +81,8 @@ def one_batch(placed: Placed, mesh: Mesh, step: int) -> Any:
   if isinstance(data, Resident):
     shape_id = data.shape_id(step)
     return jax.jit(lambda a, i: get_batch(data, a, i, shape_id))(
-        placed.arrays, jnp.int32(step))
+      placed.arrays, jnp.int32(step)
+    )
   batches = stream(placed, mesh, step, step + 1)
   batch = next(batches)
   batches.close()
@@ -94,10 +104,13 @@ class Evaluator:
     reads = placed.arrays
     if not isinstance(data, Resident):
       shardings = sharding.batch_shardings(mesh, data)
-      reads = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings[name])
-               for name, x in data.shapes[0].items()}
-    self._accumulate = accumulate.lower(self._zeros(), state, reads,
-                                        np.int32(0)).compile()
+      reads = {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings[name])
+        for name, x in data.shapes[0].items()
+      }
+    self._accumulate = accumulate.lower(
+      self._zeros(), state, reads, np.int32(0)
+    ).compile()
 
   def run(self, state: TrainState, interrupted: Callable[[], bool]) -> Summary:
     """One pass. The host waits, so that at most two batches are in flight.
@@ -107,8 +120,11 @@ class Evaluator:
     """
     sums, tickets = self._zeros(), []
     placed = self._placed
-    source = (None if isinstance(placed.dataset, Resident)
-              else stream(placed, self._mesh, 0, self._count))
+    source = (
+      None
+      if isinstance(placed.dataset, Resident)
+      else stream(placed, self._mesh, 0, self._count)
+    )
     try:
       for i in range(self._count):
         if interrupted():

@@ -15,10 +15,16 @@ from dlx.training.state import TrainState, is_key, leaves_by_path
 from dlx.training.tensorboard import EventWriter, png
 
 
-def draw_figures(figures: Mapping[str, Figure], state: TrainState, step: int, *,
-                 folder, events: EventWriter | None,
-                 batch: Callable[[Dataset], Any],
-                 summary: Callable[[str], Mapping[str, np.ndarray]]):
+def draw_figures(
+  figures: Mapping[str, Figure],
+  state: TrainState,
+  step: int,
+  *,
+  folder,
+  events: EventWriter | None,
+  batch: Callable[[Dataset], Any],
+  summary: Callable[[str], Mapping[str, np.ndarray]],
+):
   """Draws every figure into FOLDER/figures/NAME.png and TensorBoard.
 
   A figure whose drawing fails is reported and left out: a picture never costs a run.
@@ -36,8 +42,10 @@ def draw_figures(figures: Mapping[str, Figure], state: TrainState, step: int, *,
     if figure.compute is not None:
       key = jax.random.fold_in(state.rng, zlib.crc32(name.encode()) & 0x7FFFFFFF)
       tree = jax.jit(figure.compute)(
-          state, jax.random.fold_in(key, step),
-          {} if figure.data is None else batch(figure.data))
+        state,
+        jax.random.fold_in(key, step),
+        {} if figure.data is None else batch(figure.data),
+      )
     elif figure.eval is not None:
       tree = summary(figure.eval)
     else:
@@ -64,6 +72,7 @@ def to_png(drawn: Any) -> tuple[bytes, np.ndarray]:
   if isinstance(drawn, np.ndarray):
     return png(drawn), drawn
   from PIL import Image
+
   buffer = io.BytesIO()
   drawn.savefig(buffer, format='png', dpi=150, bbox_inches='tight')
   data = buffer.getvalue()

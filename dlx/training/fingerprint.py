@@ -74,13 +74,20 @@ def checksum(x: Array) -> Array:
 
 def inspect(leaves: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
   """(checksum, whether all finite) of every leaf; jitted by its callers."""
-  finite = lambda x: (jnp.isfinite(x).all() if jnp.issubdtype(x.dtype, jnp.inexact)
-                      else jnp.ones((), bool))
-  return ({name: checksum(x) for name, x in leaves.items()},
-          {name: finite(x) for name, x in leaves.items()})
+  finite = lambda x: (
+    jnp.isfinite(x).all()
+    if jnp.issubdtype(x.dtype, jnp.inexact)
+    else jnp.ones((), bool)
+  )
+  return (
+    {name: checksum(x) for name, x in leaves.items()},
+    {name: finite(x) for name, x in leaves.items()},
+  )
 
 
 def as_text(sums: dict[str, Any]) -> dict[str, str]:
   """Checksums as they stand in a checkpoint's metadata: 16 hexadecimal digits."""
-  return {name: ''.join(f'{int(v):08x}' for v in np.asarray(value))
-          for name, value in sums.items()}
+  return {
+    name: ''.join(f'{int(v):08x}' for v in np.asarray(value))
+    for name, value in sums.items()
+  }

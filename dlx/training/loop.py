@@ -8,9 +8,9 @@ the last one (so that two are in flight and a signal is never far), for metrics 
 dispatch after they were made, for evaluations, and for checksums at a save.
 """
 
-from typing import Any, Mapping, Sequence
+import sys
+from typing import Sequence
 
-from absl import logging
 import jax
 
 from dlx.config_json import config_to_json
@@ -27,10 +27,19 @@ from dlx.training.run import Outcome, Run
 from dlx.training.workdir import Workdir
 
 
-def fit(experiment: Experiment, config: Config, workdir, *, name: str = 'experiment',
-        data_dir=None, mesh: str | None = None, stop_at: int | None = None,
-        argv: Sequence[str] = (), trace_steps: tuple[int, int] | None = None,
-        terminal: bool | None = None) -> Outcome:
+def fit(
+  experiment: Experiment,
+  config: Config,
+  workdir,
+  *,
+  name: str = 'experiment',
+  data_dir=None,
+  mesh: str | None = None,
+  stop_at: int | None = None,
+  argv: Sequence[str] = (),
+  trace_steps: tuple[int, int] | None = None,
+  terminal: bool | None = None,
+) -> Outcome:
   """Trains, or goes on training, in a workdir.
 
   Killed at any moment and called again with the same arguments, it ends bit for bit
@@ -58,27 +67,45 @@ def fit(experiment: Experiment, config: Config, workdir, *, name: str = 'experim
   as_json = config_to_json(config)
   folder = Workdir(workdir, name=name, config=as_json)
   if folder.finished is not None:
-    logging.info('The run in %s is finished.', folder.path)
-    return Outcome('finished', folder.finished['step'], folder.finished['metrics'], None)
+    print(f'The run in {folder.path} is finished.', file=sys.stderr)
+    return Outcome(
+      'finished', folder.finished['step'], folder.finished['metrics'], None
+    )
   _check_x64(config)
   device_mesh = sharding.make_mesh(mesh)
   dispatch = make_dispatch(experiment, device_mesh, config.steps_per_dispatch)
+  _check_metrics(config, experiment)
   clock = Clock()
   with clock.span('input'):
     loaded = _load(experiment, data_dir)
-  folder.begin({'experiment': name, 'config': as_json, 'argv': list(argv),
-                'mesh': mesh, **records.environment()})
+  folder.begin(
+    {
+      'experiment': name,
+      'config': as_json,
+      'defaults': config_to_json(type(config)()),
+      'argv': list(argv),
+      'mesh': mesh,
+      **records.environment(),
+    }
+  )
   try:
-    with Run(experiment, config, folder, device_mesh, dispatch, loaded, clock,
-             terminal) as run:
+    with Run(
+      experiment, config, folder, device_mesh, dispatch, loaded, clock, terminal
+    ) as run:
       return run.go(stop_at, trace_steps)
   finally:
     folder.close()
 
 
-def evaluate(experiment: Experiment, config: Config, workdir, *,
-             step: int | str = 'latest', data_dir=None,
-             mesh: str | None = None) -> dict[str, float]:
+def evaluate(
+  experiment: Experiment,
+  config: Config,
+  workdir,
+  *,
+  step: int | str = 'latest',
+  data_dir=None,
+  mesh: str | None = None,
+) -> dict[str, float]:
   """Metrics by "split/name" of a checkpoint of a workdir; writes nothing there.
 
   Args:
@@ -88,48 +115,89 @@ def evaluate(experiment: Experiment, config: Config, workdir, *,
     ConfigError: no such checkpoint; see `fit`.
   """
   from etils import epath
+
   device_mesh = sharding.make_mesh(mesh)
   dispatch = make_dispatch(experiment, device_mesh, config.steps_per_dispatch)
   found, checkpointer = _pick(epath.Path(workdir), config, step)
-  placed = {key: place(d, l, device_mesh) for key, (d, l) in
-            _load(experiment, data_dir, train=False).items()}
+  placed = {
+    key: place(dataset, data, device_mesh)
+    for key, (dataset, data) in _load(experiment, data_dir, train=False).items()
+  }
   restored = checkpointer.restore(dispatch.state, dispatch.window, found)
   metrics: dict[str, float] = {}
   for split, evaluation in experiment.evals.items():
-    evaluator = Evaluator(evaluation, placed[id(evaluation.data)], device_mesh,
-                          dispatch.state)
+    evaluator = Evaluator(
+      evaluation, placed[id(evaluation.data)], device_mesh, dispatch.state
+    )
     summary = evaluator.run(restored.state, lambda: False)
     rank = restored.state.stop.ndim
-    metrics |= {f'{split}/{key}': plain(value) for key, value in
-                summary.figures.items() if value.ndim == rank}
+    metrics |= {
+      f'{split}/{key}': plain(value)
+      for key, value in summary.figures.items()
+      if value.ndim == rank
+    }
   return metrics
 
 
 def _pick(workdir, config: Config, step: int | str) -> tuple[int, Checkpointer]:
   checkpointer = Checkpointer(
-      workdir / 'checkpoints', keep=config.keep_checkpoints, read_only=True,
-      best_metric=config.best_metric, best_mode=config.best_mode)
+    workdir / 'checkpoints',
+    keep=config.keep_checkpoints,
+    read_only=True,
+    best_metric=config.best_metric,
+    best_mode=config.best_mode,
+  )
   steps = checkpointer.steps()
   if not steps:
     raise ConfigError(f'--workdir={workdir} holds no checkpoint: train there first.')
   if step == 'best':
     found = checkpointer.best()
     if found is None:
-      raise ConfigError(f'--step=best: the run in {workdir} kept no best checkpoint: '
-                        'train with --config.best_metric, or use --step=latest.')
+      raise ConfigError(
+        f'--step=best: the run in {workdir} kept no best checkpoint: '
+        'train with --config.best_metric, or use --step=latest.'
+      )
     return found, checkpointer
   return steps[-1] if step == 'latest' else int(step), checkpointer
 
 
 def _check_x64(config: Config):
-  if ('float64' in (config.compute_dtype, config.param_dtype)
-      and not jax.config.jax_enable_x64):  # type: ignore[attr-defined]
-    raise ConfigError('--config.compute_dtype=float64 needs 64-bit mode: launchers turn '
-                      'it on; elsewhere set JAX_ENABLE_X64=1.')
+  if (
+    'float64' in (config.compute_dtype, config.param_dtype)
+    and not jax.config.jax_enable_x64
+  ):  # type: ignore[attr-defined]
+    raise ConfigError(
+      '--config.compute_dtype=float64 needs 64-bit mode: launchers turn '
+      'it on; elsewhere set JAX_ENABLE_X64=1.'
+    )
 
 
-def _load(experiment: Experiment, data_dir,
-          train: bool = True) -> dict[int, tuple[Dataset, Loaded]]:
+def _check_metrics(config: Config, experiment: Experiment):
+  """Raises ConfigError for a metric in the config that no evaluation reports."""
+  wanted = {
+    field: getattr(config, field)
+    for field in ('best_metric', 'early_stop_metric')
+    if getattr(config, field) is not None
+  }
+  if not wanted:
+    return
+  state = jax.eval_shape(lambda: experiment.init(jax.random.key(0)))
+  known = set()
+  for split, e in experiment.evals.items():
+    sums = jax.eval_shape(e.step, state, e.data.shapes[0])
+    found = jax.eval_shape(e.summarize, sums)
+    known |= {f'{split}/{k}' for k, v in found.items() if v.ndim == state.stop.ndim}
+  for field, metric in wanted.items():
+    if metric not in known:
+      raise ConfigError(
+        f'--config.{field}={metric} is not allowed: must be one of '
+        f'{", ".join(sorted(known)) or "none, as nothing is evaluated"}.'
+      )
+
+
+def _load(
+  experiment: Experiment, data_dir, train: bool = True
+) -> dict[int, tuple[Dataset, Loaded]]:
   """Reads every data set once: {id: (dataset, loaded)}."""
   wanted: list[Dataset] = [experiment.train_data] if train else []
   wanted += [e.data for e in experiment.evals.values()]

@@ -23,8 +23,11 @@ class NonFiniteError(FloatingPointError):
 def watched(train_step: Callable, state: TrainState, batch: Any) -> dict[str, Any]:
   """Values that `dlx.training.step.watch` has named in a train step, in its order."""
   closed = jax.make_jaxpr(train_step)(state, batch)
-  named = [(eqn.params['name'], eqn.outvars[0]) for eqn in closed.jaxpr.eqns
-           if eqn.primitive.name == 'name']
+  named = [
+    (eqn.params['name'], eqn.outvars[0])
+    for eqn in closed.jaxpr.eqns
+    if eqn.primitive.name == 'name'
+  ]
   if not named:
     return {}
   info = closed.jaxpr.debug_info._replace(result_paths=None)
@@ -36,12 +39,14 @@ def watched(train_step: Callable, state: TrainState, batch: Any) -> dict[str, An
 
 def copy(state: TrainState) -> TrainState:
   """A state with buffers of its own, that outlives the donation of the first."""
-  return jax.jit(lambda tree: jax.tree.map(
-      lambda x: x if is_key(x) else jnp.copy(x), tree))(state)
+  return jax.jit(
+    lambda tree: jax.tree.map(lambda x: x if is_key(x) else jnp.copy(x), tree)
+  )(state)
 
 
-def explain(step: int, batch: Any, train_step: Callable, before: TrainState,
-            after: TrainState) -> str | None:
+def explain(
+  step: int, batch: Any, train_step: Callable, before: TrainState, after: TrainState
+) -> str | None:
   """What was first not finite in one step, as a sentence; None: all was finite.
 
   Args:
@@ -51,9 +56,12 @@ def explain(step: int, batch: Any, train_step: Callable, before: TrainState,
     before, after: the states around it.
   """
   metrics = jax.jit(lambda s, b: train_step(s, b)[1])(before, batch)
-  parts = (('the batch', batch), ('the metrics', metrics),
-           ('the gradients', watched(train_step, before, batch)),
-           ('the new state', after))
+  parts = (
+    ('the batch', batch),
+    ('the metrics', metrics),
+    ('the gradients', watched(train_step, before, batch)),
+    ('the new state', after),
+  )
   for i, (what, tree) in enumerate(parts):
     found = first_non_finite(tree)
     if found is not None:
@@ -62,15 +70,23 @@ def explain(step: int, batch: Any, train_step: Callable, before: TrainState,
       bad = int((~np.isfinite(host)).sum())
       fine = ' and '.join(name for name, _ in parts[:i]) or 'what came before'
       kind = 'NaN' if np.isnan(host).any() else 'inf'
-      return (f'Step {step}: in {what}, {path} is the first tensor that is not finite '
-              f'({kind}; {bad} of {host.size} values). {fine.capitalize()} '
-              f'{"are" if i > 1 else "is"} finite.')
+      return (
+        f'Step {step}: in {what}, {path} is the first tensor that is not finite '
+        f'({kind}; {bad} of {host.size} values). {fine.capitalize()} '
+        f'{"are" if i > 1 else "is"} finite.'
+      )
   return None
 
 
-def replay(state: TrainState, start: int, end: int, *,
-           advance: Callable[[TrainState, int], tuple[TrainState, bool]],
-           get_batch: Callable[[int], Any], train_step: Callable) -> str | None:
+def replay(
+  state: TrainState,
+  start: int,
+  end: int,
+  *,
+  advance: Callable[[TrainState, int], tuple[TrainState, bool]],
+  get_batch: Callable[[int], Any],
+  train_step: Callable,
+) -> str | None:
   """Goes from step `start` to `end` one step at a time until one is not finite.
 
   Args:

@@ -24,8 +24,16 @@ class Reporter:
     events: TensorBoard; None on other processes.
   """
 
-  def __init__(self, folder, num_steps: int, *, rank: int, step: int | None,
-               evaluated: int, terminal: bool | None):
+  def __init__(
+    self,
+    folder,
+    num_steps: int,
+    *,
+    rank: int,
+    step: int | None,
+    evaluated: int,
+    terminal: bool | None,
+  ):
     """Opens the files and drops what lies past the restored step.
 
     Args:
@@ -54,8 +62,14 @@ class Reporter:
     """What is reported of a mapping that may hold arrays for figures as well."""
     return {k: plain(v) for k, v in sorted(values.items()) if v.ndim == self._rank}
 
-  def write(self, step: int, split: str, values: Mapping[str, np.ndarray],
-            seconds: Mapping[str, float], rate: float | None = None):
+  def write(
+    self,
+    step: int,
+    split: str,
+    values: Mapping[str, np.ndarray],
+    seconds: Mapping[str, float],
+    rate: float | None = None,
+  ):
     """One line of metrics; `rate` (examples a second) marks a line of training."""
     metrics = self.scalars(values)
     self.latest |= {f'{split}/{k}': v for k, v in metrics.items()}
@@ -68,6 +82,7 @@ class Reporter:
     means = {k: float(np.mean(v)) for k, v in metrics.items()}
     self.events.scalars(step, {f'{split}/{k}': v for k, v in means.items()})
     if rate is None:
+      self.events.flush()
       self._progress.evaluation(step, {f'{split}/{k}': v for k, v in means.items()})
     else:
       self._progress.update(step, means, rate)

@@ -7,9 +7,18 @@ from dlx.training.fingerprint import fingerprint
 from dlx.training.state import TrainState
 
 
-def write_result(folder, record: Mapping[str, Any], *, state: TrainState, step: int,
-                 rows: int, metrics: Mapping[str, Any], seconds: Mapping[str, float],
-                 stopped_early: bool, origins: Mapping[str, Any]) -> dict[str, Any]:
+def write_result(
+  folder,
+  record: Mapping[str, Any],
+  *,
+  state: TrainState,
+  step: int,
+  rows: int,
+  metrics: Mapping[str, Any],
+  seconds: Mapping[str, float],
+  stopped_early: bool,
+  origins: Mapping[str, Any],
+) -> dict[str, Any]:
   """Writes FOLDER/result.json, the last file of a run, and returns what it holds.
 
   Args:
@@ -20,17 +29,17 @@ def write_result(folder, record: Mapping[str, Any], *, state: TrainState, step: 
     origins: what data each split was read from.
   """
   done = {
-      'experiment': record['experiment'],
-      'dataset': {split: dict(origin) for split, origin in origins.items()},
-      'metrics': dict(sorted(metrics.items())),
-      'step': step,
-      'num_steps': record['config']['num_steps'],
-      'stopped_early': stopped_early,
-      'seconds': {k: round(v, 3) for k, v in seconds.items()},
-      'examples_per_second': round(step * rows / max(seconds['train'], 1e-9), 1),
-      **records.environment(),
-      'fingerprint': fingerprint(state),
-      'finished': True,
+    'experiment': record['experiment'],
+    'dataset': {split: dict(origin) for split, origin in origins.items()},
+    'metrics': dict(sorted(metrics.items())),
+    'step': step,
+    'num_steps': record['config']['num_steps'],
+    'stopped_early': stopped_early,
+    'seconds': {k: round(v, 3) for k, v in seconds.items()},
+    'examples_per_second': round(step * rows / max(seconds['train'], 1e-9), 1),
+    **records.environment(),
+    'fingerprint': fingerprint(state),
+    'finished': True,
   }
   records.write_json(folder / 'result.json', done)
   return done

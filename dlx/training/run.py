@@ -16,6 +16,7 @@ from dlx.training.clock import Clock
 from dlx.training.diagnosis import diagnose
 from dlx.training.dispatch import Dispatch
 from dlx.training.figures import draw_figures
+from dlx.training.profile import Trace
 from dlx.training.reporter import Reporter
 from dlx.training.result import write_result
 from dlx.training.signals import StopRequest
@@ -52,27 +53,41 @@ class _Logged(NamedTuple):
 class Run:
   """Everything that outlives one dispatch; a context manager. See loop.py's `fit`."""
 
-  def __init__(self, experiment: Experiment, config: Config, folder: Workdir, mesh: Mesh,
-               dispatch: Dispatch, loaded: Mapping[int, tuple[Dataset, Loaded]],
-               clock: Clock, terminal: bool | None):
+  def __init__(
+    self,
+    experiment: Experiment,
+    config: Config,
+    folder: Workdir,
+    mesh: Mesh,
+    dispatch: Dispatch,
+    loaded: Mapping[int, tuple[Dataset, Loaded]],
+    clock: Clock,
+    terminal: bool | None,
+  ):
     self.experiment, self.config, self.folder = experiment, config, folder
     self.mesh, self.dispatch, self.clock = mesh, dispatch, clock
     self.terminal = terminal
     self.checkpoints = Checkpointer(
-        folder.path / 'checkpoints', keep=config.keep_checkpoints,
-        best_metric=config.best_metric, best_mode=config.best_mode, note=logging.warning)
+      folder.path / 'checkpoints',
+      keep=config.keep_checkpoints,
+      best_metric=config.best_metric,
+      best_mode=config.best_mode,
+      note=logging.warning,
+    )
     with clock.span('input'):
-      self.placed = {key: evaluation.place(d, l, mesh) for key, (d, l) in loaded.items()}
+      self.placed = {
+        key: evaluation.place(dataset, data, mesh)
+        for key, (dataset, data) in loaded.items()
+      }
     self.train = self.placed[id(experiment.train_data)]
-    for placed in self.placed.values():
-      logging.info('Data: %s', dict(placed.loaded.origin))
     self.programs: dict[int, Any] = {}  # By shape id.
     self.evaluators: dict[str, evaluation.Evaluator] = {}
     self.shardings = jax.tree.map(lambda x: x.sharding, dispatch.state)
     self.after_eval = None
     if experiment.after_eval is not None:
-      self.after_eval = jax.jit(experiment.after_eval, donate_argnums=0,
-                                out_shardings=self.shardings)
+      self.after_eval = jax.jit(
+        experiment.after_eval, donate_argnums=0, out_shardings=self.shardings
+      )
     self.rank = dispatch.state.stop.ndim  # Of a scalar: 1 where there are members.
     self.rows = next(iter(experiment.train_data.shapes[0].values())).shape[0]
     self.tickets: collections.deque[jax.Array] = collections.deque()
@@ -81,7 +96,7 @@ class Run:
     self.stop_request = StopRequest()
     self.reporter: Reporter = None  # type: ignore[assignment]
     self.stream = None
-    self.tracing = False
+    self.trace = Trace(None, folder.path)
 
   def __enter__(self):
     self.stop_request.__enter__()
@@ -89,8 +104,7 @@ class Run:
 
   def __exit__(self, *exc):
     self._end_stream()
-    if self.tracing:
-      jax.profiler.stop_trace()
+    self.trace.stop()
     if self.reporter is not None:
       self.reporter.close()
     try:
@@ -102,22 +116,23 @@ class Run:
     """The loop itself."""
     config, evals = self.config, self.experiment.evals
     self._begin()
+    trace = self.trace = Trace(trace_steps, self.folder.path)
     end = min(config.num_steps, stop_at or config.num_steps)
     self._evaluate_if_due()
     self._save_if_due()
     while self.step < end and not self.stopped:
       if self.stop_request.agreed():
         return self._leave('interrupted')
-      self._trace(trace_steps)
-      self._advance(cadence.next_boundary(self.step, end, config, evals,
-                                          trace_steps or ()))
+      trace.update(self.step, self._drain)
+      self._advance(cadence.next_boundary(self.step, end, config, evals, trace.cuts))
       self._log_if_due()
       self._evaluate_if_due()
       self._save_if_due()
-      if (self.step < config.num_steps and
-          cadence.due(self.step, config.figure_every_steps, config.num_steps)):
+      if self.step < config.num_steps and cadence.due(
+        self.step, config.figure_every_steps, config.num_steps
+      ):
         self._figures()
-    self._trace(None)
+    trace.stop(self._drain)
     if self.stopped or (self.step == config.num_steps and not self._evals_missing()):
       return self._finish()
     return self._leave('interrupted' if self.stop_request.here else 'stopped')
@@ -137,9 +152,21 @@ class Run:
       self.saved = self.step, self.evaluated
     self.stopped = bool(np.all(self.state.stop))
     self.reporter = Reporter(
-        self.folder.path, self.config.num_steps, rank=self.rank, evaluated=self.evaluated,
-        step=None if restored is None else self.step, terminal=self.terminal)
+      self.folder.path,
+      self.config.num_steps,
+      rank=self.rank,
+      evaluated=self.evaluated,
+      step=None if restored is None else self.step,
+      terminal=self.terminal,
+    )
     self.clock.add(self.reporter.seconds)
+    for split, placed in self._data().items():
+      origin = dict(placed.loaded.origin)
+      told = (str(origin.pop(k)) for k in ('name', 'kind', 'size') if k in origin)
+      self.reporter.note(
+        f'Data for {split}: {", ".join(told)} examples'
+        + (f' from {origin["path"]}' if 'path' in origin else '')
+      )
     self.rate_mark = self.step, self.clock.seconds()['train']
 
   def fresh(self) -> TrainState:
@@ -176,16 +203,20 @@ class Run:
       return self.train.arrays, last - self.step
     with self.clock.span('input'):
       if self.stream is None:
-        self.stream = evaluation.stream(self.train, self.mesh, self.step,
-                                        self.config.num_steps)
+        self.stream = evaluation.stream(
+          self.train, self.mesh, self.step, self.config.num_steps
+        )
       return next(self.stream), 1
 
   def program(self, shape_id: int, data):
     """The dispatch for batches of this shape, compiled at its first use."""
     if shape_id not in self.programs:
       with self.clock.span('compile'):
-        self.programs[shape_id] = self.dispatch.run[shape_id].lower(
-            self.state, self.window, data, np.int32(1)).compile()
+        self.programs[shape_id] = (
+          self.dispatch.run[shape_id]
+          .lower(self.state, self.window, data, np.int32(1))
+          .compile()
+        )
     return self.programs[shape_id]
 
   def _check(self, bad: jax.Array):
@@ -245,30 +276,38 @@ class Run:
     """Several processes evaluate in step, so that one alone may not drop it."""
     return self.stop_request.here and jax.process_count() == 1
 
-  def evaluate(self, name: str, state: TrainState,
-                interrupted=lambda: False) -> evaluation.Summary:
+  def evaluate(
+    self, name: str, state: TrainState, interrupted=lambda: False
+  ) -> evaluation.Summary:
     e = self.experiment.evals[name]
     if name not in self.evaluators:
       with self.clock.span('compile'):
         self.evaluators[name] = evaluation.Evaluator(
-            e, self.placed[id(e.data)], self.mesh, self.dispatch.state)
+          e, self.placed[id(e.data)], self.mesh, self.dispatch.state
+        )
     with self.clock.span('eval'):
       return self.evaluators[name].run(state, interrupted)
 
-  def fold_in(self, state: TrainState, step: int,
-               found: Mapping[str, evaluation.Summary]) -> TrainState:
+  def fold_in(
+    self, state: TrainState, step: int, found: Mapping[str, evaluation.Summary]
+  ) -> TrainState:
     """`evaluated` and `after_eval`, from the summaries of one boundary."""
     evaluated = jax.device_put(np.int32(step), sharding.replicated(self.mesh))
     state = state._replace(evaluated=evaluated)
     if self.after_eval is None:
       return state
-    scalars = {f'{name}/{k}': v for name, summary in found.items()
-               for k, v in summary.scalars.items() if v.ndim == self.rank}
+    scalars = {
+      f'{name}/{k}': v
+      for name, summary in found.items()
+      for k, v in summary.scalars.items()
+      if v.ndim == self.rank
+    }
     return self.after_eval(state, scalars)
 
   def _save_if_due(self):
-    if (cadence.save_due(self.step, self.experiment.evals, self.config)
-        or (self.stopped and self.step)):
+    if cadence.save_due(self.step, self.experiment.evals, self.config) or (
+      self.stopped and self.step
+    ):
       self._save()
 
   def _save(self):
@@ -280,7 +319,9 @@ class Run:
     with self.clock.span('save'):
       self.reporter.flush()
       splits = self.experiment.evals if self.evaluated == self.step else ()
-      figures = {k: v for k, v in self.reporter.latest.items() if k.partition('/')[0] in splits}
+      figures = {
+        k: v for k, v in self.reporter.latest.items() if k.partition('/')[0] in splits
+      }
       try:
         self.checkpoints.save(self.step, self.state, self.window, figures)
       except NotFinite as error:
@@ -305,37 +346,43 @@ class Run:
     with self.clock.span('save'):
       self.checkpoints.wait()
     if self.reporter.events is not None:
-      self.reporter.events.hparams(self.step, self.folder.record['config'], {
-          k: float(np.mean(v)) for k, v in metrics.items()})
-      write_result(self.folder.path, self.folder.record, state=self.state,
-                   step=self.step, rows=self.rows, metrics=metrics,
-                   seconds=self.clock.seconds(), stopped_early=self.stopped,
-                   origins={name: p.loaded.origin for name, p in self._data().items()})
+      self.reporter.events.hparams(
+        self.step,
+        self.folder.record['config'],
+        {k: float(np.mean(v)) for k, v in metrics.items()},
+      )
+      write_result(
+        self.folder.path,
+        self.folder.record,
+        state=self.state,
+        step=self.step,
+        rows=self.rows,
+        metrics=metrics,
+        seconds=self.clock.seconds(),
+        stopped_early=self.stopped,
+        origins={name: p.loaded.origin for name, p in self._data().items()},
+      )
     return Outcome('finished', self.step, metrics, self.state)
 
   def _data(self) -> dict[str, evaluation.Placed]:
-    return {'train': self.train, **{name: self.placed[id(e.data)]
-                                    for name, e in self.experiment.evals.items()}}
+    return {
+      'train': self.train,
+      **{name: self.placed[id(e.data)] for name, e in self.experiment.evals.items()},
+    }
 
   def _figures(self):
     """Draws the figures of this step; needs no training step to have run before."""
     self._drain()
     with self.clock.span('figures'):
-      draw_figures(self.experiment.figures, self.state, self.step,
-                   folder=self.folder.path, events=self.reporter.events,
-                   batch=lambda data: evaluation.one_batch(
-                       self.placed[id(data)], self.mesh, 0),
-                   summary=lambda name: self.evaluate(name, self.state).figures)
-
-  def _trace(self, steps: tuple[int, int] | None):
-    """Starts and ends the profiler's trace at its steps; None: ends it."""
-    inside = steps is not None and steps[0] <= self.step < steps[1]
-    if inside and not self.tracing:
-      jax.profiler.start_trace(str(self.folder.path / 'trace'))
-    elif self.tracing and not inside:
-      self._drain()
-      jax.profiler.stop_trace()
-    self.tracing = inside
+      draw_figures(
+        self.experiment.figures,
+        self.state,
+        self.step,
+        folder=self.folder.path,
+        events=self.reporter.events,
+        batch=lambda data: evaluation.one_batch(self.placed[id(data)], self.mesh, 0),
+        summary=lambda name: self.evaluate(name, self.state).figures,
+      )
 
   def _end_stream(self):
     if self.stream is not None:

@@ -10,7 +10,8 @@ import re
 from typing import Any, Mapping
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from dlx.data.dataset import ROWS, Dataset
@@ -34,14 +35,16 @@ def parse_mesh(text: str | None, num_devices: int) -> dict[str, int]:
     name, _, size = part.strip().partition('=')
     if name not in AXES or name in axes or not size.isdecimal() or int(size) < 1:
       raise ConfigError(
-          f'--mesh={text}: {part!r} is not allowed: write AXIS=SIZE with each axis of '
-          f'{", ".join(AXES)} at most once and SIZE at least 1, e.g. data=4,tensor=2.')
+        f'--mesh={text}: {part!r} is not allowed: write AXIS=SIZE with each axis of '
+        f'{", ".join(AXES)} at most once and SIZE at least 1, e.g. data=4,tensor=2.'
+      )
     axes[name] = int(size)
   total = int(np.prod(list(axes.values())))
   if total != num_devices:
     raise ConfigError(
-        f'--mesh={text} has {total} devices, but this run has {num_devices}: the sizes '
-        f'must multiply to {num_devices}, e.g. data={num_devices}.')
+      f'--mesh={text} has {total} devices, but this run has {num_devices}: the sizes '
+      f'must multiply to {num_devices}, e.g. data={num_devices}.'
+    )
   return axes
 
 
@@ -52,16 +55,22 @@ def make_mesh(axes: Mapping[str, int] | str | None = None, devices=None) -> Mesh
     axes = parse_mesh(axes, len(devices))
   ordered = {name: axes[name] for name in AXES if name in axes}
   # Linen's layers are not written for explicit axes, the default of make_mesh.
-  return jax.make_mesh(tuple(ordered.values()), tuple(ordered), devices=devices,
-                       axis_types=(AxisType.Auto,) * len(ordered))
+  return jax.make_mesh(
+    tuple(ordered.values()),
+    tuple(ordered),
+    devices=devices,
+    axis_types=(AxisType.Auto,) * len(ordered),
+  )
 
 
 def on_mesh(mesh: Mesh, spec: P) -> NamedSharding:
   """A spec on a mesh that may lack some of its axes: those are left out."""
+
   def keep(entry):
     if isinstance(entry, tuple):
       return tuple(a for a in entry if a in mesh.axis_names) or None
     return entry if entry is None or entry in mesh.axis_names else None
+
   return NamedSharding(mesh, P(*(keep(entry) for entry in spec)))
 
 
@@ -81,18 +90,21 @@ def batch_shardings(mesh: Mesh, data: Dataset, shape_id: int = 0):
     try:
       sharding.shard_shape(x.shape)
     except ValueError:
-      parts = int(np.prod([mesh.shape[a] for a in ('data', 'fsdp')
-                           if a in mesh.axis_names]))
+      parts = int(
+        np.prod([mesh.shape[a] for a in ('data', 'fsdp') if a in mesh.axis_names])
+      )
       raise ConfigError(
-          f'A batch of {x.shape[0]} rows does not divide over the {parts} devices '
-          f'along data and fsdp: choose a batch_size (and eval_batch_size) that is a '
-          f'multiple of {parts}, or another --mesh.') from None
+        f'A batch of {x.shape[0]} rows does not divide over the {parts} devices '
+        f'along data and fsdp: choose a batch_size (and eval_batch_size) that is a '
+        f'multiple of {parts}, or another --mesh.'
+      ) from None
     out[name] = sharding
   return out
 
 
-def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh,
-            rules: tuple[tuple[str, P], ...] = ()) -> NamedSharding:
+def spec_of(
+  path: str, shape: tuple[int, ...], mesh: Mesh, rules: tuple[tuple[str, P], ...] = ()
+) -> NamedSharding:
   """The placement rule for one leaf of the state; `path` as in `leaves_by_path`."""
   for pattern, spec in rules:
     if re.search(pattern, path):
@@ -102,8 +114,9 @@ def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh,
     fits = [d for d, size in enumerate(shape) if size % n == 0]
     if fits:
       largest = max(fits, key=lambda d: shape[d])
-      return NamedSharding(mesh, P(*('fsdp' if d == largest else None
-                                     for d in range(largest + 1))))
+      return NamedSharding(
+        mesh, P(*('fsdp' if d == largest else None for d in range(largest + 1)))
+      )
   return replicated(mesh)
 
 
@@ -111,10 +124,12 @@ def state_shardings(mesh: Mesh, abstract: Any, rules=()) -> Any:
   """Shardings of a whole state, from its shapes alone."""
   paths = list(leaves_by_path(abstract))
   leaves, treedef = jax.tree.flatten(abstract)
-  one = lambda path, x: (replicated(mesh) if is_key(x)
-                         else spec_of(path, x.shape, mesh, rules))
-  return jax.tree.unflatten(treedef, [one(p, x) for p, x in zip(paths, leaves,
-                                                                strict=True)])
+  one = lambda path, x: (
+    replicated(mesh) if is_key(x) else spec_of(path, x.shape, mesh, rules)
+  )
+  return jax.tree.unflatten(
+    treedef, [one(p, x) for p, x in zip(paths, leaves, strict=True)]
+  )
 
 
 def rows_of_process(sharding: NamedSharding, shape: tuple[int, ...]) -> slice:
@@ -131,11 +146,14 @@ def rows_of_process(sharding: NamedSharding, shape: tuple[int, ...]) -> slice:
 
 def put_batch(batch: Mapping[str, np.ndarray], shardings, shapes, rows: slice):
   """A global batch on the devices, from the rows that this process has read."""
+
   def one(name, x):
     def part(index):
       if not index or shardings[name].is_fully_replicated:
         return x[index]
       start, stop, _ = index[0].indices(shapes[name].shape[0])
       return x[(slice(start - rows.start, stop - rows.start),) + tuple(index[1:])]
+
     return jax.make_array_from_callback(shapes[name].shape, shardings[name], part)
+
   return {name: one(name, x) for name, x in batch.items()}

@@ -50,5 +50,6 @@ class StopRequest:
     if jax.process_count() == 1:
       return self.here
     from jax.experimental import multihost_utils
+
     self._dispatches += 1
     return multihost_utils.reached_preemption_sync_point(self._dispatches)

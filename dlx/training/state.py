@@ -10,7 +10,8 @@ PyTree = Any
 Key = jax.Array
 Array = jax.Array
 Batch = Mapping[str, Array]
-# Leaves are Mean or raw sums (a confusion matrix): adding two gives the metrics of both.
+# Leaves are Mean or raw sums (a confusion matrix): those of two parts of the data
+# added are those of both.
 Metrics = Mapping[str, Any]
 
 
@@ -57,13 +58,25 @@ class Mean(NamedTuple):
   count: Array
 
 
-def create(params: PyTree, opt_state: PyTree, rng: Key, *, model_state: PyTree = (),
-           ema: PyTree = ()) -> TrainState:
+def create(
+  params: PyTree,
+  opt_state: PyTree,
+  rng: Key,
+  *,
+  model_state: PyTree = (),
+  ema: PyTree = (),
+) -> TrainState:
   """The state before step 0."""
   return TrainState(
-      step=jnp.zeros((), jnp.int32), params=params, opt_state=opt_state,
-      model_state=model_state, rng=rng, ema=ema,
-      evaluated=jnp.full((), -1, jnp.int32), stop=jnp.zeros((), bool))
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    opt_state=opt_state,
+    model_state=model_state,
+    rng=rng,
+    ema=ema,
+    evaluated=jnp.full((), -1, jnp.int32),
+    stop=jnp.zeros((), bool),
+  )
 
 
 def is_key(x: Any) -> bool:
@@ -90,8 +103,9 @@ def ratios(metrics: Metrics) -> Mapping[str, Any]:
 def leaves_by_path(tree: PyTree) -> dict[str, Any]:
   """Leaves under readable names: `params/Dense_0/kernel`, `opt_state/0/mu/...`."""
   paths = jax.tree_util.tree_leaves_with_path(tree)
-  named = {jax.tree_util.keystr(path, simple=True, separator='/'): leaf
-           for path, leaf in paths}
+  named = {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in paths
+  }
   if len(named) != len(paths):
     raise ValueError('Two leaves have the same path; rename a key that holds a "/".')
   return named

@@ -15,8 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 import optax
 
-from dlx.training.state import (
-    Array, Batch, Key, Mean, Metrics, PyTree, leaves_by_path)
+from dlx.training.state import Array, Batch, Key, Mean, Metrics, PyTree, leaves_by_path
 
 LossFn = Callable[[PyTree, PyTree, Batch, Key], tuple[Mean, tuple[PyTree, Metrics]]]
 
@@ -45,8 +44,14 @@ def strided(batch: Batch, k: int) -> Batch:
 
 
 def gradients(
-    loss_fn: LossFn, params: PyTree, model_state: PyTree, batch: Batch, rng: Key, *,
-    micro_batches: int = 1, scale: Array | float = 1.0,
+  loss_fn: LossFn,
+  params: PyTree,
+  model_state: PyTree,
+  batch: Batch,
+  rng: Key,
+  *,
+  micro_batches: int = 1,
+  scale: Array | float = 1.0,
 ) -> tuple[PyTree, PyTree, Metrics]:
   """Gradient of the mean loss of a batch, accumulated over micro-batches.
 
@@ -74,12 +79,14 @@ def gradients(
     def total(params):
       loss, aux = loss_fn(params, model_state, batch, rng)
       return loss.total * jnp.asarray(scale, loss.total.dtype), (loss, aux)
+
     grads, (loss, (state, metrics)) = jax.grad(total, has_aux=True)(params)
     return grads, like(state, model_state), {'loss': loss, **metrics}
 
   if micro_batches == 1:
     grads, model_state, metrics = one(model_state, batch, jax.random.fold_in(rng, 0))
   else:
+
     def body(carry, micro):
       sums, model_state = carry
       m, rows = micro
@@ -89,18 +96,25 @@ def gradients(
 
     micro = (jnp.arange(micro_batches), strided(batch, micro_batches))
     (grads, model_state), metrics = jax.lax.scan(
-        body, (jax.tree.map(wide, params), model_state), micro)
+      body, (jax.tree.map(wide, params), model_state), micro
+    )
     metrics = jax.tree.map(lambda x: x.sum(0), metrics)
   # All weights 0 (an empty batch): the gradient is 0, not 0/0.
   count = jnp.maximum(metrics['loss'].count, jnp.finfo(jnp.float32).tiny)
   divisor = count * jnp.asarray(scale, count.dtype)
-  grads = jax.tree.map(lambda g, p: (g / divisor.astype(
-      jnp.promote_types(g.dtype, jnp.float32))).astype(p.dtype), grads, params)
+  grads = jax.tree.map(
+    lambda g, p: (g / divisor.astype(jnp.promote_types(g.dtype, jnp.float32))).astype(
+      p.dtype
+    ),
+    grads,
+    params,
+  )
   return watch(grads, 'gradients'), model_state, metrics
 
 
-def update(tx: optax.GradientTransformation, grads: PyTree, opt_state: PyTree,
-           params: PyTree) -> tuple[PyTree, PyTree]:
+def update(
+  tx: optax.GradientTransformation, grads: PyTree, opt_state: PyTree, params: PyTree
+) -> tuple[PyTree, PyTree]:
   """One optimiser step: (new params, new opt_state) in unchanged dtypes."""
   updates, new_state = tx.update(grads, opt_state, params)
   return optax.apply_updates(params, updates), like(new_state, opt_state)
@@ -114,7 +128,7 @@ def average(ema: PyTree, params: PyTree, decay: Array | float, step: Array) -> P
   """
   count = step.astype(jnp.float32)
   d = jnp.minimum(decay, (1 + count) / (10 + count))
-  mix = lambda e, p: (e + (1 - d).astype(e.dtype) * (p.astype(e.dtype) - e))
+  mix = lambda e, p: e + (1 - d).astype(e.dtype) * (p.astype(e.dtype) - e)
   return jax.tree.map(mix, ema, params)
 
 
@@ -139,14 +153,18 @@ def hold(frozen: PyTree, new: PyTree, old: PyTree) -> PyTree:
 
 def like(new: PyTree, old: PyTree) -> PyTree:
   """`new` in the dtypes of `old`: the state keeps its dtypes (batch norm under x64)."""
-  return jax.tree.map(lambda a, b: a if a.dtype == b.dtype else a.astype(b.dtype),
-                      new, old)
+  return jax.tree.map(
+    lambda a, b: a if a.dtype == b.dtype else a.astype(b.dtype), new, old
+  )
 
 
 def all_finite(tree: PyTree) -> Array:
   """Whether every float in the tree is finite, as one bool."""
-  checks = [jnp.isfinite(x).all() for x in jax.tree.leaves(tree)
-            if jnp.issubdtype(x.dtype, jnp.inexact)]
+  checks = [
+    jnp.isfinite(x).all()
+    for x in jax.tree.leaves(tree)
+    if jnp.issubdtype(x.dtype, jnp.inexact)
+  ]
   return jnp.stack(checks).all() if checks else jnp.ones((), bool)
 
 

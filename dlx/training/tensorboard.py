@@ -57,7 +57,7 @@ def bucket_limits() -> np.ndarray:
 def histogram_proto(values: Any) -> Any:
   """HistogramProto of the finite entries of an array of any shape.
 
-  Runs of empty buckets are merged into one, as TensorFlow does.
+  Runs of empty buckets are merged into one, as TensorFlow does; at the ends left out.
   """
   x_N = np.asarray(values, np.float64).ravel()
   x_N = x_N[np.isfinite(x_N)]
@@ -65,8 +65,11 @@ def histogram_proto(values: Any) -> Any:
   # Bucket i holds limits[i - 1] <= x < limits[i]; nothing lies beyond the last.
   which_N = np.minimum(np.searchsorted(limits, x_N, side='right'), len(limits) - 1)
   counts = np.bincount(which_N, minlength=len(limits))
-  # Every full bucket, and the last of each run of empty ones.
-  keep = (counts > 0) | np.append(counts[1:] > 0, True)
+  # Every full bucket, and the last of each run of empty ones between full ones. Those
+  # outside would get an edge beyond the least or the largest value.
+  full = np.flatnonzero(counts)
+  keep = (counts > 0) | np.append(counts[1:] > 0, False)
+  keep[: full[0] if full.size else None] = False
   with np.errstate(over='ignore'):
     total, squares = x_N.sum(), np.square(x_N).sum()
   return _summary_pb2().HistogramProto(

@@ -45,8 +45,10 @@ class Workdir:
     except NotADirectoryError as error:
       raise _unwritable(self.path, error) from None
     except json.JSONDecodeError as error:
-      raise ConfigError(f'--workdir={self.path}: config.json or result.json is no JSON '
-                        f'({error}): repair it or use another --workdir.') from None
+      raise ConfigError(
+        f'--workdir={self.path}: config.json or result.json is no JSON '
+        f'({error}): repair it or use another --workdir.'
+      ) from None
     if former is not None:
       _compare(self.path, former, name, json.loads(json.dumps(dict(config))))
     self.record: Mapping[str, Any] = former or {}
@@ -68,8 +70,10 @@ class Workdir:
       if not self.resumed:
         write_json(self.path / 'config.json', record)
     except BlockingIOError:
-      raise ConfigError(f'--workdir={self.path}: another process is running there: '
-                        'wait for it, stop it, or use another --workdir.') from None
+      raise ConfigError(
+        f'--workdir={self.path}: another process is running there: '
+        'wait for it, stop it, or use another --workdir.'
+      ) from None
     except OSError as error:
       raise _unwritable(self.path, error) from None
 
@@ -80,18 +84,24 @@ class Workdir:
 
 
 def _unwritable(path, error: OSError) -> ConfigError:
-  return ConfigError(f'--workdir={path} cannot be written ({error.strerror or error}): '
-                     'choose a folder that can.')
+  return ConfigError(
+    f'--workdir={path} cannot be written ({error.strerror or error}): '
+    'choose a folder that can.'
+  )
 
 
 def _compare(path, former: Mapping[str, Any], name: str, config: Mapping[str, Any]):
   if former.get('experiment') != name:
     raise ConfigError(
-        f'--workdir={path} holds a run of --exp={former.get("experiment")}, not of '
-        f'--exp={name}: use another --workdir.')
+      f'--workdir={path} holds a run of --exp={former.get("experiment")}, not of '
+      f'--exp={name}: use another --workdir.'
+    )
   old = former.get('config', {})
-  if fields := sorted(f for f in old.keys() | config.keys()
-                      if old.get(f) != config.get(f)):
+  if fields := sorted(
+    f for f in old.keys() | config.keys() if old.get(f) != config.get(f)
+  ):
     told = ', '.join(f'{f}: {old.get(f)} there, {config.get(f)} here' for f in fields)
-    raise ConfigError(f'--workdir={path} holds a run of another config ({told}): use '
-                      'the same flags to go on, or another --workdir.')
+    raise ConfigError(
+      f'--workdir={path} holds a run of another config ({told}): use '
+      'the same flags to go on, or another --workdir.'
+    )

@@ -40,18 +40,21 @@ class BlurTest(parameterized.TestCase):
     x = photo(5, 4, 3)
     chex.assert_trees_all_equal(filters.gaussian_blur(x, 0.05, radius=3), x)
 
-  @parameterized.parameters(('reflect', 'reflect'), ('nearest', 'nearest'),
-                            ('constant', 'constant'))  # fmt: skip
+  @parameterized.parameters(
+    ('reflect', 'reflect'), ('nearest', 'nearest'), ('constant', 'constant')
+  )
   def test_as_scipy(self, fill, mode):
     x = photo(12, 15, 2)
     out = filters.gaussian_blur(x, 1.7, radius=9, fill=fill)
-    expected = scipy.ndimage.gaussian_filter(np.float64(x), 1.7, axes=(0, 1), mode=mode,
-                                             radius=9)  # fmt: skip
+    expected = scipy.ndimage.gaussian_filter(
+      np.float64(x), 1.7, axes=(0, 1), mode=mode, radius=9
+    )
     np.testing.assert_allclose(out, expected, atol=FLOAT_ATOL)
 
   def test_as_torch_depthwise(self):
     torch = pytest.importorskip(
-        'torch', reason='torch is not installed: pip install .[reference]')
+      'torch', reason='torch is not installed: pip install .[reference]'
+    )
     x = photo(2, 12, 15, 3)
     weights = torch.exp(-0.5 * (torch.arange(-4.0, 5) / 1.3) ** 2)
     weights /= weights.sum()

@@ -46,14 +46,19 @@ class ImageTest(parameterized.TestCase):
     np.testing.assert_allclose(out.std((0, 1, 2)), np.ones(3), atol=4e-6)
 
   @parameterized.named_parameters(
-      ('int32', lambda: image.to_float(jnp.zeros((2, 2, 1), jnp.int32)), 'to_float'),
-      ('no_channels', lambda: image.check_float(jnp.zeros((2, 2))), r'\[..., None\]'),
-      ('mean_of_two',
-       lambda: image.normalise(jnp.zeros((2, 2, 3)), (0.5, 0.5), (1.0, 1.0)),
-       r'mean of shape \(2,\)'),
-      ('std_of_zero',
-       lambda: image.normalise(jnp.zeros((2, 2, 1)), (0.5,), (0.0,)), 'std'),
-  )  # fmt: skip
+    ('int32', lambda: image.to_float(jnp.zeros((2, 2, 1), jnp.int32)), 'to_float'),
+    ('no_channels', lambda: image.check_float(jnp.zeros((2, 2))), r'\[..., None\]'),
+    (
+      'mean_of_two',
+      lambda: image.normalise(jnp.zeros((2, 2, 3)), (0.5, 0.5), (1.0, 1.0)),
+      r'mean of shape \(2,\)',
+    ),
+    (
+      'std_of_zero',
+      lambda: image.normalise(jnp.zeros((2, 2, 1)), (0.5,), (0.0,)),
+      'std',
+    ),
+  )
   def test_refuses(self, call, message):
     with self.assertRaisesRegex(ConfigError, message) as caught:
       call()

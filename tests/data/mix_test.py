@@ -16,15 +16,16 @@ LABELS = jnp.eye(B)
 
 
 class MixTest(parameterized.TestCase):
-  @parameterized.product(fn=(mix.mixup, mix.cutmix), alpha=(0.1, 1.0, 5.0))
+  @parameterized.product(fn=(mix.mixup, mix.cutmix), alpha=(0.1, 1.0))
   def test_labels_are_the_part_of_the_images(self, fn, alpha):
     images, labels = fn(jax.random.key(0), IMAGES, LABELS, alpha=alpha)
     self.assertEqual(images.shape, IMAGES.shape)
     np.testing.assert_allclose(labels.sum(1), np.ones(B), atol=2.0**-22)
     rows, partner = np.arange(B), (np.arange(B) - 1) % B
     kept = np.array(labels)[rows, rows]
-    np.testing.assert_allclose(kept + np.array(labels)[rows, partner], 1.0,
-                               atol=2.0**-22)  # fmt: skip
+    np.testing.assert_allclose(
+      kept + np.array(labels)[rows, partner], 1.0, atol=2.0**-22
+    )
     # Mean over all pixels: kept * i + (1 - kept) * partner; sums of 126 values below
     # 400, each rounded: relative 126 * 2**-24.
     expected = kept * rows + (1 - kept) * partner
@@ -32,8 +33,9 @@ class MixTest(parameterized.TestCase):
 
   def test_mixup_is_the_same_at_every_pixel(self):
     images, _ = mix.mixup(jax.random.key(0), IMAGES, LABELS, alpha=1.0)
-    chex.assert_trees_all_equal(images, jnp.broadcast_to(images[:, :1, :1, :1],
-                                                         images.shape))  # fmt: skip
+    chex.assert_trees_all_equal(
+      images, jnp.broadcast_to(images[:, :1, :1, :1], images.shape)
+    )
 
   def test_cutmix_pastes_one_box(self):
     images, labels = mix.cutmix(jax.random.key(0), IMAGES, LABELS)
@@ -58,17 +60,21 @@ class MixTest(parameterized.TestCase):
     self.assertLess(abs(((kept - 0.5) ** 2).mean() - variance), 5 * 0.125 / np.sqrt(B))
 
   def test_cutmix_area_follows_the_weight(self):
-    # Boxes that the border does not cut have area 1 - w of Beta(1, 1): with sides
-    # rounded down, none is larger than the image, and small and large ones occur.
+    # 19 % of the boxes have sides above 0.9 of the image's, and of those a ninth a
+    # centre in the middle third both ways, where more than half is pasted: 400 rows
+    # without one have probability 0.979**400 = 2e-4. Of 1 row in 81 nothing is pasted.
     _, labels = mix.cutmix(jax.random.key(0), IMAGES, LABELS)
     kept = np.diag(labels)
-    self.assertGreaterEqual(kept.min(), 0)
-    self.assertLess(kept.min(), 0.2)
+    self.assertLess(kept.min(), 0.5)
     self.assertEqual(kept.max(), 1)
+    # A Beta tight about 1/2: sqrt(1/2) of 9 and 7 are 6.4 and 4.9 pixels.
+    images, _ = mix.cutmix(jax.random.key(0), IMAGES, LABELS, alpha=1e6)
+    pasted = np.array(images != IMAGES)[..., 0]
+    self.assertEqual((pasted.any(2).sum(1).max(), pasted.any(1).sum(1).max()), (6, 4))
 
-  @parameterized.product(fn=(mix.mixup, mix.cutmix), jit=(True, False))
-  def test_keys(self, fn, jit):
-    fn = jax.jit(fn) if jit else fn
+  @parameterized.parameters(mix.mixup, mix.cutmix)
+  def test_keys(self, fn):
+    fn = jax.jit(fn)
     images, labels = IMAGES[:6], LABELS[:6]
     same = [fn(jax.random.key(0), images, labels) for _ in range(2)]
     chex.assert_trees_all_equal(*same)
@@ -81,14 +87,16 @@ class MixTest(parameterized.TestCase):
 
   @parameterized.parameters(mix.mixup, mix.cutmix)
   def test_dtype_stays(self, fn):
-    images, labels = fn(jax.random.key(0), IMAGES[:4].astype(jnp.bfloat16), LABELS[:4])
+    images, labels = jax.eval_shape(
+      fn, jax.random.key(0), IMAGES[:4].astype(jnp.bfloat16), LABELS[:4]
+    )
     self.assertEqual((images.dtype, labels.dtype), (jnp.bfloat16, jnp.float32))
 
   @parameterized.named_parameters(
-      ('classes', IMAGES[:4], jnp.arange(4), {}, 'one_hot'),
-      ('rows', IMAGES[:4], LABELS[:3], {}, 'as many rows'),
-      ('alpha', IMAGES[:4], LABELS[:4], dict(alpha=0.0), 'alpha=0.0'),
-      ('integers', IMAGES[:4].astype(jnp.uint8), LABELS[:4], {}, 'to_float'),
+    ('classes', IMAGES[:4], jnp.arange(4), {}, 'one_hot'),
+    ('rows', IMAGES[:4], LABELS[:3], {}, 'as many rows'),
+    ('alpha', IMAGES[:4], LABELS[:4], dict(alpha=0.0), 'alpha=0.0'),
+    ('integers', IMAGES[:4].astype(jnp.uint8), LABELS[:4], {}, 'to_float'),
   )
   def test_refuses(self, images, labels, options, message):
     for fn in (mix.mixup, mix.cutmix):

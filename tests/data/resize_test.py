@@ -13,8 +13,11 @@ from dlx.data import geometry, resize
 from dlx.data.image import IMAGENET_MEAN, IMAGENET_STD, denormalise, to_float
 from dlx.errors import ConfigError
 
-FILTERS = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC,
-           'nearest': Image.Resampling.NEAREST}  # fmt: skip
+FILTERS = {
+  'bilinear': Image.Resampling.BILINEAR,
+  'bicubic': Image.Resampling.BICUBIC,
+  'nearest': Image.Resampling.NEAREST,
+}
 # Weighted sums of K <= 30 values below 1, absolute weights adding up to 1.6 at most
 # (cubic: 1.27 in one pass, twice), each product and sum rounded: 2 * 32 * 1.6 * 2**-24.
 FLOAT_ATOL = 6e-6
@@ -57,7 +60,8 @@ class ResizeTest(parameterized.TestCase):
     self.assertEqual(out.ravel().tolist(), [0.0, 1.0, 3.0, 4.0])
 
   @parameterized.product(
-      method=('bilinear', 'bicubic'), size=((9, 31), (23, 17), (50, 61), (5, 4)))
+    method=('bilinear', 'bicubic'), size=((9, 31), (23, 17), (50, 61), (5, 4))
+  )
   def test_as_pil_in_float(self, method, size):
     x = photo(23, 31, 2)
     out = resize.resize(x, *size, method=method)
@@ -77,8 +81,9 @@ class ResizeTest(parameterized.TestCase):
     x = load_sample_image('china.jpg')[:300:2, :400:2]
     for height, width in ((64, 90), (180, 170)):
       expected = np.array(Image.fromarray(x).resize((width, height), FILTERS[method]))
-      out = resize.resize(to_float(jnp.asarray(x)), height, width, method=method,
-                          clip=(0.0, 1.0))  # fmt: skip
+      out = resize.resize(
+        to_float(jnp.asarray(x)), height, width, method=method, clip=(0.0, 1.0)
+      )
       # PIL rounds after either pass. 1/2 level, spread by weights whose absolute values
       # add up to 1 (cubic: at most 1.27), and 1/2: 1 level (cubic: 1.14).
       most = {'bilinear': 1.0, 'bicubic': 1.14}[method]
@@ -90,13 +95,15 @@ class ResizeTest(parameterized.TestCase):
   @parameterized.product(antialias=(True, False), size=((9, 31), (40, 17)))
   def test_as_torch(self, antialias, size):
     torch = pytest.importorskip(
-        'torch', reason='torch is not installed: pip install .[reference]')
+      'torch', reason='torch is not installed: pip install .[reference]'
+    )
     x = photo(2, 23, 31, 3)
     x_BCHW = torch.from_numpy(np.array(x.transpose(0, 3, 1, 2)))
     # torch's plain cubic has another a (-0.75); its antialiased one has ours.
     for method in ('bilinear', 'bicubic') if antialias else ('bilinear',):
       expected = torch.nn.functional.interpolate(
-          x_BCHW, size, mode=method, align_corners=False, antialias=antialias)
+        x_BCHW, size, mode=method, align_corners=False, antialias=antialias
+      )
       expected = expected.permute(0, 2, 3, 1).numpy()
       out = resize.resize(x, *size, method=method, antialias=antialias)
       # torch works out centres up to 31 in float32: 31 * 2**-23 = 4e-6 of a pixel, each
@@ -118,10 +125,12 @@ class ResizeTest(parameterized.TestCase):
     np.testing.assert_allclose(out, expected, atol=atol)
 
   def test_short_side(self):
-    self.assertEqual(resize.resize_short_side(jnp.zeros((20, 31, 1)), 10).shape,
-                     (10, 15, 1))  # fmt: skip
-    self.assertEqual(resize.resize_short_side(jnp.zeros((31, 20, 1)), 10).shape,
-                     (15, 10, 1))  # fmt: skip
+    self.assertEqual(
+      resize.resize_short_side(jnp.zeros((20, 31, 1)), 10).shape, (10, 15, 1)
+    )
+    self.assertEqual(
+      resize.resize_short_side(jnp.zeros((31, 20, 1)), 10).shape, (15, 10, 1)
+    )
 
   def test_imagenet_eval_as_pil(self):
     x = load_sample_image('china.jpg')
@@ -144,9 +153,9 @@ class ResizeTest(parameterized.TestCase):
       self.assertEqual(resize.resize(jnp.ones((4, 4, 1), dtype), 2, 3).dtype, dtype)
 
   @parameterized.named_parameters(
-      ('method', lambda x: resize.resize(x, 2, 2, method='lanczos'), "'lanczos'"),
-      ('size', lambda x: resize.resize(x, 0, 2), 'height=0'),
-      ('integers', lambda x: resize.resize(x.astype(jnp.uint8), 2, 2), 'to_float'),
+    ('method', lambda x: resize.resize(x, 2, 2, method='lanczos'), "'lanczos'"),
+    ('size', lambda x: resize.resize(x, 0, 2), 'height=0'),
+    ('integers', lambda x: resize.resize(x.astype(jnp.uint8), 2, 2), 'to_float'),
   )
   def test_refuses(self, call, message):
     with self.assertRaisesRegex(ConfigError, message):

@@ -105,6 +105,7 @@ class TestHelp:
     own = out.split('--exp=fork_of_command_line:')[1]
     assert '--config.lr: Rate of the fork.\n      (a finite number; default 0.5)' in own
     assert '--[no]config.stream: Read batches on the host' in own
+    assert '(a whole number, or none for off; default none)' in own
     assert own.index('config.lr') < own.index('config.seed')
     assert '--stop: When.\n      (an integer; default 7)' in out
 

@@ -102,8 +102,15 @@ class TestUseCompileCache:
 
 
 class TestStartJax:
-  @pytest.mark.parametrize('dtype, wide', [('float64', True), ('float32', False)])
-  def test_float64_turns_on_64_bit_mode(self, dtype, wide):
-    config = types.SimpleNamespace(compute_dtype='float32', param_dtype=dtype)
+  @pytest.mark.parametrize(
+    'compute, param, wide',
+    [
+      ('float32', 'float32', False),
+      ('float64', 'float32', True),
+      ('float32', 'float64', True),
+    ],
+  )
+  def test_float64_turns_on_64_bit_mode(self, compute, param, wide):
+    config = types.SimpleNamespace(compute_dtype=compute, param_dtype=param)
     devices.start_jax(config, 'off')
     assert setting('jax_enable_x64') == wide

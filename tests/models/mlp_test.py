@@ -1,5 +1,7 @@
 """MLP: parameter counts by hand, modes, dtypes, a net with known weights."""
 
+from typing import Any
+
 from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
@@ -49,9 +51,11 @@ class MLPTest(parameterized.TestCase):
   def test_dropout_only_in_training(self):
     model, x = MLP((64,), 3, dropout=0.5, input_dropout=0.2), jnp.ones((4, 16))
     variables = model.init(jax.random.key(0), x, train=False)
-    apply = lambda train, seed: model.apply(
-      variables, x, train=train, rngs={'dropout': jax.random.key(seed)}
-    )
+
+    def apply(train: bool, seed: int) -> Any:
+      rngs = {'dropout': jax.random.key(seed)}
+      return model.apply(variables, x, train=train, rngs=rngs)
+
     np.testing.assert_array_equal(apply(False, 0), apply(False, 1))
     np.testing.assert_array_equal(apply(True, 0), apply(True, 0))
     self.assertFalse(np.array_equal(apply(True, 0), apply(True, 1)))
@@ -59,8 +63,8 @@ class MLPTest(parameterized.TestCase):
   def test_batch_norm_moves_its_statistics_in_training(self):
     model = MLP((4,), 2, batch_norm=True, momentum=0.75)
     x = jax.random.normal(jax.random.key(1), (8, 3)) + 2
-    variables = model.init(jax.random.key(0), x, train=False)
-    _, new = model.apply(variables, x, train=True, mutable=['batch_stats'])
+    variables: Any = model.init(jax.random.key(0), x, train=False)
+    new: Any = model.apply(variables, x, train=True, mutable=['batch_stats'])[1]
     hidden = x @ variables['params']['Dense_0']['kernel']
     stats = new['batch_stats']['BatchNorm_0']
     # From mean 0 and variance 1; sums of 8 numbers below 10.

@@ -19,20 +19,27 @@ from dlx.training.state import Mean, create
 
 def make_state(offset=0.0, impl='threefry2x32'):
   """Every kind of leaf: floats of three widths, ints, bools, empty, typed key."""
-  params = {'w': jnp.arange(6.0).reshape(2, 3) + offset,
-            'narrow': jnp.arange(4).astype(jnp.bfloat16), 'none': jnp.zeros((0, 3))}
-  state = create(params, {'count': jnp.int32(3)}, jax.random.key(7, impl=impl),
-                 model_state={'mask': jnp.array([True, False]), 'u8': jnp.uint8(200)})
+  params = {
+    'w': jnp.arange(6.0).reshape(2, 3) + offset,
+    'narrow': jnp.arange(4).astype(jnp.bfloat16),
+    'none': jnp.zeros((0, 3)),
+  }
+  state = create(
+    params,
+    {'count': jnp.int32(3)},
+    jax.random.key(7, impl=impl),
+    model_state={'mask': jnp.array([True, False]), 'u8': jnp.uint8(200)},
+  )
   return state, {'loss': Mean(jnp.float32(1.5 + offset), jnp.float32(2.0))}
 
 
 def abstract(tree):
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype,
-                                                     sharding=x.sharding), tree)
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
+  )
 
 
 class CheckpointTest(parameterized.TestCase):
-
   def setUp(self):
     super().setUp()
     self.folder = epath.Path(self.create_tempdir().full_path) / 'checkpoints'
@@ -58,8 +65,10 @@ class CheckpointTest(parameterized.TestCase):
     checkpointer.wait()
     got = self.open().restore(abstract(state), abstract(window))
     self.assertEqual((got.step, got.metrics), (5, {'test/loss': 0.5}))
-    self.assertEqual(fingerprint.fingerprint((got.state, got.window)),
-                     fingerprint.fingerprint((state, window)))
+    self.assertEqual(
+      fingerprint.fingerprint((got.state, got.window)),
+      fingerprint.fingerprint((state, window)),
+    )
     chex.assert_trees_all_equal_shapes_and_dtypes(got.state, state)
 
   def test_nothing_there(self):
@@ -95,14 +104,19 @@ class CheckpointTest(parameterized.TestCase):
     state, window = make_state()
     state = state._replace(params={**state.params, 'w': jnp.array([1.0, value])})
     checkpointer = self.open()
-    with self.assertRaisesRegex(NotFinite, r'state/params/w is not finite after step 8'):
+    with self.assertRaisesRegex(
+      NotFinite, r'state/params/w is not finite after step 8'
+    ):
       checkpointer.save(8, state, window, {})
     self.assertEqual(list(self.folder.iterdir()), [])
 
   def payloads(self, step):
     """Files of array data of a checkpoint, largest first."""
-    files = [p for p in pathlib.Path(self.folder / str(step)).rglob('*')
-             if p.is_file() and '/d/' in str(p)]
+    files = [
+      p
+      for p in pathlib.Path(self.folder / str(step)).rglob('*')
+      if p.is_file() and '/d/' in str(p)
+    ]
     return sorted(files, key=lambda p: -p.stat().st_size)
 
   def test_flipped_bit_is_found_set_aside_and_the_one_before_taken(self):
@@ -168,7 +182,9 @@ class CheckpointTest(parameterized.TestCase):
     other = state._replace(params={**state.params, 'w': jnp.zeros((2, 4))})
     with self.assertRaisesRegex(ConfigError, r'params/w is .*2, 3.* there and .*2, 4'):
       checkpointer.restore(abstract(other), abstract(window))
-    narrow = state._replace(params={**state.params, 'w': jnp.zeros((2, 3), jnp.bfloat16)})
+    narrow = state._replace(
+      params={**state.params, 'w': jnp.zeros((2, 3), jnp.bfloat16)}
+    )
     with self.assertRaisesRegex(ConfigError, 'float32.* there and .*bfloat16'):
       checkpointer.restore(abstract(narrow), abstract(window))
     self.assertEqual(checkpointer.steps(), [1])
@@ -183,19 +199,19 @@ class CheckpointTest(parameterized.TestCase):
 
 
 class FingerprintTest(parameterized.TestCase):
-
   def test_any_bit_changes_it(self):
     state, _ = make_state()
     base = fingerprint.fingerprint(state)
     self.assertEqual(fingerprint.fingerprint(make_state()[0]), base)
     changed = [
-        state._replace(params={**state.params, 'w': -state.params['w']}),
-        state._replace(params={**state.params, 'w': state.params['w'].astype('float16')}),
-        state._replace(params={**state.params, 'w': state.params['w'].reshape(3, 2)}),
-        state._replace(params={**state.params, 'v': state.params['w']}),
-        state._replace(rng=jax.random.key(8)),
-        state._replace(rng=jax.random.key(7, impl='rbg')),
-        state._replace(stop=jnp.array(True))]
+      state._replace(params={**state.params, 'w': -state.params['w']}),
+      state._replace(params={**state.params, 'w': state.params['w'].astype('float16')}),
+      state._replace(params={**state.params, 'w': state.params['w'].reshape(3, 2)}),
+      state._replace(params={**state.params, 'v': state.params['w']}),
+      state._replace(rng=jax.random.key(8)),
+      state._replace(rng=jax.random.key(7, impl='rbg')),
+      state._replace(stop=jnp.array(True)),
+    ]
     self.assertLen({base, *map(fingerprint.fingerprint, changed)}, len(changed) + 1)
 
   def test_zero_and_minus_zero_differ(self):

@@ -18,7 +18,9 @@ STOP = 11  # No multiple of 4 steps a dispatch, nor of 5, 6 or 8 steps of an int
 
 def lines(workdir):
   """metrics.jsonl without what is about time."""
-  rows = map(json.loads, (pathlib.Path(workdir) / 'metrics.jsonl').read_text().split('\n')[:-1])
+  rows = map(
+    json.loads, (pathlib.Path(workdir) / 'metrics.jsonl').read_text().split('\n')[:-1]
+  )
   return [{k: v for k, v in row.items() if k != 'time'} for row in rows]
 
 
@@ -27,7 +29,6 @@ def result(workdir):
 
 
 class ContractTest(parameterized.TestCase):
-
   @parameterized.named_parameters(*[(name, name) for name in kinds.KINDS])
   def test_stop_and_restart_equal_the_straight_run(self, name):
     config = kinds.Small()
@@ -46,7 +47,9 @@ class ContractTest(parameterized.TestCase):
 
   def test_early_stop_ends_before_the_last_step(self):
     config = kinds.Small(num_steps=400, eval_every_steps=2, save_every_steps=None)
-    outcome = fit(kinds.plateau_and_stop(config), config, self.create_tempdir().full_path)
+    outcome = fit(
+      kinds.plateau_and_stop(config), config, self.create_tempdir().full_path
+    )
     self.assertEqual(outcome.status, 'finished')
     self.assertLess(outcome.step, 400)
     self.assertTrue(bool(outcome.state.stop))
@@ -57,11 +60,13 @@ class ContractTest(parameterized.TestCase):
     teacher = kinds.Mlp().init(jax.random.key(9), jnp.zeros((1, 16)))['params']
     workdir = self.create_tempdir().full_path
     at = fit(experiment, config, workdir, stop_at=kinds.UNFREEZE).state
-    np.testing.assert_array_equal(at.params['Dense_0']['kernel'],
-                                  teacher['Dense_0']['kernel'])
+    np.testing.assert_array_equal(
+      at.params['Dense_0']['kernel'], teacher['Dense_0']['kernel']
+    )
     after = fit(experiment, config, workdir, stop_at=kinds.UNFREEZE + 1).state
-    self.assertTrue(np.any(after.params['Dense_0']['kernel']
-                           != teacher['Dense_0']['kernel']))
+    self.assertTrue(
+      np.any(after.params['Dense_0']['kernel'] != teacher['Dense_0']['kernel'])
+    )
 
   def test_resident_and_streamed_batches_of_two_shapes_give_equal_bits(self):
     # One step a dispatch, since loop and no loop differ in bits.
@@ -75,8 +80,11 @@ class ContractTest(parameterized.TestCase):
 
   def test_every_cut_of_the_loop_gives_equal_bits(self):
     prints = set()
-    for config, stop in ((kinds.Small(), 7), (kinds.Small(log_every_steps=3), None),
-                         (kinds.Small(eval_every_steps=None), None)):
+    for config, stop in (
+      (kinds.Small(), 7),
+      (kinds.Small(log_every_steps=3), None),
+      (kinds.Small(eval_every_steps=None), None),
+    ):
       workdir = self.create_tempdir().full_path
       experiment = kinds.queue_and_teacher(config)
       if stop:
@@ -106,12 +114,21 @@ class ContractTest(parameterized.TestCase):
       evaluate(kinds.classifier(config), config, workdir, step=7)
 
   def test_best_checkpoint_is_kept_beside_the_newest(self):
-    config = kinds.Small(best_metric='val/loss', best_mode='min', num_steps=18,
-                         keep_checkpoints=1, save_every_steps=None, eval_every_steps=6)
+    config = kinds.Small(
+      best_metric='val/loss',
+      best_mode='min',
+      num_steps=18,
+      keep_checkpoints=1,
+      save_every_steps=None,
+      eval_every_steps=6,
+    )
     workdir = self.create_tempdir().full_path
     fit(kinds.classifier(config), config, workdir)
-    values = {row['step']: row['metrics']['loss'] for row in lines(workdir)
-              if row['split'] == 'val'}
+    values = {
+      row['step']: row['metrics']['loss']
+      for row in lines(workdir)
+      if row['split'] == 'val'
+    }
     best = min(values, key=values.get)
     kept = {int(p.name) for p in (pathlib.Path(workdir) / 'checkpoints').iterdir()}
     self.assertEqual(kept, {best, 18})
@@ -133,15 +150,30 @@ class ContractTest(parameterized.TestCase):
     fit(kinds.classifier(config), config, workdir, stop_at=1)
     other = dataclasses.replace(config, seed=1, batch_size=16)
     with self.assertRaisesRegex(
-        ConfigError, r'batch_size: 8 there, 16 here, seed: 0 there, 1 here'):
+      ConfigError, r'batch_size: 8 there, 16 here, seed: 0 there, 1 here'
+    ):
       fit(kinds.classifier(other), other, workdir)
 
-  def test_figures_of_a_streamed_epoch_and_eval_at_start(self):
+  @parameterized.parameters('best_metric', 'early_stop_metric')
+  def test_metric_that_nothing_reports_is_refused_before_anything_is_written(
+    self, field
+  ):
+    config = kinds.Small(**{field: 'val/accuracy'})
+    workdir = self.create_tempdir().full_path
+    with self.assertRaisesRegex(
+      ConfigError, f'{field}=val/accuracy is not allowed: must be one of val/loss'
+    ):
+      fit(kinds.classifier(config), config, workdir)
+    self.assertEmpty(list(pathlib.Path(workdir).iterdir()))
+
+  def test_evaluation_before_the_first_step(self):
     config = kinds.Small(eval_at_start=True, num_steps=6)
     workdir = self.create_tempdir().full_path
     fit(kinds.classifier(config), config, workdir)
-    self.assertEqual([(r['step'], r['split']) for r in lines(workdir)],
-                     [(0, 'val'), (5, 'train'), (6, 'train'), (6, 'val')])
+    self.assertEqual(
+      [(r['step'], r['split']) for r in lines(workdir)],
+      [(0, 'val'), (5, 'train'), (6, 'train'), (6, 'val')],
+    )
 
 
 if __name__ == '__main__':

@@ -5,19 +5,22 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-from jax.sharding import PartitionSpec as P
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 import numpy as np
 import optax
 
 from dlx.data.dataset import Loaded, Resident, Streamed
 from dlx.experiment import Config, Eval, Experiment, vectorize
+from dlx.training import step as steps
 from dlx.training.state import Mean, create
 
 fold = jax.random.fold_in
 RNG = np.random.default_rng(0)
-IMAGES = {'x': RNG.normal(size=(50, 4, 4, 1)).astype(np.float32),
-          'y': RNG.integers(0, 3, 50).astype(np.int32)}
+IMAGES = {
+  'x': RNG.normal(size=(50, 4, 4, 1)).astype(np.float32),
+  'y': RNG.integers(0, 3, 50).astype(np.int32),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,15 +44,19 @@ class Rolling(Resident):
     self.batch_size = batch_size or self.n
     self.placement = {} if batch_size else {name: P() for name in arrays}
     self.size = self.n
-    shapes = {name: jax.ShapeDtypeStruct((self.batch_size,) + x.shape[1:], x.dtype)
-              for name, x in arrays.items()}
+    shapes = {
+      name: jax.ShapeDtypeStruct((self.batch_size,) + x.shape[1:], x.dtype)
+      for name, x in arrays.items()
+    }
     if passes:
       shapes['weight'] = jax.ShapeDtypeStruct((self.batch_size,), np.float32)
     self.shapes = (shapes,)
 
   def load(self, data_dir=None):
-    return Loaded(dict(self.arrays), {'name': 'rolling', 'split': 'train',
-                                      'kind': 'generated', 'size': self.n})
+    return Loaded(
+      dict(self.arrays),
+      {'name': 'rolling', 'split': 'train', 'kind': 'generated', 'size': self.n},
+    )
 
   def array_shapes(self):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.arrays)
@@ -96,11 +103,14 @@ def two_players(config) -> Experiment:
   tx_g, tx_d = optax.adam(1e-3), optax.adam(2e-3)
 
   def init(key):
-    params = {'g': g.init(fold(key, 0), jnp.zeros((1, 4)))['params'],
-              'd': d.init(fold(key, 1), jnp.zeros((1, 16)))['params']}
+    params = {
+      'g': g.init(fold(key, 0), jnp.zeros((1, 4)))['params'],
+      'd': d.init(fold(key, 1), jnp.zeros((1, 16)))['params'],
+    }
     opt_state = {'g': tx_g.init(params['g']), 'd': tx_d.init(params['d'])}
-    return create(params, opt_state, fold(key, 2),
-                  ema=jax.tree.map(jnp.copy, params['g']))
+    return create(
+      params, opt_state, fold(key, 2), ema=jax.tree.map(jnp.copy, params['g'])
+    )
 
   def critic(p, x):
     return d.apply({'params': p}, x)[:, 0]
@@ -114,19 +124,27 @@ def two_players(config) -> Experiment:
       params, opt_state = carry
       i, x = row
       fake = make(s.params['g'], fold(key, i))
-      loss, grads = jax.value_and_grad(lambda p: (
-          jax.nn.softplus(-critic(p, x)) + jax.nn.softplus(critic(p, fake))).mean())(
-              params)
+      loss, grads = jax.value_and_grad(
+        lambda p: (
+          jax.nn.softplus(-critic(p, x)) + jax.nn.softplus(critic(p, fake))
+        ).mean()
+      )(params)
       return apply(tx_d, grads, opt_state, params), loss
 
     (p_d, o_d), d_loss = jax.lax.scan(
-        body, (s.params['d'], s.opt_state['d']), (jnp.arange(k), x_kBD))
-    g_loss, grads = jax.value_and_grad(lambda p: jax.nn.softplus(
-        -critic(p_d, make(p, fold(key, k)))).mean())(s.params['g'])
+      body, (s.params['d'], s.opt_state['d']), (jnp.arange(k), x_kBD)
+    )
+    g_loss, grads = jax.value_and_grad(
+      lambda p: jax.nn.softplus(-critic(p_d, make(p, fold(key, k)))).mean()
+    )(s.params['g'])
     p_g, o_g = apply(tx_g, grads, s.opt_state['g'], s.params['g'])
     ema = jax.tree.map(lambda e, p: 0.9 * e + 0.1 * p, s.ema, p_g)
-    s = s._replace(step=s.step + 1, params={'g': p_g, 'd': p_d},
-                   opt_state={'g': o_g, 'd': o_d}, ema=ema)
+    s = s._replace(
+      step=s.step + 1,
+      params={'g': p_g, 'd': p_d},
+      opt_state={'g': o_g, 'd': o_d},
+      ema=ema,
+    )
     return s, {'d': Mean(d_loss.sum(), jnp.float32(k)), 'g': one(g_loss)}
 
   return Experiment(init, train_step, Rolling({'x': IMAGES['x']}, config.batch_size))
@@ -141,21 +159,30 @@ def carried_state(config) -> Experiment:
   class Text(Rolling):
     def __init__(self):
       self.arrays, self.n = {'text': text}, 3 * b
-      self.shapes = ({'x': jax.ShapeDtypeStruct((b, t), np.int32),
-                      'y': jax.ShapeDtypeStruct((b, t), np.int32),
-                      'reset': jax.ShapeDtypeStruct((b,), bool)},)
+      self.shapes = (
+        {
+          'x': jax.ShapeDtypeStruct((b, t), np.int32),
+          'y': jax.ShapeDtypeStruct((b, t), np.int32),
+          'reset': jax.ShapeDtypeStruct((b,), bool),
+        },
+      )
 
     def get(self, arrays, step):
       chunk = step % 3
       at = chunk * t + jnp.arange(t)
-      return {'x': arrays['text'][:, at], 'y': arrays['text'][:, at + 1],
-              'reset': jnp.full((b,), chunk == 0)}
+      return {
+        'x': arrays['text'][:, at],
+        'y': arrays['text'][:, at + 1],
+        'reset': jnp.full((b,), chunk == 0),
+      }
 
   def init(key):
     h = jnp.zeros((b, 4))
-    params = {'cell': cell.init(fold(key, 0), h, h)['params'],
-              'embed': embed.init(fold(key, 1), jnp.zeros((1,), int))['params'],
-              'out': out.init(fold(key, 2), h)['params']}
+    params = {
+      'cell': cell.init(fold(key, 0), h, h)['params'],
+      'embed': embed.init(fold(key, 1), jnp.zeros((1,), int))['params'],
+      'out': out.init(fold(key, 2), h)['params'],
+    }
     return create(params, tx.init(params), fold(key, 3), model_state={'carry': h})
 
   def train_step(s, batch):
@@ -164,18 +191,21 @@ def carried_state(config) -> Experiment:
     def loss(p):
       x_TBD = embed.apply({'params': p['embed']}, batch['x']).swapaxes(0, 1)
       h, h_TBD = jax.lax.scan(
-          lambda h, x: (cell.apply({'params': p['cell']}, h, x)[0],) * 2, h_0, x_TBD)
+        lambda h, x: (cell.apply({'params': p['cell']}, h, x)[0],) * 2, h_0, x_TBD
+      )
       logits = out.apply({'params': p['out']}, h_TBD)
       return cross_entropy(logits, batch['y'].T).mean(), h
 
     (value, h), grads = jax.value_and_grad(loss, has_aux=True)(s.params)
     params, opt_state = apply(tx, grads, s.opt_state, s.params)
-    s = s._replace(step=s.step + 1, params=params, opt_state=opt_state,
-                   model_state={'carry': h})
+    s = s._replace(
+      step=s.step + 1, params=params, opt_state=opt_state, model_state={'carry': h}
+    )
     return s, {'loss': one(value)}
 
-  return Experiment(init, train_step, Text(),
-                    placement=((r'model_state/carry', P('data')),))
+  return Experiment(
+    init, train_step, Text(), placement=((r'model_state/carry', P('data')),)
+  )
 
 
 def full_batch_graph(config) -> Experiment:
@@ -184,25 +214,33 @@ def full_batch_graph(config) -> Experiment:
   a = (rng.random((n, n)) < 0.3).astype(np.float32)
   a = np.maximum(a, a.T) + np.eye(n, dtype=np.float32)
   d = a.sum(1) ** -0.5
-  graph = {'a': d[:, None] * a * d, 'x': rng.normal(size=(n, 5)).astype(np.float32),
-           'y': rng.integers(0, 2, n).astype(np.int32),
-           'train': (np.arange(n) < 6).astype(np.float32),
-           'val': (np.arange(n) >= 6).astype(np.float32)}
+  graph = {
+    'a': d[:, None] * a * d,
+    'x': rng.normal(size=(n, 5)).astype(np.float32),
+    'y': rng.integers(0, 2, n).astype(np.int32),
+    'train': (np.arange(n) < 6).astype(np.float32),
+    'val': (np.arange(n) >= 6).astype(np.float32),
+  }
   tx = optax.adam(0.01)
   logits = lambda p, b: b['a'] @ jax.nn.relu(b['a'] @ b['x'] @ p['w']) @ p['u']
 
   def init(key):
-    params = {'w': 0.3 * jax.random.normal(fold(key, 0), (5, 4)),
-              'u': 0.3 * jax.random.normal(fold(key, 1), (4, 2))}
+    params = {
+      'w': 0.3 * jax.random.normal(fold(key, 0), (5, 4)),
+      'u': 0.3 * jax.random.normal(fold(key, 1), (4, 2)),
+    }
     return create(params, tx.init(params), fold(key, 2))
 
   def train_step(s, b):
-    loss, grads = jax.value_and_grad(lambda p: (
-        b['train'] * cross_entropy(logits(p, b), b['y'])).sum() / b['train'].sum())(
-            s.params)
+    loss, grads = jax.value_and_grad(
+      lambda p: (
+        (b['train'] * cross_entropy(logits(p, b), b['y'])).sum() / b['train'].sum()
+      )
+    )(s.params)
     params, opt_state = apply(tx, grads, s.opt_state, s.params)
     return s._replace(step=s.step + 1, params=params, opt_state=opt_state), {
-        'loss': one(loss)}
+      'loss': one(loss)
+    }
 
   class Graph(Rolling):
     def num_batches(self, data):
@@ -224,27 +262,45 @@ def queue_and_teacher(config) -> Experiment:
   def init(key):
     params = f.init(fold(key, 0), jnp.zeros((1, 16)))['params']
     queue = unit(jax.random.normal(fold(key, 1), (q, 4)))
-    return create(params, tx.init(params), fold(key, 2), model_state={'queue': queue},
-                  ema=jax.tree.map(jnp.copy, params))
+    return create(
+      params,
+      tx.init(params),
+      fold(key, 2),
+      model_state={'queue': queue},
+      ema=jax.tree.map(jnp.copy, params),
+    )
 
   def train_step(s, batch):
     key = fold(s.rng, s.step)
-    noise = lambda i: 0.1 * jax.vmap(lambda row: jax.random.normal(
-        fold(fold(key, i), row), (4, 4, 1)))(jnp.arange(b))
+    noise = lambda i: (
+      0.1
+      * jax.vmap(lambda row: jax.random.normal(fold(fold(key, i), row), (4, 4, 1)))(
+        jnp.arange(b)
+      )
+    )
     teacher = jax.tree.map(lambda e, p: 0.99 * e + 0.01 * p, s.ema, s.params)
     k_BD = unit(f.apply({'params': teacher}, batch['x'] + noise(1)))
 
     def loss(p):
       q_BD = unit(f.apply({'params': p}, batch['x'] + noise(0)))
-      logits = jnp.concatenate([(q_BD * k_BD).sum(-1, keepdims=True),
-                                q_BD @ s.model_state['queue'].T], 1) / 0.2
+      logits = (
+        jnp.concatenate(
+          [(q_BD * k_BD).sum(-1, keepdims=True), q_BD @ s.model_state['queue'].T], 1
+        )
+        / 0.2
+      )
       return cross_entropy(logits, jnp.zeros(b, int)).mean()
 
     value, grads = jax.value_and_grad(loss)(s.params)
     params, opt_state = apply(tx, grads, s.opt_state, s.params)
     queue = jnp.concatenate([s.model_state['queue'][b:], k_BD])
-    s = s._replace(step=s.step + 1, params=params, opt_state=opt_state, ema=teacher,
-                   model_state={'queue': queue})
+    s = s._replace(
+      step=s.step + 1,
+      params=params,
+      opt_state=opt_state,
+      ema=teacher,
+      model_state={'queue': queue},
+    )
     return s, {'loss': one(value)}
 
   return Experiment(init, train_step, Rolling({'x': IMAGES['x']}, b))
@@ -259,18 +315,25 @@ def classifier(config, tx=None, **more) -> Experiment:
     return create(params, tx.init(params), fold(key, 1))
 
   def train_step(s, b):
-    loss, grads = jax.value_and_grad(lambda p: cross_entropy(
-        model.apply({'params': p}, b['x']), b['y']).mean())(s.params)
+    loss, grads = jax.value_and_grad(
+      lambda p: cross_entropy(model.apply({'params': p}, b['x']), b['y']).mean()
+    )(s.params)
     params, opt_state = apply(tx, grads, s.opt_state, s.params)
     return s._replace(step=s.step + 1, params=params, opt_state=opt_state), {
-        'loss': one(loss)}
+      'loss': one(loss)
+    }
 
   def evaluate(s, b):
     losses = cross_entropy(model.apply({'params': s.params}, b['x']), b['y'])
     return {'loss': Mean((b['weight'] * losses).sum(), b['weight'].sum())}
 
-  return Experiment(init, train_step, Rolling(IMAGES, config.batch_size),
-                    {'val': Eval(evaluate, Rolling(IMAGES, 16, passes=True))}, **more)
+  return Experiment(
+    init,
+    train_step,
+    Rolling(IMAGES, config.batch_size),
+    {'val': Eval(evaluate, Rolling(IMAGES, 16, passes=True))},
+    **more,
+  )
 
 
 def plateau_and_stop(config) -> Experiment:
@@ -280,8 +343,9 @@ def plateau_and_stop(config) -> Experiment:
 
   def init(key):
     worst = jnp.asarray(jnp.finfo(jnp.float32).max)
-    return base.init(key)._replace(model_state={
-        'best': worst, 'bad': jnp.int32(0), 'drops': jnp.int32(0)})
+    return base.init(key)._replace(
+      model_state={'best': worst, 'bad': jnp.int32(0), 'drops': jnp.int32(0)}
+    )
 
   def after_eval(s, metrics):
     loss, c = metrics['val/loss'], s.model_state
@@ -290,11 +354,16 @@ def plateau_and_stop(config) -> Experiment:
     rate = s.opt_state.hyperparams['learning_rate'] * jnp.where(drop, 0.5, 1.0)
     drops = c['drops'] + drop
     return s._replace(
-        opt_state=s.opt_state._replace(
-            hyperparams={**s.opt_state.hyperparams, 'learning_rate': rate}),
-        model_state={'best': jnp.minimum(loss, c['best']),
-                     'bad': jnp.where(drop, 0, bad), 'drops': drops},
-        stop=drops >= 3)
+      opt_state=s.opt_state._replace(
+        hyperparams={**s.opt_state.hyperparams, 'learning_rate': rate}
+      ),
+      model_state={
+        'best': jnp.minimum(loss, c['best']),
+        'bad': jnp.where(drop, 0, bad),
+        'drops': drops,
+      },
+      stop=drops >= 3,
+    )
 
   return base._replace(init=init, after_eval=after_eval)
 
@@ -308,16 +377,17 @@ def teacher_then_unfreeze(config) -> Experiment:
   base = classifier(config)
 
   def train_step(s, b):
-    loss, grads = jax.value_and_grad(lambda p: cross_entropy(
-        model.apply({'params': p}, b['x']), b['y']).mean())(s.params)
+    loss, grads = jax.value_and_grad(
+      lambda p: cross_entropy(model.apply({'params': p}, b['x']), b['y']).mean()
+    )(s.params)
     params, opt_state = apply(tx, grads, s.opt_state, s.params)
     frozen = {'Dense_0': s.step < UNFREEZE, 'Dense_1': jnp.zeros((), bool)}
-    keep = lambda new, old: {k: jax.tree.map(
-        lambda a, b: jnp.where(frozen[k], b, a), new[k], old[k]) for k in new}
+    keep = lambda new, old: steps.hold(frozen, new, old)
     adam, old = opt_state[0], s.opt_state[0]
     adam = adam._replace(mu=keep(adam.mu, old.mu), nu=keep(adam.nu, old.nu))
-    s = s._replace(step=s.step + 1, params=keep(params, s.params),
-                   opt_state=(adam, *opt_state[1:]))
+    s = s._replace(
+      step=s.step + 1, params=keep(params, s.params), opt_state=(adam, *opt_state[1:])
+    )
     return s, {'loss': one(loss)}
 
   def warm_start(s):
@@ -332,17 +402,19 @@ class TwoLengths(Streamed):
 
   def __init__(self, batch_size):
     self.lengths, self.batch_size, self.size = (4, 8), batch_size, 20
-    self.shapes = tuple({'x': jax.ShapeDtypeStruct((batch_size, n), np.int32)}
-                        for n in self.lengths)
+    self.shapes = tuple(
+      {'x': jax.ShapeDtypeStruct((batch_size, n), np.int32)} for n in self.lengths
+    )
 
   def shape_id(self, step):
     return (step // 3) % 2
 
   def load(self, data_dir=None):
     rng = np.random.default_rng(4)
-    return Loaded({n: rng.integers(1, 9, (20, n)).astype(np.int32)
-                   for n in self.lengths},
-                  {'name': 'lengths', 'split': 'train', 'kind': 'generated', 'size': 20})
+    return Loaded(
+      {n: rng.integers(1, 9, (20, n)).astype(np.int32) for n in self.lengths},
+      {'name': 'lengths', 'split': 'train', 'kind': 'generated', 'size': 20},
+    )
 
   def get(self, data, step, rows):
     at = (step * self.batch_size + np.arange(self.batch_size))[rows] % 20
@@ -375,16 +447,20 @@ def two_shapes(config, streamed=True) -> Experiment:
   tx = optax.sgd(0.1)
 
   def init(key):
-    params = {'embed': jax.random.normal(fold(key, 0), (9, 4)),
-              'out': jax.random.normal(fold(key, 1), (4,))}
+    params = {
+      'embed': jax.random.normal(fold(key, 0), (9, 4)),
+      'out': jax.random.normal(fold(key, 1), (4,)),
+    }
     return create(params, tx.init(params), fold(key, 2))
 
   def train_step(s, b):
-    loss, grads = jax.value_and_grad(lambda p: jax.nn.softplus(
-        -(p['embed'][b['x']].mean(1) @ p['out'])).mean())(s.params)
+    loss, grads = jax.value_and_grad(
+      lambda p: jax.nn.softplus(-(p['embed'][b['x']].mean(1) @ p['out'])).mean()
+    )(s.params)
     params, opt_state = apply(tx, grads, s.opt_state, s.params)
     return s._replace(step=s.step + 1, params=params, opt_state=opt_state), {
-        'loss': one(loss)}
+      'loss': one(loss)
+    }
 
   data = (TwoLengths if streamed else TwoLengthsResident)(config.batch_size)
   return Experiment(init, train_step, data)
@@ -394,6 +470,16 @@ def many_seeds(config) -> Experiment:
   return vectorize(plateau_and_stop(config), 3)
 
 
-KINDS = {f.__name__: f for f in (
-    two_players, carried_state, full_batch_graph, queue_and_teacher, plateau_and_stop,
-    teacher_then_unfreeze, two_shapes, many_seeds)}
+KINDS = {
+  f.__name__: f
+  for f in (
+    two_players,
+    carried_state,
+    full_batch_graph,
+    queue_and_teacher,
+    plateau_and_stop,
+    teacher_then_unfreeze,
+    two_shapes,
+    many_seeds,
+  )
+}

@@ -70,6 +70,10 @@ class EnvironmentTest(absltest.TestCase):
 
     self.assertIsNone(found())
     git('init', '-q')
+    self.assertIsNone(found())
+    (root / 'other').write_text('')
+    git('add', 'other')
+    git('commit', '-q', '-m', 'other')
     self.assertIsNone(found())  # A checkout, but not of this package.
     git('add', 'dlx')
     git('commit', '-q', '-m', 'all')

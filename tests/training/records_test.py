@@ -91,7 +91,7 @@ class PlainTest(parameterized.TestCase):
     tree = {
       'i': np.int32(3),
       'b': np.bool_(True),
-      'v': np.float32([1, 2]),
+      'v': np.array([1, 2], np.float32),
       'n': None,
       't': (1, 'x'),
       'p': pathlib.Path('/a'),

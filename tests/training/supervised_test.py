@@ -32,18 +32,32 @@ class Net(nn.Module):
       x_BF = nn.BatchNorm(not train, **kwargs)(x_BF)
     x_BF = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x_BF))
     return nn.Dense(3, **kwargs)(x_BF).astype(
-        jnp.promote_types(self.dtype, jnp.float32))
+      jnp.promote_types(self.dtype, jnp.float32)
+    )
 
 
-def make(tx=None, scale=1.0, augment=None, batch_norm=False, dropout=0.0, **fields):
-  config = Config(batch_size=8, **fields)
+def make(
+  tx=None,
+  scale=1.0,
+  augment=None,
+  batch_norm=False,
+  dropout=0.0,
+  batch_size=8,
+  **fields,
+):
+  config = Config(batch_size=batch_size, **fields)
   model = Net(config.compute_dtype, config.param_dtype, batch_norm, dropout)
   return config, supervised(
-      config, model=model, inputs='x', tx=tx or optax.sgd(0.1), augment=augment,
-      loss=lambda logits, b: scale * losses.softmax_cross_entropy(logits, b['y']),
-      train_data=kinds.Rolling(kinds.IMAGES, 8),
-      eval_data={'test': kinds.Rolling(kinds.IMAGES, 16, passes=True)},
-      metrics=lambda logits, b, w: {'accuracy': metrics.accuracy(logits, b['y'], w)})
+    config,
+    model=model,
+    inputs='x',
+    tx=tx or optax.sgd(0.1),
+    augment=augment,
+    loss=lambda logits, b: scale * losses.softmax_cross_entropy(logits, b['y']),
+    train_data=kinds.Rolling(kinds.IMAGES, batch_size),
+    eval_data={'test': kinds.Rolling(kinds.IMAGES, 16, passes=True)},
+    metrics=lambda logits, b, w: {'accuracy': metrics.accuracy(logits, b['y'], w)},
+  )
 
 
 def run(experiment, steps=3):
@@ -56,19 +70,20 @@ def run(experiment, steps=3):
 
 
 class SupervisedTest(parameterized.TestCase):
-
   def test_a_step_is_the_textbook_step(self):
     _, experiment = make()
     state, sums = run(experiment, 1)
     start = experiment.init(jax.random.key(0))
     batch = experiment.train_data.get(kinds.IMAGES, 0)
     loss = lambda p: optax.softmax_cross_entropy_with_integer_labels(
-        Net().apply({'params': p}, batch['x'], train=False), batch['y']).mean()
+      Net().apply({'params': p}, batch['x'], train=False), batch['y']
+    ).mean()
     value, grads = jax.value_and_grad(loss)(start.params)
     wanted = jax.tree.map(lambda p, g: p - 0.1 * g, start.params, grads)
     chex.assert_trees_all_close(state.params, wanted, atol=1e-6)
-    self.assertAlmostEqual(float(sums['loss'].total / sums['loss'].count), float(value),
-                           places=5)
+    self.assertAlmostEqual(
+      float(sums['loss'].total / sums['loss'].count), float(value), places=5
+    )
     self.assertEqual(int(state.step), 1)
 
   @parameterized.parameters(2, 4)
@@ -79,8 +94,7 @@ class SupervisedTest(parameterized.TestCase):
     chex.assert_trees_all_close(whole.params, parts.params, atol=3 * 8 * 1.2e-7)
 
   def test_clipping_bounds_the_update(self):
-    norm = lambda a, b: float(optax.tree.norm(
-        jax.tree.map(lambda x, y: x - y, a, b)))
+    norm = lambda a, b: float(optax.tree.norm(jax.tree.map(lambda x, y: x - y, a, b)))
     _, free = make(scale=100.0)
     start = free.init(jax.random.key(0)).params
     self.assertGreater(norm(run(free, 1)[0].params, start), 0.1)
@@ -138,17 +152,22 @@ class SupervisedTest(parameterized.TestCase):
     start = experiment.init(jax.random.key(0)).params
     params = run(experiment)[0].params
     chex.assert_trees_all_equal(params['Dense_0'], start['Dense_0'])
-    self.assertGreater(float(jnp.abs(
-        params['Dense_1']['kernel'] - start['Dense_1']['kernel']).max()), 0)
+    self.assertGreater(
+      float(jnp.abs(params['Dense_1']['kernel'] - start['Dense_1']['kernel']).max()), 0
+    )
 
   def test_bfloat16_computes_narrow_and_keeps_float32_parameters(self):
     _, experiment = make(compute_dtype='bfloat16', batch_norm=True)
     state, sums = run(experiment)
-    self.assertEqual({x.dtype for x in jax.tree.leaves(state.params)},
-                     {jnp.dtype('float32')})
+    self.assertEqual(
+      {x.dtype for x in jax.tree.leaves(state.params)}, {jnp.dtype('float32')}
+    )
     self.assertEqual(sums['loss'].total.dtype, jnp.float32)
-    jaxpr = str(jax.make_jaxpr(experiment.train_step)(
-        state, experiment.train_data.get(kinds.IMAGES, 0)))
+    jaxpr = str(
+      jax.make_jaxpr(experiment.train_step)(
+        state, experiment.train_data.get(kinds.IMAGES, 0)
+      )
+    )
     self.assertIn('bf16[8,8]', jaxpr)
     wide, _ = run(make(batch_norm=True)[1])
     # Three steps of 0.1; gradients are right to bfloat16's 2**-8, times a few layers.
@@ -156,7 +175,6 @@ class SupervisedTest(parameterized.TestCase):
 
 
 class Float16Test(absltest.TestCase):
-
   def test_matches_float32_where_nothing_overflows(self):
     state, sums = run(make(compute_dtype='float16')[1])
     wide, _ = run(make()[1])
@@ -164,12 +182,18 @@ class Float16Test(absltest.TestCase):
     self.assertEqual(float(sums['skipped'].total), 0.0)
 
   def test_overflow_skips_the_step_and_halves_the_scale(self):
-    _, experiment = make(compute_dtype='float16', scale=1e4, batch_norm=True,
-                         tx=optax.adam(0.1), ema_decay=0.9)
+    _, experiment = make(
+      compute_dtype='float16',
+      scale=1e4,
+      batch_norm=True,
+      tx=optax.adam(0.1),
+      ema_decay=0.9,
+    )
     start = jax.jit(experiment.init)(jax.random.key(0))
     scale = float(start.opt_state['loss_scale'].scale)
     state, sums = jax.jit(experiment.train_step)(
-        start, experiment.train_data.get(kinds.IMAGES, 0))
+      start, experiment.train_data.get(kinds.IMAGES, 0)
+    )
     self.assertEqual(float(sums['skipped'].total), 1.0)
     self.assertEqual(float(sums['loss'].count), 0.0)
     for name in ('params', 'model_state', 'ema'):
@@ -186,16 +210,22 @@ class Float16Test(absltest.TestCase):
 
 
 class ConfigTest(parameterized.TestCase):
-
   @parameterized.parameters(
-      ('num_steps', 0, 'at least 1'), ('batch_size', -1, 'at least 1'),
-      ('clip_norm', 0.0, 'above 0'), ('ema_decay', 1.0, r'in \(0, 1\)'),
-      ('compute_dtype', 'int8', 'one of float32'), ('micro_batches', 7, 'a divisor of'),
-      ('best_metric', 'accuracy', 'SPLIT/NAME'), ('seed', -1, r'in \[0, 2\*\*31\)'),
-      ('save_every_steps', 0, 'or None for off'), ('best_mode', 'most', 'max or min'))
+    ('num_steps', 0, 'at least 1'),
+    ('batch_size', -1, 'at least 1'),
+    ('clip_norm', 0.0, 'above 0'),
+    ('ema_decay', 1.0, r'in \(0, 1\)'),
+    ('compute_dtype', 'int8', 'one of float32'),
+    ('micro_batches', 7, 'a divisor of'),
+    ('best_metric', 'accuracy', 'SPLIT/NAME'),
+    ('seed', -1, r'in \[0, 2\*\*31\)'),
+    ('save_every_steps', 0, 'or None for off'),
+    ('best_mode', 'most', 'max or min'),
+  )
   def test_impossible_values_are_named(self, field, value, allowed):
     with self.assertRaisesRegex(
-        ValueError, rf'--config.{field}={value} is not allowed: must be .*{allowed}'):
+      ValueError, rf'--config.{field}={value} is not allowed: must be .*{allowed}'
+    ):
       Config(**{field: value})
 
   def test_is_frozen_and_keyword_only(self):
