@@ -205,9 +205,9 @@ def traced(config: _C, **arrays: Any) -> _C:
 
 
 # `step` and `evaluated` are one number for all members: the loop counts with them.
-_MEMBERS = TrainState(
-  step=None, params=0, opt_state=0, model_state=0, rng=0, ema=0, evaluated=None, stop=0
-)  # type: ignore[arg-type]
+_MEMBERS: Any = TrainState._make([0] * len(TrainState._fields))._replace(
+  step=None, evaluated=None
+)
 
 
 def vectorize(experiment: Experiment, n: int) -> Experiment:
@@ -256,19 +256,15 @@ def vectorize(experiment: Experiment, n: int) -> Experiment:
       summarize=jax.vmap(evaluation.summarize),
     )
 
-  after_eval = None
-  if e.after_eval is not None:
-
-    def after_eval(state, metrics):
-      new = jax.vmap(e.after_eval, in_axes=(_MEMBERS, 0), out_axes=_MEMBERS)(
-        state, metrics
-      )
-      return hold(new, state)
+  def after_eval(state, metrics):
+    assert e.after_eval is not None
+    each = jax.vmap(e.after_eval, in_axes=(_MEMBERS, 0), out_axes=_MEMBERS)
+    return hold(each(state, metrics), state)
 
   return e._replace(
     init=init,
     train_step=train_step,
-    after_eval=after_eval,
+    after_eval=None if e.after_eval is None else after_eval,
     evals={name: mapped(v) for name, v in e.evals.items()},
     figures={},
   )

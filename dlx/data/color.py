@@ -84,8 +84,8 @@ def hue(image: jax.Array, turns: jax.Array | float) -> jax.Array:
   if image.shape[-1] == 1:
     return image
   dtype = work_dtype(image)
-  planes = [image[..., i].astype(dtype) for i in range(3)]
-  return jnp.stack(turn_hue(*planes, turns), -1).astype(image.dtype)
+  r, g, b = (image[..., i].astype(dtype) for i in range(3))
+  return jnp.stack(turn_hue(r, g, b, turns), -1).astype(image.dtype)
 
 
 def turn_hue(

@@ -64,6 +64,7 @@ class Dataset(abc.ABC):
   shapes: tuple[Shapes, ...]
   size: int | None = None
   placement: Mapping[str, P] = {}
+  get: Callable[..., Any]  # By number; see the two kinds.
 
   def shape_id(self, step: int) -> int:
     """Which of `shapes` batch `step` has: host, pure, constant over blocks of steps."""

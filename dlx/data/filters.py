@@ -29,12 +29,11 @@ def gaussian_blur(
   offsets = jnp.arange(-radius, radius + 1, dtype=dtype)
   weights = jax.nn.softmax(-0.5 * (offsets / jnp.asarray(sigma, dtype)) ** 2)
   out = image.astype(dtype)
-  for axis, widths in ((-3, (radius, 0)), (-2, (0, radius))):
-    wide, size = pad(out, *widths, fill=fill), out.shape[axis]
-    out = sum(
-      weights[i] * jax.lax.slice_in_dim(wide, i, i + size, axis=wide.ndim + axis)
-      for i in range(2 * radius + 1)
-    )
+  for axis, rows, columns in ((image.ndim - 3, radius, 0), (image.ndim - 2, 0, radius)):
+    wide, size = pad(out, rows, columns, fill=fill), out.shape[axis]
+    out = jnp.zeros_like(out)
+    for i in range(2 * radius + 1):
+      out += weights[i] * jax.lax.slice_in_dim(wide, i, i + size, axis=axis)
   return out.astype(image.dtype)
 
 

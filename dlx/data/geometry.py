@@ -247,7 +247,8 @@ def erase(
   value: float = 0.0,
 ) -> jax.Array:
   """Fills a box with `value`; parts of it may lie outside the image."""
-  mask_HW1 = box_mask(*image.shape[-3:-1], top, left, height, width)
+  rows, columns = image.shape[-3:-1]
+  mask_HW1 = box_mask(rows, columns, top, left, height, width)
   return _select(~mask_HW1, image, value)
 
 

@@ -171,7 +171,15 @@ class Checkpointer:
           f'{self.folder} has no checkpoint of step {step}: there are '
           f'{", ".join(map(str, steps)) or "none"}.'
         )
-      return self._read(step, state, window)
+      try:
+        return self._read(step, state, window)
+      except ConfigError:
+        raise
+      except Exception as error:
+        raise ConfigError(
+          f'{self.folder / str(step)} is corrupt ({_one_line(error)}): choose another '
+          f'step of {", ".join(map(str, steps))}.'
+        ) from None
     for step in reversed(steps):
       try:
         return self._read(step, state, window)
@@ -179,9 +187,8 @@ class Checkpointer:
         raise
       except Exception as error:  # Orbax and TensorStore raise many kinds.
         aside = self._set_aside(step)
-        reason = ' '.join(str(error).split())[:200]
         self._note(
-          f'Checkpoint {step} is corrupt ({type(error).__name__}: {reason}); '
+          f'Checkpoint {step} is corrupt ({_one_line(error)}); '
           f'set aside as {aside.name}, going on from the one before.'
         )
     return None
@@ -270,6 +277,10 @@ def _move(source, target):
         copy.write_bytes(path.read_bytes())
     source.rmtree()
     return target
+
+
+def _one_line(error: Exception) -> str:
+  return f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
 
 
 def _flatten(state: TrainState, window: Any) -> dict[str, Any]:

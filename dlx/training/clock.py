@@ -14,7 +14,7 @@ class Clock:
   """
 
   def __init__(self):
-    self._sums = dict.fromkeys(KINDS, 0.0)
+    self._sums: dict[str, float] = dict.fromkeys(KINDS, 0.0)
     self._now = ['other']
     self._since = time.perf_counter()
 

@@ -26,7 +26,8 @@ def diagnose(run: 'Run', end: int, symptom: str) -> NonFiniteError:
   run.reporter.note(f'{symptom} Replaying one step at a time to find the tensor.')
   run.checkpoints.wait()
   restored = run.checkpoints.restore(run.dispatch.state, run.dispatch.window)
-  state, start = (run.fresh(), 0) if restored is None else restored[1::-1]
+  start = 0 if restored is None else restored.step
+  state = run.fresh() if restored is None else restored.state
   experiment, data = run.experiment, run.experiment.train_data
 
   def batch(step: int) -> Any:

@@ -118,7 +118,7 @@ def make_dispatch(experiment: Experiment, mesh: Mesh, k: int = 1) -> Dispatch:
   )
 
 
-def get_batch(data: Resident, arrays, index, shape_id: int):
+def get_batch(data: Dataset, arrays, index, shape_id: int):
   """Batch `index`; data with several shapes is told which one, as it must be static."""
   if len(data.shapes) == 1:
     return data.get(arrays, index)

@@ -116,27 +116,23 @@ def early_stopping(
       state = experiment.after_eval(state, metrics)
     return outer(state, best)
 
-  def seen(function: Callable | None) -> Callable | None:
-    if function is None:
-      return None
+  def seen(function: Callable) -> Callable:
     return lambda state, *rest: function(inner(state), *rest)
 
-  warm_start = None
-  if experiment.warm_start is not None:
-
-    def warm_start(state):
-      new = experiment.warm_start(inner(state))
-      best = state.model_state['best']
-      return outer(new, best._replace(weights=weights(new)))
+  def warm_start(state):
+    assert experiment.warm_start is not None
+    new = experiment.warm_start(inner(state))
+    best = state.model_state['best']
+    return outer(new, best._replace(weights=weights(new)))
 
   return experiment._replace(
     init=init,
     train_step=train_step,
     after_eval=after_eval,
-    warm_start=warm_start,
+    warm_start=None if experiment.warm_start is None else warm_start,
     evals={name: e._replace(step=seen(e.step)) for name, e in experiment.evals.items()},
     figures={
-      name: f._replace(compute=seen(f.compute))
+      name: f._replace(compute=None if f.compute is None else seen(f.compute))
       for name, f in experiment.figures.items()
     },
   )

@@ -124,6 +124,7 @@ def evaluate(
     for key, (dataset, data) in _load(experiment, data_dir, train=False).items()
   }
   restored = checkpointer.restore(dispatch.state, dispatch.window, found)
+  assert restored is not None
   metrics: dict[str, float] = {}
   for split, evaluation in experiment.evals.items():
     evaluator = Evaluator(
@@ -162,9 +163,8 @@ def _pick(workdir, config: Config, step: int | str) -> tuple[int, Checkpointer]:
 
 
 def _check_x64(config: Config):
-  if (
-    'float64' in (config.compute_dtype, config.param_dtype)
-    and not jax.config.jax_enable_x64
+  if 'float64' in (config.compute_dtype, config.param_dtype) and not jax.config.read(
+    'jax_enable_x64'
   ):  # type: ignore[attr-defined]
     raise ConfigError(
       '--config.compute_dtype=float64 needs 64-bit mode: launchers turn '

@@ -44,7 +44,7 @@ def make_predict(
   def predict(state: TrainState, batch: Batch) -> Array:
     params = state.params if config.ema_decay is None else state.ema
     variables = {'params': params, **state.model_state}
-    return model.apply(variables, prepare(batch)[inputs], train=False)
+    return jnp.asarray(model.apply(variables, prepare(batch)[inputs], train=False))
 
   return predict
 
@@ -63,6 +63,7 @@ def supervised(
   inputs: str = 'image',
   prepare: Callable[[Batch], Batch] = lambda batch: batch,
   augment: Callable[[Key, Batch], Batch] | None = None,
+  frozen: optim.Mask | None = None,
   figures: Mapping[str, Figure] | None = None,
   overfit: tuple[str, float] | None = ('loss', 0.05),
 ) -> Experiment:
@@ -82,11 +83,15 @@ def supervised(
     prepare: raw batch -> batch (normalisation); in training and evaluation.
     augment: (key, prepared batch) -> batch, in training only, on the whole batch
       before it is split, so that micro-batches do not change it.
+    frozen: tree of bools, or a function of the parameters that gives one
+      (`optim.by_path`): these keep every byte for the whole run.
     figures: pictures of the report.
     overfit: floor for the generic test.
   """
   train_metrics = train_metrics or metrics
   tx = optim.clip(tx, norm=config.clip_norm, value=config.clip_value)
+  if frozen is not None:  # Outside, so that frozen gradients count in no norm.
+    tx = optim.freeze(tx, frozen)
   scaled = config.compute_dtype == 'float16'
   predict = make_predict(config, model, inputs=inputs, prepare=prepare)
 

@@ -268,7 +268,8 @@ class StreamRowsTest(parameterized.TestCase):
       np.testing.assert_array_equal(got, want)
 
   def test_vmapped_seeds(self):
-    f = jax.vmap(lambda seed: stream_rows(seed, jnp.int32(9), jnp.arange(8), 50, 8))
+    rows = functools.partial(stream_rows, n=50, batch_size=8)
+    f = jax.jit(jax.vmap(lambda seed: rows(seed, jnp.int32(9), jnp.arange(8))))
     got = f(jnp.arange(3, dtype=jnp.uint32))
     for seed in range(3):
       np.testing.assert_array_equal(

@@ -138,7 +138,7 @@ class ShuffledTest(parameterized.TestCase):
   def test_seeds_may_be_mapped(self):
     held = arrays(20)
     get = lambda seed: Shuffled(source(20), 4, seed).get(held, jnp.int32(7))['label']
-    labels = jax.vmap(get)(jnp.arange(3, dtype=jnp.uint32))
+    labels = jax.jit(jax.vmap(get))(jnp.arange(3, dtype=jnp.uint32))
     for seed in range(3):
       np.testing.assert_array_equal(
         labels[seed], stream_rows(seed, 7, np.arange(4), 20, 4, xp=np)

@@ -19,7 +19,7 @@ import pytest
 from dlx.data import workers
 from dlx.data.dataset import Loaded, Streamed
 from dlx.data.streamed import batches
-from dlx.data.workers import BatchError
+from dlx.data.workers import BatchError, SharedBatches, WholeBatches
 from dlx.errors import ConfigError, DataError
 
 REPO = pathlib.Path(__file__).resolve().parent.parent.parent

@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import os
 import pathlib
+import signal
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 import jax
@@ -10,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx.errors import ConfigError
+from dlx.training.evaluation import Evaluator
 from dlx.training.loop import evaluate, fit
 from tests.training import kinds
 
@@ -165,6 +169,29 @@ class ContractTest(parameterized.TestCase):
     ):
       fit(kinds.classifier(config), config, workdir)
     self.assertEmpty(list(pathlib.Path(workdir).iterdir()))
+
+  def test_signal_during_an_evaluation_drops_it_and_the_next_start_makes_it(self):
+    config = kinds.Small(best_metric='val/loss', best_mode='min')
+    straight, broken = (self.create_tempdir().full_path for _ in range(2))
+    fit(kinds.plateau_and_stop(config), config, straight)
+    run, calls = Evaluator.run, []
+
+    def interrupted_at_the_second(evaluator, state, interrupted):
+      calls.append(int(state.step))
+      if len(calls) == 2:
+        os.kill(os.getpid(), signal.SIGTERM)
+      return run(evaluator, state, interrupted)
+
+    with mock.patch.object(Evaluator, 'run', interrupted_at_the_second):
+      outcome = fit(kinds.plateau_and_stop(config), config, broken)
+    self.assertEqual((outcome.status, outcome.step), ('interrupted', 12))
+    self.assertEqual(int(outcome.state.evaluated), 6)
+    self.assertEqual([r['step'] for r in lines(broken) if r['split'] == 'val'], [6])
+    with mock.patch.object(Evaluator, 'run', autospec=True, side_effect=run) as again:
+      fit(kinds.plateau_and_stop(config), config, broken)
+    self.assertEqual(again.call_count, 3)  # Steps 12, 18 and 24.
+    self.assertEqual(lines(broken), lines(straight))
+    self.assertEqual(result(broken)['fingerprint'], result(straight)['fingerprint'])
 
   def test_evaluation_before_the_first_step(self):
     config = kinds.Small(eval_at_start=True, num_steps=6)
