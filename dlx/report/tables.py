@@ -7,7 +7,7 @@ from typing import Any, Mapping
 from dlx.report import chart
 from dlx.report.markup import Run, flat, get, section, table, text, titled
 
-STAGES = ('compile', 'input', 'train', 'eval', 'save', 'other')
+STAGES = ('compile', 'input', 'train', 'eval', 'save', 'figures', 'other')
 
 
 def times(run: Run) -> str:

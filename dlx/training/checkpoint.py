@@ -58,13 +58,13 @@ class Checkpointer:
       best_metric: "split/name"; None: none is kept for being best.
       best_mode: 'max' or 'min'.
       note: told what a person should know (a checkpoint set aside).
-      read_only: removes and makes nothing.
+      read_only: removes and makes nothing; for `restore` of one step.
     """
     import orbax.checkpoint as ocp
 
     self.folder = folder
     self._ocp = ocp
-    self._keep, self._note = keep, note
+    self._keep, self._note, self._read_only = keep, note, read_only
     self._best_metric, self._best_mode = best_metric, best_mode
     self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
     self._inspect = jax.jit(fingerprint.inspect)
@@ -135,7 +135,7 @@ class Checkpointer:
   def wait(self):
     """Until the save that was started is on disk; then drops what is not kept."""
     self._orbax.wait_until_finished()
-    if jax.process_index() != 0:
+    if jax.process_index() != 0 or self._read_only:
       return
     steps = self.steps()
     kept = set(steps[-self._keep :]) | {self.best()}

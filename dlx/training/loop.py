@@ -124,6 +124,7 @@ def evaluate(
     for key, (dataset, data) in _load(experiment, data_dir, train=False).items()
   }
   restored = checkpointer.restore(dispatch.state, dispatch.window, found)
+  checkpointer.close()
   assert restored is not None
   metrics: dict[str, float] = {}
   for split, evaluation in experiment.evals.items():

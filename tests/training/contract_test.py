@@ -193,6 +193,17 @@ class ContractTest(parameterized.TestCase):
     self.assertEqual(lines(broken), lines(straight))
     self.assertEqual(result(broken)['fingerprint'], result(straight)['fingerprint'])
 
+  def test_profiler_trace_of_some_steps_changes_no_bit(self):
+    config = kinds.Small(num_steps=6, steps_per_dispatch=1)
+    prints = []
+    for steps in (None, (2, 4)):
+      workdir = self.create_tempdir().full_path
+      fit(kinds.classifier(config), config, workdir, trace_steps=steps)
+      prints.append(result(workdir)['fingerprint'])
+      traced = list(pathlib.Path(workdir).rglob('*.xplane.pb'))
+      self.assertLen(traced, 0 if steps is None else 1)
+    self.assertEqual(*prints)
+
   def test_evaluation_before_the_first_step(self):
     config = kinds.Small(eval_at_start=True, num_steps=6)
     workdir = self.create_tempdir().full_path

@@ -1,0 +1,75 @@
+"""What every file in experiments/ must hold; a new one joins by existing."""
+
+import dataclasses
+import importlib
+import json
+import pathlib
+
+from absl.testing import absltest, parameterized
+import chex
+import jax
+
+from dlx import experiment
+from dlx.errors import ConfigError
+from dlx.training.loop import fit
+
+FOLDER = pathlib.Path(__file__).parents[1] / 'experiments'
+NAMES = sorted(p.stem for p in FOLDER.glob('*.py') if p.stem != '__init__')
+
+
+def load(name):
+  return importlib.import_module(f'experiments.{name}')
+
+
+def short(name, **fields):
+  """The default config, but for six steps with a save in the middle."""
+  defaults = {'num_steps': 6, 'log_every_steps': 2, 'eval_every_steps': 3}
+  return load(name).Config(**{**defaults, 'batch_size': 16, **fields})
+
+
+class ExperimentTest(parameterized.TestCase):
+  @parameterized.parameters(*NAMES)
+  def test_docstring_has_the_command_and_config_the_fields_of_every_run(self, name):
+    module = load(name)
+    self.assertIn(f'python -m launch.train --exp={name}\n', module.__doc__ + '\n')
+    self.assertTrue(issubclass(module.Config, experiment.Config))
+    self.assertTrue(module.Config.__dataclass_params__.frozen)
+
+  @parameterized.parameters(*NAMES)
+  def test_default_builds_without_data_and_a_step_keeps_the_state(self, name):
+    built = load(name).build(load(name).Config())
+    state = jax.eval_shape(lambda: built.init(jax.random.key(0)))
+    new, metrics = jax.eval_shape(built.train_step, state, built.train_data.shapes[0])
+    chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
+    self.assertIn('loss', metrics)
+    for split, evaluation in built.evals.items():
+      sums = jax.eval_shape(evaluation.step, state, evaluation.data.shapes[0])
+      found = jax.eval_shape(evaluation.summarize, sums)
+      self.assertIn('loss', found, split)
+    if built.overfit is None:
+      self.assertIn('overfit', load(name).__doc__)
+
+  @parameterized.parameters(*NAMES)
+  def test_stop_and_restart_equal_the_straight_run(self, name):
+    for steps in (1, 4):
+      config = short(name, steps_per_dispatch=steps)
+      prints = []
+      for stop in (None, 3 if steps == 1 else 5):
+        workdir = self.create_tempdir().full_path
+        if stop:
+          fit(load(name).build(config), config, workdir, stop_at=stop)
+        fit(load(name).build(config), config, workdir)
+        found = json.loads((pathlib.Path(workdir) / 'result.json').read_text())
+        prints.append(found['fingerprint'])
+      self.assertEqual(*prints, f'{steps} steps a dispatch')
+
+  @parameterized.parameters(*NAMES)
+  def test_impossible_values_are_refused(self, name):
+    config = load(name).Config()
+    for field, value in (('batch_size', 0), ('lr', -1.0)):
+      with self.assertRaisesRegex(ConfigError, f'--config.{field}={value} is not'):
+        dataclasses.replace(config, **{field: value})
+
+
+if __name__ == '__main__':
+  absltest.main()

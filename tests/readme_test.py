@@ -1,0 +1,52 @@
+"""The README and the tables tell the truth about what is there."""
+
+import pathlib
+import re
+
+from absl.testing import absltest
+
+from dlx.training.records import versions
+from tests import experiments_test
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / 'README.md').read_text()
+
+
+class ReadmeTest(absltest.TestCase):
+  def test_ci_runs_the_commands_of_the_readme(self):
+    commands = re.findall(r'```bash\n(python3 -m venv .*)\n```', README)
+    self.assertLen(commands, 2)
+    ci = (ROOT / '.ci' / 'run').read_text()
+    install, tests = re.search(
+      r"(pip install -c constraints.txt -e '.\[test\]') && (python -m pytest.*)",
+      commands[1],
+    ).groups()
+    self.assertIn(tests + '\n', ci)
+    self.assertIn(install.replace('-c constraints.txt', '"${pins[@]}"'), ci)
+    self.assertIn('python -m launch.train --exp=cnn --workdir=runs/cnn', commands[0])
+
+  def test_every_experiment_stands_in_both_tables(self):
+    results = (ROOT / 'experiments' / 'README.md').read_text()
+    for name in experiments_test.NAMES:
+      self.assertIn(f'[`{name}`](experiments/{name}.py)', README)
+      self.assertIn(f'`{name}`', results)
+
+  def test_links_lead_somewhere(self):
+    for text in (README, (ROOT / 'experiments' / 'README.md').read_text()):
+      for link in re.findall(r'\]\(([^)#]+)\)', text):
+        if '://' not in link:
+          self.assertTrue((ROOT / link).exists(), link)
+
+  def test_flags_of_the_readme_exist(self):
+    fields = set(experiments_test.load('cnn').Config.__dataclass_fields__)
+    for field in re.findall(r'--config\.(\w+)', README):
+      self.assertIn(field, fields)
+
+  def test_versions_of_the_published_figures_are_named(self):
+    results = (ROOT / 'experiments' / 'README.md').read_text()
+    self.assertRegex(results, r'jax \d+\.\d+\.\d+')
+    self.assertIn('jax', versions())
+
+
+if __name__ == '__main__':
+  absltest.main()
