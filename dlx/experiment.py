@@ -63,7 +63,7 @@ class Config:
   stream: bool = (
     False  # Read batches on the host instead of holding the set on devices.
   )
-  stream_workers: int = 2  # Worker processes that read streamed batches; 0: threads.
+  stream_workers: int = 0  # Processes that read streamed batches; 0: threads.
 
   def __post_init__(self):
     for name in (

@@ -18,8 +18,8 @@ from jax import lax
 import jax.numpy as jnp
 
 from dlx.errors import ConfigError
-from dlx.training.state import Array
 
+Array = jax.Array
 Padding = str | Sequence[tuple[int, int]]
 
 

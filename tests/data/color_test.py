@@ -113,7 +113,7 @@ class LevelsTest(parameterized.TestCase):
     x = pixel(0.0, 0.4, 0.5, 0.9)
     np.testing.assert_allclose(color.invert(x).ravel(), [1, 0.6, 0.5, 0.1], atol=1e-6)
     np.testing.assert_allclose(
-      color.solarize(x, 0.5).ravel(), [0, 0.4, 0.5, 0.1], atol=1e-6
+      color.solarize(x, 0.4).ravel(), [0, 0.6, 0.5, 0.1], atol=1e-6
     )
     levels = pixel(0, 63, 64, 130, 255) / 255
     out = color.posterize(levels, 2) * 255

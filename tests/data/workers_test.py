@@ -1,6 +1,5 @@
 """Tests of the pipeline of batches, with real worker processes."""
 
-import contextlib
 import os
 import pathlib
 import pickle
@@ -88,6 +87,14 @@ def wait_until(condition):
   return condition()
 
 
+def all_end(pids):
+  """Whether processes end by themselves; kills those that do not."""
+  ended = wait_until(lambda: not any(map(alive, pids)))
+  for pid in filter(alive, pids):
+    os.kill(pid, signal.SIGKILL)
+  return ended
+
+
 def child_pids(pid):
   """The worker processes of a process (not multiprocessing's resource tracker)."""
   # Listed by the thread that has spawned them.
@@ -106,7 +113,7 @@ class BatchesTest(parameterized.TestCase):
     self.assertEqual(os.getpid() in pids, workers == 0)
     self.assertEqual(pids, (pids[: max(workers, 1)] * 9)[:9])
     others = set(pids) - {os.getpid()}
-    self.assertTrue(wait_until(lambda: not any(map(alive, others))))
+    self.assertTrue(all_end(others))
 
   def test_one_batch_needs_no_worker(self):
     with batches(Toy(2), None, 5, 6, ALL) as got:
@@ -134,7 +141,7 @@ class BatchesTest(parameterized.TestCase):
     self.assertIsNone(next(got, None))
     pids = {int(batch['pid'][0]) for batch in first} - {os.getpid()}
     self.assertLen(pids, workers)
-    self.assertTrue(wait_until(lambda: not any(map(alive, pids))))
+    self.assertTrue(all_end(pids))
 
   def test_worker_that_dies(self):
     # Batches that it had made but not yet sent are lost with it.
@@ -149,13 +156,13 @@ class BatchesTest(parameterized.TestCase):
     self.assertTrue(all(map(alive, pids)))
     got.close()
     got.close()
-    self.assertTrue(wait_until(lambda: not any(map(alive, pids))))
+    self.assertTrue(all_end(pids))
 
   def test_collection_ends_workers(self):
     got = batches(Toy(1), None, 0, 50, ALL)
     pids = {int(next(got)['pid'][0])}
     del got
-    self.assertTrue(wait_until(lambda: not any(map(alive, pids))))
+    self.assertTrue(all_end(pids))
 
   @parameterized.parameters((0, 1), (0, 4), (2, 2))
   def test_no_more_than_buffer_ahead(self, workers, buffer):
@@ -289,7 +296,8 @@ class TestProcesses:
 
     yield run
     for process in started:
-      with contextlib.suppress(ProcessLookupError):
+      # Not the group of a parent that has ended: its resource tracker still cleans up.
+      if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
       process.communicate()
 
@@ -300,7 +308,7 @@ class TestProcesses:
     assert len(pids) == 2 and all(map(alive, pids))
     process.kill()
     process.wait()
-    assert wait_until(lambda: not any(map(alive, pids)))
+    assert all_end(pids)
 
   def test_workers_end_with_a_parent_killed_while_they_start(self, run):
     process = run('wait')
@@ -308,7 +316,7 @@ class TestProcesses:
     pids = child_pids(process.pid)
     process.kill()
     process.wait()
-    assert wait_until(lambda: not any(map(alive, pids)))
+    assert all_end(pids)
 
   def test_exit_without_close(self, run):
     process = run('leave')
