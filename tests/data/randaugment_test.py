@@ -37,7 +37,7 @@ class RandAugmentTest(parameterized.TestCase):
     self.assertEqual(set(EXPECTED), set(randaugment.OPERATIONS))
     fn = jax.jit(lambda which, s: randaugment.operation(X, which, s))
     parts = jax.jit(lambda s: {name: part(s) for name, part in EXPECTED.items()})
-    for strength in (-1.0, 0.3):
+    for strength in (-1.0, 0.4):
       expected = parts(strength)
       for which, name in enumerate(randaugment.OPERATIONS):
         # Coordinates below 9 with 4 roundings, slope below 1 either way; the rest less.
