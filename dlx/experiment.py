@@ -33,36 +33,26 @@ class Config:
   seed: int = 0  # Seed of the initialisation, the data order and all noise.
   num_steps: int = 1000  # Optimiser steps of the whole run.
   batch_size: int = 64  # Examples of one global batch.
-  eval_batch_size: int = (
-    256  # Examples of one evaluation batch; no figure depends on it.
-  )
+  eval_batch_size: int = 256  # Examples of one evaluation batch; changes no figure.
   log_every_steps: int = 50  # Steps between lines of training metrics.
-  eval_every_steps: int | None = (
-    None  # Steps between evaluations; None: after the last.
-  )
+  eval_every_steps: int | None = None  # Steps between evaluations; None: at the end.
   eval_at_start: bool = False  # Also evaluate before the first step.
-  save_every_steps: int | None = (
-    None  # Steps between checkpoints; None: after the last.
-  )
-  figure_every_steps: int | None = None  # Steps between figures; None: after the last.
+  save_every_steps: int | None = None  # Steps between checkpoints; None: at the end.
+  figure_every_steps: int | None = None  # Steps between figures; None: at the end.
   keep_checkpoints: int = 2  # Newest checkpoints that are kept.
   best_metric: str | None = None  # Also keep the best by this, e.g. test/accuracy.
   best_mode: str = 'max'  # Whether the best is the max or the min.
   early_stop_metric: str | None = None  # Stop when it no longer improves: test/loss.
   early_stop_mode: str = 'min'  # Whether an improvement is a min or a max.
   early_stop_patience: int = 10  # Evaluations without an improvement before the stop.
-  steps_per_dispatch: int = (
-    1  # Steps in one program; changes bits, not the mathematics.
-  )
+  steps_per_dispatch: int = 1  # Steps in one program; changes bits, not the maths.
   micro_batches: int = 1  # Parts of a batch whose gradients are accumulated.
   clip_norm: float | None = None  # Largest global norm of the gradient.
   clip_value: float | None = None  # Largest absolute value of a gradient's entries.
   ema_decay: float | None = None  # Decay of averaged parameters, used by evaluation.
   compute_dtype: str = 'float32'  # float32, bfloat16, float16 (scaled loss), float64.
   param_dtype: str = 'float32'  # Of parameters and optimiser state.
-  stream: bool = (
-    False  # Read batches on the host instead of holding the set on devices.
-  )
+  stream: bool = False  # Read batches on the host, not from arrays on the devices.
   stream_workers: int = 0  # Processes that read streamed batches; 0: threads.
 
   def __post_init__(self):

@@ -20,8 +20,8 @@ from dlx.models.cnn import CNN
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(experiment.Config):
   num_steps: int = 4688  # Optimiser steps of the whole run; 5 epochs of MNIST.
-  eval_every_steps: int | None = 938  # Steps between evaluations; None: after the last.
-  save_every_steps: int | None = 938  # Steps between checkpoints; None: after the last.
+  eval_every_steps: int | None = 938  # Steps between evaluations; None: at the end.
+  save_every_steps: int | None = 938  # Steps between checkpoints; None: at the end.
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
   features: tuple[int, ...] = (32, 64)  # Channels of each block.
   dense: int = 128  # Width of the hidden dense layer.

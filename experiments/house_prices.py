@@ -31,7 +31,7 @@ from dlx.training.supervised import make_predict, supervised
 class Config(experiment.Config):
   num_steps: int = 600  # Optimiser steps of the whole run.
   batch_size: int = 128  # Examples of one global batch.
-  eval_every_steps: int | None = 150  # Steps between evaluations; None: after the last.
+  eval_every_steps: int | None = 150  # Steps between evaluations; None: at the end.
   dataset: str = 'diabetes'  # diabetes (embedded) or california_housing.
   features: tuple[int, ...] = (64,)  # Widths of the hidden layers; none: linear.
   dropout: float = 0.5  # Share of hidden units dropped in training.

@@ -21,12 +21,8 @@ class Config(experiment.Config):
   num_steps: int = 5625  # Optimiser steps of the whole run; 12 epochs of MNIST.
   batch_size: int = 128  # Examples of one global batch.
   log_every_steps: int = 100  # Steps between lines of training metrics.
-  eval_every_steps: int | None = (
-    1407  # Steps between evaluations; None: after the last.
-  )
-  save_every_steps: int | None = (
-    1407  # Steps between checkpoints; None: after the last.
-  )
+  eval_every_steps: int | None = 1407  # Steps between evaluations; None: at the end.
+  save_every_steps: int | None = 1407  # Steps between checkpoints; None: at the end.
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
   features: tuple[int, ...] = (512, 512)  # Widths of the hidden layers.
   dropout: float = 0.3  # Share of hidden units dropped in training.

@@ -20,7 +20,7 @@ from dlx.models.mlp import MLP
 class Config(experiment.Config):
   num_steps: int = 2344  # Optimiser steps of the whole run; 5 epochs of MNIST.
   batch_size: int = 128  # Examples of one global batch.
-  eval_every_steps: int | None = 586  # Steps between evaluations; None: after the last.
+  eval_every_steps: int | None = 586  # Steps between evaluations; None: at the end.
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
   lr: float = 1e-3  # Peak of the one-cycle learning rate of Adam.
   weight_decay: float = 0.0  # Decoupled, on the weights and not on the biases.

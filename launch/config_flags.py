@@ -202,10 +202,11 @@ def _own_comments(cls: type) -> dict[str, str]:
   for node in body:
     if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
       continue
-    found[node.target.id] = (
-      _comment_beside(comments, node.end_lineno or node.lineno)
-      or _comment_beside(comments, node.lineno)
-      or _comment_above(comments, node.lineno - 1, node.col_offset)
+    # From the last line up: a formatter puts a long line and its comment in brackets.
+    rows = range(node.end_lineno or node.lineno, node.lineno - 1, -1)
+    beside = (text for row in rows if (text := _comment_beside(comments, row)))
+    found[node.target.id] = next(beside, '') or _comment_above(
+      comments, node.lineno - 1, node.col_offset
     )
   return found
 

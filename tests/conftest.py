@@ -1,7 +1,10 @@
 """What every test runs under; set before jax is imported, inherited by subprocesses."""
 
+import atexit
 import os
 import pathlib
+import shutil
+import tempfile
 
 from absl import flags
 
@@ -17,6 +20,15 @@ os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
 os.environ.setdefault('MPLBACKEND', 'agg')
 # Spinning OpenMP threads of torch would starve the other test processes.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+
+# Many tests build the same program anew, in one process or several: one cache for the
+# whole session, empty at its start, took 43 % off the CPU time of the contract's tests
+# (110 s to 63 s; two cores, jax 0.10.2). Workers of xdist inherit the variable.
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+  cache = tempfile.mkdtemp(prefix='dlx-tests-')
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = cache
+  os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+  atexit.register(shutil.rmtree, cache, ignore_errors=True)
 
 # Grain hands absl flags on to its worker processes and refuses flags not yet parsed.
 if not flags.FLAGS.is_parsed():

@@ -46,6 +46,7 @@ class Example(Base):
   note: str | None = (  # Two lines.
     'none yet'
   )
+  size: int = 256  # As the formatter leaves a line of more than 88 columns.
   loss: Literal['l2', 'l1'] = 'l2'  # With a # in it.
   order: Order = Order.ROWS
 
@@ -158,6 +159,7 @@ class HelpTest(parameterized.TestCase):
     ('words', 'the next field, not of this one.'),
     ('crop', 'Pixels cut off, at each side.'),
     ('note', 'Two lines.'),
+    ('size', 'As the formatter leaves a line of more than 88 columns.'),
     ('loss', 'With a # in it.'),
     ('depth', 'Layers.'),  # Only the default is new: the base still explains it.
     ('width', 'Units, said anew.'),
