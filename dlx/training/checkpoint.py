@@ -130,7 +130,7 @@ class Checkpointer:
         meta=args.JsonSave(meta),
       ),
     )
-    self._metrics[step] = metrics.get(self._best_metric) if self._best_metric else None
+    self._metrics[step] = _mean(metrics.get(self._best_metric or ''))
 
   def wait(self):
     """Until the save that was started is on disk; then drops what is not kept."""
@@ -195,7 +195,7 @@ class Checkpointer:
 
   def _figures(self, step: int) -> float | None:
     try:
-      return self._meta(step)['metrics'].get(self._best_metric)
+      return _mean(self._meta(step)['metrics'].get(self._best_metric))
     except Exception:  # A corrupt one is found and reported when it is restored.
       return None
 
@@ -277,6 +277,11 @@ def _move(source, target):
         copy.write_bytes(path.read_bytes())
     source.rmtree()
     return target
+
+
+def _mean(value: Any) -> float | None:
+  """A figure; of a list over members, their mean."""
+  return None if value is None else float(np.mean(value))
 
 
 def _one_line(error: Exception) -> str:

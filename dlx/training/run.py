@@ -160,6 +160,8 @@ class Run:
       terminal=self.terminal,
     )
     self.clock.add(self.reporter.seconds)
+    if changed := self.folder.changed():
+      self.reporter.note(f'Other than at the start: {changed}. Bits may differ.')
     for split, placed in self._data().items():
       origin = dict(placed.loaded.origin)
       told = (str(origin.pop(k)) for k in ('name', 'kind', 'size') if k in origin)
@@ -212,11 +214,9 @@ class Run:
     """The dispatch for batches of this shape, compiled at its first use."""
     if shape_id not in self.programs:
       with self.clock.span('compile'):
-        self.programs[shape_id] = (
-          self.dispatch.run[shape_id]
-          .lower(self.state, self.window, data, np.int32(1))
-          .compile()
-        )
+        run = self.dispatch.run[shape_id]
+        lowered = run.lower(self.state, self.window, data, np.int32(1))
+        self.programs[shape_id] = lowered.compile()
     return self.programs[shape_id]
 
   def _check(self, bad: jax.Array):
@@ -305,9 +305,8 @@ class Run:
     return self.after_eval(state, scalars)
 
   def _save_if_due(self):
-    if cadence.save_due(self.step, self.experiment.evals, self.config) or (
-      self.stopped and self.step
-    ):
+    due = cadence.save_due(self.step, self.experiment.evals, self.config)
+    if due or (self.stopped and self.step):
       self._save()
 
   def _save(self):
@@ -318,9 +317,12 @@ class Run:
     self._write_pending()
     with self.clock.span('save'):
       self.reporter.flush()
-      splits = self.experiment.evals if self.evaluated == self.step else ()
+      evaluated = self.evaluated == self.step
+      splits = cadence.evals_due(self.step, self.experiment.evals, self.config)
       figures = {
-        k: v for k, v in self.reporter.latest.items() if k.partition('/')[0] in splits
+        name: value
+        for name, value in self.reporter.latest.items()
+        if evaluated and name.partition('/')[0] in splits
       }
       try:
         self.checkpoints.save(self.step, self.state, self.window, figures)

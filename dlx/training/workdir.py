@@ -8,7 +8,7 @@ from etils import epath
 import jax
 
 from dlx.errors import ConfigError
-from dlx.training.records import read_json, write_json
+from dlx.training.records import environment, read_json, write_json
 
 
 class Workdir:
@@ -76,6 +76,21 @@ class Workdir:
       ) from None
     except OSError as error:
       raise _unwritable(self.path, error) from None
+
+  def changed(self) -> str:
+    """What is not as it was when the run began, of what may decide its bits."""
+    if not self.resumed:
+      return ''
+    now, then = environment(), self.record
+    pairs = {name: (then.get(name), now[name]) for name in ('threads', 'xla_flags')}
+    pairs |= {
+      f'{part} {name}': ((then.get(part) or {}).get(name), value)
+      for part in ('versions', 'device')
+      for name, value in now[part].items()
+    }
+    return ', '.join(
+      f'{name} was {old}, is {new}' for name, (old, new) in pairs.items() if old != new
+    )
 
   def close(self):
     if self._lock is not None:

@@ -1,6 +1,8 @@
 """Eight kinds of training through the real loop: a stop and a restart change no bit."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -138,6 +140,55 @@ class ContractTest(parameterized.TestCase):
     self.assertEqual(kept, {best, 18})
     found = evaluate(kinds.classifier(config), config, workdir, step='best')
     self.assertEqual(found['val/loss'], values[best])
+
+  def test_best_follows_its_own_evaluation_not_one_made_between(self):
+    config = kinds.Small(
+      best_metric='rare/loss',
+      best_mode='min',
+      num_steps=12,
+      keep_checkpoints=1,
+      save_every_steps=3,
+      eval_every_steps=3,
+    )
+    experiment = kinds.classifier(config)
+    evals = {**experiment.evals, 'rare': experiment.evals['val']._replace(every=6)}
+    workdir = self.create_tempdir().full_path
+    fit(experiment._replace(evals=evals), config, workdir)
+    folder = pathlib.Path(workdir) / 'checkpoints'
+    meta = {
+      int(p.name): json.loads((p / 'meta' / 'metadata').read_text())['metrics']
+      for p in folder.iterdir()
+    }
+    values = {
+      r['step']: r['metrics']['loss'] for r in lines(workdir) if r['split'] == 'rare'
+    }
+    self.assertEqual(set(values), {6, 12})
+    self.assertEqual(set(meta), {min(values, key=values.get), 12})
+    self.assertEqual(
+      {step: m['rare/loss'] for step, m in meta.items()},
+      {step: values[step] for step in meta},
+    )
+
+  def test_best_of_members_is_their_mean(self):
+    config = kinds.Small(best_metric='val/loss', best_mode='min', num_steps=12)
+    workdir = self.create_tempdir().full_path
+    fit(kinds.vectorize(kinds.classifier(config), 2), config, workdir)
+    found = evaluate(
+      kinds.vectorize(kinds.classifier(config), 2), config, workdir, step='best'
+    )
+    self.assertLen(found['val/loss'], 2)
+
+  def test_another_environment_is_told(self):
+    config = kinds.Small(num_steps=4)
+    workdir = pathlib.Path(self.create_tempdir().full_path)
+    fit(kinds.classifier(config), config, workdir, stop_at=2)
+    record = json.loads((workdir / 'config.json').read_text())
+    record['versions']['jax'] = '0.1.2'
+    (workdir / 'config.json').write_text(json.dumps(record))
+    told = io.StringIO()
+    with contextlib.redirect_stderr(told):
+      fit(kinds.classifier(config), config, workdir)
+    self.assertRegex(told.getvalue(), 'Other than at the start: versions jax was 0.1.2')
 
   def test_finished_run_is_left_as_it_is(self):
     config = kinds.Small()
