@@ -75,12 +75,22 @@ def read_run(workdir: str) -> Mapping[str, Any]:
   return run
 
 
-def table(metrics: Mapping[str, float]) -> str:
-  """One metric a line, aligned."""
+def table(metrics: Mapping[str, Any]) -> str:
+  """One metric a line, aligned; of a list over members, all of them."""
+  import numpy as np  # Not before the flags are known to be right.
+
   width = max(map(len, metrics), default=0)
   return '\n'.join(
-    f'{name:<{width}}  {value:.6g}' for name, value in sorted(metrics.items())
+    f'{name:<{width}}  {"  ".join(f"{v:.6g}" for v in np.ravel(value))}'
+    for name, value in sorted(metrics.items())
   )
+
+
+def finite(value: Any) -> Any:
+  """What JSON can hold: it has no nan and no inf, null stands for them."""
+  if isinstance(value, list):
+    return [finite(v) for v in value]
+  return float(value) if math.isfinite(value) else None
 
 
 @command_line.one_line_errors
@@ -111,11 +121,9 @@ def main(argv: list[str]) -> int:
     data_dir=values.data_dir,
     mesh=values.mesh,
   )
-  metrics = {name: float(value) for name, value in metrics.items()}
   if jax.process_index() == 0:
-    # JSON has no nan and no inf: null stands for them.
-    finite = {k: v if math.isfinite(v) else None for k, v in sorted(metrics.items())}
-    line = json.dumps({'workdir': values.workdir, 'step': step, 'metrics': finite})
+    told = {name: finite(value) for name, value in sorted(metrics.items())}
+    line = json.dumps({'workdir': values.workdir, 'step': step, 'metrics': told})
     print(table(metrics))
     print(line, flush=True)
     if values.out:

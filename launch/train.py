@@ -95,8 +95,10 @@ def last_line(outcome, workdir: str) -> str:
 
 def figures(metrics: Mapping[str, float]) -> str:
   """`split/name value` of every evaluation; of training where there is none."""
+  from dlx.training.progress import number
+
   evals = {k: v for k, v in metrics.items() if not k.startswith('train/')}
-  return '  '.join(f'{k} {v:.4g}' for k, v in sorted((evals or metrics).items()))
+  return '  '.join(f'{k} {number(v)}' for k, v in sorted((evals or metrics).items()))
 
 
 @command_line.one_line_errors

@@ -97,7 +97,10 @@ class Resident(Dataset):
 
   @abc.abstractmethod
   def get(self, arrays, step: jax.Array) -> Mapping[str, jax.Array]:
-    """Global batch `step` (traced int32). `arrays` is an argument, never a constant."""
+    """Global batch `step` (traced int32). `arrays` is an argument, never a constant.
+
+    Data of several shapes also takes `shape_id`, which is static.
+    """
 
 
 class Streamed(Dataset):

@@ -68,6 +68,11 @@ def test_what_reaches_the_loop(loop, workdir, args, step):
   assert kwargs == dict(step=step, data_dir='D', mesh='data=1')
 
 
+def test_members_are_listed():
+  assert evaluate.table({'test/loss': [0.25, 0.75]}) == 'test/loss  0.25  0.75'
+  assert evaluate.finite([0.5, float('inf')]) == [0.5, None]
+
+
 def test_table_and_json(loop, workdir, tmp_path, capsys):
   out = tmp_path / 'metrics.json'
   assert evaluate.main(['evaluate', f'--workdir={workdir}', f'--out={out}']) == 0

@@ -109,6 +109,10 @@ def test_finished_run_is_reported(loop, fork, capsys):
   assert out == 'test/accuracy 0.9917  test/loss 0.25  report: W/report.html\n'
 
 
+def test_figures_of_members_are_told_as_their_mean():
+  assert train.figures({'test/loss': [0.25, 0.75]}) == 'test/loss 0.5'
+
+
 def test_training_figures_where_nothing_is_evaluated():
   assert train.figures({'train/loss': 0.125}) == 'train/loss 0.125'
 
