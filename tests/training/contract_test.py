@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import signal
 from unittest import mock
 
@@ -50,6 +51,16 @@ class ContractTest(parameterized.TestCase):
     self.assertEqual(result(broken)['fingerprint'], result(straight)['fingerprint'])
     self.assertEqual(lines(broken), lines(straight))
     self.assertEqual(second.metrics, whole.metrics)
+
+  def test_lines_past_the_restored_step_are_replaced_not_doubled(self):
+    config = kinds.Small()
+    straight, broken = (self.create_tempdir().full_path for _ in range(2))
+    fit(kinds.plateau_and_stop(config), config, straight)
+    fit(kinds.plateau_and_stop(config), config, broken, stop_at=13)
+    self.assertEqual(lines(broken)[-1]['step'], 12)
+    shutil.rmtree(pathlib.Path(broken) / 'checkpoints' / '13')  # As if never saved.
+    fit(kinds.plateau_and_stop(config), config, broken)
+    self.assertEqual(lines(broken), lines(straight))
 
   def test_early_stop_ends_before_the_last_step(self):
     config = kinds.Small(num_steps=400, eval_every_steps=2, save_every_steps=None)

@@ -105,6 +105,30 @@ class NonFiniteTest(parameterized.TestCase):
       fit(broken(config, 'loss'), config, workdir)
     self.assertEmpty(list((workdir / 'checkpoints').iterdir()))
 
+  def test_the_replay_goes_through_the_evaluations_between(self):
+    config = kinds.Small()  # Evaluates after 6 and 12 steps, saves after 8.
+    base = kinds.classifier(config)
+
+    def train_step(s, b):
+      new, sums = base.train_step(s, b)
+      bad = (s.step == BAD) & (s.model_state['evaluations'] == 2)
+      loss = sums['loss']._replace(total=jnp.where(bad, jnp.nan, sums['loss'].total))
+      return new, {'loss': loss}
+
+    experiment = base._replace(
+      init=lambda key: base.init(key)._replace(
+        model_state={'evaluations': jnp.int32(0)}
+      ),
+      train_step=train_step,
+      after_eval=lambda s, metrics: s._replace(
+        model_state={'evaluations': s.model_state['evaluations'] + 1}
+      ),
+    )
+    with self.assertRaisesRegex(
+      NonFiniteError, f'Step {BAD}: in the metrics, loss/total'
+    ):
+      fit(experiment, config, self.create_tempdir().full_path)
+
   def test_a_state_broken_by_the_last_step_is_not_saved(self):
     config = kinds.Small(num_steps=BAD + 1, save_every_steps=None)
     workdir = pathlib.Path(self.create_tempdir().full_path)
