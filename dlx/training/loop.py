@@ -24,7 +24,7 @@ from dlx.training.dispatch import make_dispatch
 from dlx.training.evaluation import Evaluator, place
 from dlx.training.reporter import plain
 from dlx.training.run import Outcome, Run
-from dlx.training.workdir import Workdir
+from dlx.training.workdir import Workdir, absolute
 
 
 def fit(
@@ -114,11 +114,9 @@ def evaluate(
   Raises:
     ConfigError: no such checkpoint; see `fit`.
   """
-  from etils import epath
-
   device_mesh = sharding.make_mesh(mesh)
   dispatch = make_dispatch(experiment, device_mesh, config.steps_per_dispatch)
-  found, checkpointer = _pick(epath.Path(workdir), config, step)
+  found, checkpointer = _pick(absolute(workdir), config, step)
   placed = {
     key: place(dataset, data, device_mesh)
     for key, (dataset, data) in _load(experiment, data_dir, train=False).items()

@@ -2,13 +2,19 @@
 
 import fcntl
 import json
+import os
 from typing import Any, Mapping
 
 from etils import epath
 import jax
 
 from dlx.errors import ConfigError
-from dlx.training.records import environment, read_json, write_json
+from dlx.training.records import environment, is_remote, read_json, write_json
+
+
+def absolute(path) -> epath.Path:
+  """The path of a workdir; of a local one from the root, as Orbax needs it."""
+  return epath.Path(path if is_remote(path) else os.path.abspath(path))
 
 
 class Workdir:
@@ -34,7 +40,7 @@ class Workdir:
     Raises:
       ConfigError: the folder belongs to another experiment or config, or is unreadable.
     """
-    self.path = epath.Path(path)
+    self.path = absolute(path)
     self._lock = None
     try:
       known = self.path / 'config.json'
@@ -64,7 +70,7 @@ class Workdir:
       return
     try:
       self.path.mkdir(parents=True, exist_ok=True)
-      if '://' not in str(self.path):
+      if not is_remote(self.path):
         self._lock = open(self.path / '.lock', 'w')
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
       if not self.resumed:

@@ -62,6 +62,14 @@ class ContractTest(parameterized.TestCase):
     fit(kinds.plateau_and_stop(config), config, broken)
     self.assertEqual(lines(broken), lines(straight))
 
+  def test_workdir_may_be_relative(self):
+    config = kinds.Small(num_steps=8)
+    with contextlib.chdir(self.create_tempdir().full_path):
+      fit(kinds.classifier(config), config, 'runs/here', stop_at=5)
+      done = fit(kinds.classifier(config), config, 'runs/here')
+      found = evaluate(kinds.classifier(config), config, 'runs/here')
+    self.assertEqual(found['val/loss'], done.metrics['val/loss'])
+
   def test_early_stop_ends_before_the_last_step(self):
     config = kinds.Small(num_steps=400, eval_every_steps=2, save_every_steps=None)
     outcome = fit(
