@@ -76,11 +76,13 @@ class Workdir:
       if not self.resumed:
         write_json(self.path / 'config.json', record)
     except BlockingIOError:
+      self.close()
       raise ConfigError(
         f'--workdir={self.path}: another process is running there: '
         'wait for it, stop it, or use another --workdir.'
       ) from None
     except OSError as error:
+      self.close()
       raise _unwritable(self.path, error) from None
 
   def changed(self) -> str:
