@@ -1,13 +1,16 @@
 """What every file in experiments/ must hold; a new one joins by existing."""
 
 import dataclasses
+import gzip
 import importlib
 import json
 import pathlib
+import struct
 
 from absl.testing import absltest, parameterized
 import chex
 import jax
+import numpy as np
 
 from dlx import experiment
 from dlx.errors import ConfigError
@@ -70,6 +73,49 @@ class ExperimentTest(parameterized.TestCase):
     for field, value in (('batch_size', 0), ('lr', -1.0)):
       with self.assertRaisesRegex(ConfigError, f'--config.{field}={value} is not'):
         dataclasses.replace(config, **{field: value})
+
+
+def write_idx(path, array):
+  """An idx file of unsigned bytes, the published form of MNIST, gzipped."""
+  head = struct.pack(f'>HBB{array.ndim}I', 0, 8, array.ndim, *array.shape)
+  path.write_bytes(gzip.compress(head + array.tobytes()))
+
+
+def write_stripes(folder, sizes=(200, 50)):
+  """A set in MNIST's format: the class of an image is the row of its stripe."""
+  folder.mkdir(parents=True)
+  rng = np.random.default_rng(0)
+  for part, n in zip(('train', 't10k'), sizes, strict=True):
+    label_B = rng.integers(0, 10, n).astype(np.uint8)
+    image_BHW = rng.integers(0, 60, (n, 28, 28)).astype(np.uint8)
+    rows_BR = 2 * label_B[:, None].astype(int) + np.arange(4)
+    image_BHW[np.arange(n)[:, None], rows_BR] += 190
+    write_idx(folder / f'{part}-images-idx3-ubyte.gz', image_BHW)
+    write_idx(folder / f'{part}-labels-idx1-ubyte.gz', label_B)
+
+
+class FolderInMnistFormatTest(parameterized.TestCase):
+  @parameterized.parameters('fashion_mnist', 'a_set_nobody_knows')
+  def test_trains_by_its_name(self, dataset):
+    data_dir = pathlib.Path(self.create_tempdir().full_path)
+    write_stripes(data_dir / dataset)
+    config = load('cnn').Config(
+      dataset=dataset,
+      num_steps=60,
+      features=(4,),
+      dense=16,
+      eval_every_steps=None,
+      save_every_steps=None,
+      lr=1e-2,
+    )
+    workdir = self.create_tempdir().full_path
+    built = load('cnn').build(config)._replace(figures={})
+    outcome = fit(built, config, workdir, data_dir=data_dir)
+    # Ten classes, one a stripe: chance is 10 %.
+    self.assertGreater(outcome.metrics['test/accuracy'], 0.8)
+    found = json.loads((pathlib.Path(workdir) / 'result.json').read_text())['dataset']
+    self.assertEqual([found[s]['size'] for s in ('train', 'test')], [200, 50])
+    self.assertEqual({found[s]['kind'] for s in found}, {'raw'})
 
 
 if __name__ == '__main__':
