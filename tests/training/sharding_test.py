@@ -102,7 +102,7 @@ class EightDevicesTest(absltest.TestCase):
     self.assertEqual(found['devices'], 8)
     # Ten steps of 0.1 in float64 (eps 2.2e-16), gradients of order 1 from sums of 16
     # and batch statistics divided by deviations of order 0.1.
-    for name in ('data', 'fsdp', 'both'):
+    for name in ('data', 'fsdp', 'both', 'idle'):
       self.assertLess(found[name], 10 * 0.1 * 16 * 100 * 2.2e-16, name)
       self.assertLess(found[f'{name}_loss'], 1e-12, name)
     self.assertGreater(found['moved'], 1e-2)
