@@ -20,6 +20,16 @@ from dlx.training.state import Array, Batch, Key
 from dlx.training.supervised import make_predict, supervised
 
 
+def normalised(data: ImageData) -> Callable[[Batch], Batch]:
+  """batch -> batch with `image` of mean 0 and deviation 1 over the training set."""
+
+  def prepare(batch: Batch) -> Batch:
+    image = batch['image'].astype(jnp.float32) / data.max_value
+    return {**batch, 'image': normalise(image, data.mean, data.std)}
+
+  return prepare
+
+
 def image_classifier(
   config: Config,
   data: ImageData,
@@ -42,11 +52,7 @@ def image_classifier(
     augment: (key, batch of normalised images) -> batch, in training.
     figures: besides `confusion` and `predictions`.
   """
-
-  def prepare(batch: Batch) -> Batch:
-    image = batch['image'].astype(jnp.float32) / data.max_value
-    return {**batch, 'image': normalise(image, data.mean, data.std)}
-
+  prepare = normalised(data)
   predict = make_predict(config, model, prepare=prepare)
   test_data = InOrder(data.test, config.eval_batch_size)
 

@@ -118,8 +118,9 @@ class Eval(NamedTuple):
       for padding rows, which repeat a real row.
     data: finite; for a sampler, a data set of seeds or labels.
     every: steps between passes; None: `config.eval_every_steps`.
-    summarize: pure; from the summed metrics of the pass to what is reported. Scalars
-      are logged; arrays (a confusion matrix) reach figures only.
+    summarize: pure; from the summed metrics of the pass to what is reported. Numbers,
+      and where there are members one of each, are logged; all else (a confusion
+      matrix, a tree) reaches figures only.
   """
 
   step: Callable[[TrainState, Batch], Metrics]
@@ -132,7 +133,7 @@ class Figure(NamedTuple):
   """One picture of the report.
 
   Attributes:
-    draw: host, process 0: NumPy tree -> matplotlib Figure or uint8 image HWC.
+    draw: host, process 0: NumPy tree -> matplotlib Figure, uint8 image HWC or text.
     compute: pure and jitted: (state, key, batch) -> tree. None: `draw` gets the
       summary of the last pass of `eval`.
     data: its first batch is given to `compute`; None: an empty batch is.
@@ -153,8 +154,9 @@ class Experiment(NamedTuple):
     train_step: (state, batch) -> (state, metrics). Adds 1 to `state.step`.
     train_data: the training stream, without an end.
     evals: by split name; metrics are reported as "split/name".
-    warm_start: host; may read other workdirs. Called once, after `init` and before
-      step 0 of a fresh workdir; resume never calls it.
+    warm_start: host; (state) -> (state, origin); may read other workdirs, see
+      dlx/training/warm_start.py. Called once, after `init` and before step 0 of a fresh
+      workdir; resume never calls it. `origin`, as JSON, stands in config.json.
     after_eval: pure; (state, {"split/name": scalar}) -> state. Plateau and early
       stopping live here, so that they resume exactly.
     placement: (pattern on the path of a leaf, spec), before the size rule.
@@ -167,7 +169,7 @@ class Experiment(NamedTuple):
   train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
   train_data: Dataset
   evals: Mapping[str, Eval] = {}
-  warm_start: Callable[[TrainState], TrainState] | None = None
+  warm_start: Callable[[TrainState], tuple[TrainState, Mapping[str, Any]]] | None = None
   after_eval: Callable[[TrainState, Mapping[str, Array]], TrainState] | None = None
   placement: tuple[tuple[str, P], ...] = ()
   figures: Mapping[str, Figure] = {}
@@ -194,13 +196,9 @@ def traced(config: _C, **arrays: Any) -> _C:
   return copy
 
 
-# `step` and `evaluated` are one number for all members: the loop counts with them.
-_MEMBERS: Any = TrainState._make([0] * len(TrainState._fields))._replace(
-  step=None, evaluated=None
-)
-
-
-def vectorize(experiment: Experiment, n: int) -> Experiment:
+def vectorize(
+  experiment: Experiment, n: int, *, chunk: int | None = None
+) -> Experiment:
   """n members in one program: member i starts from `fold_in(key, i)`.
 
   Every member sees the same batches. Metrics gain a leading axis of members. Equal to
@@ -208,17 +206,41 @@ def vectorize(experiment: Experiment, n: int) -> Experiment:
   the run ends when all have stopped. Evaluations are mapped over members: an ensemble's
   own evaluation (mean of logits) takes the place of `Eval.step`.
 
+  Args:
+    chunk: members that are computed at once, the rest one chunk after the other, so
+      that temporaries are those of a chunk; None: all at once.
+
   Raises:
-    ConfigError: n below 1, or an experiment with `warm_start` (wrap it by hand).
+    ConfigError: n or chunk below 1, or an experiment with `warm_start` (wrap it by
+      hand).
   """
   if n < 1:
     raise ConfigError(f'vectorize: n={n} is not allowed: must be at least 1.')
+  if chunk is not None and chunk < 1:
+    raise ConfigError(f'vectorize: chunk={chunk} is not allowed: must be at least 1.')
   if experiment.warm_start is not None:
     raise ConfigError(
       'vectorize: an experiment with warm_start is not allowed: load '
       'the members in a warm_start of the vectorised experiment.'
     )
   e = experiment
+
+  def each(function, state, mapped=()):
+    """(state of one member, its part of `mapped`) -> tree, over all members."""
+
+    def one(member):
+      own, part = member
+      own = own._replace(step=state.step, evaluated=state.evaluated)
+      return function(own, part)
+
+    members = state._replace(step=(), evaluated=()), mapped
+    if chunk is None or chunk >= n:
+      return jax.vmap(one)(members)
+    return jax.lax.map(one, members, batch_size=chunk)
+
+  def common(state):
+    """One `step` and one `evaluated` for all members: they are equal."""
+    return state._replace(step=state.step[0], evaluated=state.evaluated[0])
 
   def hold(new: TrainState, old: TrainState) -> TrainState:
     def one(a, b):
@@ -233,23 +255,24 @@ def vectorize(experiment: Experiment, n: int) -> Experiment:
 
   def init(key):
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n))
-    return jax.vmap(e.init, out_axes=_MEMBERS)(keys)
+    return common(jax.vmap(e.init)(keys))
 
   def train_step(state, batch):
-    step = jax.vmap(e.train_step, in_axes=(_MEMBERS, None), out_axes=(_MEMBERS, 0))
-    new, metrics = step(state, batch)
-    return hold(new, state), metrics
+    new, metrics = each(lambda own, _: e.train_step(own, batch), state)
+    return hold(common(new), state), metrics
 
   def mapped(evaluation):
     return evaluation._replace(
-      step=jax.vmap(evaluation.step, in_axes=(_MEMBERS, None)),
+      step=lambda state, batch: each(lambda own, _: evaluation.step(own, batch), state),
       summarize=jax.vmap(evaluation.summarize),
     )
 
   def after_eval(state, metrics):
-    assert e.after_eval is not None
-    each = jax.vmap(e.after_eval, in_axes=(_MEMBERS, 0), out_axes=_MEMBERS)
-    return hold(each(state, metrics), state)
+    function = e.after_eval
+    assert function is not None
+    # A figure of all members together is the same for each.
+    metrics = {name: jnp.broadcast_to(v, (n,)) for name, v in metrics.items()}
+    return hold(common(each(function, state, metrics)), state)
 
   return e._replace(
     init=init,

@@ -2,7 +2,8 @@
 
   python -m launch.evaluate --workdir=runs/cnn --step=best --out=metrics.json
 
-Prints a table, then one line of JSON. Exit status 2: bad input, one line on stderr.
+Prints a table, then one line of JSON; with --show=NAME a figure of the report. Exit
+status 2: bad input, one line on stderr.
 """
 
 import json
@@ -34,7 +35,8 @@ def define(values: flags.FlagValues):
     None,
     'Sizes of the mesh of devices, e.g. data=4,tensor=2. Default: all devices on data.',
   )
-  text('out', None, 'File to write the JSON to, as well.')
+  text('out', None, 'File to write the JSON, or the figure of --show, to.')
+  text('show', None, 'Instead of metrics: a figure of the report, by its name.')
   text(
     'compile_cache',
     None,
@@ -93,6 +95,32 @@ def finite(value: Any) -> Any:
   return float(value) if math.isfinite(value) else None
 
 
+def show(experiment, config, values, step: str | int) -> int:
+  """Prints a figure that is a text; writes a picture to --out."""
+  from dlx.training.figures import to_png
+  from dlx.training.loop import draw
+
+  drawn = draw(
+    experiment,
+    config,
+    values.workdir,
+    values.show,
+    step=step,
+    data_dir=values.data_dir,
+    mesh=values.mesh,
+  )
+  if isinstance(drawn, str):
+    print(drawn, end='')
+  elif not values.out:
+    raise ConfigError(f'--show={values.show} is a picture: needs --out=FILE.png.')
+  if values.out:
+    from etils import epath
+
+    data = drawn.encode() if isinstance(drawn, str) else to_png(drawn)[0]
+    epath.Path(values.out).write_bytes(data)
+  return 0
+
+
 @command_line.one_line_errors
 def main(argv: list[str]) -> int:
   """Runs the launcher; returns the exit status."""
@@ -113,6 +141,8 @@ def main(argv: list[str]) -> int:
 
   from dlx.training.loop import evaluate
 
+  if values.show is not None:
+    return show(experiment, config, values, step)
   metrics = evaluate(
     experiment,
     config,

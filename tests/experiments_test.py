@@ -10,11 +10,14 @@ import struct
 from absl.testing import absltest, parameterized
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dlx import experiment
 from dlx.errors import ConfigError
-from dlx.training.loop import fit
+from dlx.training.dispatch import get_batch
+from dlx.training.loop import evaluate, fit
+from dlx.training.state import ratios
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'experiments'
 NAMES = sorted(p.stem for p in FOLDER.glob('*.py') if p.stem != '__init__')
@@ -24,10 +27,17 @@ def load(name):
   return importlib.import_module(f'experiments.{name}')
 
 
+# Of experiments that have such fields: less work for evaluations and figures.
+LESS = {'samples': 32, 'sampling_steps': 3, 'eval_samples': 32}
+
+
 def short(name, **fields):
   """The default config, but for six steps with a save in the middle."""
+  config = load(name).Config
+  known = {f.name for f in dataclasses.fields(config)}
   defaults = {'num_steps': 6, 'log_every_steps': 2, 'eval_every_steps': 3}
-  return load(name).Config(**{**defaults, 'batch_size': 16, **fields})
+  less = {k: v for k, v in LESS.items() if k in known}
+  return config(**{**defaults, **less, 'batch_size': 16, **fields})
 
 
 class ExperimentTest(parameterized.TestCase):
@@ -42,15 +52,40 @@ class ExperimentTest(parameterized.TestCase):
   def test_default_builds_without_data_and_a_step_keeps_the_state(self, name):
     built = load(name).build(load(name).Config())
     state = jax.eval_shape(lambda: built.init(jax.random.key(0)))
-    new, metrics = jax.eval_shape(built.train_step, state, built.train_data.shapes[0])
-    chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
-    self.assertIn('loss', metrics)
+    for shapes in built.train_data.shapes:
+      new, metrics = jax.eval_shape(built.train_step, state, shapes)
+      chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
+    self.assertTrue(built.evals)
     for split, evaluation in built.evals.items():
       sums = jax.eval_shape(evaluation.step, state, evaluation.data.shapes[0])
       found = jax.eval_shape(evaluation.summarize, sums)
-      self.assertIn('loss', found, split)
+      shapes = {getattr(x, 'shape', None) for x in found.values()}
+      self.assertIn(state.stop.shape, shapes, f'{split} reports no number')
     if built.overfit is None:
       self.assertIn('overfit', load(name).__doc__)
+    else:
+      self.assertIn(built.overfit[0], metrics)
+
+  @parameterized.parameters(*NAMES)
+  def test_one_repeated_batch_is_learnt(self, name):
+    config = short(name, num_steps=300)
+    built = load(name).build(config)
+    if built.overfit is None:
+      self.skipTest('says why in its docstring')
+    metric, floor = built.overfit
+    data = jax.tree.map(jnp.asarray, built.train_data.load().data)
+    batch = get_batch(
+      built.train_data, data, jnp.int32(0), built.train_data.shape_id(0)
+    )
+    step = jax.jit(built.train_step, donate_argnums=0)
+    state, least = built.init(jax.random.key(config.seed)), np.inf
+    for _ in range(config.num_steps):
+      state, sums = step(state, batch)
+      value = float(np.mean(ratios(sums)[metric]))
+      least = min(least, value if np.isfinite(value) else np.inf)
+      if least <= floor:
+        break
+    self.assertLessEqual(least, floor)
 
   @parameterized.parameters(*NAMES)
   def test_stop_and_restart_equal_the_straight_run(self, name):
@@ -59,20 +94,36 @@ class ExperimentTest(parameterized.TestCase):
       prints = []
       for stop in (None, 3 if steps == 1 else 5):
         workdir = self.create_tempdir().full_path
-        built = load(name).build(config)._replace(figures={})
+        built = load(name).build(config)
+        whole = stop is None and steps == 1
+        if not whole:
+          built = built._replace(figures={})
         if stop:
           fit(built, config, workdir, stop_at=stop)
         fit(built, config, workdir)
         found = json.loads((pathlib.Path(workdir) / 'result.json').read_text())
         prints.append(found['fingerprint'])
+        if whole:
+          self.check_figures_and_evaluation(built, config, workdir, found)
       self.assertEqual(*prints, f'{steps} steps a dispatch')
+
+  def check_figures_and_evaluation(self, built, config, workdir, result):
+    """Every figure was drawn, and the checkpoint gives the figures of the run."""
+    drawn = {p.stem for p in (pathlib.Path(workdir) / 'figures').glob('*')}
+    self.assertEqual(drawn, set(built.figures))
+    found = evaluate(built, config, workdir)
+    self.assertTrue(found)
+    for metric, value in found.items():
+      # The same program on the same state.
+      np.testing.assert_allclose(value, result['metrics'][metric], rtol=1e-5, atol=1e-6)
 
   @parameterized.parameters(*NAMES)
   def test_impossible_values_are_refused(self, name):
     config = load(name).Config()
     for field, value in (('batch_size', 0), ('lr', -1.0)):
-      with self.assertRaisesRegex(ConfigError, f'--config.{field}={value} is not'):
-        dataclasses.replace(config, **{field: value})
+      if hasattr(config, field):
+        with self.assertRaisesRegex(ConfigError, f'--config.{field}={value} is not'):
+          dataclasses.replace(config, **{field: value})
 
 
 def write_idx(path, array):

@@ -14,13 +14,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dlx.data import cifar, embedded, files, idx, planetoid, tables, tfds
+from dlx.data import cifar, embedded, files, idx, karate, planetoid, tables, tfds
 from dlx.data.dataset import Loaded, Source
 from dlx.errors import ConfigError, DataError
 
 TabularData = tables.TabularData
 tabular = tables.tabular
-graph = planetoid.graph
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +109,7 @@ IMAGE_NAMES = tuple(_SPECS)
 _NOT_IMAGES = (
   *tables.NAMES,
   *planetoid.COUNTS,
+  'karate_club',
   'sst2',
   'tiny_shakespeare',
   'multi30k',
@@ -157,6 +157,30 @@ def images(name: str) -> ImageData:
     mean=spec.mean,
     std=spec.std,
   )
+
+
+def graph(name: str, *, sparse: bool = False) -> planetoid.GraphData:
+  """A graph by name: karate_club (embedded), cora, citeseer or pubmed; reads nothing.
+
+  Args:
+    sparse: the features as `indices` and `values` of their non-zero entries.
+
+  Raises:
+    ConfigError: a name that is not known.
+  """
+  if name != 'karate_club':
+    return planetoid.graph(name, sparse=sparse)
+  left_out = ('features',) if sparse else ('indices', 'values')
+  fields = {k: v for k, v in karate.fields().items() if k not in left_out}
+  source = Source(
+    name,
+    'train',
+    {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in fields.items()},
+    1,
+    functools.partial(karate.read, tuple(fields)),
+  )
+  n = karate.NUM_NODES
+  return planetoid.GraphData(name, source, n, n, karate.NUM_CLASSES, karate.NUM_EDGES)
 
 
 def photographs() -> Source:

@@ -93,7 +93,8 @@ def graph(name: str, *, sparse: bool = False) -> GraphData:
   """A graph by name; reads nothing. Raises ConfigError for an unknown name."""
   if name not in COUNTS:
     raise ConfigError(
-      f'graph {name!r} is not known: must be one of {", ".join(COUNTS)}.'
+      f'dataset={name!r} is not known as a graph: must be one of '
+      f'karate_club, {", ".join(COUNTS)}.'
     )
   c = COUNTS[name]
   shape = jax.ShapeDtypeStruct

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dlx.layers.convolution import Conv
 from dlx.layers.pooling import max_pool
 
 
@@ -54,7 +55,7 @@ class CNN(nn.Module):
       return nn.BatchNorm(not train, momentum=self.momentum, **dtypes)(x)
 
     for channels in self.features:
-      x_BHWC = nn.Conv(channels, (3, 3), use_bias=False, **dtypes)(x_BHWC)
+      x_BHWC = Conv(channels, (3, 3), use_bias=False, **dtypes)(x_BHWC)
       x_BHWC = max_pool(nn.relu(batch_norm(x_BHWC)))
     x_BF = x_BHWC.reshape(x_BHWC.shape[0], -1)
     x_BF = nn.Dense(self.dense, use_bias=not self.dense_batch_norm, **dtypes)(x_BF)

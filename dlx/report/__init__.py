@@ -2,7 +2,7 @@
 
   render('runs/cnn')
 
-Made from config.json, metrics.jsonl, figures/*.png and, once the run has ended,
+Made from config.json, metrics.jsonl, figures/ and, once the run has ended,
 result.json; it needs no device and no plotting library.
 """
 
@@ -111,6 +111,10 @@ def read(workdir: Any) -> Run:
     step=max((r['step'] for r in log), default=0),
     elapsed=elapsed[-1] if elapsed else None,
     figures=_figures(workdir),
+    texts=[
+      (path.name.removesuffix('.txt'), path.read_text())
+      for path in sorted((workdir / 'figures').glob('*.txt'), key=os.fspath)
+    ],
   )
 
 

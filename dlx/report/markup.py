@@ -22,6 +22,7 @@ class Run(NamedTuple):
     step: the last step that was logged.
     elapsed: seconds so far, where the metrics say so.
     figures: (name, PNG).
+    texts: (name, text): figures that are texts.
   """
 
   name: str
@@ -33,6 +34,7 @@ class Run(NamedTuple):
   step: int
   elapsed: float | None
   figures: Sequence[tuple[str, bytes]]
+  texts: Sequence[tuple[str, str]] = ()
 
 
 def text(value: Any) -> str:

@@ -174,18 +174,27 @@ def _size(png: bytes) -> tuple[int, int]:
   return int.from_bytes(png[16:20], 'big'), int.from_bytes(png[20:24], 'big')
 
 
+def _label(name: str) -> str:
+  label = name.replace('_', ' ').replace('-', ' ')
+  return label[:1].upper() + label[1:]
+
+
 def figures(run: Run) -> str:
   out = []
   for name, png in run.figures:
     width, height = _size(png)
     wide = ' wide' if width > 1.8 * height or len(run.figures) == 1 else ''
     data = base64.b64encode(png).decode()
-    label = name.replace('_', ' ').replace('-', ' ')
-    label = label[:1].upper() + label[1:]
+    label = _label(name)
     out.append(
       f'<figure class="card figure{wide}"><figcaption><h3>{text(label)}</h3>'
       f'</figcaption><img alt="{text(label)}" width="{width}" height="{height}" '
       f'style="height:auto" src="data:image/png;base64,{data}"></figure>'
+    )
+  for name, body in run.texts:
+    out.append(
+      f'<figure class="card figure wide"><figcaption><h3>{text(_label(name))}</h3>'
+      f'</figcaption><pre><code>{text(body)}</code></pre></figure>'
     )
   return section('Figures', f'<div class="grid2">{"".join(out)}</div>' if out else '')
 

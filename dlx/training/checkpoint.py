@@ -166,11 +166,7 @@ class Checkpointer:
     """
     steps = self.steps()
     if step is not None:
-      if step not in steps:
-        raise ConfigError(
-          f'{self.folder} has no checkpoint of step {step}: there are '
-          f'{", ".join(map(str, steps)) or "none"}.'
-        )
+      self._require(step)
       try:
         return self._read(step, state, window)
       except ConfigError:
@@ -192,6 +188,56 @@ class Checkpointer:
           f'set aside as {aside.name}, going on from the one before.'
         )
     return None
+
+  def read_leaves(
+    self, step: int, wanted: Mapping[str, Any]
+  ) -> tuple[dict[str, np.ndarray], str]:
+    """Some leaves of one checkpoint, on the host, and the digest of its metadata.
+
+    Args:
+      wanted: by their names there, e.g. 'state/params/Dense_0/kernel': anything with a
+        shape and a dtype.
+
+    Raises:
+      ConfigError: no such step, a leaf that is not there or of another shape or dtype,
+        or a corrupt checkpoint.
+    """
+    path = self.folder / str(step)
+    self._require(step)
+    args = self._ocp.args
+    try:
+      meta = self._meta(step)
+      there = {name: x for name, x in meta['leaves'].items() if name in wanted}
+      _check_structure(there, _describe(wanted), path)
+      target = {name: 0 for name, x in wanted.items() if np.prod(x.shape)}
+      as_numpy = self._ocp.RestoreArgs(restore_type=np.ndarray)
+      restore = args.PyTreeRestore(
+        item=target, restore_args=dict.fromkeys(target, as_numpy), partial_restore=True
+      )
+      found = self._ocp.Checkpointer(self._ocp.CompositeCheckpointHandler()).restore(
+        path, args=args.Composite(arrays=restore)
+      )
+      leaves = {
+        name: found.arrays[name] if name in target else np.zeros(x.shape, x.dtype)
+        for name, x in wanted.items()
+      }
+      sums = fingerprint.as_text(jax.device_get(self._inspect(leaves)[0]))
+      for name, value in sums.items():
+        if meta['checksums'][name] != value:
+          raise ValueError(f'{name} does not have its checksum')
+    except ConfigError:
+      raise
+    except Exception as error:
+      raise ConfigError(f'{path} is corrupt ({_one_line(error)}).') from None
+    return leaves, meta['digest']
+
+  def _require(self, step: int):
+    steps = self.steps()
+    if step not in steps:
+      raise ConfigError(
+        f'{self.folder} has no checkpoint of step {step}: there are '
+        f'{", ".join(map(str, steps)) or "none"}.'
+      )
 
   def _figures(self, step: int) -> float | None:
     try:

@@ -121,9 +121,9 @@ def early_stopping(
 
   def warm_start(state):
     assert experiment.warm_start is not None
-    new = experiment.warm_start(inner(state))
+    new, origin = experiment.warm_start(inner(state))
     best = state.model_state['best']
-    return outer(new, best._replace(weights=weights(new)))
+    return outer(new, best._replace(weights=weights(new))), origin
 
   return experiment._replace(
     init=init,

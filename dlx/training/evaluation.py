@@ -27,7 +27,7 @@ class Summary(NamedTuple):
 
   Attributes:
     scalars: device scalars (or one a member) by name, for `after_eval`.
-    figures: NumPy values by name, of any rank, for metrics and pictures.
+    figures: NumPy values, or trees of them, by name, for metrics and pictures.
   """
 
   scalars: Mapping[str, jax.Array]
@@ -138,4 +138,4 @@ class Evaluator:
       if source is not None:
         source.close()
     found = self._summarize(sums)
-    return Summary(found, {name: np.array(value) for name, value in found.items()})
+    return Summary(found, jax.tree.map(np.array, dict(found)))

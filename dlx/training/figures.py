@@ -25,9 +25,10 @@ def draw_figures(
   batch: Callable[[Dataset], Any],
   summary: Callable[[str], Mapping[str, np.ndarray]],
 ):
-  """Draws every figure into FOLDER/figures/NAME.png and TensorBoard.
+  """Draws every figure into FOLDER/figures and TensorBoard.
 
-  A figure whose drawing fails is reported and left out: a picture never costs a run.
+  NAME.png, or NAME.txt where the figure is a text. A figure whose drawing fails is
+  reported and left out: a picture never costs a run.
 
   Args:
     figures: of the experiment.
@@ -39,32 +40,49 @@ def draw_figures(
     summary: gives the summary of an evaluation of `state`, by its name.
   """
   for name, figure in figures.items():
-    if figure.compute is not None:
-      key = jax.random.fold_in(state.rng, zlib.crc32(name.encode()) & 0x7FFFFFFF)
-      tree = jax.jit(figure.compute)(
-        state,
-        jax.random.fold_in(key, step),
-        {} if figure.data is None else batch(figure.data),
-      )
-    elif figure.eval is not None:
-      tree = summary(figure.eval)
-    else:
-      raise ValueError(f'Figure {name!r} has neither `compute` nor `eval`.')
+    tree = compute(name, figure, state, step, batch=batch, summary=summary)
     if events is None:
       continue
-    tree = jax.tree.map(np.array, tree)
     try:
-      data, image = to_png(figure.draw(tree))
+      drawn = figure.draw(tree)
+      data, image = (None, None) if isinstance(drawn, str) else to_png(drawn)
     except Exception:
       logging.exception('The figure %r could not be drawn.', name)
       continue
     (folder / 'figures').mkdir(parents=True, exist_ok=True)
+    if data is None:
+      write_bytes(folder / 'figures' / f'{name}.txt', drawn.encode(errors='replace'))
+      continue
     write_bytes(folder / 'figures' / f'{name}.png', data)
     events.image(step, f'figures/{name}', image)
   if events is not None:
     for name, leaf in leaves_by_path(state.params).items():
       if not is_key(leaf):
         events.histogram(step, f'params/{name}', np.array(leaf))
+
+
+def compute(
+  name: str,
+  figure: Figure,
+  state: TrainState,
+  step: int,
+  *,
+  batch: Callable[[Dataset], Any],
+  summary: Callable[[str], Mapping[str, np.ndarray]],
+) -> Any:
+  """What `figure.draw` is given, as NumPy arrays; see `draw_figures`."""
+  if figure.compute is not None:
+    key = jax.random.fold_in(state.rng, zlib.crc32(name.encode()) & 0x7FFFFFFF)
+    tree = jax.jit(figure.compute)(
+      state,
+      jax.random.fold_in(key, step),
+      {} if figure.data is None else batch(figure.data),
+    )
+  elif figure.eval is not None:
+    tree = summary(figure.eval)
+  else:
+    raise ValueError(f'Figure {name!r} has neither `compute` nor `eval`.')
+  return jax.tree.map(np.array, tree)
 
 
 def to_png(drawn: Any) -> tuple[bytes, np.ndarray]:

@@ -9,21 +9,23 @@ dispatch after they were made, for evaluations, and for checksums at a save.
 """
 
 import sys
-from typing import Sequence
+from typing import Any, Mapping, NamedTuple, Sequence
 
 import jax
+import numpy as np
 
 from dlx.config_json import config_to_json
 from dlx.data.dataset import Dataset, Loaded
 from dlx.errors import ConfigError
 from dlx.experiment import Config, Experiment
-from dlx.training import records, sharding
+from dlx.training import figures, records, sharding
 from dlx.training.checkpoint import Checkpointer
 from dlx.training.clock import Clock
 from dlx.training.dispatch import make_dispatch
-from dlx.training.evaluation import Evaluator, place
-from dlx.training.reporter import plain
+from dlx.training.evaluation import Evaluator, one_batch, place
+from dlx.training.reporter import plain, reported
 from dlx.training.run import Outcome, Run
+from dlx.training.state import TrainState
 from dlx.training.workdir import Workdir, absolute
 
 
@@ -114,6 +116,73 @@ def evaluate(
   Raises:
     ConfigError: no such checkpoint; see `fit`.
   """
+  opened = _open(experiment, config, workdir, step, data_dir, mesh)
+  metrics: dict[str, float] = {}
+  for split in experiment.evals:
+    members = opened.state.stop.shape
+    metrics |= {
+      f'{split}/{key}': plain(value)
+      for key, value in opened.summary(split).items()
+      if reported(value, members)
+    }
+  return metrics
+
+
+def draw(
+  experiment: Experiment,
+  config: Config,
+  workdir,
+  name: str,
+  *,
+  step: int | str = 'latest',
+  data_dir=None,
+  mesh: str | None = None,
+) -> Any:
+  """A figure of a checkpoint, as drawn: a text, a matplotlib Figure or an image.
+
+  Args:
+    name: one of `experiment.figures`.
+    step: see `evaluate`.
+
+  Raises:
+    ConfigError: no such figure or checkpoint.
+  """
+  if name not in experiment.figures:
+    raise ConfigError(
+      f'--show={name} is not allowed: must be one of '
+      f'{", ".join(experiment.figures) or "none, as nothing is drawn"}.'
+    )
+  opened = _open(experiment, config, workdir, step, data_dir, mesh)
+  figure = experiment.figures[name]
+  tree = figures.compute(
+    name,
+    figure,
+    opened.state,
+    int(opened.state.step),
+    batch=lambda data: one_batch(opened.placed[id(data)], opened.mesh, 0),
+    summary=opened.summary,
+  )
+  return figure.draw(tree)
+
+
+class _Opened(NamedTuple):
+  """A checkpoint on the devices, and the data of evaluations and figures."""
+
+  experiment: Experiment
+  state: TrainState
+  like: TrainState
+  placed: Mapping[int, Any]
+  mesh: Any
+
+  def summary(self, split: str) -> Mapping[str, np.ndarray]:
+    evaluation = self.experiment.evals[split]
+    evaluator = Evaluator(
+      evaluation, self.placed[id(evaluation.data)], self.mesh, self.like
+    )
+    return evaluator.run(self.state, lambda: False).figures
+
+
+def _open(experiment, config, workdir, step, data_dir, mesh) -> _Opened:
   device_mesh = sharding.make_mesh(mesh)
   dispatch = make_dispatch(experiment, device_mesh, config.steps_per_dispatch)
   found, checkpointer = _pick(absolute(workdir), config, step)
@@ -124,19 +193,7 @@ def evaluate(
   restored = checkpointer.restore(dispatch.state, dispatch.window, found)
   checkpointer.close()
   assert restored is not None
-  metrics: dict[str, float] = {}
-  for split, evaluation in experiment.evals.items():
-    evaluator = Evaluator(
-      evaluation, placed[id(evaluation.data)], device_mesh, dispatch.state
-    )
-    summary = evaluator.run(restored.state, lambda: False)
-    rank = restored.state.stop.ndim
-    metrics |= {
-      f'{split}/{key}': plain(value)
-      for key, value in summary.figures.items()
-      if value.ndim == rank
-    }
-  return metrics
+  return _Opened(experiment, restored.state, dispatch.state, placed, device_mesh)
 
 
 def _pick(workdir, config: Config, step: int | str) -> tuple[int, Checkpointer]:
@@ -185,7 +242,8 @@ def _check_metrics(config: Config, experiment: Experiment):
   for split, e in experiment.evals.items():
     sums = jax.eval_shape(e.step, state, e.data.shapes[0])
     found = jax.eval_shape(e.summarize, sums)
-    known |= {f'{split}/{k}' for k, v in found.items() if v.ndim == state.stop.ndim}
+    shown = {k for k, v in found.items() if reported(v, state.stop.shape)}
+    known |= {f'{split}/{k}' for k in shown}
   for field, metric in wanted.items():
     if metric not in known:
       raise ConfigError(
@@ -200,8 +258,7 @@ def _load(
   """Reads every data set once: {id: (dataset, loaded)}."""
   wanted: list[Dataset] = [experiment.train_data] if train else []
   wanted += [e.data for e in experiment.evals.values()]
-  if train:
-    wanted += [f.data for f in experiment.figures.values() if f.data is not None]
+  wanted += [f.data for f in experiment.figures.values() if f.data is not None]
   out = {}
   for dataset in wanted:
     if id(dataset) not in out:

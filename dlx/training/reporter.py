@@ -15,6 +15,11 @@ def plain(value: np.ndarray) -> Any:
   return np.asarray(value, np.float64).tolist()
 
 
+def reported(value: Any, members: tuple[int, ...]) -> bool:
+  """Whether it is a metric: a number, or one of each member; else it is for figures."""
+  return getattr(value, 'shape', None) in ((), members)
+
+
 class Reporter:
   """One place for what is reported; on other processes than the first it is silent.
 
@@ -29,7 +34,7 @@ class Reporter:
     folder,
     num_steps: int,
     *,
-    rank: int,
+    members: tuple[int, ...],
     step: int | None,
     evaluated: int,
     terminal: bool | None,
@@ -38,10 +43,10 @@ class Reporter:
 
     Args:
       folder: epath.Path of the workdir.
-      rank: of a scalar metric: 1 where there are members, else 0.
+      members: shape of a metric of each member: (n,), or () where there are none.
       step, evaluated: of the restored state; None for a fresh run.
     """
-    self._rank = rank
+    self._members = members
     self.latest: dict[str, Any] = {}
     self.seconds: Mapping[str, float] = {}
     self.events: EventWriter | None = None
@@ -60,7 +65,8 @@ class Reporter:
 
   def scalars(self, values: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """What is reported of a mapping that may hold arrays for figures as well."""
-    return {k: plain(v) for k, v in sorted(values.items()) if v.ndim == self._rank}
+    shown = {k: v for k, v in sorted(values.items()) if reported(v, self._members)}
+    return {k: plain(v) for k, v in shown.items()}
 
   def write(
     self,

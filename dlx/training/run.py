@@ -17,7 +17,7 @@ from dlx.training.diagnosis import diagnose
 from dlx.training.dispatch import Dispatch
 from dlx.training.figures import draw_figures
 from dlx.training.profile import Trace
-from dlx.training.reporter import Reporter
+from dlx.training.reporter import Reporter, reported
 from dlx.training.result import write_result
 from dlx.training.signals import StopRequest
 from dlx.training.state import TrainState, ratios, zeros_like
@@ -88,7 +88,7 @@ class Run:
       self.after_eval = jax.jit(
         experiment.after_eval, donate_argnums=0, out_shardings=self.shardings
       )
-    self.rank = dispatch.state.stop.ndim  # Of a scalar: 1 where there are members.
+    self.members = dispatch.state.stop.shape  # (n,), or () where there are none.
     self.rows = next(iter(experiment.train_data.shapes[0].values())).shape[0]
     self.tickets: collections.deque[jax.Array] = collections.deque()
     self.pending: _Logged | None = None
@@ -154,7 +154,7 @@ class Run:
     self.reporter = Reporter(
       self.folder.path,
       self.config.num_steps,
-      rank=self.rank,
+      members=self.members,
       evaluated=self.evaluated,
       step=None if restored is None else self.step,
       terminal=self.terminal,
@@ -175,7 +175,9 @@ class Run:
     with self.clock.span('compile'):
       state = self.dispatch.init(jax.random.key(self.config.seed))
     if self.experiment.warm_start is not None:
-      state = jax.device_put(self.experiment.warm_start(state), self.shardings)
+      with self.folder.starting() as record:
+        state, record['warm_start'] = self.experiment.warm_start(state)
+      state = jax.device_put(state, self.shardings)
       # Buffers of its own: one that stands twice in a donated state is an error.
       state = nonfinite.copy(state)
     return state
@@ -300,7 +302,7 @@ class Run:
       f'{name}/{k}': v
       for name, summary in found.items()
       for k, v in summary.scalars.items()
-      if v.ndim == self.rank
+      if reported(v, self.members)
     }
     return self.after_eval(state, scalars)
 

@@ -1,5 +1,6 @@
 """The folder of a run: who may write there, and which run it belongs to."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -84,6 +85,24 @@ class Workdir:
     except OSError as error:
       self.close()
       raise _unwritable(self.path, error) from None
+
+  @contextlib.contextmanager
+  def starting(self):
+    """Yields a dict; what is put there is added to config.json.
+
+    A ConfigError inside takes the config.json away that `begin` wrote, so that the
+    corrected command is not refused there.
+    """
+    more: dict[str, Any] = {}
+    try:
+      yield more
+    except ConfigError:
+      if not self.resumed and jax.process_index() == 0:
+        (self.path / 'config.json').unlink(missing_ok=True)
+      raise
+    self.record = {**self.record, **more}
+    if jax.process_index() == 0:
+      write_json(self.path / 'config.json', self.record)
 
   def changed(self) -> str:
     """What is not as it was when the run began, of what may decide its bits."""

@@ -124,7 +124,7 @@ class EarlyStoppingTest(parameterized.TestCase):
   def test_own_after_eval_and_warm_start_go_on(self):
     config = kinds.Small(num_steps=6)
     base = kinds.plateau_and_stop(config)
-    warm = lambda s: s._replace(params=jax.tree.map(jnp.zeros_like, s.params))
+    warm = lambda s: (s._replace(params=jax.tree.map(jnp.zeros_like, s.params)), {})
     out = fit(
       early_stopping(base._replace(warm_start=warm), 'val/loss'),
       config,

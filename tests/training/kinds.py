@@ -392,7 +392,8 @@ def teacher_then_unfreeze(config) -> Experiment:
 
   def warm_start(s):
     teacher = model.init(jax.random.key(9), jnp.zeros((1, 16)))['params']
-    return s._replace(params={**s.params, 'Dense_0': teacher['Dense_0']})
+    s = s._replace(params={**s.params, 'Dense_0': teacher['Dense_0']})
+    return s, {'path': 'teacher', 'step': 9}
 
   return base._replace(train_step=train_step, warm_start=warm_start)
 
