@@ -28,7 +28,7 @@ def load(name):
 
 
 # Of experiments that have such fields: less work for evaluations and figures.
-LESS = {'samples': 32, 'sampling_steps': 3, 'eval_samples': 32}
+LESS = {'num_samples': 32, 'sample_steps': 3}
 
 
 def short(name, **fields):
