@@ -1,0 +1,102 @@
+"""Embeddings of what a network is conditioned on: a time, a class or none.
+
+sinusoidal      features of a real number
+TimeEmbedding   the same through a small MLP
+LabelEmbedding  a row for each class and one for "no class"
+drop_labels     the label "no class" in place of some, for classifier-free guidance
+"""
+
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dlx.errors import ConfigError
+
+Array = jax.Array
+
+
+def sinusoidal(t_B: Array, features: int, max_period: float = 1e4) -> Array:
+  """Sines, then cosines of t at geometrically spaced rates (arXiv:1706.03762).
+
+  Rates fall from 1 to 1 / max_period radians a unit of t, both included.
+
+  Args:
+    t_B: numbers, int or float.
+    features: F, even.
+    max_period: above 1; larger than the range of t.
+
+  Returns:
+    float32 [B, F].
+
+  Raises:
+    ConfigError: an odd F or one below 4.
+  """
+  chex.assert_rank(t_B, 1)
+  if features < 4 or features % 2:
+    raise ConfigError(
+      f'features={features} of a sinusoidal embedding is not allowed: must be even and '
+      'at least 4.'
+    )
+  exponent_F = jnp.linspace(0.0, 1.0, features // 2, dtype=jnp.float32)
+  angle_BF = t_B.astype(jnp.float32)[:, None] * (max_period**-exponent_F)[None]
+  return jnp.concatenate([jnp.sin(angle_BF), jnp.cos(angle_BF)], axis=1)
+
+
+class TimeEmbedding(nn.Module):
+  """Sinusoidal features, Dense, SiLU, Dense (arXiv:2006.11239).
+
+  Attributes:
+    features: F, of the output.
+    frequencies: sinusoidal features, even.
+    dtype: of the arithmetic behind the sines, which are float32.
+    param_dtype: of the parameters.
+  """
+
+  features: int
+  frequencies: int = 64
+  dtype: Any = jnp.float32
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, t_B: Array) -> Array:
+    """[B] numbers -> [B, F]."""
+    dense = lambda: nn.Dense(
+      self.features, dtype=self.dtype, param_dtype=self.param_dtype
+    )
+    return dense()(nn.silu(dense()(sinusoidal(t_B, self.frequencies))))
+
+
+class LabelEmbedding(nn.Module):
+  """A learned row for each class, and row `num_classes`, the null class, for none.
+
+  Attributes:
+    num_classes: K; labels are in [0, K].
+    features: F.
+    dtype: of the output.
+    param_dtype: of the parameters.
+  """
+
+  num_classes: int
+  features: int
+  dtype: Any = jnp.float32
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, label_B: Array) -> Array:
+    """int [B] -> [B, F]; rows of a label outside [0, K] are nan."""
+    chex.assert_rank(label_B, 1)
+    size = self.num_classes + 1
+    rows_BF = nn.Embed(
+      size, self.features, dtype=self.dtype, param_dtype=self.param_dtype
+    )(label_B)
+    known_B = (label_B >= 0) & (label_B < size)
+    return jnp.where(known_B[:, None], rows_BF, jnp.nan)
+
+
+def drop_labels(key: Array, label_B: Array, rate: float, null: int) -> Array:
+  """Labels of which each is `null` with probability `rate` (arXiv:2207.12598)."""
+  dropped_B = jax.random.uniform(key, label_B.shape, jnp.float32) < rate
+  return jnp.where(dropped_B, jnp.asarray(null, label_B.dtype), label_B)
