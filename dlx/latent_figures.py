@@ -7,28 +7,13 @@ import numpy as np
 from dlx.figures import BLUE, GREY, RULE
 
 
-def principal_components(x_BF: Any) -> np.ndarray:
-  """Coordinates [B, 2] along the two directions of largest variance.
-
-  Each direction points so that its largest entry is positive, and is 0 where there is
-  but one feature.
-  """
-  x = np.asarray(x_BF, np.float64)
-  x = x - x.mean(0)
-  directions = np.linalg.svd(x, full_matrices=False)[2][:2]
-  largest = np.abs(directions).argmax(1)
-  signs = np.sign(directions[np.arange(len(directions)), largest])
-  found = x @ (directions * signs[:, None]).T
-  return np.pad(found, ((0, 0), (0, 2 - found.shape[1])))
-
-
 def codes(
-  mean_BL: Any, kl_L: Any, label_B: Any, class_names: Sequence[str], title: str = ''
+  points_B2: Any, kl_L: Any, label_B: Any, class_names: Sequence[str], title: str = ''
 ) -> Any:
   """Codes in the plane of their two principal components, and the KL of each latent.
 
   Args:
-    mean_BL: codes.
+    points_B2: the components of each code.
     kl_L: nats of each latent, averaged over images; those near 0 carry nothing.
     label_B: class of each, the colour.
     class_names: one a class.
@@ -36,7 +21,7 @@ def codes(
   import matplotlib
   from matplotlib.figure import Figure
 
-  xy = principal_components(mean_BL)
+  xy = np.asarray(points_B2)
   label, kl = np.asarray(label_B), np.sort(np.asarray(kl_L, np.float64))[::-1]
   figure = Figure(figsize=(9.4, 4.6), layout='constrained')
   left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from dlx import experiment, figures, latent_figures, losses, optim
 from dlx.data import catalog
 from dlx.data.resident import InOrder, indexed, shuffled
+from dlx.embedding import principal_components
 from dlx.interpolation import slerp
 from dlx.models.vae import VAE
 from dlx.training import step as steps
@@ -177,7 +178,7 @@ def build(config: Config) -> experiment.Experiment:
   def latents(state, key, batch):
     _, mean, log_var = encode(state, batch)
     kl_L = losses.gaussian_kl_terms(mean, log_var).mean(0)
-    return {'mean': mean, 'kl': kl_L, 'label': batch['label']}
+    return {'points': principal_components(mean), 'kl': kl_L, 'label': batch['label']}
 
   grid = lambda columns, title: (
     lambda x: figures.image_grid(
@@ -202,7 +203,7 @@ def build(config: Config) -> experiment.Experiment:
       ),
       'latents': experiment.Figure(
         lambda tree: latent_figures.codes(
-          tree['mean'], tree['kl'], tree['label'], data.class_names
+          tree['points'], tree['kl'], tree['label'], data.class_names
         ),
         latents,
         first,

@@ -16,35 +16,9 @@ from dlx.errors import ConfigError
 from dlx.layers.convolution import Conv
 from dlx.layers.embeddings import LabelEmbedding, TimeEmbedding
 from dlx.layers.linear import rows_dot_general
+from dlx.layers.upsampling import depth_to_space, space_to_depth
 
 Array = jax.Array
-
-
-def space_to_depth(x_BHWC: Array, size: int) -> Array:
-  """Squares of size x size pixels become channels: [B, H/s, W/s, s*s*C], row by row."""
-  if size == 1:
-    return x_BHWC
-  b, h, w, c = x_BHWC.shape
-  if h % size or w % size:
-    raise ConfigError(
-      f'space_to_depth of {h} x {w} pixels by {size} is not allowed: must divide both.'
-    )
-  x = x_BHWC.reshape(b, h // size, size, w // size, size, c)
-  return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // size, w // size, -1)
-
-
-def depth_to_space(x_BHWC: Array, size: int) -> Array:
-  """The inverse of `space_to_depth`."""
-  if size == 1:
-    return x_BHWC
-  b, h, w, c = x_BHWC.shape
-  if c % (size * size):
-    raise ConfigError(
-      f'depth_to_space of {c} channels by {size} is not allowed: must be a multiple of '
-      f'{size * size}.'
-    )
-  x = x_BHWC.reshape(b, h, w, size, size, c // (size * size))
-  return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h * size, w * size, -1)
 
 
 class UNet(nn.Module):

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx.errors import ConfigError
-from dlx.models import unet
 from dlx.models.unet import ResidualBlock, SelfAttention, UNet
 
 
@@ -30,27 +29,6 @@ def make(model, *shape, labels=False, time=True):
 
 def size(tree):
   return sum(x.size for x in jax.tree.leaves(tree))
-
-
-class SquaresTest(parameterized.TestCase):
-  @parameterized.parameters((1, 28, 28, 1), (2, 28, 20, 3), (4, 8, 8, 2))
-  def test_round_trip(self, size, height, width, channels):
-    x = jax.random.normal(jax.random.key(0), (2, height, width, channels))
-    deep = unet.space_to_depth(x, size)
-    self.assertEqual(deep.shape, (2, height // size, width // size, channels * size**2))
-    np.testing.assert_array_equal(unet.depth_to_space(deep, size), x)
-
-  def test_a_square_is_read_row_by_row(self):
-    x = jnp.arange(16.0).reshape(1, 4, 4, 1)
-    found = unet.space_to_depth(x, 2)[0]
-    np.testing.assert_array_equal(found[0, 0], [0, 1, 4, 5])
-    np.testing.assert_array_equal(found[1, 0], [8, 9, 12, 13])
-
-  def test_what_does_not_divide_is_refused(self):
-    with self.assertRaisesRegex(ConfigError, '5 x 4 pixels by 2'):
-      unet.space_to_depth(jnp.zeros((1, 5, 4, 1)), 2)
-    with self.assertRaisesRegex(ConfigError, '6 channels by 2'):
-      unet.depth_to_space(jnp.zeros((1, 4, 4, 6)), 2)
 
 
 class UNetTest(parameterized.TestCase):
