@@ -110,6 +110,8 @@ _NOT_IMAGES = (
   *tables.NAMES,
   *planetoid.COUNTS,
   'karate_club',
+  'grammar',
+  'pydoc',
   'sst2',
   'tiny_shakespeare',
   'multi30k',

@@ -1,0 +1,220 @@
+"""Attention (arXiv:1706.03762): the one place where it is computed.
+
+B batch, L queries, M keys, H heads, K width of a head, D width of the stream, T new
+tokens of a cached call. A mask is bool, True where a query may look at a key.
+"""
+
+from typing import Any, Callable, NamedTuple
+
+import chex
+import flax.linen as nn
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from dlx.layers.linear import rows_dot_general
+
+Array = jax.Array
+Initializer = Callable[..., Array]
+
+_MASKED = -1e9  # Score of a key that a query may not look at: exp of it is 0.
+
+
+class KVCache(NamedTuple):
+  """Keys and values of the tokens so far; a plain pytree, argument and result.
+
+  Attributes:
+    key_BMHK: room for M tokens, zeros past `length`.
+    value_BMHK: likewise.
+    length: int32 [], tokens held. Appending past M overwrites the last tokens: who
+      calls counts, since `length` is traced.
+  """
+
+  key_BMHK: Array
+  value_BMHK: Array
+  length: Array
+
+
+class Attended(NamedTuple):
+  """What `MultiHeadAttention` gives.
+
+  Attributes:
+    x_BLD: the output.
+    cache: with the new keys and values; None where none was given.
+    weights_BHLM: float32 or wider, rows sum to 1; None unless asked for.
+  """
+
+  x_BLD: Array
+  cache: KVCache | None = None
+  weights_BHLM: Array | None = None
+
+
+def empty_cache(
+  batch_size: int, capacity: int, num_heads: int, head_dim: int, dtype: Any
+) -> KVCache:
+  """A cache that holds no token yet."""
+  zeros = jnp.zeros((batch_size, capacity, num_heads, head_dim), dtype)
+  return KVCache(zeros, zeros, jnp.zeros((), jnp.int32))
+
+
+def append(cache: KVCache, k_BTHK: Array, v_BTHK: Array) -> KVCache:
+  """The cache with T more tokens."""
+  put = lambda old, new: lax.dynamic_update_slice_in_dim(
+    old, new.astype(old.dtype), cache.length, axis=1
+  )
+  return KVCache(
+    put(cache.key_BMHK, k_BTHK),
+    put(cache.value_BMHK, v_BTHK),
+    cache.length + k_BTHK.shape[1],
+  )
+
+
+def causal_mask(num_queries: int, num_keys: int, offset: Array | int = 0) -> Array:
+  """bool [1, 1, L, M]: query l is token `offset + l` and sees keys up to itself."""
+  query_L = jnp.arange(num_queries) + offset
+  return (jnp.arange(num_keys)[None] <= query_L[:, None])[None, None]
+
+
+def dot_product_attention(
+  q_BLHK: Array,
+  k_BMHK: Array,
+  v_BMHK: Array,
+  mask_BHLM: Array | None = None,
+  *,
+  dropout: float = 0.0,
+  dropout_key: Array | None = None,
+) -> tuple[Array, Array]:
+  """softmax(q k^T / sqrt(K)) v for each head; the softmax in float32 or wider.
+
+  Args:
+    q_BLHK: queries.
+    k_BMHK: keys.
+    v_BMHK: values.
+    mask_BHLM: bool, of size 1 on any axis; None: every query sees every key. A query
+      that sees no key gets the mean of all values.
+    dropout: probability that a weight is dropped and the others scaled up.
+    dropout_key: of the dropped weights; None: none is dropped.
+
+  Returns:
+    Output [B, L, H, K] in the dtype of the values, and the weights [B, H, L, M] before
+    dropout. Weights that nobody uses cost nothing under jit.
+  """
+  chex.assert_rank([q_BLHK, k_BMHK, v_BMHK], 4)
+  chex.assert_equal_shape([k_BMHK, v_BMHK])
+  chex.assert_equal_shape_prefix([q_BLHK, k_BMHK], 1)
+  chex.assert_equal_shape_suffix([q_BLHK, k_BMHK], 2)
+  wide = jnp.promote_types(q_BLHK.dtype, jnp.float32)
+  # The scale goes to the queries, of which there are L K and not L M.
+  q_BLHK = q_BLHK * q_BLHK.shape[-1] ** -0.5
+  scores_BHLM = jnp.einsum(
+    'BLHK,BMHK->BHLM', q_BLHK, k_BMHK, preferred_element_type=wide
+  )
+  if mask_BHLM is not None:
+    chex.assert_rank(mask_BHLM, 4)
+    scores_BHLM = jnp.where(mask_BHLM, scores_BHLM, _MASKED)
+  weights_BHLM = jax.nn.softmax(scores_BHLM, axis=-1)
+  used_BHLM = weights_BHLM
+  if dropout > 0 and dropout_key is not None:
+    keep_BHLM = jax.random.bernoulli(dropout_key, 1 - dropout, weights_BHLM.shape)
+    used_BHLM = jnp.where(keep_BHLM, weights_BHLM / (1 - dropout), 0)
+  x_BLHK = jnp.einsum('BHLM,BMHK->BLHK', used_BHLM.astype(v_BMHK.dtype), v_BMHK)
+  return x_BLHK, weights_BHLM
+
+
+class MultiHeadAttention(nn.Module):
+  """Attention of H heads between maps W_q, W_k, W_v and W_o.
+
+  Parameters have the names and shapes of `flax.linen.MultiHeadDotProductAttention`:
+  `query`, `key` and `value` [D, H, K], `out` [H, K, D].
+
+  Attributes:
+    num_heads: H, a divisor of the width of the stream; K is their quotient.
+    causal: no query sees a later token. A cached call is always causal.
+    use_bias: in all four maps.
+    dropout: probability that a weight is dropped (rng 'dropout').
+    kernel_init: of W_q, W_k and W_v.
+    out_init: of W_o.
+    dtype: of the arithmetic; the softmax is at least float32.
+    param_dtype: of the parameters.
+  """
+
+  num_heads: int
+  causal: bool = False
+  use_bias: bool = True
+  dropout: float = 0.0
+  kernel_init: Initializer = nn.initializers.xavier_uniform()
+  out_init: Initializer = nn.initializers.xavier_uniform()
+  dtype: Any = jnp.float32
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    x_BLD: Array,
+    memory_BMD: Array | None = None,
+    *,
+    train: bool,
+    mask_BHLM: Array | None = None,
+    cache: KVCache | None = None,
+    return_weights: bool = False,
+  ) -> Attended:
+    """Attends from `x_BLD` to `memory_BMD` (None: to itself).
+
+    Args:
+      x_BLD: where the queries come from.
+      memory_BMD: where keys and values come from.
+      train: drop weights.
+      mask_BHLM: besides the causal one. With a cache, M is its capacity.
+      cache: tokens before `x_BLD`, whose keys and values are appended to it.
+      return_weights: also give them; a kernel would not make them.
+
+    Raises:
+      ValueError: a width that the heads do not divide.
+    """
+    width = x_BLD.shape[-1]
+    if width % self.num_heads:
+      raise ValueError(
+        f'num_heads={self.num_heads} is not allowed: must be a divisor of the width '
+        f'{width}.'
+      )
+    shared = {
+      'use_bias': self.use_bias,
+      'dtype': self.dtype,
+      'param_dtype': self.param_dtype,
+      'dot_general': rows_dot_general,
+    }
+
+    def heads(name):
+      return nn.DenseGeneral(
+        (self.num_heads, width // self.num_heads),
+        kernel_init=self.kernel_init,
+        name=name,
+        **shared,
+      )
+
+    source_BMD = x_BLD if memory_BMD is None else memory_BMD
+    q_BLHK = heads('query')(x_BLD)
+    k_BMHK, v_BMHK = heads('key')(source_BMD), heads('value')(source_BMD)
+    start = 0
+    if cache is not None:
+      start = cache.length
+      cache = append(cache, k_BMHK, v_BMHK)
+      k_BMHK = cache.key_BMHK.astype(q_BLHK.dtype)
+      v_BMHK = cache.value_BMHK.astype(q_BLHK.dtype)
+    if self.causal or cache is not None:
+      # Room not yet used lies behind the last query, so that this hides it too.
+      causal = causal_mask(q_BLHK.shape[1], k_BMHK.shape[1], start)
+      mask_BHLM = causal if mask_BHLM is None else causal & mask_BHLM
+    drops = train and self.dropout > 0
+    y_BLHK, weights_BHLM = dot_product_attention(
+      q_BLHK,
+      k_BMHK,
+      v_BMHK,
+      mask_BHLM,
+      dropout=self.dropout,
+      dropout_key=self.make_rng('dropout') if drops else None,
+    )
+    y_BLD = nn.DenseGeneral(
+      width, axis=(-2, -1), kernel_init=self.out_init, name='out', **shared
+    )(y_BLHK)
+    return Attended(y_BLD, cache, weights_BHLM if return_weights else None)

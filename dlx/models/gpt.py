@@ -1,0 +1,163 @@
+"""GPT: a causal transformer over tokens, as in GPT-2 (Radford et al. 2019)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dlx.layers.attention import KVCache, empty_cache
+from dlx.layers.linear import rows_dot_general
+from dlx.layers.transformer import Stacked, Transformer, stacked_cache
+
+Array = jax.Array
+
+
+class GPT(nn.Module):
+  """Token and position embeddings, pre-norm blocks, a norm, logits by the embedding.
+
+  All weights start from N(0, 0.02^2); those of the two maps of each block that write to
+  the residual stream are divided by sqrt(2 N), so that its size does not grow with the
+  N layers.
+
+  GPT-2's smallest: vocabulary_size 50257, context 1024, 12 layers, 12 heads, width 768,
+  exact_gelu False: 124,439,808 parameters. With use_bias False (of maps and norms), as
+  nanoGPT trains, 65 characters, context 64, 4 layers and width 128: 804,096.
+
+  Attributes:
+    vocabulary_size: V.
+    context: most tokens of a sequence, one position embedding each.
+    num_layers: N.
+    num_heads: H, a divisor of width.
+    width: D of the stream; the feed-forward parts are four times as wide.
+    use_bias: in maps and norms.
+    exact_gelu: by erf; False: the tanh form.
+    tie_embeddings: logits are products with the token embeddings; False: a map of
+      their own, without bias.
+    dropout: of embeddings, attention weights and residual branches.
+    init_scale: standard deviation of the initial weights.
+    unroll: layers in one turn of the scan, see `Transformer`.
+    remat: see `Transformer`.
+    dtype: of the arithmetic; logits are at least float32.
+    param_dtype: of the parameters.
+  """
+
+  vocabulary_size: int
+  context: int
+  num_layers: int = 4
+  num_heads: int = 4
+  width: int = 128
+  use_bias: bool = True
+  exact_gelu: bool = True
+  tie_embeddings: bool = True
+  dropout: float = 0.0
+  init_scale: float = 0.02
+  unroll: int = 1
+  remat: bool = False
+  dtype: Any = jnp.float32
+  param_dtype: Any = jnp.float32
+
+  def __call__(self, token_BT: Array, *, train: bool) -> Array:
+    """Logits [B, T, V], float32 or wider, of the token after each.
+
+    Args:
+      token_BT: int in [0, V), T at most `context`.
+      train: drop units (rng 'dropout').
+
+    Raises:
+      ValueError: more tokens than `context`.
+    """
+    return self.forward(token_BT, train=train)[0]
+
+  def extend(self, token_BT: Array, cache: KVCache) -> tuple[Array, KVCache]:
+    """Logits [B, T, V] of T more tokens, and the cache that holds them too.
+
+    The caller sees to it that `cache.length + T` is at most `context`.
+    """
+    logits_BTV, stacked = self.forward(token_BT, train=False, cache=cache)
+    assert stacked.cache is not None
+    return logits_BTV, stacked.cache
+
+  def attention(self, token_BT: Array) -> Array:
+    """Attention weights [N, B, H, T, T]; rows sum to 1."""
+    stacked = self.forward(token_BT, train=False, return_weights=True)[1]
+    assert stacked.weights_NBHLM is not None
+    return stacked.weights_NBHLM
+
+  def empty_cache(self, batch_size: int) -> KVCache:
+    """A cache with room for `context` tokens and none in it."""
+    one = empty_cache(
+      batch_size, self.context, self.num_heads, self.width // self.num_heads, self.dtype
+    )
+    return stacked_cache(one, self.num_layers)
+
+  @nn.compact
+  def forward(
+    self,
+    token_BT: Array,
+    *,
+    train: bool,
+    cache: KVCache | None = None,
+    return_weights: bool = False,
+  ) -> tuple[Array, Stacked]:
+    """Logits, and what the stack gives besides."""
+    length = token_BT.shape[1]
+    if length > self.context:
+      raise ValueError(
+        f'{length} tokens are not allowed: must be at most context={self.context}.'
+      )
+    dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
+    normal = nn.initializers.normal
+    embed = nn.Embed(
+      self.vocabulary_size,
+      self.width,
+      embedding_init=normal(self.init_scale),
+      name='token',
+      **dtypes,
+    )
+    position_TD = self.param(
+      'position_embedding',
+      normal(self.init_scale),
+      (self.context, self.width),
+      self.param_dtype,
+    )
+    start = 0 if cache is None else cache.length[0]
+    position_TD = jax.lax.dynamic_slice_in_dim(position_TD, start, length)
+    x_BTD = embed(token_BT) + position_TD[None].astype(self.dtype)
+    x_BTD = nn.Dropout(self.dropout, deterministic=not train)(x_BTD)
+    stacked = Transformer(
+      self.num_layers,
+      self.num_heads,
+      4 * self.width,
+      causal=True,
+      use_bias=self.use_bias,
+      exact_gelu=self.exact_gelu,
+      dropout=self.dropout,
+      kernel_init=normal(self.init_scale),
+      residual_init=normal(self.init_scale / (2 * self.num_layers) ** 0.5),
+      unroll=self.unroll,
+      remat=self.remat,
+      name='transformer',
+      **dtypes,
+    )(x_BTD, train=train, cache=cache, return_weights=return_weights)
+    x_BTD = nn.LayerNorm(epsilon=1e-5, use_bias=self.use_bias, name='norm', **dtypes)(
+      stacked.x_BLD
+    )
+    wide = jnp.promote_types(self.dtype, jnp.float32)
+    if self.tie_embeddings:
+      kernel_VD = embed.embedding
+    else:
+      kernel_VD = self.param(
+        'output_embedding',
+        normal(self.init_scale),
+        (self.vocabulary_size, self.width),
+        self.param_dtype,
+      )
+    # Narrow operands, wide sums: the largest product of a small net.
+    logits_BTV = rows_dot_general(
+      x_BTD,
+      jnp.asarray(kernel_VD, self.dtype).T,
+      (((2,), (0,)), ((), ())),
+      preferred_element_type=wide,
+    )
+    return logits_BTV, stacked
