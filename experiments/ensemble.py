@@ -5,11 +5,12 @@
       --config.features=128 --config.num_steps=640 --data_dir=DATA
 
 Members differ in initialisation (and dropout), see the same batches, and are vmapped:
-one program, one stream of data. The prediction is the mean of the logits or of the
-probabilities. Its log loss is never above the mean of the members' (Jensen); its
-calibration error is below theirs only where they are too sure of themselves, which is
-after long training: after 10 epochs instead of 40 it is worse. Measured figures stand
-in experiments/README.md.
+one program, one stream of data. The prediction is the mean of the members'
+probabilities, or of their logits. Its log loss is never above the mean of the members'
+(Jensen); its calibration error is below theirs only where they are too sure of
+themselves, which is after long training: after 10 epochs instead of 40 it may be
+above. The mean of logits is surer and gains less. Measured figures stand in
+experiments/README.md.
 """
 
 import dataclasses
@@ -36,7 +37,7 @@ class Config(experiment.Config):
   subset_seed: int = 0  # Chooses them.
   members: int = 5  # Nets.
   chunk: int | None = None  # Members that are computed at once; None: all.
-  combine: str = 'logits'  # The mean of logits, or of probs.
+  combine: str = 'probs'  # The mean of the members' probs, or of their logits.
   features: tuple[int, ...] = (64,)  # Widths of the hidden layers.
   dropout: float = 0.0  # Probability that a hidden unit is dropped.
   lr: float = 1e-3  # Learning rate of Adam, constant.

@@ -1,0 +1,157 @@
+"""Encoder of small images for self-supervised learning, its head, a probe of it."""
+
+from typing import Any, NamedTuple, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dlx.errors import ConfigError
+from dlx.layers.convolution import Conv
+
+
+class Features(NamedTuple):
+  """What an encoder gives; float32 or wider.
+
+  Attributes:
+    pooled_BF: mean over the positions of the last map: what probes look at.
+    map_BHWF: the last map itself. Of random weights it says far more than its mean.
+  """
+
+  pooled_BF: jax.Array
+  map_BHWF: jax.Array
+
+
+class ConvEncoder(nn.Module):
+  """3x3 convolutions, each with group norm and ReLU; the mean over positions.
+
+  Group norm rather than batch norm: no statistics that leak between the examples of a
+  batch, which batch norm needs shuffling against (arXiv:1911.05722, section 3.3), and
+  none to freeze in a probe.
+
+  Attributes:
+    features: channels of each layer; multiples of `groups`.
+    strides: of each layer; 28 -> 14 -> 7 -> 4 for three strides of 2.
+    groups: of the normalisation.
+    dtype: of the arithmetic; the features are at least float32.
+    param_dtype: of the parameters.
+  """
+
+  features: Sequence[int] = (32, 64, 128, 128)
+  strides: Sequence[int] = (2, 2, 2, 1)
+  groups: int = 8
+  dtype: Any = jnp.float32
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x_BHWC: jax.Array) -> Features:
+    """Features of images of any size.
+
+    Raises:
+      ConfigError: as many strides as layers are not given, or channels that the groups
+        do not divide.
+    """
+    if len(self.features) != len(self.strides):
+      raise ConfigError(
+        f'strides={tuple(self.strides)} is not allowed: must be {len(self.features)} '
+        f'numbers, as many as features={tuple(self.features)}.'
+      )
+    if any(channels % self.groups for channels in self.features):
+      raise ConfigError(
+        f'features={tuple(self.features)} is not allowed: must be multiples of '
+        f'groups={self.groups}.'
+      )
+    dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
+    for channels, stride in zip(self.features, self.strides):
+      # No bias: the norm behind it has one.
+      x_BHWC = Conv(
+        channels, (3, 3), strides=(stride, stride), use_bias=False, **dtypes
+      )(x_BHWC)
+      x_BHWC = nn.relu(nn.GroupNorm(self.groups, **dtypes)(x_BHWC))
+    map_BHWF = x_BHWC.astype(jnp.promote_types(x_BHWC.dtype, jnp.float32))
+    return Features(map_BHWF.mean((1, 2)), map_BHWF)
+
+
+class ProjectionHead(nn.Module):
+  """Dense, ReLU, Dense: the map that a contrastive loss sees, thrown away afterwards.
+
+  Attributes:
+    hidden: width in between.
+    num_outputs: D.
+    dtype: of the arithmetic; the outputs are at least float32.
+    param_dtype: of the parameters.
+  """
+
+  hidden: int = 128
+  num_outputs: int = 64
+  dtype: Any = jnp.float32
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x_BF: jax.Array) -> jax.Array:
+    """[B, D], not normalised."""
+    x_BF = nn.Dense(self.hidden, dtype=self.dtype, param_dtype=self.param_dtype)(x_BF)
+    wide = jnp.promote_types(self.dtype, jnp.float32)
+    return nn.Dense(self.num_outputs, dtype=wide, param_dtype=self.param_dtype)(
+      nn.relu(x_BF)
+    )
+
+
+class ProjectedEncoder(nn.Module):
+  """An encoder and the head on its pooled features: parameters `encoder` and `head`."""
+
+  encoder: nn.Module
+  head: nn.Module
+
+  def __call__(self, x_BHWC: jax.Array) -> jax.Array:
+    """Projections [B, D], not normalised."""
+    return self.head(self.features(x_BHWC).pooled_BF)
+
+  def features(self, x_BHWC: jax.Array) -> Features:
+    """What stands below the head."""
+    return self.encoder(x_BHWC)
+
+
+class LinearProbe(nn.Module):
+  """A linear layer on the pooled features of an encoder that it does not train.
+
+  The weights of the encoder lie in the collection 'encoder', not in 'params': no
+  optimiser sees them and no gradient reaches them. The features are normalised by
+  batch norm without scale and shift (arXiv:2111.06377, appendix A), so that one
+  learning rate fits encoders of any scale.
+
+  Attributes:
+    encoder: gives `Features`.
+    num_outputs: K.
+    param_dtype: of the linear layer.
+    dtype: of its arithmetic; at least float32 is used.
+    momentum: of the running statistics of the features.
+  """
+
+  encoder: nn.Module
+  num_outputs: int
+  dtype: Any = jnp.float32
+  param_dtype: Any = jnp.float32
+  momentum: float = 0.9
+
+  @nn.compact
+  def __call__(self, x_BHWC: jax.Array, *, train: bool) -> jax.Array:
+    """Logits [B, K], float32 or wider."""
+    # Unbound: as a submodule its weights would be in 'params'.
+    encoder = self.encoder.clone(parent=None)
+    weights = self.variable(
+      'encoder',
+      'params',
+      lambda: encoder.init(self.make_rng('params'), x_BHWC)['params'],
+    ).value
+    features = encoder.apply({'params': jax.lax.stop_gradient(weights)}, x_BHWC)
+    assert isinstance(features, Features)
+    dtypes = {
+      'dtype': jnp.promote_types(self.dtype, jnp.float32),
+      'param_dtype': self.param_dtype,
+    }
+    x_BF = nn.BatchNorm(
+      not train, momentum=self.momentum, use_scale=False, use_bias=False, **dtypes
+    )(features.pooled_BF)
+    zeros = nn.initializers.zeros_init()  # The loss begins at log K exactly.
+    return nn.Dense(self.num_outputs, kernel_init=zeros, **dtypes)(x_BF)
