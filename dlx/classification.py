@@ -39,6 +39,7 @@ def image_classifier(
   tx: optax.GradientTransformation,
   augment: Callable[[Key, Batch], Batch] | None = None,
   figures: Mapping[str, Figure] | None = None,
+  overfit: tuple[str, float] | None = ('loss', 0.05),
 ) -> Experiment:
   """A classifier with accuracy, precision, recall, F1, confusion and sample figures.
 
@@ -51,6 +52,7 @@ def image_classifier(
     tx: the optimiser.
     augment: (key, batch of normalised images) -> batch, in training.
     figures: besides `confusion` and `predictions`.
+    overfit: floor for the generic test.
   """
   prepare = normalised(data)
   predict = make_predict(config, model, prepare=prepare)
@@ -100,4 +102,5 @@ def image_classifier(
       ),
       **(figures or {}),
     },
+    overfit=overfit,
   )

@@ -205,7 +205,9 @@ def build(config: Config) -> experiment.Experiment:
     init=init,
     train_step=train_step,
     train_data=Zipped(parts),
-    evals={'test': experiment.Eval(test, test_data, summarize=metrics.classification_summary)},
+    evals={
+      'test': experiment.Eval(test, test_data, summarize=metrics.classification_summary)
+    },
     warm_start=load if config.teacher else None,
     figures={
       'confusion': experiment.Figure(
@@ -221,4 +223,3 @@ def build(config: Config) -> experiment.Experiment:
       ),
     },
   )
-

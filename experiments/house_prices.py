@@ -114,4 +114,5 @@ def build(config: Config) -> experiment.Experiment:
         data=InOrder(data.test, data.test.size or 1),
       )
     },
+    overfit=('loss', 0.1),  # With dropout: 0.053 after 300 steps.
   )
