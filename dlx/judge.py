@@ -113,13 +113,14 @@ class Judge:
   def verdict(self, judge: PyTree, image_BHWC: Array) -> tuple[Array, Array]:
     """Probabilities [B, K] and features [B, F] of images in [0, 1]."""
     variables = {name: judge[name] for name in ('params', 'batch_stats')}
-    logits_BK, seen = self.model.apply(
+    applied: Any = self.model.apply(
       variables,
       self._normalise(image_BHWC),
       train=False,
       capture_intermediates=lambda module, _: module.name == 'Dense_0',
       mutable=['intermediates'],
     )
+    logits_BK, seen = applied
     feature_BF = jax.nn.relu(seen['intermediates']['Dense_0']['__call__'][0])
     return jax.nn.softmax(jnp.asarray(logits_BK)), feature_BF
 

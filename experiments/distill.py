@@ -14,6 +14,7 @@ Measured figures stand in experiments/README.md.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +72,10 @@ class Config(experiment.Config):
 
 def build(config: Config) -> experiment.Experiment:
   data = catalog.images(config.dataset)
-  dtypes = {'dtype': config.compute_dtype, 'param_dtype': config.param_dtype}
+  dtypes: dict[str, Any] = {
+    'dtype': config.compute_dtype,
+    'param_dtype': config.param_dtype,
+  }
   student = MLP(features=config.features, num_outputs=data.num_classes, **dtypes)
   teacher = CNN(
     features=config.teacher_features,
@@ -88,7 +92,7 @@ def build(config: Config) -> experiment.Experiment:
 
   size = config.labels + config.transfer
   some = subset(data.train, size, config.subset_seed, marked=config.labels)
-  parts = {'student': Shuffled(some, config.batch_size, config.seed)}
+  parts: dict[str, Any] = {'student': Shuffled(some, config.batch_size, config.seed)}
   if first:
     parts['teacher'] = Shuffled(data.train, config.batch_size, config.seed)
   test_data = InOrder(data.test, config.eval_batch_size)
@@ -109,7 +113,7 @@ def build(config: Config) -> experiment.Experiment:
     return jnp.asarray(teacher.apply(taught, image, train=False))
 
   def student_loss(params, taught, batch, rng):
-    logits = student.apply(
+    logits: Any = student.apply(
       {'params': params}, batch['image'], train=True, rngs={'dropout': rng}
     )
     label = batch['label']
@@ -122,13 +126,14 @@ def build(config: Config) -> experiment.Experiment:
     return metrics.mean(loss), (taught, sums)
 
   def teacher_loss(params, batch_stats, batch, rng):
-    logits, new = teacher.apply(
+    applied: Any = teacher.apply(
       {'params': params, 'batch_stats': batch_stats},
       batch['image'],
       train=True,
       rngs={'dropout': rng},
       mutable=['batch_stats'],
     )
+    logits, new = applied
     loss = metrics.mean(losses.softmax_cross_entropy(logits, batch['label']))
     sums = {'accuracy': metrics.accuracy(logits, batch['label'])}
     return loss, (new['batch_stats'], sums)

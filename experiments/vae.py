@@ -14,6 +14,7 @@ experiments/README.md.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -93,9 +94,10 @@ def build(config: Config) -> experiment.Experiment:
     split = jax.vmap(lambda key: jax.random.split(key, 2))(keys_B)
     target = draw_targets(split[:, 0], batch)
     noise = jax.vmap(lambda key: jax.random.normal(key, (config.latents,)))(split[:, 1])
-    logits, mean, log_var = model.apply(
+    applied: Any = model.apply(
       {'params': params}, target, noise if sample else jnp.zeros_like(noise)
     )
+    logits, mean, log_var = applied
     pixels = data.shape[0] * data.shape[1] * data.shape[2]
     reconstruction_B = pixels * losses.sigmoid_binary_cross_entropy(logits, target)
     return reconstruction_B, losses.gaussian_kl(mean, log_var)
@@ -155,11 +157,13 @@ def build(config: Config) -> experiment.Experiment:
     return {k: Mean((v * weight_B).sum(), weight_B.sum()) for k, v in terms.items()}
 
   def decode(state, z):
-    return jax.nn.sigmoid(model.apply({'params': seen(state)}, z, method='decode'))
+    logits: Any = model.apply({'params': seen(state)}, z, method='decode')
+    return jax.nn.sigmoid(logits)
 
   def encode(state, batch):
     target = draw_targets(keys(jax.random.key(0), batch['index']), batch)
-    return target, *model.apply({'params': seen(state)}, target, method='encode')
+    code: Any = model.apply({'params': seen(state)}, target, method='encode')
+    return target, *code
 
   def reconstructions(state, key, batch):
     target, mean, _ = encode(state, batch)

@@ -68,8 +68,8 @@ class ResNet(nn.Module):
       train: use and update statistics of the batch (collection 'batch_stats').
     """
     dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
-    conv = functools.partial(Conv, use_bias=False, kernel_init=_HE, **dtypes)
-    norm = functools.partial(
+    conv: Any = functools.partial(Conv, use_bias=False, kernel_init=_HE, **dtypes)
+    norm: Any = functools.partial(
       nn.BatchNorm,
       use_running_average=not train,
       momentum=self.momentum,
@@ -79,7 +79,7 @@ class ResNet(nn.Module):
     if self.stem == 'imagenet':
       x_BHWC = conv(self.channels[0], (7, 7), (2, 2), padding=3, name='stem')(x_BHWC)
       x_BHWC = nn.relu(norm(name='stem_norm')(x_BHWC))
-      pad = ((1, 1), (1, 1))
+      pad: Any = ((1, 1), (1, 1))
       x_BHWC = nn.max_pool(x_BHWC, (3, 3), strides=(2, 2), padding=pad)
     else:
       x_BHWC = conv(self.channels[0], (3, 3), padding=1, name='stem')(x_BHWC)

@@ -115,8 +115,10 @@ class GcnTest(absltest.TestCase):
     fields, _ = self.fields()
     model = GCN(features=4, num_outputs=3)
     variables = model.init(jax.random.key(0), fields, 12, train=False)
-    run = lambda i: model.apply(
-      variables, fields, 12, train=True, rngs={'dropout': jax.random.key(i)}
+    run = lambda i: jnp.asarray(
+      model.apply(
+        variables, fields, 12, train=True, rngs={'dropout': jax.random.key(i)}
+      )
     )
     self.assertGreater(float(jnp.abs(run(0) - run(1)).max()), 0)
 
