@@ -8,7 +8,7 @@ Nothing here trains an encoder: features come in as arrays. Nearest neighbours:
 dlx/neighbours.py.
 """
 
-from typing import Any, Callable, Mapping, NamedTuple
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 import chex
 import jax
@@ -17,11 +17,15 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from dlx import metrics
+from dlx.config_json import config_to_json
 from dlx.data.dataset import Loaded, Resident, Source
 from dlx.data.resident import num_examples, read
 from dlx.errors import ConfigError, DataError
-from dlx.experiment import Eval
+from dlx.experiment import Config, Eval
+from dlx.training import warm_start
+from dlx.training.records import read_json
 from dlx.training.state import Array, Batch, Key, PyTree, TrainState
+from dlx.training.workdir import absolute
 
 # (state, images as read) -> features [B, F] by name: those called `encoder` are judged,
 # the others stand beside them.
@@ -93,6 +97,35 @@ class TrainTest(Resident):
   def get(self, arrays, step: Array) -> Mapping[str, Array]:
     del step
     return arrays
+
+
+def restore_encoder(
+  config: Config,
+  weights: PyTree,
+  names: Sequence[str] = ('features', 'strides', 'groups'),
+) -> tuple[PyTree, dict[str, Any]]:
+  """The encoder in the run `config.encoder`, under `params/encoder`; and its origin.
+
+  Args:
+    config: its field `encoder` is a workdir.
+    weights: the structure that is filled.
+    names: fields of the config that must be as they are there: weights fit encoders of
+      other strides too, and the features would be other ones.
+
+  Raises:
+    ConfigError: one of those fields differs; see `warm_start.restore`.
+  """
+  workdir = vars(config)['encoder']
+  found, origin = warm_start.restore(workdir, weights, prefix='params/encoder')
+  there = read_json(absolute(workdir) / 'config.json')['config']
+  for name in names:
+    value = config_to_json(config)[name]
+    if name in there and there[name] != value:
+      raise ConfigError(
+        f'--config.{name}={value} is not allowed: must be {there[name]}, as of the '
+        f'encoder in {origin["path"]}.'
+      )
+  return found, origin
 
 
 def in_chunks(fn: Callable[[Any], PyTree], rows: PyTree, size: int) -> PyTree:

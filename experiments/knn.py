@@ -6,7 +6,7 @@
   python -m launch.train --exp=knn --config.encoder=RUN
 
 By cosine similarity of pixels, or of the pooled features of the encoder in the workdir
-RUN (that of moco, with the same `features` and `strides`). Votes have the weight
+RUN (of moco; `features`, `strides` and `groups` as there). Votes have the weight
 exp(similarity / temperature) (arXiv:1805.01978). A step puts the features of its batch
 into the bank in model_state, each image in its own place: after one epoch it is full,
 further steps change nothing, and no step changes the encoder.
@@ -31,8 +31,7 @@ from dlx.data.resident import InOrder, indexed, shuffled
 from dlx.embedding import pictures
 from dlx.models.conv_encoder import ConvEncoder
 from dlx.neighbours import nearest, vote
-from dlx.probes import TrainTest
-from dlx.training import warm_start
+from dlx.probes import TrainTest, restore_encoder
 from dlx.training.state import Mean, create
 
 
@@ -45,16 +44,19 @@ class Config(experiment.Config):
   encoder: str | None = None  # Workdir of the run whose encoder is used; None: pixels.
   features: tuple[int, ...] = (32, 64, 128, 128)  # Channels of the encoder's layers.
   strides: tuple[int, ...] = (1, 2, 2, 1)  # Of each layer; 2,2,2,1 for 28 pixels.
+  groups: int = 8  # Of the encoder's group norm; divides every number of features.
   bank: int = 1437  # Places: the first so many training images are used.
   k: int = 5  # Neighbours that vote.
   temperature: float = 0.07  # Of the votes; large: all count alike.
 
   def __post_init__(self):
     super().__post_init__()
+    self.require('groups', self.groups >= 1, 'at least 1')
     self.require(
       'features',
-      bool(self.features) and all(f >= 8 and f % 8 == 0 for f in self.features),
-      'multiples of 8, for group norm',
+      bool(self.features)
+      and all(f >= 1 and f % self.groups == 0 for f in self.features),
+      f'multiples of groups={self.groups}',
     )
     self.require(
       'strides',
@@ -75,7 +77,11 @@ def build(config: Config) -> experiment.Experiment:
   train = indexed(data.train, size)
   dtypes: dict[str, Any] = {'dtype': config.compute_dtype}
   encoder = ConvEncoder(
-    config.features, config.strides, param_dtype=config.param_dtype, **dtypes
+    config.features,
+    config.strides,
+    config.groups,
+    param_dtype=config.param_dtype,
+    **dtypes,
   )
 
   def levels(image):
@@ -138,9 +144,7 @@ def build(config: Config) -> experiment.Experiment:
     return sums(found, batch['label'], batch['weight'])
 
   def load(state):
-    weights, origin = warm_start.restore(
-      config.encoder, state.model_state['encoder'], prefix='params/encoder'
-    )
+    weights, origin = restore_encoder(config, state.model_state['encoder'])
     return state._replace(model_state={**state.model_state, 'encoder': weights}), origin
 
   labelled = TrainTest(data.train, data.test, num_train=min(size, 5000), num_test=2000)

@@ -7,9 +7,9 @@
       --config.batch_size=256 --data_dir=DATA
 
 RUN is the workdir of a run that has an encoder under `params/encoder`, such as moco's,
-with the same `features` and `strides`. Without one the first steps of this run train
-the encoder, without labels, by contrasting two views within the batch (SimCLR,
-arXiv:2002.05709); `pretrain_steps=0` probes random weights.
+with the same `features`, `strides` and `groups`. Without one the first steps of this
+run train the encoder, without labels, by contrasting two views within the batch
+(SimCLR, arXiv:2002.05709); `pretrain_steps=0` probes random weights.
 
 Once frozen, the encoder lies in model_state, where no optimiser reaches it, and
 `train/frozen` is 1 while it still has the checksum of the step at which it was frozen.
@@ -35,9 +35,8 @@ from dlx.models.conv_encoder import (
   ProjectedEncoder,
   ProjectionHead,
 )
-from dlx.probes import TrainTest
+from dlx.probes import TrainTest, restore_encoder
 from dlx.training import step as steps
-from dlx.training import warm_start
 from dlx.training.early_stopping import early_stopping
 from dlx.training.fingerprint import checksum
 from dlx.training.state import Mean
@@ -54,15 +53,18 @@ class Config(experiment.Config):
   temperature: float = 0.1  # Of the loss of those.
   features: tuple[int, ...] = (32, 64, 128, 128)  # Channels of the encoder's layers.
   strides: tuple[int, ...] = (1, 2, 2, 1)  # Of each layer; 2,2,2,1 for 28 pixels.
+  groups: int = 8  # Of the encoder's group norm; divides every number of features.
   lr: float = 3e-2  # Peak of the cosine learning rate of the linear layer.
   weight_decay: float = 0.0  # Decoupled, of the linear layer.
 
   def __post_init__(self):
     super().__post_init__()
+    self.require('groups', self.groups >= 1, 'at least 1')
     self.require(
       'features',
-      bool(self.features) and all(f >= 8 and f % 8 == 0 for f in self.features),
-      'multiples of 8, for group norm',
+      bool(self.features)
+      and all(f >= 1 and f % self.groups == 0 for f in self.features),
+      f'multiples of groups={self.groups}',
     )
     self.require(
       'strides',
@@ -88,7 +90,7 @@ def build(config: Config) -> experiment.Experiment:
     'dtype': config.compute_dtype,
     'param_dtype': config.param_dtype,
   }
-  encoder = ConvEncoder(config.features, config.strides, **dtypes)
+  encoder = ConvEncoder(config.features, config.strides, config.groups, **dtypes)
   projected = ProjectedEncoder(encoder, ProjectionHead(**dtypes))
   own = 0 if config.encoder else min(config.pretrain_steps, config.num_steps // 2)
   pre_tx = optim.clip(
@@ -186,9 +188,7 @@ def build(config: Config) -> experiment.Experiment:
     return new, {**sums, 'frozen': Mean(still, jnp.ones(()))}
 
   def load(state):
-    params, origin = warm_start.restore(
-      config.encoder, weights(state), prefix='params/encoder'
-    )
+    params, origin = restore_encoder(config, weights(state))
     state = state._replace(
       model_state={**state.model_state, 'encoder': {'params': params}},
       opt_state={**state.opt_state, 'frozen': marks(params)},

@@ -49,6 +49,7 @@ class Config(experiment.Config):
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
   features: tuple[int, ...] = (32, 64, 128, 128)  # Channels of each layer.
   strides: tuple[int, ...] = (1, 2, 2, 1)  # Of each layer; 2,2,2,1 for 28 pixels.
+  groups: int = 8  # Of the encoder's group norm; divides every number of features.
   hidden: int = 128  # Width of the hidden layer of the projection head.
   projection: int = 64  # Length of the vectors that are compared.
   queue: int = 512  # Keys that are kept as negatives.
@@ -66,10 +67,12 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
+    self.require('groups', self.groups >= 1, 'at least 1')
     self.require(
       'features',
-      bool(self.features) and all(f >= 8 and f % 8 == 0 for f in self.features),
-      'multiples of 8, for group norm',
+      bool(self.features)
+      and all(f >= 1 and f % self.groups == 0 for f in self.features),
+      f'multiples of groups={self.groups}',
     )
     self.require(
       'strides',
@@ -101,7 +104,7 @@ def build(config: Config) -> experiment.Experiment:
     'param_dtype': config.param_dtype,
   }
   model = ProjectedEncoder(
-    ConvEncoder(config.features, config.strides, **dtypes),
+    ConvEncoder(config.features, config.strides, config.groups, **dtypes),
     ProjectionHead(config.hidden, config.projection, **dtypes),
   )
   view = contrastive.view_of(data.shape)

@@ -103,7 +103,7 @@ class MocoTest(parameterized.TestCase):
     (dict(ema_decay=0.9), 'ema_decay=0.9 .* None: set momentum'),
     (dict(compute_dtype='float16'), 'compute_dtype=float16'),
     (dict(strides=(2,)), 'strides=.* must be 4 numbers'),
-    (dict(features=(12, 8, 8, 8)), 'features=.* multiples of 8'),
+    (dict(features=(12, 8, 8, 8)), 'features=.* multiples of groups=8'),
     (dict(neighbours=2000), 'neighbours=2000 .* in .1, 1437.'),
     (dict(momentum=1.0), 'momentum=1.0'),
     (dict(temperature=0.0), 'temperature=0.0'),

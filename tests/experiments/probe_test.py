@@ -142,11 +142,15 @@ class ProbeTest(parameterized.TestCase):
     self.assertAlmostEqual(float(loss.total), wrong, delta=1)
 
   def test_an_encoder_of_another_shape_is_refused_in_one_line(self):
-    for module in (linear_probe, knn):
-      config = module.Config(
-        encoder=self.path, num_steps=2, batch_size=8, features=(16, 8), strides=(2, 2)
-      )
-      with self.assertRaisesRegex(ConfigError, 'params/encoder/Conv_0') as caught:
+    # Other strides and groups have the same weights.
+    for module, wrong, message in (
+      (linear_probe, dict(features=(16, 8)), 'params/encoder/Conv_0'),
+      (linear_probe, dict(strides=(1, 2)), r'strides=.1, 2. .* must be .2, 2., as of'),
+      (knn, dict(groups=4), 'groups=4 is not allowed: must be 8, as of the encoder'),
+    ):
+      fields = {**ENCODER, **wrong}
+      config = module.Config(encoder=self.path, num_steps=2, batch_size=8, **fields)
+      with self.assertRaisesRegex(ConfigError, message) as caught:
         run(module, config, self.create_tempdir().full_path)
       self.assertNotIn('\n', str(caught.exception))
 
