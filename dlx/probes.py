@@ -216,7 +216,7 @@ def fit_linear(
 
   Minimises `sum_n w_n CE_n + l2 / 2 |kernel|^2`; `l2` is 1 / C of scikit-learn. Newton
   directions by conjugate gradients (no Hessian is stored), then the best of the steps
-  1, 1/2, 1/4, ...: the objective never rises. No learning rate, no noise, so that
+  1, 1/2, 1/4, ...: but for rounding the objective never rises. No learning rate, no noise, so that
   probes of different features differ by the features alone.
 
   Args:
@@ -240,7 +240,7 @@ def fit_linear(
   # The bias is the last row of the weights, of a feature that is 1, and not decayed.
   x_NG = jnp.concatenate([x_NF, jnp.ones_like(share_N1)], 1)
   decay_G1 = jnp.full((x_NG.shape[1], 1), decay).at[-1].set(0)
-  steps_S = 0.5 ** jnp.arange(10, dtype=dtype)
+  steps_S = jnp.append(0.5 ** jnp.arange(10, dtype=dtype), 0)  # The last: no step.
   dot = lambda a, b: jnp.dot(a, b, precision=EXACT)
 
   def objective(logits_NK, w_GK):
@@ -269,11 +269,21 @@ def fit_linear(
     )
     # A linear model: logits along the direction need no further product with x.
     move_NK = dot(x_NG, move_GK)
-    values_S = jax.lax.map(
-      lambda t: objective(logits_NK + t * move_NK, w_GK + t * move_GK), steps_S
-    )
-    best = values_S.argmin()
-    down = values_S[best] < objective(logits_NK, w_GK)
+
+    def along(t):
+      """Objective and its slope at step t."""
+      logits, w = logits_NK + t * move_NK, w_GK + t * move_GK
+      error_NK = share_N1 * (jax.nn.softmax(logits) - target_NK)
+      slope = (error_NK * move_NK).sum() + (decay_G1 * w * move_GK).sum()
+      return objective(logits, w), jnp.abs(slope)
+
+    value_S, slope_S = jax.lax.map(along, steps_S)
+    # The flattest place that is not higher. Near the optimum the objective no longer
+    # tells steps apart (its rounding is that of a number near 1); the slope does.
+    slack = 1 + 8 * jnp.finfo(dtype).eps
+    slope_S = jnp.where(value_S <= slack * value_S[-1], slope_S, jnp.inf)
+    best = slope_S[:-1].argmin()
+    down = slope_S[best] < slope_S[-1]
     t = jnp.where(down, steps_S[best], 0)
     w_GK, logits_NK = w_GK + t * move_GK, logits_NK + t * move_NK
     # Where rounding leaves no way down it is over.
