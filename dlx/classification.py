@@ -14,7 +14,7 @@ from dlx import figures as draw
 from dlx import metrics
 from dlx.data.catalog import ImageData
 from dlx.data.image import normalise
-from dlx.data.resident import InOrder, shuffled
+from dlx.data.resident import InOrder, training
 from dlx.experiment import Config, Experiment, Figure
 from dlx.training.state import Array, Batch, Key
 from dlx.training.supervised import make_predict, supervised
@@ -73,13 +73,7 @@ def image_classifier(
     tx=tx,
     prepare=prepare,
     augment=augment,
-    train_data=shuffled(
-      data.train,
-      batch_size=config.batch_size,
-      seed=config.seed,
-      stream=config.stream,
-      workers=config.stream_workers,
-    ),
+    train_data=training(data.train, config),
     eval_data={'test': test_data},
     metrics=lambda logits, batch, weight: metrics.classification(
       logits, batch['label'], weight

@@ -216,8 +216,8 @@ def fit_linear(
 
   Minimises `sum_n w_n CE_n + l2 / 2 |kernel|^2`; `l2` is 1 / C of scikit-learn. Newton
   directions by conjugate gradients (no Hessian is stored), then the best of the steps
-  1, 1/2, 1/4, ...: but for rounding the objective never rises. No learning rate, no noise, so that
-  probes of different features differ by the features alone.
+  1, 1/2, 1/4, ...: but for rounding the objective never rises. No learning rate, no
+  noise, so that probes of different features differ by the features alone.
 
   Args:
     x_NF: standardised features.

@@ -1,4 +1,4 @@
-"""DCGAN: two players of convolutions (arXiv:1511.06434), with or without classes.
+"""Two players: DCGAN (arXiv:1511.06434) and the GAN of dense layers (arXiv:1406.2661).
 
   python -m launch.train --exp=dcgan
   python -m launch.train --exp=dcgan --config.dataset=mnist --config.num_steps=1500 \
@@ -7,9 +7,13 @@
       --config.noise=16 --config.num_steps=25000 --config.eval_every_steps=2500 \
       --config.ema_decay=0.999 --config.truncation=0.7 --config.judge=CNN \
       --data_dir=DATA
+  python -m launch.train --exp=dcgan --config.model=dense --config.conditional=false \
+      --config.noise=100 --config.num_steps=4000 --config.eval_every_steps=500 \
+      --config.ema_decay=0.999 --config.lr=5e-4
 
 The second command asks for classes (arXiv:1411.1784; the discriminator by the logit of
-the label, arXiv:1802.05637) and takes minutes; the third does not. CNN is the workdir
+the label, arXiv:1802.05637) and takes minutes; the third does not; the last is the
+first GAN, noise -> 256 -> 512 -> image -> 512 -> 256 -> one logit. CNN is the workdir
 of `--exp=cnn --config.dataset=mnist`, whose net judges samples beside real images:
 share of which it is sure above 0.9, share of the asked class, entropy of the classes,
 Frechet distance of its features. Without `judge` the first steps train one. Also
@@ -30,16 +34,17 @@ import jax.numpy as jnp
 
 from dlx import adversarial, experiment, metrics, optim
 from dlx.data import catalog
-from dlx.data.resident import shuffled
+from dlx.data.resident import training
 from dlx.judge import Judge, check_judge
-from dlx.models import dcgan
+from dlx.models import dcgan, gan
 from dlx.samples import SampleReport
 from dlx.training import step as steps
-from dlx.training.early_stopping import early_stopping
+from dlx.training.early_stopping import configured
 from dlx.training.state import Mean, create
 
 fold = jax.random.fold_in
-JUDGE = 2**31 - 1  # Folded into the key of a step: no number of a critic step.
+# Folded into the key of a step: no numbers of a critic step.
+DROPOUT, JUDGE = 2**31 - 2, 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,9 +57,13 @@ class Config(experiment.Config):
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
   conditional: bool = True  # Whether samples are of a class that is asked for.
   noise: int = 64  # Entries of z, the normal noise that becomes a sample.
+  model: str = 'conv'  # conv: the next three fields; dense: the three after them.
   generator_width: int = 64  # Channels before the last layer of the generator.
   discriminator_width: int = 32  # Channels of the discriminator's first layer.
   discriminator_norm: str = 'batch'  # batch, spectral or none.
+  generator_features: tuple[int, ...] = (256, 512)  # Widths of its hidden layers.
+  discriminator_features: tuple[int, ...] = (512, 256)  # Widths of its hidden layers.
+  dropout: float = 0.3  # Share of the discriminator's hidden units dropped.
   loss: str = 'non_saturating'  # non_saturating, minimax, least_squares or hinge.
   real_label: float = 0.9  # Target for real images: one-sided label smoothing.
   r1: float = 0.0  # Weight of the discriminator's gradient penalty at real images.
@@ -73,6 +82,11 @@ class Config(experiment.Config):
     self.require('micro_batches', self.micro_batches == 1, '1: batch norm sees a batch')
     for name in ('noise', 'generator_width', 'discriminator_width', 'num_samples'):
       self.require(name, getattr(self, name) >= 1, 'at least 1')
+    self.require('model', self.model in ('conv', 'dense'), 'conv or dense')
+    for name in ('generator_features', 'discriminator_features'):
+      widths = getattr(self, name)
+      self.require(name, all(w >= 1 for w in widths), 'numbers of at least 1')
+    self.require('dropout', 0 <= self.dropout < 1, 'in [0, 1)')
     norms, kinds = dcgan.NORMS, adversarial.KINDS
     norm = self.discriminator_norm
     self.require('discriminator_norm', norm in norms, ' or '.join(norms))
@@ -84,7 +98,7 @@ class Config(experiment.Config):
     )
     self.require(
       'r1',
-      self.r1 == 0 or (self.r1 > 0 and norm != 'batch'),
+      self.r1 == 0 or (self.r1 > 0 and (norm != 'batch' or self.model == 'dense')),
       'at least 0, and 0 with discriminator_norm=batch',
     )
     self.require('critic_steps', 1 <= self.critic_steps <= 10, 'in [1, 10]')
@@ -104,15 +118,29 @@ def build(config: Config) -> experiment.Experiment:
   data = catalog.images(config.dataset)
   num_classes = data.num_classes if config.conditional else None
   dtypes: Any = {'dtype': config.compute_dtype, 'param_dtype': config.param_dtype}
-  generator = dcgan.Generator(
-    shape=data.shape, width=config.generator_width, num_classes=num_classes, **dtypes
-  )
-  discriminator = dcgan.Discriminator(
-    width=config.discriminator_width,
-    norm=config.discriminator_norm,
-    num_classes=num_classes,
-    **dtypes,
-  )
+  if config.model == 'conv':
+    generator = dcgan.Generator(
+      shape=data.shape, width=config.generator_width, num_classes=num_classes, **dtypes
+    )
+    discriminator = dcgan.Discriminator(
+      width=config.discriminator_width,
+      norm=config.discriminator_norm,
+      num_classes=num_classes,
+      **dtypes,
+    )
+  else:
+    generator = gan.Generator(
+      shape=data.shape,
+      features=config.generator_features,
+      num_classes=num_classes,
+      **dtypes,
+    )
+    discriminator = gan.Discriminator(
+      features=config.discriminator_features,
+      dropout=config.dropout,
+      num_classes=num_classes,
+      **dtypes,
+    )
   tx = optim.adam(optim.cosine(config.lr, config.num_steps), config.b1)
   tx = optim.clip(tx, norm=config.clip_norm, value=config.clip_value)
   judge = Judge(data, workdir=config.judge, num_steps=config.judge_steps)
@@ -129,7 +157,7 @@ def build(config: Config) -> experiment.Experiment:
       ),
     }
     params = {name: variables['params'] for name, variables in made.items()}
-    stats = {name: v.get('batch_stats', {}) for name, v in made.items()}
+    stats = {name: v.get('batch_stats', {}) for name, v in made.items()}  # {}: dense.
     average = {'params': params['g'], 'batch_stats': stats['g']}
     # Real images and samples are normalised apart, in training as in evaluation.
     stats['d'] = {'real': stats['d'], 'fake': jax.tree.map(jnp.copy, stats['d'])}
@@ -151,9 +179,9 @@ def build(config: Config) -> experiment.Experiment:
       train=True,
       mutable=['batch_stats'],
     )
-    return jnp.asarray(image), steps.like(new['batch_stats'], stats)
+    return jnp.asarray(image), steps.like(new.get('batch_stats', stats), stats)
 
-  def look(params, stats, image, label_B):
+  def look(params, stats, image, label_B, dropout):
     """Logits of the discriminator, and its new statistics."""
     logits_B, new = discriminator.apply(
       {'params': params, 'batch_stats': stats},
@@ -161,6 +189,7 @@ def build(config: Config) -> experiment.Experiment:
       known(label_B),
       train=True,
       mutable=['batch_stats'],
+      rngs={'dropout': dropout},
     )
     return jnp.asarray(logits_B), steps.like(new.get('batch_stats', stats), stats)
 
@@ -174,13 +203,13 @@ def build(config: Config) -> experiment.Experiment:
       'fake_accuracy': metrics.mean(fake_B <= real_above, weight_B),
     }
 
-  def critic_loss(params, stats, real, fake, label_B):
-    real_B, of_real = look(params, stats['real'], real, label_B)
-    fake_B, of_fake = look(params, stats['fake'], fake, label_B)
+  def critic_loss(params, stats, real, fake, label_B, dropout):
+    real_B, of_real = look(params, stats['real'], real, label_B, fold(dropout, 0))
+    fake_B, of_fake = look(params, stats['fake'], fake, label_B, fold(dropout, 1))
     found = critic_metrics(real_B, fake_B)
     loss = found['loss'].total / found['loss'].count
     if config.r1:
-      logits_of = lambda image: look(params, of_real, image, label_B)[0]
+      logits_of = lambda image: look(params, of_real, image, label_B, dropout)[0]
       slope_B = adversarial.gradient_penalty(logits_of, real)
       found['r1'] = metrics.mean(slope_B)
       loss += 0.5 * config.r1 * slope_B.mean()
@@ -197,11 +226,12 @@ def build(config: Config) -> experiment.Experiment:
     for k in range(config.critic_steps):
       image, label_B = rows['image'][k], rows['label'][k]
       z_BZ = jax.random.normal(fold(rng, k), (label_B.shape[0], config.noise))
+      dropout = fold(fold(rng, DROPOUT), k)
       make = lambda p, z=z_BZ, y=label_B: generate(p, state.model_state['g'], z, y)
       # The last samples are those that the generator learns from: made once.
       fake, to_generator, stats['g'] = jax.vjp(make, params['g'], has_aux=True)
       grads, (stats['d'], found) = jax.grad(critic_loss, has_aux=True)(
-        params['d'], stats['d'], 2 * unit(image) - 1, fake, label_B
+        params['d'], stats['d'], 2 * unit(image) - 1, fake, label_B, dropout
       )
       found['d_grad_norm'] = Mean(optim.global_norm(grads), jnp.ones(()))
       params['d'], opt_state['d'] = steps.update(tx, grads, opt_state['d'], params['d'])
@@ -209,7 +239,8 @@ def build(config: Config) -> experiment.Experiment:
 
     def fooled(fake):
       # The discriminator's statistics after this pass are dropped: its step is done.
-      logits_B, _ = look(params['d'], stats['d']['fake'], fake, label_B)
+      key = fold(dropout, 2)
+      logits_B, _ = look(params['d'], stats['d']['fake'], fake, label_B, key)
       loss_B = adversarial.generator_loss(config.loss, logits_B)
       return loss_B.mean(), metrics.mean(loss_B)
 
@@ -265,24 +296,11 @@ def build(config: Config) -> experiment.Experiment:
   built = experiment.Experiment(
     init=init,
     train_step=train_step,
-    train_data=shuffled(
-      data.train,
-      batch_size=config.batch_size * config.critic_steps,
-      seed=config.seed,
-      stream=config.stream,
-      workers=config.stream_workers,
-    ),
+    train_data=training(data.train, config, config.batch_size * config.critic_steps),
     evals=report.evaluations(config, health),
     warm_start=None if config.judge is None else judge.warm_start,
     after_eval=report.remember(config.num_steps),
     figures=report.figures('samples'),
     overfit=None,
   )
-  if config.early_stop_metric is None:
-    return built
-  return early_stopping(
-    built,
-    config.early_stop_metric,
-    patience=config.early_stop_patience,
-    mode=config.early_stop_mode,
-  )
+  return configured(built, config)

@@ -33,12 +33,12 @@ import jax.numpy as jnp
 
 from dlx import denoising, diffusion, experiment, optim
 from dlx.data import catalog
-from dlx.data.resident import InOrder, indexed, shuffled
+from dlx.data.resident import InOrder, indexed, training
 from dlx.judge import Judge, check_judge
 from dlx.layers.embeddings import drop_labels
 from dlx.models.unet import UNet
 from dlx.training import step as steps
-from dlx.training.early_stopping import early_stopping
+from dlx.training.early_stopping import configured
 from dlx.training.state import create
 
 fold = jax.random.fold_in
@@ -187,13 +187,7 @@ def build(config: Config) -> experiment.Experiment:
   built = experiment.Experiment(
     init=init,
     train_step=train_step,
-    train_data=shuffled(
-      data.train,
-      batch_size=config.batch_size,
-      seed=config.seed,
-      stream=config.stream,
-      workers=config.stream_workers,
-    ),
+    train_data=training(data.train, config),
     evals={
       'test': experiment.Eval(test, test_data),
       'samples': experiment.Eval(
@@ -207,11 +201,4 @@ def build(config: Config) -> experiment.Experiment:
     figures=denoising.figures(sampling, test_data),
     overfit=('loss', 0.35),
   )
-  if config.early_stop_metric is None:
-    return built
-  return early_stopping(
-    built,
-    config.early_stop_metric,
-    patience=config.early_stop_patience,
-    mode=config.early_stop_mode,
-  )
+  return configured(built, config)

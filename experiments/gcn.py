@@ -20,7 +20,7 @@ from dlx.data import catalog
 from dlx.data.resident import Whole
 from dlx.models.gcn import GCN
 from dlx.training import step as steps
-from dlx.training.early_stopping import early_stopping
+from dlx.training.early_stopping import configured
 from dlx.training.state import Mean, create
 
 
@@ -125,13 +125,7 @@ def build(config: Config) -> experiment.Experiment:
     evals={name: evaluation(name) for name in ('validation', 'test')},
     figures={'wrong_nodes': experiment.Figure(wrong_nodes, nodes, whole)},
   )
-  if config.early_stop_metric is not None:
-    built = early_stopping(
-      built,
-      config.early_stop_metric,
-      patience=config.early_stop_patience,
-      mode=config.early_stop_mode,
-    )
+  built = configured(built, config)
   if config.members > 1:
     built = experiment.vectorize(built, config.members, chunk=config.chunk)
   return built

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from dlx import experiment, figures, losses, metrics, optim
 from dlx.data import catalog
-from dlx.data.resident import InOrder, shuffled
+from dlx.data.resident import InOrder, training
 from dlx.errors import ConfigError
 from dlx.models.mlp import MLP
 from dlx.training.supervised import make_predict, supervised
@@ -94,13 +94,7 @@ def build(config: Config) -> experiment.Experiment:
     tx=optim.adamw(
       optim.one_cycle(config.lr, config.num_steps), weight_decay=config.weight_decay
     ),
-    train_data=shuffled(
-      data.train,
-      batch_size=config.batch_size,
-      seed=config.seed,
-      stream=config.stream,
-      workers=config.stream_workers,
-    ),
+    train_data=training(data.train, config),
     eval_data={'test': test_data},
     metrics=sums,
     train_metrics=lambda outputs, batch, weight: {

@@ -27,9 +27,9 @@ import jax.numpy as jnp
 from dlx import experiment, figures, metrics
 from dlx.data import catalog
 from dlx.data.image import normalise
-from dlx.data.resident import InOrder, indexed, shuffled
+from dlx.data.resident import InOrder, indexed, training
 from dlx.embedding import pictures
-from dlx.models.conv_encoder import ConvEncoder
+from dlx.models.conv_encoder import ConvEncoder, check_encoder
 from dlx.neighbours import nearest, vote
 from dlx.probes import TrainTest, restore_encoder
 from dlx.training.state import Mean, create
@@ -51,18 +51,7 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    self.require('groups', self.groups >= 1, 'at least 1')
-    self.require(
-      'features',
-      bool(self.features)
-      and all(f >= 1 and f % self.groups == 0 for f in self.features),
-      f'multiples of groups={self.groups}',
-    )
-    self.require(
-      'strides',
-      len(self.strides) == len(self.features) and min(self.strides) >= 1,
-      f'{len(self.features)} numbers of at least 1, as many as features',
-    )
+    check_encoder(self)
     self.require('bank', self.bank >= 1, 'at least 1')
     self.require('k', 1 <= self.k <= self.bank, f'in [1, {self.bank}], up to bank')
     self.require('temperature', self.temperature > 0, 'above 0')
@@ -151,13 +140,7 @@ def build(config: Config) -> experiment.Experiment:
   return experiment.Experiment(
     init,
     train_step,
-    shuffled(
-      train,
-      batch_size=config.batch_size,
-      seed=config.seed,
-      stream=config.stream,
-      workers=config.stream_workers,
-    ),
+    training(train, config),
     {
       'test': experiment.Eval(
         evaluate,

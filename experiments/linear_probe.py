@@ -34,10 +34,11 @@ from dlx.models.conv_encoder import (
   LinearProbe,
   ProjectedEncoder,
   ProjectionHead,
+  check_encoder,
 )
 from dlx.probes import TrainTest, restore_encoder
 from dlx.training import step as steps
-from dlx.training.early_stopping import early_stopping
+from dlx.training.early_stopping import configured
 from dlx.training.fingerprint import checksum
 from dlx.training.state import Mean
 
@@ -59,18 +60,7 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    self.require('groups', self.groups >= 1, 'at least 1')
-    self.require(
-      'features',
-      bool(self.features)
-      and all(f >= 1 and f % self.groups == 0 for f in self.features),
-      f'multiples of groups={self.groups}',
-    )
-    self.require(
-      'strides',
-      len(self.strides) == len(self.features) and min(self.strides) >= 1,
-      f'{len(self.features)} numbers of at least 1, as many as features',
-    )
+    check_encoder(self)
     self.require('pretrain_steps', self.pretrain_steps >= 0, 'at least 0')
     for name in ('pretrain_lr', 'temperature', 'lr'):
       self.require(name, getattr(self, name) > 0, 'above 0')
@@ -198,11 +188,4 @@ def build(config: Config) -> experiment.Experiment:
   built = probe._replace(
     init=init, train_step=train_step, warm_start=load if config.encoder else None
   )
-  if config.early_stop_metric is None:
-    return built
-  return early_stopping(
-    built,
-    config.early_stop_metric,
-    patience=config.early_stop_patience,
-    mode=config.early_stop_mode,
-  )
+  return configured(built, config)

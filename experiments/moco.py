@@ -32,13 +32,18 @@ import jax.numpy as jnp
 from dlx import contrastive, experiment, metrics, optim
 from dlx.data import catalog
 from dlx.data.image import normalise
-from dlx.data.resident import shuffled
+from dlx.data.resident import training
 from dlx.embedding import pictures
-from dlx.models.conv_encoder import ConvEncoder, ProjectedEncoder, ProjectionHead
+from dlx.models.conv_encoder import (
+  ConvEncoder,
+  ProjectedEncoder,
+  ProjectionHead,
+  check_encoder,
+)
 from dlx.neighbours import knn_eval
 from dlx.probes import TrainTest, probe_eval
 from dlx.training import step as steps
-from dlx.training.early_stopping import early_stopping
+from dlx.training.early_stopping import configured
 from dlx.training.state import create
 
 
@@ -67,18 +72,7 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    self.require('groups', self.groups >= 1, 'at least 1')
-    self.require(
-      'features',
-      bool(self.features)
-      and all(f >= 1 and f % self.groups == 0 for f in self.features),
-      f'multiples of groups={self.groups}',
-    )
-    self.require(
-      'strides',
-      len(self.strides) == len(self.features) and min(self.strides) >= 1,
-      f'{len(self.features)} numbers of at least 1, as many as features',
-    )
+    check_encoder(self)
     for name in ('hidden', 'projection', 'queue', 'probe_labels', 'probe_test'):
       self.require(name, getattr(self, name) >= 1, 'at least 1')
     for name in ('few_per_class', 'neighbours'):
@@ -208,13 +202,7 @@ def build(config: Config) -> experiment.Experiment:
   built = experiment.Experiment(
     init,
     train_step,
-    shuffled(
-      contrastive.unlabelled(data.train),
-      batch_size=config.batch_size,
-      seed=config.seed,
-      stream=config.stream,
-      workers=config.stream_workers,
-    ),
+    training(contrastive.unlabelled(data.train), config),
     {'probe': probe, 'knn': knn},
     figures=pictures(
       data,
@@ -225,11 +213,4 @@ def build(config: Config) -> experiment.Experiment:
     ),
     overfit=None,
   )
-  if config.early_stop_metric is None:
-    return built
-  return early_stopping(
-    built,
-    config.early_stop_metric,
-    patience=config.early_stop_patience,
-    mode=config.early_stop_mode,
-  )
+  return configured(built, config)

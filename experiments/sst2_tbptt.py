@@ -28,7 +28,7 @@ from dlx.data.sentences import SentenceData, sentences
 from dlx.layers.recurrent import CELLS, gradient_by_distance, zero_state
 from dlx.models.text_classifier import CarriedClassifiers
 from dlx.training import step as steps
-from dlx.training.early_stopping import early_stopping
+from dlx.training.early_stopping import configured
 from dlx.training.state import Mean, create
 
 
@@ -178,7 +178,4 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
     placement=((r'model_state/(run/)?carry/', ROWS),),
     figures={'gradient_flow': experiment.Figure(draw, gradient_flow, test_data)},
   )
-  metric, patience = config.early_stop_metric, config.early_stop_patience
-  if metric is None:
-    return built
-  return early_stopping(built, metric, patience=patience, mode=config.early_stop_mode)
+  return configured(built, config)

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from dlx import experiment, figures, latent_figures, losses, optim
 from dlx.data import catalog
-from dlx.data.resident import InOrder, indexed, shuffled
+from dlx.data.resident import InOrder, indexed, training
 from dlx.embedding import principal_components
 from dlx.interpolation import slerp
 from dlx.models.vae import VAE
@@ -71,13 +71,7 @@ def build(config: Config) -> experiment.Experiment:
     norm=config.clip_norm,
     value=config.clip_value,
   )
-  train_data = shuffled(
-    data.train,
-    batch_size=config.batch_size,
-    seed=config.seed,
-    stream=config.stream,
-    workers=config.stream_workers,
-  )
+  train_data = training(data.train, config)
   test_data = InOrder(indexed(data.test), config.eval_batch_size)
   grey = lambda batch: batch['image'].astype(jnp.float32) / data.max_value
 

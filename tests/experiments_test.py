@@ -89,18 +89,17 @@ class ExperimentTest(parameterized.TestCase):
 
   @parameterized.parameters(*NAMES)
   def test_stop_and_restart_equal_the_straight_run(self, name):
+    built = load(name).build(short(name))
     for steps in (1, 4):
       config = short(name, steps_per_dispatch=steps)
       prints = []
       for stop in (None, 3 if steps == 1 else 5):
         workdir = self.create_tempdir().full_path
-        built = load(name).build(config)
         whole = stop is None and steps == 1
-        if not whole:
-          built = built._replace(figures={})
+        runs = built if whole else built._replace(figures={})
         if stop:
-          fit(built, config, workdir, stop_at=stop)
-        fit(built, config, workdir)
+          fit(runs, config, workdir, stop_at=stop)
+        fit(runs, config, workdir)
         found = json.loads((pathlib.Path(workdir) / 'result.json').read_text())
         prints.append(found['fingerprint'])
         if whole:

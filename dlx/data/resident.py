@@ -342,6 +342,17 @@ def shuffled(
   return ShuffledStream(source, batch_size, seed, num_workers=workers)
 
 
+def training(source: Source, config: Any, batch_size: int | None = None) -> Dataset:
+  """`shuffled` as a config says; `batch_size` where it is not the config's."""
+  return shuffled(
+    source,
+    batch_size=config.batch_size if batch_size is None else batch_size,
+    seed=config.seed,
+    stream=config.stream,
+    workers=config.stream_workers,
+  )
+
+
 def in_order(
   source: Source, *, batch_size: int, stream: bool = False, workers: int = 2
 ) -> Dataset:

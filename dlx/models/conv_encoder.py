@@ -155,3 +155,19 @@ class LinearProbe(nn.Module):
     )(features.pooled_BF)
     zeros = nn.initializers.zeros_init()  # The loss begins at log K exactly.
     return nn.Dense(self.num_outputs, kernel_init=zeros, **dtypes)(x_BF)
+
+
+def check_encoder(config: Any):
+  """For `__post_init__` of a config with these three fields; ConfigError."""
+  features, groups = config.features, config.groups
+  config.require('groups', groups >= 1, 'at least 1')
+  config.require(
+    'features',
+    bool(features) and all(f >= 1 and f % groups == 0 for f in features),
+    f'multiples of groups={groups}',
+  )
+  config.require(
+    'strides',
+    len(config.strides) == len(features) and min(config.strides) >= 1,
+    f'{len(features)} numbers of at least 1, as many as features',
+  )

@@ -67,7 +67,6 @@ class Checkpointer:
     self._keep, self._note, self._read_only = keep, note, read_only
     self._best_metric, self._best_mode = best_metric, best_mode
     self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
-    self._inspect = jax.jit(fingerprint.inspect)
     if jax.process_index() == 0 and not read_only:
       folder.mkdir(parents=True, exist_ok=True)
       for path in folder.iterdir():
@@ -108,7 +107,7 @@ class Checkpointer:
       NotFinite: names the leaf; nothing is written.
     """
     leaves = _flatten(state, window)
-    sums, finite = jax.device_get(self._inspect(leaves))
+    sums, finite = jax.device_get(fingerprint.inspect(leaves))
     for name, ok in finite.items():
       if not ok:
         raise NotFinite(f'{name} is not finite after step {step}')
@@ -221,7 +220,7 @@ class Checkpointer:
         name: found.arrays[name] if name in target else np.zeros(x.shape, x.dtype)
         for name, x in wanted.items()
       }
-      sums = fingerprint.as_text(jax.device_get(self._inspect(leaves)[0]))
+      sums = fingerprint.as_text(jax.device_get(fingerprint.inspect(leaves)[0]))
       for name, value in sums.items():
         if meta['checksums'][name] != value:
           raise ValueError(f'{name} does not have its checksum')
@@ -279,11 +278,11 @@ class Checkpointer:
         else:
           # A copy: the program's own buffer, so that donation works from the start.
           out[name] = jnp.copy(arrays[name])
-      return out, fingerprint.inspect(out)
+      return out
 
     shardings = {name: x.sharding for name, x in target.items()}
-    leaves, (sums, _) = jax.jit(rebuild, out_shardings=(shardings, None))(arrays)
-    sums = fingerprint.as_text(jax.device_get(sums))
+    leaves = jax.jit(rebuild, out_shardings=shardings)(arrays)
+    sums = fingerprint.as_text(jax.device_get(fingerprint.inspect(leaves)[0]))
     for name, value in meta['checksums'].items():
       if sums[name] != value:
         raise ValueError(f'{name} has checksum {sums[name]}, saved was {value}')

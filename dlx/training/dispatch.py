@@ -67,16 +67,21 @@ def make_dispatch(experiment: Experiment, mesh: Mesh, k: int = 1) -> Dispatch:
   # The key is made while tracing: making a real one would compile a program.
   abstract = jax.eval_shape(lambda: experiment.init(jax.random.key(0)))
   shapes = sharding.state_shardings(mesh, abstract, experiment.placement)
-  new, sums = jax.eval_shape(experiment.train_step, abstract, data.shapes[0])
-  _same_structure(abstract, new)
   whole = sharding.replicated(mesh)
   batches = tuple(
     sharding.batch_shardings(mesh, data, i) for i in range(len(data.shapes))
   )
+  # Traced here and inlined where it is called: one trace serves both. Placed, as the
+  # mesh is a part of what JAX knows a trace by.
+  train_step = jax.jit(experiment.train_step, inline=True)
+  new, sums = jax.eval_shape(
+    train_step, placed(abstract, shapes), placed(data.shapes[0], batches[0])
+  )
+  _same_structure(abstract, new)
 
   def step(state, window, batch):
     index = state.step
-    state, metrics = experiment.train_step(state, batch)
+    state, metrics = train_step(state, batch)
     bad = jnp.where(all_finite(metrics), -1, index)
     return state, add(window, metrics), bad
 
@@ -137,13 +142,14 @@ def make_eval(evaluation: Eval, mesh: Mesh, state: TrainState):
   batches = tuple(
     sharding.batch_shardings(mesh, data, i) for i in range(len(data.shapes))
   )
-  sums = jax.eval_shape(evaluation.step, state, data.shapes[0])
+  step = jax.jit(evaluation.step, inline=True)  # One trace, here and below.
+  sums = jax.eval_shape(step, state, placed(data.shapes[0], batches[0]))
 
   def accumulate(sums, state, data_or_batch, i):
     batch = data_or_batch
     if resident:
       batch = jax.lax.with_sharding_constraint(data.get(data_or_batch, i), batches[0])
-    return add(sums, evaluation.step(state, batch)), i + 0
+    return add(sums, step(state, batch)), i + 0
 
   zeros = jax.jit(lambda: zeros_like(sums), out_shardings=whole)
   return (

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from dlx.errors import ConfigError
-from dlx.experiment import Experiment
+from dlx.experiment import Config, Experiment
 from dlx.training import step as steps
 from dlx.training.state import Array, TrainState
 
@@ -29,6 +29,18 @@ class Best(NamedTuple):
 def improved(value: Array, best: Array, mode: str, min_delta: float = 0.0) -> Array:
   """Whether a figure beats the best by more than `min_delta`; NaN never does."""
   return value < best - min_delta if mode == 'min' else value > best + min_delta
+
+
+def configured(experiment: Experiment, config: Config) -> Experiment:
+  """`early_stopping` as a config says: the experiment itself without a metric."""
+  if config.early_stop_metric is None:
+    return experiment
+  return early_stopping(
+    experiment,
+    config.early_stop_metric,
+    patience=config.early_stop_patience,
+    mode=config.early_stop_mode,
+  )
 
 
 def early_stopping(

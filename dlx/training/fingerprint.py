@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -72,17 +72,21 @@ def checksum(x: Array) -> Array:
   return jnp.stack(lanes)
 
 
-def inspect(leaves: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
-  """(checksum, whether all finite) of every leaf; jitted by its callers."""
-  finite = lambda x: (
-    jnp.isfinite(x).all()
-    if jnp.issubdtype(x.dtype, jnp.inexact)
-    else jnp.ones((), bool)
-  )
-  return (
-    {name: checksum(x) for name, x in leaves.items()},
-    {name: finite(x) for name, x in leaves.items()},
-  )
+@jax.jit
+def _inspect(x: Array) -> tuple[Array, Array]:
+  inexact = jnp.issubdtype(x.dtype, jnp.inexact)
+  return checksum(x), jnp.isfinite(x).all() if inexact else jnp.ones((), bool)
+
+
+def inspect(leaves: Mapping[str, Any]) -> tuple[dict[str, Array], dict[str, Array]]:
+  """(checksum, whether all finite) of every leaf, on the device.
+
+  One small program for each shape, dtype and sharding, shared by the leaves that have
+  them: one of all leaves takes as long to compile as a train step.
+  """
+  found = {name: _inspect(x) for name, x in leaves.items()}
+  sums = {name: value for name, (value, _) in found.items()}
+  return sums, {name: value for name, (_, value) in found.items()}
 
 
 def as_text(sums: dict[str, Any]) -> dict[str, str]:

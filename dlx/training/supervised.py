@@ -16,7 +16,7 @@ from dlx import optim
 from dlx.data.dataset import Dataset
 from dlx.experiment import Config, Eval, Experiment, Figure
 from dlx.training import step as steps
-from dlx.training.early_stopping import early_stopping
+from dlx.training.early_stopping import configured
 from dlx.training.state import (
   Array,
   Batch,
@@ -177,14 +177,7 @@ def supervised(
     figures=figures or {},
     overfit=overfit,
   )
-  if config.early_stop_metric is None:
-    return experiment
-  return early_stopping(
-    experiment,
-    config.early_stop_metric,
-    patience=config.early_stop_patience,
-    mode=config.early_stop_mode,
-  )
+  return configured(experiment, config)
 
 
 def _skip_overflow(old: TrainState, new: TrainState, grads, sums):
