@@ -1,0 +1,46 @@
+"""Numbers from a sequence of vectors: a recurrent stack and a linear layer."""
+
+from typing import Any, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dlx.layers.recurrent import Cell, RecurrentStack
+
+
+class SequenceRegressor(nn.Module):
+  """The last output of a recurrent stack, through one linear layer.
+
+  Attributes:
+    cell: one of dlx.layers.recurrent.CELLS.
+    features: H of each layer.
+    num_outputs: K.
+    dropout: share of units dropped between layers.
+    dtype: of the arithmetic; the outputs are at least float32.
+    param_dtype: of the parameters.
+  """
+
+  cell: Cell
+  features: Sequence[int]
+  num_outputs: int = 1
+  dropout: float = 0.0
+  dtype: Any = jnp.float32
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x_BTD: jax.Array, *, train: bool) -> jax.Array:
+    """Outputs [B, K] of rows that all have T steps.
+
+    Args:
+      x_BTD: inputs.
+      train: drop units (rng 'dropout').
+    """
+    dtypes: dict[str, Any] = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
+    h_BTH, _ = RecurrentStack(self.cell, self.features, dropout=self.dropout, **dtypes)(
+      x_BTD, train=train
+    )
+    wide = jnp.promote_types(self.dtype, jnp.float32)
+    return nn.Dense(self.num_outputs, dtype=wide, param_dtype=self.param_dtype)(
+      h_BTH[:, -1]
+    )
