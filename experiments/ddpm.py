@@ -3,7 +3,7 @@
   python -m launch.train --exp=ddpm
   python -m launch.train --exp=ddpm --config.dataset=mnist --config.num_steps=15000 \
       --config.channels=64,64 --config.attention=1 --config.ema_decay=0.999 \
-      --config.guidance=0.5 --config.sample_every_steps=5000 --config.judge=JUDGE \
+      --config.guidance=0.5 --config.sample_every_steps=2500 --config.judge=JUDGE \
       --data_dir=DATA
   python -m launch.train --exp=ddpm --config.dataset=cifar10 --config.patch=1 \
       --config.num_steps=200000 --config.batch_size=128 --config.lr=2e-4 \
@@ -13,9 +13,7 @@
 
 JUDGE is the workdir of a cnn on the same set (`--exp=cnn --config.dataset=mnist`);
 without it the first steps of the run train one. Unconditional: the same with
-`--config.conditional=False --config.guidance=0`. On two CPU cores
-XLA_FLAGS=--xla_force_host_platform_device_count=2 gives each a half of the batch: of
-the convolutions alone many run on one core. The third command is meant for a GPU.
+`--config.conditional=False --config.guidance=0`. The third command is meant for a GPU.
 
 A U-Net learns to see the clean image in a noised one; DDIM (arXiv:2010.02502) walks
 from noise to an image with the average of its parameters. `test` is the training loss

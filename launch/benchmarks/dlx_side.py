@@ -1,0 +1,73 @@
+"""dlx's side of the bench: the dispatch of the training loop, on generated arrays."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from dlx.training import sharding
+from dlx.training.dispatch import get_batch, make_dispatch
+from dlx.training.state import ratios, zeros_like
+from launch.benchmarks import workloads
+
+LOSS = 'loss'  # The metric that every experiment's train step reports.
+
+
+class Side:
+  """A workload's train step as the loop runs it: donated state, resident arrays.
+
+  Attributes:
+    steps: of one dispatch.
+    flops: of one step, as XLA counts them before optimisation; None where it does not.
+  """
+
+  def __init__(self, name: str, *, steps: int | None = None, **fields: Any):
+    """Builds, compiles and places everything.
+
+    Args:
+      name: of the workload.
+      steps: of one dispatch; None: the workload's own.
+      fields: of the Config, in place of the workload's.
+    """
+    built = workloads.build(name, **fields)
+    self.steps = steps or workloads.WORKLOADS[name].steps
+    mesh = sharding.make_mesh()
+    self._dispatch = make_dispatch(built.experiment, mesh, self.steps)
+    self._arrays = jax.tree.map(
+      lambda x: jax.device_put(x, sharding.replicated(mesh)), dict(built.arrays)
+    )
+    self.flops = _flops(built, self._dispatch)
+    self._state = self._dispatch.init(jax.random.key(built.config.seed))
+    self._window = self._zeros()
+    self._run = (
+      self._dispatch.run[0]
+      .lower(self._state, self._window, self._arrays, np.int32(1))
+      .compile()
+    )
+
+  def _zeros(self):
+    window = zeros_like(self._dispatch.window)
+    return jax.device_put(window, self._dispatch.arrays)
+
+  def step(self, n: int) -> float:
+    """n steps, a multiple of `steps`; the mean loss over them. One sync, at the end."""
+    for _ in range(n // self.steps):
+      self._state, self._window, _ = self._run(
+        self._state, self._window, self._arrays, np.int32(self.steps)
+      )
+    loss = float(np.mean(ratios(jax.device_get(self._window))[LOSS]))
+    self._window = self._zeros()
+    return loss
+
+
+def _flops(built: workloads.Built, dispatch) -> float | None:
+  """FLOPs of one train step: of the program that XLA is given, nothing compiled."""
+  data = built.experiment.train_data
+
+  def one(state, arrays, step):
+    return built.experiment.train_step(state, get_batch(data, arrays, step, 0))
+
+  shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), built.arrays)
+  lowered = jax.jit(one).lower(dispatch.state, dict(shapes), np.int32(0))
+  cost = lowered.cost_analysis()
+  return None if not cost else cost.get('flops')

@@ -1,0 +1,77 @@
+"""One side of one workload in a process of its own, driven over stdin and stdout.
+
+  python -m launch.benchmarks.worker '{"side": "dlx", "workload": "mlp"}'
+
+Answers are lines of JSON: one when the first dispatch is done, then one for each
+command: `go N` (N steps), `memory`. Anything else, or the end of stdin, ends it. What
+libraries print goes to stderr.
+"""
+
+import importlib
+import json
+import os
+import sys
+import time
+from typing import Any
+
+MODULES = {
+  'dlx': 'dlx_side',
+  'torch': 'torch_side',
+  'torch_compile': 'torch_side',
+  'flax': 'flax_side',
+  'keras': 'keras_side',
+  'gemm': 'gemm_side',
+}
+
+
+def make(side: str, workload: str, steps: int | None, fields: dict[str, Any]):
+  """(the side, steps of one dispatch)."""
+  module = importlib.import_module(f'launch.benchmarks.{MODULES[side]}')
+  if side == 'dlx':
+    made = module.Side(workload, steps=steps, **fields)
+    return made, made.steps
+  mode = {'torch': 'eager', 'torch_compile': 'compile'}.get(side)
+  made = module.build(workload, *([mode] if mode else []), **fields)
+  return made, 1
+
+
+def main(argv: list[str]):
+  """See the docstring of the module."""
+  asked = json.loads(argv[1])
+  out = os.fdopen(os.dup(1), 'w')
+  os.dup2(2, 1)
+  say = lambda **fields: (out.write(json.dumps(fields) + '\n'), out.flush())
+  if asked.get('allocator'):
+    from launch import allocator
+
+    allocator.tune()
+  start = time.perf_counter()
+  side, steps = make(
+    asked['side'], asked['workload'], asked.get('steps'), asked.get('fields', {})
+  )
+  built = time.perf_counter()
+  loss = side.step(steps)
+  say(
+    steps=steps,
+    loss=loss,
+    build_s=built - start,
+    first_s=time.perf_counter() - built,
+    flops=getattr(side, 'flops', None),
+  )
+  for line in sys.stdin:
+    command, *words = line.split()
+    if command == 'go':
+      cpu, wall = time.process_time(), time.perf_counter()
+      loss = side.step(int(words[0]))
+      seconds = time.perf_counter() - wall
+      say(seconds=seconds, cpu=time.process_time() - cpu, loss=loss)
+    elif command == 'memory':
+      import resource
+
+      say(peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    else:
+      break
+
+
+if __name__ == '__main__':
+  main(sys.argv)

@@ -1,0 +1,261 @@
+"""What is measured: experiments at a fixed size, on generated arrays.
+
+A workload is an experiment of this repository by name, with the fields of its Config
+that fix the size, and the ranges of its whole-number arrays. No data is read: arrays of
+the shapes that the experiment declares are drawn from a fixed seed, so that a step
+costs what it costs on the real set. Dropout, augmentation and averages of parameters
+are off on all sides, since peers draw other random numbers; running statistics of batch
+norm are kept on all sides.
+"""
+
+import dataclasses
+import importlib
+from typing import Any, Mapping, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlx.experiment import Config, Experiment
+from dlx.training.dispatch import get_batch
+
+
+class Workload(NamedTuple):
+  """One row of the table.
+
+  Attributes:
+    about: what the model is, for readers of the table.
+    experiment: its name.
+    fields: of its Config.
+    below: exclusive upper bounds of its integer arrays, by the last part of their name;
+      'uint8' images lie in 0..255.
+    steps: of one dispatch where resident data pays it on a CPU.
+  """
+
+  about: str
+  experiment: str
+  fields: Mapping[str, Any]
+  below: Mapping[str, int]
+  steps: int = 1
+
+
+_CLASSES = {'label': 10}
+_STEPS = {'num_steps': 100000, 'warmup_steps': 0, 'warmup_fraction': 0.0}
+
+WORKLOADS: dict[str, Workload] = {
+  'mlp': Workload(
+    '784-256-128-10, batch 128, Adam',
+    'mlp',
+    {
+      'dataset': 'mnist',
+      'features': (256, 128),
+      'dropout': 0.0,
+      'input_dropout': 0.0,
+      'batch_norm': False,
+      'batch_size': 128,
+    },
+    _CLASSES,
+    steps=50,
+  ),
+  'cnn': Workload(
+    'Conv-BN-ReLU 28x28, 32 and 64 channels, batch 128, Adam',
+    'cnn',
+    {'dataset': 'mnist', 'dropout': 0.0, 'batch_size': 128},
+    _CLASSES,
+  ),
+  'resnet18': Workload(
+    'ResNet-18 on 32x32, 3x3 stem, batch 64, SGD with momentum',
+    'resnet',
+    {
+      'dataset': 'cifar10',
+      'imagenet': True,
+      'depth': 18,
+      'width': 64,
+      'batch_size': 64,
+      'pad': 0,
+    },
+    _CLASSES,
+  ),
+  'lstm': Workload(
+    'LSTM classifier, 64 tokens, 128 wide, batch 64, Adam',
+    'sst2',
+    {
+      'dataset': 'grammar',
+      'bucket_lengths': (64,),
+      'embedding': 128,
+      'features': (128,),
+      'embedding_dropout': 0.0,
+      'dropout': 0.0,
+      'weight_decay': 0.0,
+      'batch_size': 64,
+    },
+    {'label': 2, 'tokens': 60},
+    steps=10,
+  ),
+  'char_gpt': Workload(
+    'GPT, 4 layers, 4 heads, 128 wide, context 64, batch 12, AdamW',
+    'char_gpt',
+    {'dataset': 'tiny_shakespeare', 'batch_size': 12},
+    {'token': 65},
+    steps=10,
+  ),
+  'char_gpt_large': Workload(
+    'GPT, 6 layers, 6 heads, 384 wide, context 256, batch 16, AdamW',
+    'char_gpt',
+    {
+      'dataset': 'tiny_shakespeare',
+      'num_layers': 6,
+      'num_heads': 6,
+      'width': 384,
+      'context': 256,
+      'unroll': 6,
+      'batch_size': 16,
+    },
+    {'token': 65},
+  ),
+  'vit': Workload(
+    'ViT-tiny: patch 4 on 32x32, 6 layers, 3 heads, 192 wide, batch 64, AdamW',
+    'vit',
+    {
+      'dataset': 'cifar10',
+      'patch': 4,
+      'num_layers': 6,
+      'num_heads': 3,
+      'width': 192,
+      'pool': 'token',
+      'shift': 0.0,
+      'batch_size': 64,
+    },
+    _CLASSES,
+  ),
+  'gcn': Workload(
+    'GCN of two layers on a graph of the size of Cora, sparse features, Adam',
+    'gcn',
+    {'dataset': 'cora', 'dropout': 0.0, 'steps_per_dispatch': 1},
+    {'label': 7},
+    steps=20,
+  ),
+  'vae': Workload(
+    '784-400-20, batch 128, Adam',
+    'vae',
+    {
+      'dataset': 'mnist',
+      'features': (400,),
+      'latents': 20,
+      'targets': 'grey',
+      'batch_size': 128,
+    },
+    _CLASSES,
+    steps=20,
+  ),
+  'dcgan': Workload(
+    'DCGAN 28x28, widths 64 and 64, batch 64, both players, Adam',
+    'dcgan',
+    {
+      'dataset': 'mnist',
+      'conditional': False,
+      'noise': 100,
+      'generator_width': 64,
+      'discriminator_width': 64,
+      'real_label': 1.0,
+      'ema_decay': None,
+      'judge_steps': 0,
+      'batch_size': 64,
+    },
+    _CLASSES,
+  ),
+  'ddpm': Workload(
+    'U-Net of 28x28 pixels, 32 and 64 channels, batch 64, Adam',
+    'ddpm',
+    {
+      'dataset': 'mnist',
+      'conditional': False,
+      'label_dropout': 0.0,
+      'channels': (32, 64),
+      'patch': 1,
+      'ema_decay': None,
+      'judge_steps': 0,
+      'batch_size': 64,
+    },
+    _CLASSES,
+  ),
+}
+
+
+class Built(NamedTuple):
+  """A workload, built, and the arrays it reads."""
+
+  experiment: Experiment
+  config: Config
+  arrays: Mapping[str, np.ndarray]
+
+
+def build(name: str, **fields: Any) -> Built:
+  """The experiment of a workload and generated arrays; nothing is read.
+
+  Args:
+    name: one of WORKLOADS.
+    fields: of the Config, in place of the workload's.
+  """
+  workload = WORKLOADS[name]
+  module = importlib.import_module(f'experiments.{workload.experiment}')
+  config = module.Config(**{**_known(module, _STEPS), **workload.fields, **fields})
+  built = module.build(config)
+  return Built(built, config, generated(workload, built))
+
+
+def generated(workload: Workload, built: Experiment) -> dict[str, np.ndarray]:
+  """Arrays of the shapes that the training data declares, from a fixed seed."""
+  rng = np.random.default_rng(0)
+  data: Any = built.train_data
+  arrays = {}
+  for name, x in data.array_shapes().items():
+    last = name.partition('/')[0]
+    if x.dtype == np.uint8 and last not in workload.below:
+      arrays[name] = rng.integers(0, 256, x.shape, np.uint8)
+    elif last in workload.below:
+      arrays[name] = rng.integers(last == 'tokens', workload.below[last], x.shape)
+      arrays[name] = arrays[name].astype(x.dtype)
+  if workload.experiment == 'gcn':
+    arrays |= _graph(data.array_shapes(), rng)
+  assert arrays.keys() == data.array_shapes().keys()
+  return arrays
+
+
+def batches(built: Built, count: int) -> list[dict[str, np.ndarray]]:
+  """The first batches that the experiment would see, on the host."""
+  data = built.experiment.train_data
+  arrays = jax.tree.map(jnp.asarray, dict(built.arrays))
+  get = jax.jit(lambda i: get_batch(data, arrays, i, 0))
+  return [jax.tree.map(np.asarray, dict(get(jnp.int32(i)))) for i in range(count)]
+
+
+def _known(module: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+  names = {field.name for field in dataclasses.fields(module.Config)}
+  return {name: value for name, value in fields.items() if name in names}
+
+
+def _graph(shapes: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+  """Random links without loops or repetitions, 140 training nodes, sparse rows."""
+  nodes = shapes['label'].shape[-1]
+  num_edges = shapes['edges'].shape[-2]
+  pairs: set[tuple[int, int]] = set()
+  while len(pairs) < num_edges:
+    a, b = sorted(rng.integers(0, nodes, 2).tolist())
+    if a != b:
+      pairs.add((a, b))
+  entries = shapes['indices'].shape[-2]
+  row_X = np.sort(np.arange(entries) % nodes)
+  column_X = rng.integers(0, 1433, entries)
+  out = {
+    'edges': np.array(sorted(pairs)),
+    'indices': np.stack([row_X, column_X], -1),
+    'values': np.ones(entries),
+  }
+  train = np.zeros(nodes, bool)
+  train[:140] = True
+  out |= {'train': train, 'validation': ~train, 'test': ~train}
+  return {
+    name: np.asarray(x, shapes[name].dtype).reshape(shapes[name].shape)
+    for name, x in out.items()
+  }
