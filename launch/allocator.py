@@ -8,7 +8,9 @@ given back to the system in between.
 """
 
 import ctypes
+import os
 import sys
+from typing import Mapping
 
 # malloc.h: parameter and value.
 _SETTINGS = (
@@ -19,9 +21,14 @@ _SETTINGS = (
 )
 
 
-def tune() -> bool:
-  """Sets this process's allocator; returns whether it could. Call it early."""
+def tune(environ: Mapping[str, str] = os.environ) -> bool:
+  """Sets this process's allocator; returns whether it did. Call it early.
+
+  What the user has set (MALLOC_* or GLIBC_TUNABLES) is left alone.
+  """
   if not sys.platform.startswith('linux'):
+    return False
+  if 'GLIBC_TUNABLES' in environ or any(v.startswith('MALLOC_') for v in environ):
     return False
   try:
     mallopt = ctypes.CDLL(None).mallopt

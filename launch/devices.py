@@ -5,7 +5,10 @@ import pathlib
 import sys
 from typing import Any, MutableMapping
 
+from absl import flags
+
 from dlx.errors import ConfigError
+from launch import allocator
 
 # Device files of NVIDIA (also under WSL), TPU (old and new drivers) and AMD.
 _DEVICE_FILES = (
@@ -41,16 +44,47 @@ def use_cpu_without_accelerator(
     environ['JAX_PLATFORMS'] = 'cpu'
 
 
-def start_jax(config: Any, compile_cache: str | None):
+def define(values: flags.FlagValues):
+  """The flags of every launcher that starts jax."""
+  flags.DEFINE_string(
+    'compile_cache',
+    None,
+    'Folder that keeps compiled programs, or off. Default: '
+    '$JAX_COMPILATION_CACHE_DIR, $DLX_CACHE_DIR or ~/.cache/dlx/xla.',
+    values,
+    module_name='launcher',
+  )
+  flags.DEFINE_enum(
+    'allocator',
+    'tuned',
+    ['tuned', 'default'],
+    "tuned: on a Linux CPU, glibc's malloc keeps large temporaries between steps "
+    "(launch/allocator.py); default: the system's settings.",
+    flag_values=values,
+    module_name='launcher',
+  )
+
+
+def start_jax(config: Any, values: flags.FlagValues):
   """Imports jax and sets what must be set before the first array.
 
   float64 in the config turns on JAX's 64-bit mode for the whole process.
+
+  Args:
+    config: of the run.
+    values: parsed flags, those of `define` among them.
+
+  Raises:
+    ConfigError: a compilation cache that cannot be written.
   """
+  if values.allocator == 'tuned' and os.environ.get('JAX_PLATFORMS') == 'cpu':
+    allocator.tune()
+
   import jax
 
   if 'float64' in (config.compute_dtype, config.param_dtype):
     jax.config.update('jax_enable_x64', True)
-  use_compile_cache(compile_cache)
+  use_compile_cache(values.compile_cache)
 
 
 def use_compile_cache(

@@ -37,12 +37,7 @@ def define(values: flags.FlagValues):
   )
   text('out', None, 'File to write the JSON, or the figure of --show, to.')
   text('show', None, 'Instead of metrics: a figure of the report, by its name.')
-  text(
-    'compile_cache',
-    None,
-    'Folder that keeps compiled programs, or off. Default: '
-    '$JAX_COMPILATION_CACHE_DIR, $DLX_CACHE_DIR or ~/.cache/dlx/xla.',
-  )
+  devices.define(values)
 
 
 def parse_step(text: str) -> str | int:
@@ -134,7 +129,7 @@ def main(argv: list[str]) -> int:
 
   found = experiments_by_name.load(run['experiment'])
   config = config_from_json(found.config_class, run['config'])
-  devices.start_jax(config, values.compile_cache)
+  devices.start_jax(config, values)
   experiment = found.build(config)
 
   import jax

@@ -53,12 +53,7 @@ def define(values: flags.FlagValues):
     None,
     'FIRST:END, e.g. 10:20: write a profiler trace of these steps into the workdir.',
   )
-  text(
-    'compile_cache',
-    None,
-    'Folder that keeps compiled programs, or off. Default: '
-    '$JAX_COMPILATION_CACHE_DIR, $DLX_CACHE_DIR or ~/.cache/dlx/xla.',
-  )
+  devices.define(values)
   flags.DEFINE_boolean(
     'distributed',
     False,
@@ -110,7 +105,7 @@ def main(argv: list[str]) -> int:
   trace_steps = parse_trace_steps(values.trace_steps)
   config = config_flags.build(found.config_class, values)
   workdir = values.workdir or os.path.join('runs', found.short)
-  devices.start_jax(config, values.compile_cache)
+  devices.start_jax(config, values)
   experiment = found.build(config)
 
   import jax

@@ -40,7 +40,13 @@ class Workload(NamedTuple):
 
 
 _CLASSES = {'label': 10}
-_STEPS = {'num_steps': 100000, 'warmup_steps': 0, 'warmup_fraction': 0.0}
+# Of every Config that has them: no schedule that starts at 0, nothing beside the model.
+_PLAIN = {
+  'num_steps': 100000,
+  'warmup_steps': 0,
+  'warmup_fraction': 0.0,
+  'clip_norm': None,
+}
 
 WORKLOADS: dict[str, Workload] = {
   'mlp': Workload(
@@ -199,7 +205,7 @@ def build(name: str, **fields: Any) -> Built:
   """
   workload = WORKLOADS[name]
   module = importlib.import_module(f'experiments.{workload.experiment}')
-  config = module.Config(**{**_known(module, _STEPS), **workload.fields, **fields})
+  config = module.Config(**{**_known(module, _PLAIN), **workload.fields, **fields})
   built = module.build(config)
   return Built(built, config, generated(workload, built))
 

@@ -101,6 +101,10 @@ class TestUseCompileCache:
     assert devices.use_compile_cache(None, {}) is None
 
 
+def flags(allocator: str):
+  return types.SimpleNamespace(compile_cache='off', allocator=allocator)
+
+
 class TestStartJax:
   @pytest.mark.parametrize(
     'compute, param, wide',
@@ -112,5 +116,17 @@ class TestStartJax:
   )
   def test_float64_turns_on_64_bit_mode(self, compute, param, wide):
     config = types.SimpleNamespace(compute_dtype=compute, param_dtype=param)
-    devices.start_jax(config, 'off')
+    devices.start_jax(config, flags('default'))
     assert setting('jax_enable_x64') == wide
+
+  @pytest.mark.parametrize(
+    'asked, platforms, calls',
+    [('tuned', 'cpu', 1), ('default', 'cpu', 0), ('tuned', 'cuda', 0)],
+  )
+  def test_allocator_is_for_the_cpu(self, asked, platforms, calls, monkeypatch):
+    called = []
+    monkeypatch.setattr(devices.allocator, 'tune', lambda: called.append(1))
+    monkeypatch.setenv('JAX_PLATFORMS', platforms)
+    config = types.SimpleNamespace(compute_dtype='float32', param_dtype='float32')
+    devices.start_jax(config, flags(asked))
+    assert len(called) == calls

@@ -1,0 +1,311 @@
+"""The workloads' models as Flax's own examples write them: flax.linen and nothing else.
+
+The same maths and, but for what torch_models also renames, the same parameters as the
+models of dlx/models; the layers are flax's (nn.Conv, nn.max_pool, nn.ConvTranspose,
+nn.RNN, nn.MultiHeadDotProductAttention), layers of a transformer are a Python loop.
+"""
+
+from typing import Any, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+class MLP(nn.Module):
+  """Dense and ReLU."""
+
+  features: Sequence[int]
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    x = x.reshape(len(x), -1)
+    for width in self.features:
+      x = nn.relu(nn.Dense(width)(x))
+    return nn.Dense(10)(x)
+
+
+class CNN(nn.Module):
+  """Convolution, batch norm, ReLU, max pool; two Dense."""
+
+  features: Sequence[int]
+  dense: int
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    for width in self.features:
+      x = nn.Conv(width, (3, 3), use_bias=False)(x)
+      x = nn.relu(nn.BatchNorm(use_running_average=False, momentum=0.9)(x))
+      x = nn.max_pool(x, (2, 2), (2, 2))
+    x = nn.relu(nn.Dense(self.dense)(x.reshape(len(x), -1)))
+    return nn.Dense(10)(x)
+
+
+class Block(nn.Module):
+  """Two convolutions and a shortcut; a projection where the shape changes."""
+
+  channels: int
+  stride: int
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    def norm(i, zero=False):
+      return nn.BatchNorm(
+        use_running_average=False,
+        momentum=0.9,
+        epsilon=1e-5,
+        scale_init=nn.initializers.zeros if zero else nn.initializers.ones,
+        name=f'norm{i}',
+      )
+
+    def conv(i, kernel, stride):
+      pad = (kernel - 1) // 2
+      return nn.Conv(
+        self.channels,
+        (kernel, kernel),
+        (stride, stride),
+        padding=pad,
+        use_bias=False,
+        name=f'conv{i}',
+      )
+
+    y = nn.relu(norm(1)(conv(1, 3, self.stride)(x)))
+    y = norm(2, True)(conv(2, 3, 1)(y))
+    if x.shape != y.shape:
+      x = nn.Conv(
+        self.channels, (1, 1), (self.stride, self.stride), use_bias=False, name='skip'
+      )(x)
+      x = nn.BatchNorm(
+        use_running_average=False, momentum=0.9, epsilon=1e-5, name='skip_norm'
+      )(x)
+    return nn.relu(x + y)
+
+
+class ResNet18(nn.Module):
+  """Four stages of two blocks, a 3x3 stem."""
+
+  width: int
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    x = nn.Conv(self.width, (3, 3), padding=1, use_bias=False, name='stem')(x)
+    x = nn.relu(
+      nn.BatchNorm(
+        use_running_average=False, momentum=0.9, epsilon=1e-5, name='stem_norm'
+      )(x)
+    )
+    for i in range(4):
+      for j in range(2):
+        stride = 2 if i > 0 and j == 0 else 1
+        name = f'stage{i + 1}_block{j + 1}'
+        x = Block(self.width * 2**i, stride, name=name)(x)
+    return nn.Dense(10, name='head')(x.mean((1, 2)))
+
+
+class LSTM(nn.Module):
+  """Embedding, flax's RNN over its LSTM cell, the last output, Dense."""
+
+  vocabulary_size: int
+  embedding: int
+  features: int
+
+  @nn.compact
+  def __call__(self, token_BT: Array) -> Array:
+    x = nn.Embed(self.vocabulary_size, self.embedding, name='embedding')(token_BT)
+    x = nn.RNN(nn.OptimizedLSTMCell(self.features, name='cell'), name='rnn')(x)
+    return nn.Dense(2)(x[:, -1])
+
+
+class TransformerBlock(nn.Module):
+  """Pre-norm attention and feed-forward part, GELU by erf."""
+
+  num_heads: int
+  causal: bool
+  use_bias: bool
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    width = x.shape[-1]
+    norm = lambda name: nn.LayerNorm(epsilon=1e-5, use_bias=self.use_bias, name=name)
+    mask = nn.make_causal_mask(x[..., 0]) if self.causal else None
+    attention = nn.MultiHeadDotProductAttention(
+      self.num_heads, use_bias=self.use_bias, name='attention'
+    )
+    x = x + attention(norm('norm_attention')(x), mask=mask)
+    dense = lambda n, name: nn.Dense(n, use_bias=self.use_bias, name=name)
+    h = dense(4 * width, 'mlp_in')(norm('norm_mlp')(x))
+    return x + dense(width, 'mlp_out')(nn.gelu(h, approximate=False))
+
+
+class GPT(nn.Module):
+  """Tied embeddings, positions, blocks, norm."""
+
+  vocabulary_size: int
+  context: int
+  num_layers: int
+  num_heads: int
+  width: int
+
+  @nn.compact
+  def __call__(self, token_BT: Array) -> Array:
+    embed = nn.Embed(self.vocabulary_size, self.width, name='token')
+    x = embed(token_BT)
+    x = x + self.param(
+      'position_embedding', nn.initializers.normal(0.02), (self.context, self.width)
+    )
+    for i in range(self.num_layers):
+      x = TransformerBlock(self.num_heads, True, False, name=f'block{i}')(x)
+    return embed.attend(nn.LayerNorm(epsilon=1e-5, use_bias=False, name='norm')(x))
+
+
+class ViT(nn.Module):
+  """Patches by a strided convolution, class token, positions, blocks, norm."""
+
+  patch: int
+  num_layers: int
+  num_heads: int
+  width: int
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    side = (self.patch, self.patch)
+    x = nn.Conv(self.width, side, side, padding='VALID', name='patch')(x)
+    x = x.reshape(len(x), -1, self.width)
+    token = self.param('class_token', nn.initializers.zeros, (self.width,))
+    x = jnp.concatenate([jnp.tile(token, (len(x), 1, 1)), x], 1)
+    x = x + self.param('position_embedding', nn.initializers.normal(0.02), x.shape[1:])
+    for i in range(self.num_layers):
+      x = TransformerBlock(self.num_heads, False, True, name=f'block{i}')(x)
+    x = nn.LayerNorm(epsilon=1e-6, name='norm')(x)
+    return nn.Dense(10, name='head')(x[:, 0])
+
+
+class GCN(nn.Module):
+  """Two layers; sums over edges and over sparse features by segment_sum."""
+
+  features: int
+  num_outputs: int
+
+  @nn.compact
+  def __call__(self, graph: Any, num_features: int) -> Array:
+    nodes = len(graph['label'])
+    loop = jnp.arange(nodes)
+    a, b = graph['edges'].T
+    sender, receiver = jnp.r_[a, b, loop], jnp.r_[b, a, loop]
+    degree = jax.ops.segment_sum(jnp.ones(len(sender)), receiver, nodes)
+    weight = (degree[sender] * degree[receiver]) ** -0.5
+    row, column = graph['indices'].T
+    total = jax.ops.segment_sum(graph['values'], row, nodes)
+    value = graph['values'] / total[row]
+    init = nn.initializers.glorot_uniform()
+    zeros = nn.initializers.zeros
+
+    def propagate(h):
+      return jax.ops.segment_sum(h[sender] * weight[:, None], receiver, nodes)
+
+    kernel = self.param('kernel_0', init, (num_features, self.features))
+    h = jax.ops.segment_sum(kernel[column] * value[:, None], row, nodes)
+    h = nn.relu(propagate(h) + self.param('bias_0', zeros, (self.features,)))
+    h = h @ self.param('kernel_1', init, (self.features, self.num_outputs))
+    return propagate(h) + self.param('bias_1', zeros, (self.num_outputs,))
+
+
+class VAE(nn.Module):
+  """One hidden layer on each side."""
+
+  features: int
+  latents: int
+
+  @nn.compact
+  def __call__(self, x: Array, noise: Array):
+    h = nn.relu(nn.Dense(self.features, name='encoder_0')(x.reshape(len(x), -1)))
+    h = nn.Dense(2 * self.latents, name='gaussian')(h)
+    mean, log_var = jnp.split(h, 2, axis=-1)
+    z = mean + noise * jnp.exp(log_var / 2)
+    h = nn.relu(nn.Dense(self.features, name='decoder_0')(z))
+    return nn.Dense(784, name='pixels')(h).reshape(x.shape), mean, log_var
+
+
+class Generator(nn.Module):
+  """Noise to 28 x 28, by transposed convolutions."""
+
+  width: int
+
+  @nn.compact
+  def __call__(self, z: Array) -> Array:
+    norm = lambda: nn.BatchNorm(use_running_average=False, momentum=0.9)
+    x = nn.Dense(7 * 7 * 2 * self.width, use_bias=False)(z)
+    x = nn.relu(norm()(x.reshape(-1, 7, 7, 2 * self.width)))
+    x = nn.ConvTranspose(self.width, (4, 4), (2, 2), use_bias=False)(x)
+    x = nn.relu(norm()(x))
+    return jnp.tanh(nn.ConvTranspose(1, (4, 4), (2, 2))(x))
+
+
+class Discriminator(nn.Module):
+  """28 x 28 to a logit, by strided convolutions."""
+
+  width: int
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    pad = ((1, 1), (1, 1))
+    x = nn.leaky_relu(nn.Conv(self.width, (4, 4), (2, 2), padding=pad)(x), 0.2)
+    x = nn.Conv(2 * self.width, (4, 4), (2, 2), padding=pad, use_bias=False)(x)
+    x = nn.BatchNorm(use_running_average=False, momentum=0.9)(x)
+    x = nn.leaky_relu(x, 0.2)
+    return nn.Dense(1)(x.reshape(len(x), -1))[:, 0]
+
+
+class TimeEmbedding(nn.Module):
+  """64 sinusoids, Dense, SiLU, Dense."""
+
+  features: int
+
+  @nn.compact
+  def __call__(self, t: Array) -> Array:
+    rate = 1e4 ** -jnp.linspace(0.0, 1.0, 32)
+    angle = t[:, None] * rate
+    x = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], 1)
+    return nn.Dense(self.features)(nn.silu(nn.Dense(self.features)(x)))
+
+
+class ResidualBlock(nn.Module):
+  """GroupNorm, SiLU, convolution, twice; the time scales and shifts the second norm."""
+
+  channels: int
+
+  @nn.compact
+  def __call__(self, x: Array, embedding: Array) -> Array:
+    h = nn.Conv(self.channels, (3, 3))(nn.silu(nn.GroupNorm(8)(x)))
+    h = nn.GroupNorm(8)(h)
+    both = nn.Dense(2 * self.channels)(embedding)[:, None, None]
+    scale, shift = jnp.split(both, 2, axis=-1)
+    h = nn.Conv(self.channels, (3, 3))(nn.silu(h * (1 + scale) + shift))
+    return h + (x if x.shape[-1] == self.channels else nn.Dense(self.channels)(x))
+
+
+class UNet(nn.Module):
+  """Residual blocks on two resolutions, squares of pixels as channels in between."""
+
+  channels: Sequence[int]
+
+  @nn.compact
+  def __call__(self, x: Array, t: Array) -> Array:
+    first, second = self.channels
+    embedding = nn.silu(TimeEmbedding(4 * first)(t))
+    b, h, w, _ = x.shape
+    block = lambda x, channels: ResidualBlock(channels)(x, embedding)
+    skips = [nn.Conv(first, (3, 3))(x)]
+    skips.append(block(skips[-1], first))
+    x = skips[-1].reshape(b, h // 2, 2, w // 2, 2, first).transpose(0, 1, 3, 2, 4, 5)
+    skips.append(nn.Dense(second)(x.reshape(b, h // 2, w // 2, 4 * first)))
+    skips.append(block(skips[-1], second))
+    x = block(block(skips[-1], second), second)
+    for channels in (second, second, first, first):
+      if channels == first and x.shape[1] < h:
+        x = nn.Dense(4 * first)(x).reshape(b, h // 2, w // 2, 2, 2, first)
+        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h, w, first)
+      x = block(jnp.concatenate([x, skips.pop()], -1), channels)
+    return nn.Conv(1, (3, 3))(nn.silu(nn.GroupNorm(8)(x)))
