@@ -46,6 +46,11 @@ EXTRAS = {
   'reference': ['torch==2.13.0'],
   # The libraries that benchmarks compare with, CUDA and all.
   'bench': ['keras>=3.15,<4', 'torch>=2.13,<3'],
+  # Library and headers; `python -m kernels.onednn` then builds what calls them.
+  'onednn': [
+    f'{name}==2023.2.0; sys_platform == "linux" and platform_machine == "x86_64"'
+    for name in ('onednn-cpu-gomp', 'onednn-devel-cpu-gomp')
+  ],
   'tpu': [f'jax[tpu]{JAX}'],
   'cuda13': [f'jax[cuda13]{JAX}'],
   # To prepare a TFDS set; never to read one.
@@ -69,7 +74,9 @@ setuptools.setup(
   packages=setuptools.find_packages(
     include=['dlx*', 'experiments*', 'kernels*', 'launch*']
   ),
-  package_data={'': ['*.css', '*.html', '*.js', '*.json', '*.md', '*.sh', '*.yaml']},
+  package_data={
+    '': ['*.cc', '*.css', '*.html', '*.js', '*.json', '*.md', '*.sh', '*.yaml']
+  },
   install_requires=CORE,
   extras_require=EXTRAS,
 )

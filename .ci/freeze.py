@@ -1,7 +1,9 @@
 """Writes constraints.txt from what is installed in two virtual environments.
 
-.venv311/bin/pip freeze --all > 311.txt   # after: pip install -e '.[test,reference]'
-.venv312/bin/pip freeze --all > 312.txt   # after: pip install -e '.[test]'
+# After: pip install -e '.[test,reference,onednn]'
+.venv311/bin/pip freeze --all > 311.txt
+# After: pip install -e '.[test]'
+.venv312/bin/pip freeze --all > 312.txt
 python .ci/freeze.py 311.txt 312.txt > constraints.txt
 """
 
@@ -9,9 +11,9 @@ import pathlib
 import sys
 
 HEADER = """\
-# The exact versions that .ci/run passed with, for everything that '.[test,reference]'
-# installs. Where Python 3.11 and 3.12 differ, a marker says so. Written by
-# .ci/freeze.py; do not edit by hand.
+# The exact versions that .ci/run passed with, for everything that
+# '.[test,reference,onednn]' installs. Where Python 3.11 and 3.12 differ, a marker says
+# so. Written by .ci/freeze.py; do not edit by hand.
 """
 OURS = ('dlx', 'pip')
 

@@ -10,6 +10,9 @@ from absl import flags
 
 ACCELERATORS = ('/dev/nvidiactl', '/dev/accel0', '/dev/vfio/0')
 
+# A library that is built on request and changes the bits; its own tests turn it on.
+os.environ.setdefault('DLX_ONEDNN', 'off')
+
 if not any(pathlib.Path(path).exists() for path in ACCELERATORS):
   # With libtpu installed, JAX would look for a TPU at every start, and two processes at
   # once can abort on its lock file.

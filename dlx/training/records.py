@@ -318,9 +318,11 @@ def environment() -> dict[str, Any]:
   """Where a run runs: all that may decide its bits or its speed. Starts the devices."""
   import jax  # Not needed by those who only read a workdir.
 
+  from kernels.onednn import library
+
   device = jax.devices()[0]
   return {
-    'versions': versions(),
+    'versions': {**versions(), 'onednn': library.version()},
     'device': {
       'kind': device.device_kind,
       'count': jax.device_count(),

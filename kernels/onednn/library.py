@@ -1,0 +1,129 @@
+"""The compiled half: where it lies, how it is built, whether it can be used.
+
+It needs a C++ compiler once and oneDNN always, `pip install -e '.[onednn]'`. Building
+is asked for, never a surprise: `python -m kernels.onednn`. Without it everything runs
+on XLA alone.
+"""
+
+import ctypes
+import functools
+import hashlib
+import importlib.metadata
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import jax
+
+PACKAGES = ('onednn-cpu-gomp', 'onednn-devel-cpu-gomp')  # Library; headers.
+SOURCE = pathlib.Path(__file__).with_name('conv.cc')
+FLAGS = ('-O2', '-std=c++17', '-shared', '-fPIC')
+SWITCH = 'DLX_ONEDNN'  # Set to off: as if it were not built.
+
+
+class NotUsable(Exception):
+  """Says in one line why it cannot be built or used, and what would help."""
+
+
+def _installed(package: str, ending: str) -> pathlib.Path:
+  """The file of a package whose path ends so.
+
+  Raises:
+    NotUsable: not installed, or another build of it.
+  """
+  try:
+    files = importlib.metadata.files(package) or []
+  except importlib.metadata.PackageNotFoundError:
+    raise NotUsable(f"{package} is not installed: pip install -e '.[onednn]'") from None
+  for file in files:
+    if str(file).endswith(ending):
+      return pathlib.Path(str(file.locate())).resolve()
+  raise NotUsable(f'{package} has no {ending}: install the version of setup.py')
+
+
+def path() -> pathlib.Path:
+  """Where the compiled library lies: a folder of the user, by what it was built from.
+
+  Raises:
+    NotUsable: oneDNN is not installed.
+  """
+  _installed(PACKAGES[0], 'libdnnl.so.3')
+  parts = [SOURCE.read_text(encoding='utf-8'), ' '.join(FLAGS), sys.platform]
+  parts += [importlib.metadata.version(name) for name in ('jaxlib', PACKAGES[0])]
+  digest = hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:16]
+  root = os.environ.get('DLX_CACHE_DIR') or '~/.cache/dlx'
+  return pathlib.Path(root).expanduser() / 'onednn' / f'conv-{digest}.so'
+
+
+def build() -> pathlib.Path:
+  """Compiles the library and returns its path; what is there already is kept.
+
+  Raises:
+    NotUsable: no oneDNN, no compiler, or the compiler's first error.
+  """
+  out = path()
+  if out.exists():
+    return out
+  library = _installed(PACKAGES[0], 'libdnnl.so.3')
+  headers = _installed(PACKAGES[1], 'oneapi/dnnl/dnnl.hpp').parents[2]
+  compiler = os.environ.get('CXX') or shutil.which('g++') or shutil.which('clang++')
+  if compiler is None:
+    raise NotUsable('there is no C++ compiler: install g++, or set CXX')
+  out.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+    made = pathlib.Path(folder) / out.name
+    command = [compiler, *FLAGS, f'-I{jax.ffi.include_dir()}', f'-I{headers}']
+    command += [
+      str(SOURCE),
+      '-o',
+      str(made),
+      f'-L{library.parent}',
+      f'-l:{library.name}',
+    ]
+    command += [f'-Wl,-rpath,{library.parent}']
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+      lines = [line for line in done.stderr.splitlines() if 'error' in line]
+      raise NotUsable(f'{compiler} failed: {(lines or ["no message"])[0]}')
+    os.replace(made, out)  # Whole or not at all, whoever else builds it.
+  return out
+
+
+@functools.cache
+def load() -> None:
+  """Loads the library and registers its call with XLA, once.
+
+  Raises:
+    NotUsable: switched off, not installed, or not built.
+  """
+  if os.environ.get(SWITCH) == 'off':
+    raise NotUsable(f'{SWITCH}=off')
+  built = path()
+  if not built.exists():
+    raise NotUsable('not built: python -m kernels.onednn')
+  # Its threads shall sleep between calls: XLA's own need the cores.
+  os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+  library = ctypes.CDLL(str(built))
+  jax.ffi.register_ffi_target(
+    'dlx_onednn_conv', jax.ffi.pycapsule(library.DlxOneDnnConv), platform='cpu'
+  )
+
+
+@functools.cache
+def reason() -> str | None:
+  """Why the library is not used, in one line; None where it is."""
+  try:
+    load()
+  except NotUsable as error:
+    return str(error)
+  except OSError as error:  # The dynamic loader.
+    return ' '.join(str(error).split())
+  return None
+
+
+def version() -> str | None:
+  """Of the library, where it is used; None where it is not."""
+  return None if reason() else importlib.metadata.version(PACKAGES[0])

@@ -1,0 +1,183 @@
+"""Convolutions by oneDNN against XLA in float64; skipped where it is not installed."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dlx.layers import convolution
+from kernels.onednn import conv, library
+
+DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
+# x, w, strides, padding, dilation.
+CASES = (
+  ((2, 7, 9, 3), (3, 3, 3, 5), (1, 1), 'SAME', (1, 1)),
+  ((2, 8, 8, 3), (4, 4, 3, 5), (2, 2), ((1, 1), (1, 1)), (1, 1)),
+  ((2, 9, 7, 2), (3, 2, 2, 4), (2, 3), 'VALID', (1, 1)),
+  ((2, 8, 8, 2), (3, 3, 2, 4), (2, 2), ((1, 0), (2, 1)), (1, 1)),
+  ((1, 11, 11, 2), (3, 3, 2, 3), (1, 2), 'SAME', (2, 3)),
+  ((3, 6, 6, 2), (1, 1, 2, 4), (2, 2), 'SAME', (1, 1)),
+  ((3, 5, 5, 2), (5, 5, 2, 4), (1, 1), ((4, 4), (4, 4)), (1, 1)),
+  ((4, 14, 14, 32), (3, 3, 32, 64), (1, 1), 'SAME', (1, 1)),
+  ((1, 1, 1, 1), (1, 1, 1, 1), (1, 1), 'VALID', (1, 1)),
+)
+
+
+@pytest.fixture(autouse=True)
+def used(monkeypatch):
+  """oneDNN, built and in use, where the rest of the suite leaves it alone."""
+  if jax.default_backend() != 'cpu':
+    pytest.skip('oneDNN is for the CPU')
+  monkeypatch.setenv(library.SWITCH, 'on')
+  library.load.cache_clear()
+  library.reason.cache_clear()
+  try:
+    library.build()
+  except library.NotUsable as error:
+    pytest.skip(f'oneDNN is not used: {error}')
+  assert library.reason() is None
+  yield
+  monkeypatch.undo()
+  library.load.cache_clear()
+  library.reason.cache_clear()
+
+
+def arrays(x_shape, w_shape):
+  rng = np.random.default_rng(0)
+  return (
+    rng.normal(size=x_shape).astype(np.float32),
+    rng.normal(size=w_shape).astype(np.float32),
+  )
+
+
+def run(function, geometry):
+  strides, pad, dilation = geometry
+  return lambda x, w: function(
+    x, w, strides, pad, rhs_dilation=dilation, dimension_numbers=DIMENSIONS
+  )
+
+
+def products(function, geometry, x, w, dy):
+  """(y, dx, dw), and the derivatives of |dx|^2 and |dw|^2 by everything."""
+  apply = run(function, geometry)
+
+  def first(x, w, dy):
+    y, back = jax.vjp(apply, x, w)
+    return y, *back(dy)
+
+  squares = lambda *args: sum((g**2).sum() for g in first(*args)[1:])
+  return *first(x, w, dy), *jax.grad(squares, argnums=(0, 1, 2))(x, w, dy)
+
+
+def calls(function, *args) -> int:
+  """How often the compiled program calls oneDNN."""
+  return jax.jit(function).lower(*args).as_text().count('dlx_onednn_conv')
+
+
+class TestOneDnn:
+  @pytest.mark.parametrize('case', CASES)
+  def test_values_and_derivatives_are_those_of_xla_in_float64(self, case):
+    x_shape, w_shape, *geometry = case
+    x, w = arrays(x_shape, w_shape)
+    shape = jax.eval_shape(run(jax.lax.conv_general_dilated, geometry), x, w).shape
+    dy = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    ours = jax.jit(
+      lambda *args: products(convolution.conv_general_dilated, geometry, *args)
+    )(x, w, dy)
+    with jax.enable_x64(True):
+      wide = [np.asarray(v, np.float64) for v in (x, w, dy)]
+      wanted = jax.jit(
+        lambda *args: products(jax.lax.conv_general_dilated, geometry, *args)
+      )(*wide)
+    for a, b in zip(ours, wanted, strict=True):
+      # Sums of n products: rounding of about sqrt(n) half ulps of the largest of them.
+      np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5 * np.abs(b).max())
+
+  def test_all_three_products_are_calls(self):
+    x, w = arrays((2, 6, 6, 2), (3, 3, 2, 3))
+    apply = run(convolution.conv_general_dilated, ((1, 1), 'SAME', (1, 1)))
+    loss = lambda x, w: jnp.tanh(apply(x, w)).sum()
+    assert calls(apply, x, w) == 1
+    assert calls(jax.grad(loss, argnums=(0, 1)), x, w) == 3
+
+  def test_in_a_loop_and_under_vmap(self):
+    x, w = arrays((2, 6, 6, 2), (3, 3, 2, 2))
+    apply = run(convolution.conv_general_dilated, ((1, 1), 'SAME', (1, 1)))
+    plain = run(jax.lax.conv_general_dilated, ((1, 1), 'SAME', (1, 1)))
+
+    def many(apply, w):
+      step = lambda x, _: (jnp.tanh(apply(x, w)), None)
+      return jax.lax.scan(step, x, None, length=3)[0].sum()
+
+    ws = np.stack([w, 2 * w])
+    found, wanted = (
+      jax.vmap(jax.grad(lambda w, f=f: many(f, w)))(ws) for f in (apply, plain)
+    )
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+  def test_others_stay_with_xla(self):
+    x, w = arrays((2, 6, 6, 4), (3, 3, 4, 4))
+    half = lambda v: v.astype(jnp.bfloat16)
+    apply = run(convolution.conv_general_dilated, ((1, 1), 'SAME', (1, 1)))
+    assert calls(apply, half(x), half(w)) == 0
+    cropped = run(convolution.conv_general_dilated, ((1, 1), ((-1, 0), (0, 0)), (1, 1)))
+    assert calls(cropped, x, w) == 0
+    grouped = lambda x, w: convolution.conv_general_dilated(
+      x, w, (1, 1), 'SAME', dimension_numbers=DIMENSIONS, feature_group_count=2
+    )
+    assert calls(grouped, x, w[:, :, :2]) == 0
+
+  def test_other_platforms_do_not_see_it(self):
+    x, w = arrays((2, 6, 6, 4), (3, 3, 4, 4))
+    apply = run(convolution.conv_general_dilated, ((1, 1), 'SAME', (1, 1)))
+    grad = jax.jit(jax.grad(lambda w, x: apply(x, w).sum()))
+    text = grad.trace(w, x).lower(lowering_platforms=('cuda',)).as_text()
+    assert 'dlx_onednn_conv' not in text
+
+  def test_a_wrong_geometry_is_an_error(self):
+    x, w = arrays((1, 4, 4, 1), (3, 3, 1, 1))
+    with pytest.raises(jax.errors.JaxRuntimeError):
+      wrong = jax.ffi.ffi_call(
+        'dlx_onednn_conv', jax.ShapeDtypeStruct((1, 2, 2, 1), jnp.float32)
+      )
+      jax.block_until_ready(
+        wrong(x, w, geometry=np.arange(3, dtype=np.int64), kind=np.int64(0))
+      )
+
+
+class TestLibrary:
+  def test_switched_off(self, monkeypatch):
+    monkeypatch.setenv(library.SWITCH, 'off')
+    library.load.cache_clear()
+    library.reason.cache_clear()
+    assert library.reason() == 'DLX_ONEDNN=off'
+    x, w = arrays((2, 6, 6, 2), (3, 3, 2, 3))
+    apply = run(convolution.conv_general_dilated, ((1, 1), 'SAME', (1, 1)))
+    assert calls(apply, x, w) == 0
+
+  def test_not_built(self, monkeypatch, tmp_path):
+    monkeypatch.setenv('DLX_CACHE_DIR', str(tmp_path))
+    library.load.cache_clear()
+    library.reason.cache_clear()
+    assert library.reason() == 'not built: python -m kernels.onednn'
+
+  def test_a_failing_compiler_is_one_line_and_leaves_nothing(
+    self, monkeypatch, tmp_path
+  ):
+    monkeypatch.setenv('DLX_CACHE_DIR', str(tmp_path))
+    source = tmp_path / 'conv.cc'
+    source.write_text('this is not C++')
+    monkeypatch.setattr(library, 'SOURCE', source)
+    with pytest.raises(library.NotUsable, match='failed: .*error'):
+      library.build()
+    assert os.listdir(tmp_path / 'onednn') == []
+
+
+def test_what_is_supported():
+  pads = ((1, 1), (0, 2))
+  assert conv.supports((1, 4, 4, 1), (3, 3, 1, 1), jnp.float32, pads)
+  assert not conv.supports((0, 4, 4, 1), (3, 3, 1, 1), jnp.float32, pads)
+  assert not conv.supports((1, 4, 4, 1), (3, 3, 1, 1), jnp.bfloat16, pads)
+  assert not conv.supports((1, 4, 4, 1), (3, 3, 1, 1), jnp.float32, ((0, -1), (0, 0)))
