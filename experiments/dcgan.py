@@ -4,7 +4,7 @@
   python -m launch.train --exp=dcgan --config.dataset=mnist --config.num_steps=1500 \
       --config.eval_every_steps=500 --config.judge=CNN --data_dir=DATA
   python -m launch.train --exp=dcgan --config.dataset=mnist --config.conditional=false \
-      --config.noise=16 --config.num_steps=25000 --config.eval_every_steps=2500 \
+      --config.noise=16 --config.num_steps=12500 --config.eval_every_steps=2500 \
       --config.ema_decay=0.999 --config.truncation=0.7 --config.judge=CNN \
       --data_dir=DATA
   python -m launch.train --exp=dcgan --config.model=dense --config.conditional=false \
