@@ -63,8 +63,8 @@ def conv_general_dilated(
   if isinstance(padding, str):
     window = [(k - 1) * d + 1 for k, d in zip(rhs.shape[:2], dilation, strict=True)]
     padding = lax.padtype_to_pads(lhs.shape[1:3], window, strides, padding)
-  rows, columns = ((int(low), int(high)) for low, high in padding)
-  return _conv(lhs, rhs, _Geometry(strides, (rows, columns), dilation, precision))
+  pads = tuple((int(low), int(high)) for low, high in padding)
+  return _conv(lhs, rhs, _Geometry(strides, pads, dilation, precision))
 
 
 class Conv(nn.Conv):
@@ -85,9 +85,9 @@ def _is_nhwc(dimension_numbers, ndim: int) -> bool:
 class _Geometry(NamedTuple):
   """What is static in a convolution; hashable."""
 
-  strides: tuple[int, int]
-  pads: tuple[tuple[int, int], tuple[int, int]]
-  dilation: tuple[int, int]
+  strides: tuple[int, ...]
+  pads: tuple[tuple[int, int], ...]
+  dilation: tuple[int, ...]
   precision: Any
 
 

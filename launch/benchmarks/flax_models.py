@@ -114,7 +114,8 @@ class LSTM(nn.Module):
   @nn.compact
   def __call__(self, token_BT: Array) -> Array:
     x = nn.Embed(self.vocabulary_size, self.embedding, name='embedding')(token_BT)
-    x = nn.RNN(nn.OptimizedLSTMCell(self.features, name='cell'), name='rnn')(x)
+    rnn: Any = nn.RNN(nn.OptimizedLSTMCell(self.features, name='cell'), name='rnn')
+    x = rnn(x)
     return nn.Dense(2)(x[:, -1])
 
 
@@ -271,6 +272,11 @@ class TimeEmbedding(nn.Module):
     return nn.Dense(self.features)(nn.silu(nn.Dense(self.features)(x)))
 
 
+def group_norm(x: Array) -> Array:
+  """Eight groups, or as many as there are fours of channels."""
+  return nn.GroupNorm(min(8, x.shape[-1] // 4))(x)
+
+
 class ResidualBlock(nn.Module):
   """GroupNorm, SiLU, convolution, twice; the time scales and shifts the second norm."""
 
@@ -278,8 +284,8 @@ class ResidualBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, embedding: Array) -> Array:
-    h = nn.Conv(self.channels, (3, 3))(nn.silu(nn.GroupNorm(8)(x)))
-    h = nn.GroupNorm(8)(h)
+    h = nn.Conv(self.channels, (3, 3))(nn.silu(group_norm(x)))
+    h = group_norm(h)
     both = nn.Dense(2 * self.channels)(embedding)[:, None, None]
     scale, shift = jnp.split(both, 2, axis=-1)
     h = nn.Conv(self.channels, (3, 3))(nn.silu(h * (1 + scale) + shift))
@@ -308,4 +314,4 @@ class UNet(nn.Module):
         x = nn.Dense(4 * first)(x).reshape(b, h // 2, w // 2, 2, 2, first)
         x = x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h, w, first)
       x = block(jnp.concatenate([x, skips.pop()], -1), channels)
-    return nn.Conv(1, (3, 3))(nn.silu(nn.GroupNorm(8)(x)))
+    return nn.Conv(1, (3, 3))(nn.silu(group_norm(x)))

@@ -37,10 +37,25 @@ class Side:
     stats: running statistics likewise.
   """
 
-  def __init__(self, name: str, rates: Sequence[float] | None = None, **fields: Any):
-    """`rates`: learning rates of the first steps; None: the config's, constant."""
+  def __init__(
+    self,
+    name: str,
+    rates: Sequence[float] | None = None,
+    compiler_options: Mapping[str, Any] | None = None,
+    **fields: Any,
+  ):
+    """Builds it.
+
+    Args:
+      name: of the workload.
+      rates: learning rates of the first steps; None: the config's, constant.
+      compiler_options: of XLA.
+      fields: of the Config, in place of the workload's.
+    """
+    options: Any = None if compiler_options is None else dict(compiler_options)
     built = workloads.build(name, **fields)
-    self._name, self._config = name, built.config
+    self._name = name
+    self._config: Any = built.config
     self._workload = workloads.WORKLOADS[name]
     self._batches = workloads.batches(built, 1 if name == 'gcn' else 4)
     self._model = _model(name, built)
@@ -48,14 +63,14 @@ class Side:
     self._mean_std = mean_std(self._workload.experiment, built.config)
     key = jax.random.key(0)
     self._key, self._count = key, 0
-    variables = jax.jit(self._init)(key)
+    variables = jax.jit(self._init, compiler_options=options)(key)
     self.params, self.stats = variables['params'], variables['batch_stats']
-    rate = built.config.lr  # type: ignore[attr-defined]
+    rate = self._config.lr
     if rates is not None:
       rate = lambda count: jnp.asarray(rates)[count]
     self._tx = _optimiser(name, built.config, rate)
     self._opt_state = self._start()
-    self._jitted = jax.jit(self._train)
+    self._jitted = jax.jit(self._train, compiler_options=options)
 
   def _init(self, key):
     batch = self._batches[0]

@@ -1,5 +1,6 @@
 """Keras 3 on JAX, for the models that its own layers make: compile and fit."""
 
+# pyright: reportMissingImports=false
 from typing import Any, Mapping, Sequence
 
 import keras
@@ -19,7 +20,8 @@ class Side:
     if name not in NAMES:
       raise ValueError(f'no model of {name} here: Keras has {", ".join(NAMES)}')
     built = workloads.build(name, **fields)
-    self._name, self._config = name, built.config
+    self._name = name
+    self._config: Any = built.config
     self._mean_std = flax_side.mean_std(
       workloads.WORKLOADS[name].experiment, built.config
     )
@@ -28,7 +30,7 @@ class Side:
     self._rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # By number of steps.
     self.model = _model(name, built.config)
     self.model.compile(
-      optimizer=keras.optimizers.Adam(self._config.lr, epsilon=1e-8),  # type: ignore
+      optimizer=keras.optimizers.Adam(self._config.lr, epsilon=1e-8),
       loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     self.model.build(self._x.shape)
@@ -57,11 +59,11 @@ class Side:
     rows = self._config.batch_size
     if n not in self._rows:
       times = -(-n * rows // len(self._x))
-      self._rows[n] = tuple(
-        np.concatenate([part] * times)[: n * rows] for part in (self._x, self._y)
-      )
+      x, y = (np.concatenate([part] * times) for part in (self._x, self._y))
+      self._rows[n] = x[: n * rows], y[: n * rows]
     x, y = self._rows[n]
-    found = self.model.fit(x, y, batch_size=rows, shuffle=False, verbose=0)
+    quiet: Any = {'verbose': 0}
+    found: Any = self.model.fit(x, y, batch_size=rows, shuffle=False, **quiet)
     return float(found.history['loss'][-1])
 
   def losses(self, batches: Sequence[Any], rates: Sequence[float]) -> list[float]:

@@ -232,8 +232,10 @@ def batches(built: Built, count: int) -> list[dict[str, np.ndarray]]:
   """The first batches that the experiment would see, on the host."""
   data = built.experiment.train_data
   arrays = jax.tree.map(jnp.asarray, dict(built.arrays))
-  get = jax.jit(lambda i: get_batch(data, arrays, i, 0))
-  return [jax.tree.map(np.asarray, dict(get(jnp.int32(i)))) for i in range(count)]
+  get = jax.jit(lambda arrays, i: get_batch(data, arrays, i, 0))
+  return [
+    jax.tree.map(np.asarray, dict(get(arrays, jnp.int32(i)))) for i in range(count)
+  ]
 
 
 def _known(module: Any, fields: Mapping[str, Any]) -> dict[str, Any]:

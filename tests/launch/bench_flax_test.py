@@ -1,0 +1,64 @@
+"""Plain Flax and Keras learn as dlx in the bench, from the same weights and noise."""
+
+import jax
+import numpy as np
+import pytest
+
+from launch.benchmarks import flax_side, workloads
+from tests.launch.parity import QUICK, SMALL, run_dlx
+
+
+@pytest.fixture(autouse=True)
+def textbook():
+  """Textbook code adds a vector to a matrix."""
+  with jax.numpy_rank_promotion('allow'):
+    yield
+
+
+def statistics(name, run):
+  state = dict(run.first.model_state or {})
+  if name == 'dcgan':
+    return {player: state[player] for player in ('g', 'd')}
+  return state.get('batch_stats', {})
+
+
+def sizes(name):
+  """Fields of the small workload, without the dtypes: Flax's side is float32."""
+  return {'num_steps': 20, 'batch_size': 8, **SMALL[name]}
+
+
+@pytest.mark.parametrize('name', workloads.WORKLOADS)
+def test_flax_learns_as_dlx(name):
+  run = run_dlx(name, 'float32')
+  side = flax_side.build(name, rates=run.rates, **QUICK, **sizes(name))
+  side.load(run.first.params, statistics(name, run))
+  # Five steps; the worst seen was 7e-7.
+  np.testing.assert_allclose(side.losses(run.batches, run.draws), run.losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['mlp', 'vae'])
+def test_flax_steps_on_its_own(name):
+  side = flax_side.build(name, **QUICK, **sizes(name))
+  before = jax.tree.map(np.asarray, side.params)
+  assert np.isfinite(side.step(2))
+  moved = jax.tree.map(lambda a, b: bool((a != b).any()), before, side.params)
+  assert all(jax.tree.leaves(moved))
+
+
+def test_flax_names_what_does_not_fit():
+  side = flax_side.build('mlp', **sizes('mlp'))
+  with pytest.raises(ValueError, match='mlp: '):
+    side.load({'Dense_0': {'kernel': np.ones((2, 2))}}, {})
+
+
+@pytest.mark.parametrize('name', ['mlp', 'cnn'])
+def test_keras_learns_as_dlx(name, monkeypatch):
+  monkeypatch.setenv('KERAS_BACKEND', 'jax')
+  pytest.importorskip('keras', reason='keras is not installed: pip install .[bench]')
+  from launch.benchmarks import keras_side
+
+  run = run_dlx(name, 'float32')
+  side = keras_side.build(name, **sizes(name))
+  side.load(run.first.params, {})
+  # Its Adam adds epsilon before the bias of the second moment is corrected.
+  np.testing.assert_allclose(side.losses(run.batches, run.rates), run.losses, rtol=1e-4)
