@@ -1,1 +1,1 @@
-"""Pallas kernels: attention and convolution. Imports jax and numpy alone."""
+"""Kernels: oneDNN on CPUs; Pallas to come. Imports jax and numpy alone."""
