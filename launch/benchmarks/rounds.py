@@ -34,6 +34,7 @@ class Process:
     log,
   ):
     self._limit_s = limit_s
+    asked = {**asked, 'cpus': list(cpus)}
     start = time.perf_counter()
     self._process = subprocess.Popen(
       [sys.executable, '-m', 'launch.benchmarks.worker', json.dumps(asked)],
@@ -42,7 +43,6 @@ class Process:
       stderr=log,
       text=True,
       env={**os.environ, **environ},
-      preexec_fn=lambda: os.sched_setaffinity(0, cpus),
     )
     try:
       self.ready = self._answer()

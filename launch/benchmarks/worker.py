@@ -41,6 +41,8 @@ def main(argv: list[str]):
   out = os.fdopen(os.dup(1), 'w')
   os.dup2(2, 1)
   say = lambda **fields: (out.write(json.dumps(fields) + '\n'), out.flush())
+  if asked.get('cpus'):  # Before any library counts them.
+    os.sched_setaffinity(0, asked['cpus'])
   if asked.get('allocator'):
     from launch import allocator
 
