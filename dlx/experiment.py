@@ -8,7 +8,9 @@ traced(config, **arrays) -> Config       a config that carries tracers, for swee
 """
 
 import dataclasses
-from typing import Any, Callable, Mapping, NamedTuple, TypeVar
+import math
+import typing
+from typing import Any, Callable, Iterable, Mapping, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,7 @@ from dlx.errors import ConfigError
 from dlx.training.state import Array, Batch, Key, Metrics, PyTree, TrainState, ratios
 
 DTYPES = ('float32', 'bfloat16', 'float16', 'float64')
+UNSCALED_DTYPES = ('float32', 'bfloat16', 'float64')  # They need no loss scale.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,40 +59,23 @@ class Config:
   stream_workers: int = 0  # Processes that read streamed batches; 0: threads.
 
   def __post_init__(self):
-    for name in (
-      'num_steps',
-      'batch_size',
-      'eval_batch_size',
-      'log_every_steps',
-      'keep_checkpoints',
-      'steps_per_dispatch',
-      'micro_batches',
-      'early_stop_patience',
-    ):
-      self.require(name, getattr(self, name) >= 1, 'at least 1')
-    for name in ('eval_every_steps', 'save_every_steps', 'figure_every_steps'):
-      value = getattr(self, name)
-      self.require(name, value is None or value >= 1, 'at least 1, or None for off')
-    for name in ('clip_norm', 'clip_value'):
-      value = getattr(self, name)
-      self.require(name, value is None or value > 0, 'above 0, or None for off')
-    self.require('seed', 0 <= self.seed < 2**31, 'in [0, 2**31)')
-    self.require('stream_workers', self.stream_workers >= 0, 'at least 0')
-    self.require(
-      'ema_decay',
-      self.ema_decay is None or 0 < self.ema_decay < 1,
-      'in (0, 1), or None for off',
-    )
-    for name in ('best', 'early_stop'):
-      mode, metric = getattr(self, f'{name}_mode'), getattr(self, f'{name}_metric')
-      self.require(f'{name}_mode', mode in ('max', 'min'), 'max or min')
+    self.bounds('num_steps', 'batch_size', 'eval_batch_size', least=1)
+    self.bounds('log_every_steps', 'keep_checkpoints', least=1)
+    self.bounds('steps_per_dispatch', 'micro_batches', 'early_stop_patience', least=1)
+    self.bounds('eval_every_steps', 'save_every_steps', 'figure_every_steps', least=1)
+    self.bounds('clip_norm', 'clip_value', above=0)
+    self.bounds('seed', least=0, below=2**31)
+    self.bounds('stream_workers', least=0)
+    self.bounds('ema_decay', above=0, below=1)
+    self.choice('best_mode', 'early_stop_mode', of=('max', 'min'))
+    for name in ('best_metric', 'early_stop_metric'):
+      metric = getattr(self, name)
       self.require(
-        f'{name}_metric',
+        name,
         metric is None or '/' in metric,
         'SPLIT/NAME, e.g. test/accuracy, or None for off',
       )
-    for name in ('compute_dtype', 'param_dtype'):
-      self.require(name, getattr(self, name) in DTYPES, 'one of ' + ', '.join(DTYPES))
+    self.choice('compute_dtype', 'param_dtype', of=DTYPES)
     self.require(
       'param_dtype',
       self.param_dtype not in ('float16', 'bfloat16')
@@ -102,12 +88,76 @@ class Config:
       f'a divisor of batch_size={self.batch_size}',
     )
 
+  # Checks for `__post_init__` alone. Each raises ConfigError, one line.
+
   def require(self, field: str, holds: bool, allowed: str):
-    """Raises ConfigError, one line, unless `holds`; for `__post_init__` alone."""
+    """Refuses the field's value unless `holds`; `allowed` says what would be."""
     if not holds:
       raise ConfigError(
         f'--config.{field}={getattr(self, field)} is not allowed: must be {allowed}.'
       )
+
+  def bounds(
+    self,
+    *fields: str,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+    some: bool = False,
+  ):
+    """Each value finite, least <= value <= most and above < value < below.
+
+    Of a tuple every entry, and one at least with `some`; None passes where the field
+    may be None.
+    """
+    for name in fields:
+      kind, value = self._kind(name), getattr(self, name)
+      values = value if isinstance(value, tuple) else (value,)
+      fits = bool(values or not some) and all(
+        x is not None
+        and math.isfinite(x)
+        and (least is None or x >= least)
+        and (above is None or x > above)
+        and (below is None or x < below)
+        and (most is None or x <= most)
+        for x in values
+      )
+      allowed = _interval(least, above, below, most)
+      if isinstance(value, tuple):
+        allowed = f'{"one or more numbers" if some else "numbers"}, each {allowed}'
+      optional = type(None) in typing.get_args(kind)
+      allowed += ', or None' if optional else ''
+      self.require(name, fits or (optional and value is None), allowed)
+
+  def choice(self, *fields: str, of: Iterable[str]):
+    """Each value one of these words."""
+    words = list(of)
+    allowed = ' or '.join(words) if len(words) < 3 else 'one of ' + ', '.join(words)
+    for name in fields:
+      self.require(name, getattr(self, name) in words, allowed)
+
+  def unused(self, *fields: str, why: str):
+    """Each value the default of its field: the experiment does without the feature."""
+    defaults = {f.name: f.default for f in dataclasses.fields(self)}
+    for name in fields:
+      default = defaults[name]
+      self.require(name, getattr(self, name) == default, f'{default}: {why}')
+
+  def _kind(self, field: str) -> Any:
+    return next(f.type for f in dataclasses.fields(self) if f.name == field)
+
+
+def _interval(least, above, below, most) -> str:
+  low = least if above is None else above
+  high = most if below is None else below
+  if low is None or high is None:
+    sides = {'at least': least, 'above': above, 'below': below, 'at most': most}
+    return next(f'{word} {x}' for word, x in sides.items() if x is not None)
+  high = '2**31' if high == 2**31 else high
+  return (
+    f'in {"[" if above is None else "("}{low}, {high}{"]" if below is None else ")"}'
+  )
 
 
 class Eval(NamedTuple):

@@ -183,7 +183,7 @@ class Judge:
 
 def check_judge(config: Any):
   """For `__post_init__` of a config with `judge`, `judge_steps`; ConfigError."""
-  config.require('judge_steps', config.judge_steps >= 0, 'at least 0')
+  config.bounds('judge_steps', least=0)
   if config.judge is not None and not config.judge:
     raise ConfigError('--config.judge= is not allowed: must be a workdir, or None.')
 

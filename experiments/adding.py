@@ -41,12 +41,11 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    self.require('length', self.length >= 2, 'at least 2')
-    self.require('examples', self.examples >= 1, 'at least 1')
-    self.require('cell', self.cell in CELLS, ' or '.join(CELLS))
-    some = bool(self.features) and min(self.features) >= 1
-    self.require('features', some, 'one or more numbers of at least 1')
-    self.require('lr', self.lr > 0, 'above 0')
+    self.bounds('length', least=2)
+    self.bounds('examples', least=1)
+    self.choice('cell', of=CELLS)
+    self.bounds('features', least=1, some=True)
+    self.bounds('lr', above=0)
 
 
 def build(config: Config) -> experiment.Experiment:

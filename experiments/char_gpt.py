@@ -57,19 +57,15 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    for name in ('num_layers', 'num_heads', 'width', 'unroll', 'sample_length'):
-      self.require(name, getattr(self, name) >= 1, 'at least 1')
+    self.bounds('num_layers', 'num_heads', 'width', 'unroll', 'sample_length', least=1)
     heads = self.width % self.num_heads == 0
     self.require('num_heads', heads, f'a divisor of width={self.width}')
-    self.require('context', self.context >= 2, 'at least 2')
-    for name in ('dropout', 'beta1', 'beta2'):
-      self.require(name, 0 <= getattr(self, name) < 1, 'in [0, 1)')
-    for name in ('final_fraction', 'warmup_fraction'):
-      self.require(name, 0 <= getattr(self, name) <= 1, 'in [0, 1]')
-    self.require('lr', self.lr > 0, 'above 0')
-    self.require('weight_decay', self.weight_decay >= 0, 'at least 0')
-    self.require('temperature', self.temperature >= 0, 'at least 0')
-    self.require('top_k', self.top_k is None or self.top_k >= 1, 'at least 1, or None')
+    self.bounds('context', least=2)
+    self.bounds('dropout', 'beta1', 'beta2', least=0, below=1)
+    self.bounds('final_fraction', 'warmup_fraction', least=0, most=1)
+    self.bounds('lr', above=0)
+    self.bounds('weight_decay', 'temperature', least=0)
+    self.bounds('top_k', least=1)
 
 
 def build(config: Config) -> experiment.Experiment:

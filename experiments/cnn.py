@@ -32,16 +32,11 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    self.require(
-      'features',
-      bool(self.features) and min(self.features) >= 1,
-      'one or more numbers of at least 1',
-    )
-    self.require('dense', self.dense >= 1, 'at least 1')
-    self.require('dropout', 0 <= self.dropout < 1, 'in [0, 1)')
-    self.require('label_smoothing', 0 <= self.label_smoothing < 1, 'in [0, 1)')
-    self.require('lr', self.lr > 0, 'above 0')
-    self.require('weight_decay', self.weight_decay >= 0, 'at least 0')
+    self.bounds('features', least=1, some=True)
+    self.bounds('dense', least=1)
+    self.bounds('dropout', 'label_smoothing', least=0, below=1)
+    self.bounds('lr', above=0)
+    self.bounds('weight_decay', least=0)
 
 
 def build(config: Config) -> experiment.Experiment:

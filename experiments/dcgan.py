@@ -78,39 +78,24 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    self.require('compute_dtype', self.compute_dtype != 'float16', 'another type')
-    self.require('micro_batches', self.micro_batches == 1, '1: batch norm sees a batch')
-    for name in ('noise', 'generator_width', 'discriminator_width', 'num_samples'):
-      self.require(name, getattr(self, name) >= 1, 'at least 1')
-    self.require('model', self.model in ('conv', 'dense'), 'conv or dense')
-    for name in ('generator_features', 'discriminator_features'):
-      widths = getattr(self, name)
-      self.require(name, all(w >= 1 for w in widths), 'numbers of at least 1')
-    self.require('dropout', 0 <= self.dropout < 1, 'in [0, 1)')
-    norms, kinds = dcgan.NORMS, adversarial.KINDS
-    norm = self.discriminator_norm
-    self.require('discriminator_norm', norm in norms, ' or '.join(norms))
-    self.require('loss', self.loss in kinds, ' or '.join(kinds))
+    self.choice('compute_dtype', of=experiment.UNSCALED_DTYPES)
+    self.unused('micro_batches', why='batch norm sees a batch')
+    self.choice('model', of=('conv', 'dense'))
+    self.bounds('noise', 'generator_width', 'discriminator_width', least=1)
+    self.bounds('generator_features', 'discriminator_features', least=1)
+    self.choice('discriminator_norm', of=dcgan.NORMS)
+    self.choice('loss', of=adversarial.KINDS)
+    self.bounds('dropout', 'b1', least=0, below=1)
+    self.bounds('real_label', above=0, most=1)
     self.require(
-      'real_label',
-      0 < self.real_label <= 1 and (self.loss != 'hinge' or self.real_label == 1),
-      'in (0, 1], and 1 with loss=hinge',
+      'real_label', self.loss != 'hinge' or self.real_label == 1, '1 with loss=hinge'
     )
-    self.require(
-      'r1',
-      self.r1 == 0 or (self.r1 > 0 and (norm != 'batch' or self.model == 'dense')),
-      'at least 0, and 0 with discriminator_norm=batch',
-    )
-    self.require('critic_steps', 1 <= self.critic_steps <= 10, 'in [1, 10]')
-    self.require('lr', self.lr > 0, 'above 0')
-    self.require('b1', 0 <= self.b1 < 1, 'in [0, 1)')
-    self.require(
-      'truncation', self.truncation is None or self.truncation > 0, 'above 0, or None'
-    )
-    every = self.sample_every_steps
-    self.require(
-      'sample_every_steps', every is None or every >= 1, 'at least 1, or None'
-    )
+    self.bounds('r1', least=0)
+    apart = self.model == 'dense' or self.discriminator_norm != 'batch'
+    self.require('r1', self.r1 == 0 or apart, '0 with discriminator_norm=batch')
+    self.bounds('critic_steps', least=1, most=10)
+    self.bounds('lr', 'truncation', above=0)
+    self.bounds('num_samples', 'sample_every_steps', least=1)
     check_judge(self)
 
 

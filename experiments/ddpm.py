@@ -70,31 +70,20 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    self.require('compute_dtype', self.compute_dtype != 'float16', 'another type')
-    schedules, predictions = diffusion.SCHEDULES, diffusion.PREDICTIONS
-    self.require('schedule', self.schedule in schedules, ' or '.join(schedules))
-    self.require('prediction', self.prediction in predictions, ' or '.join(predictions))
-    for name in ('label_dropout', 'dropout'):
-      self.require(name, 0 <= getattr(self, name) < 1, 'in [0, 1)')
-    self.require('guidance', self.guidance >= 0, 'at least 0')
+    self.choice('compute_dtype', of=experiment.UNSCALED_DTYPES)
+    self.choice('schedule', of=diffusion.SCHEDULES)
+    self.choice('prediction', of=diffusion.PREDICTIONS)
+    self.bounds('label_dropout', 'dropout', least=0, below=1)
+    self.bounds('guidance', 'warmup_steps', least=0)
     possible = self.guidance == 0 or (self.conditional and self.label_dropout > 0)
     self.require('guidance', possible, '0 without conditional and label_dropout')
-    above = self.min_snr is None or self.min_snr > 0
-    self.require('min_snr', above, 'above 0, or None for off')
-    self.require('noise_steps', self.noise_steps >= 25, 'at least 25')
-    some = 1 <= self.sample_steps <= self.noise_steps
-    self.require('sample_steps', some, f'in [1, noise_steps={self.noise_steps}]')
-    self.require('eta', 0 <= self.eta <= 1, 'in [0, 1]')
-    every = self.sample_every_steps
-    self.require('sample_every_steps', every is None or every >= 1, 'at least 1')
-    for name in ('num_samples', 'blocks', 'patch'):
-      self.require(name, getattr(self, name) >= 1, 'at least 1')
-    some = bool(self.channels) and min(self.channels) >= 1
-    self.require('channels', some, 'one or more numbers of at least 1')
-    levels = range(len(self.channels))
-    self.require('attention', set(self.attention) <= {*levels}, f'some of {[*levels]}')
-    self.require('lr', self.lr > 0, 'above 0')
-    self.require('warmup_steps', self.warmup_steps >= 0, 'at least 0')
+    self.bounds('min_snr', 'lr', above=0)
+    self.bounds('noise_steps', least=25)
+    self.bounds('sample_steps', least=1, most=self.noise_steps)
+    self.bounds('eta', least=0, most=1)
+    self.bounds('sample_every_steps', 'num_samples', 'blocks', 'patch', least=1)
+    self.bounds('channels', least=1, some=True)
+    self.bounds('attention', least=0, below=len(self.channels))
     check_judge(self)
 
 

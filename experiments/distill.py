@@ -52,22 +52,18 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    self.require('teacher_steps', self.teacher_steps >= 1, 'at least 1')
-    self.require('labels', self.labels >= 1, 'at least 1')
-    self.require('transfer', self.transfer >= 0, 'at least 0')
-    self.require('temperature', self.temperature > 0, 'above 0')
-    self.require('alpha', 0 <= self.alpha <= 1, 'in [0, 1]')
+    self.bounds('teacher_steps', 'labels', least=1)
+    self.bounds('transfer', least=0)
+    self.bounds('temperature', 'lr', 'teacher_lr', above=0)
+    self.bounds('alpha', least=0, most=1)
     self.require(
       'transfer',
       self.alpha > 0 or self.transfer == 0,
       '0 where alpha is 0: without labels and soft targets there is nothing to learn',
     )
-    self.require('lr', self.lr > 0, 'above 0')
-    self.require('teacher_lr', self.teacher_lr > 0, 'above 0')
-    self.require('early_stop_metric', self.early_stop_metric is None, 'None here')
-    self.require('compute_dtype', self.compute_dtype != 'float16', 'no float16 here')
-    self.require('stream', not self.stream, 'False: two sets are read at once')
-    self.require('ema_decay', self.ema_decay is None, 'None: not used here')
+    self.choice('compute_dtype', of=experiment.UNSCALED_DTYPES)
+    self.unused('stream', why='two sets are read at once')
+    self.unused('ema_decay', 'early_stop_metric', why='not used here')
 
 
 def build(config: Config) -> experiment.Experiment:

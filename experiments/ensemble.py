@@ -44,18 +44,12 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    self.require('members', self.members >= 2, 'at least 2')
-    self.require(
-      'chunk', self.chunk is None or self.chunk >= 1, 'at least 1, or None for all'
-    )
-    self.require(
-      'labels', self.labels is None or self.labels >= 1, 'at least 1, or None for all'
-    )
-    self.require('combine', self.combine in ('logits', 'probs'), 'logits or probs')
-    self.require('features', min(self.features, default=1) >= 1, 'at least 1 each')
-    self.require('dropout', 0 <= self.dropout < 1, 'in [0, 1)')
-    self.require('lr', self.lr > 0, 'above 0')
-    self.require('early_stop_metric', self.early_stop_metric is None, 'None here')
+    self.bounds('members', least=2)
+    self.bounds('chunk', 'labels', 'features', least=1)
+    self.choice('combine', of=('logits', 'probs'))
+    self.bounds('dropout', least=0, below=1)
+    self.bounds('lr', above=0)
+    self.unused('early_stop_metric', why='not used here')
 
 
 def build(config: Config) -> experiment.Experiment:

@@ -40,18 +40,13 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    self.require('members', self.members >= 1, 'at least 1')
-    self.require(
-      'chunk', self.chunk is None or self.chunk >= 1, 'at least 1, or None for all'
-    )
-    self.require('features', self.features >= 1, 'at least 1')
-    self.require('dropout', 0 <= self.dropout < 1, 'in [0, 1)')
-    self.require('lr', self.lr > 0, 'above 0')
-    self.require('weight_decay', self.weight_decay >= 0, 'at least 0')
-    self.require('micro_batches', self.micro_batches == 1, '1: a graph is one batch')
-    self.require('ema_decay', self.ema_decay is None, 'None: not used here')
-    self.require('stream', not self.stream, 'False: the graph lies on the devices')
-    self.require('compute_dtype', self.compute_dtype != 'float16', 'no float16 here')
+    self.bounds('members', 'chunk', 'features', least=1)
+    self.bounds('dropout', least=0, below=1)
+    self.bounds('lr', above=0)
+    self.bounds('weight_decay', least=0)
+    self.choice('compute_dtype', of=experiment.UNSCALED_DTYPES)
+    self.unused('micro_batches', 'stream', why='a graph is one batch on the devices')
+    self.unused('ema_decay', why='not used here')
 
 
 def build(config: Config) -> experiment.Experiment:

@@ -41,13 +41,10 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    self.require(
-      'features', all(width >= 1 for width in self.features), 'numbers of at least 1'
-    )
-    self.require('dropout', 0 <= self.dropout < 1, 'in [0, 1)')
-    self.require('huber_delta', self.huber_delta > 0, 'above 0')
-    self.require('lr', self.lr > 0, 'above 0')
-    self.require('weight_decay', self.weight_decay >= 0, 'at least 0')
+    self.bounds('features', least=1)
+    self.bounds('dropout', least=0, below=1)
+    self.bounds('huber_delta', 'lr', above=0)
+    self.bounds('weight_decay', least=0)
 
 
 def build(config: Config) -> experiment.Experiment:

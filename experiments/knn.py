@@ -52,12 +52,12 @@ class Config(experiment.Config):
   def __post_init__(self):
     super().__post_init__()
     check_encoder(self)
-    self.require('bank', self.bank >= 1, 'at least 1')
+    self.bounds('bank', least=1)
     self.require('k', 1 <= self.k <= self.bank, f'in [1, {self.bank}], up to bank')
-    self.require('temperature', self.temperature > 0, 'above 0')
-    self.require('micro_batches', self.micro_batches == 1, '1: nothing is accumulated')
-    for name in ('clip_norm', 'clip_value', 'ema_decay', 'early_stop_metric'):
-      self.require(name, getattr(self, name) is None, 'None: nothing is fitted')
+    self.bounds('temperature', above=0)
+    nothing = 'nothing is fitted'
+    self.unused('micro_batches', 'clip_norm', 'clip_value', 'ema_decay', why=nothing)
+    self.unused('early_stop_metric', why=nothing)
 
 
 def build(config: Config) -> experiment.Experiment:

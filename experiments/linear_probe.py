@@ -61,13 +61,11 @@ class Config(experiment.Config):
   def __post_init__(self):
     super().__post_init__()
     check_encoder(self)
-    self.require('pretrain_steps', self.pretrain_steps >= 0, 'at least 0')
-    for name in ('pretrain_lr', 'temperature', 'lr'):
-      self.require(name, getattr(self, name) > 0, 'above 0')
-    self.require('weight_decay', self.weight_decay >= 0, 'at least 0')
+    self.bounds('pretrain_steps', 'weight_decay', least=0)
+    self.bounds('pretrain_lr', 'temperature', 'lr', above=0)
     if self.encoder is None and self.pretrain_steps:
       other = 'unless encoder is given or pretrain_steps=0'
-      self.require('micro_batches', self.micro_batches == 1, f'1, {other}')
+      self.unused('micro_batches', why=other)
       self.require(
         'compute_dtype', self.compute_dtype != 'float16', f'another, {other}'
       )

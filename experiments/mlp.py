@@ -33,13 +33,10 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    self.require(
-      'features', all(width >= 1 for width in self.features), 'numbers of at least 1'
-    )
-    for name in ('dropout', 'input_dropout'):
-      self.require(name, 0 <= getattr(self, name) < 1, 'in [0, 1)')
-    self.require('lr', self.lr > 0, 'above 0')
-    self.require('weight_decay', self.weight_decay >= 0, 'at least 0')
+    self.bounds('features', least=1)
+    self.bounds('dropout', 'input_dropout', least=0, below=1)
+    self.bounds('lr', above=0)
+    self.bounds('weight_decay', least=0)
 
 
 def build(config: Config) -> experiment.Experiment:

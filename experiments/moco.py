@@ -73,22 +73,15 @@ class Config(experiment.Config):
   def __post_init__(self):
     super().__post_init__()
     check_encoder(self)
-    for name in ('hidden', 'projection', 'queue', 'probe_labels', 'probe_test'):
-      self.require(name, getattr(self, name) >= 1, 'at least 1')
-    for name in ('few_per_class', 'neighbours'):
-      allowed = f'in [1, {self.probe_labels}], up to probe_labels'
-      self.require(name, 1 <= getattr(self, name) <= self.probe_labels, allowed)
-    self.require('few_draws', self.few_draws >= 2, 'at least 2, for a deviation')
-    for name in ('temperature', 'lr', 'probe_l2'):
-      self.require(name, getattr(self, name) > 0, 'above 0')
-    self.require('warmup_steps', self.warmup_steps >= 0, 'at least 0')
-    self.require('momentum', 0 <= self.momentum < 1, 'in [0, 1)')
-    every = self.probe_every_steps
-    self.require('probe_every_steps', every is None or every >= 1, 'at least 1 or None')
-    self.require('ema_decay', self.ema_decay is None, 'None: set momentum instead')
-    self.require(
-      'compute_dtype', self.compute_dtype != 'float16', 'wider: no loss scale here'
-    )
+    self.bounds('hidden', 'projection', 'queue', least=1)
+    self.bounds('probe_labels', 'probe_test', 'probe_every_steps', least=1)
+    self.bounds('few_per_class', 'neighbours', least=1, most=self.probe_labels)
+    self.bounds('few_draws', least=2)  # For a deviation.
+    self.bounds('temperature', 'lr', 'probe_l2', above=0)
+    self.bounds('warmup_steps', least=0)
+    self.bounds('momentum', least=0, below=1)
+    self.unused('ema_decay', why='set momentum instead')
+    self.choice('compute_dtype', of=experiment.UNSCALED_DTYPES)
 
 
 def build(config: Config) -> experiment.Experiment:

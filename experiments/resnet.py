@@ -51,24 +51,14 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    self.require(
-      'shortcut',
-      self.shortcut in ('auto', 'pad', 'projection'),
-      'auto, pad or projection',
-    )
-    self.require('width', self.width >= 1, 'at least 1')
-    self.require('pad', self.pad >= 0, 'at least 0')
-    self.require('lr', self.lr > 0, 'above 0')
-    self.require(
-      'schedule', self.schedule in SCHEDULES, 'one of ' + ', '.join(SCHEDULES)
-    )
-    self.require('momentum', 0 <= self.momentum < 1, 'in [0, 1)')
-    self.require('weight_decay', self.weight_decay >= 0, 'at least 0')
-    self.require('label_smoothing', 0 <= self.label_smoothing < 1, 'in [0, 1)')
-    if not self.imagenet:
-      self.require(
-        'depth', self.depth >= 8 and self.depth % 6 == 2, '6 n + 2: 8, 20, 32, ...'
-      )
+    self.choice('shortcut', of=('auto', 'pad', 'projection'))
+    self.choice('schedule', of=SCHEDULES)
+    self.bounds('width', least=1)
+    self.bounds('pad', 'weight_decay', least=0)
+    self.bounds('lr', above=0)
+    self.bounds('momentum', 'label_smoothing', least=0, below=1)
+    known = self.imagenet or (self.depth >= 8 and self.depth % 6 == 2)
+    self.require('depth', known, '6 n + 2: 8, 20, 32, ...')
 
 
 def published(lr, num_steps):

@@ -27,8 +27,8 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    self.require('lr', self.lr > 0, 'above 0')
-    self.require('weight_decay', self.weight_decay >= 0, 'at least 0')
+    self.bounds('lr', above=0)
+    self.bounds('weight_decay', least=0)
 
 
 def build(config: Config) -> experiment.Experiment:

@@ -58,19 +58,14 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    self.require('stream', not self.stream, 'False: buckets lie on the devices')
-    self.require('cell', self.cell in CELLS, 'one of ' + ', '.join(CELLS))
-    self.require('pooling', self.pooling in POOLINGS, 'one of ' + ', '.join(POOLINGS))
-    widths = (*self.features, self.embedding)
-    self.require(
-      'features', bool(self.features) and min(widths) >= 1, 'at least 1 each'
-    )
-    for name in ('embedding_dropout', 'dropout', 'word_dropout'):
-      self.require(name, 0 <= getattr(self, name) < 1, 'in [0, 1)')
-    for name in ('embedding', 'min_count', 'bucket_block_steps'):
-      self.require(name, getattr(self, name) >= 1, 'at least 1')
-    self.require('lr', self.lr > 0, 'above 0')
-    self.require('weight_decay', self.weight_decay >= 0, 'at least 0')
+    self.unused('stream', why='buckets lie on the devices')
+    self.choice('cell', of=CELLS)
+    self.choice('pooling', of=POOLINGS)
+    self.bounds('features', least=1, some=True)
+    self.bounds('embedding_dropout', 'dropout', 'word_dropout', least=0, below=1)
+    self.bounds('embedding', 'min_count', 'bucket_block_steps', least=1)
+    self.bounds('lr', above=0)
+    self.bounds('weight_decay', least=0)
 
 
 def build(config: Config) -> experiment.Experiment:

@@ -53,15 +53,12 @@ class Config(experiment.Config):
     known = set(self.cells) <= set(CELLS) and len(set(self.cells)) == len(self.cells)
     allowed = 'one or more, each once, of ' + ', '.join(CELLS)
     self.require('cells', bool(self.cells) and known, allowed)
-    for name in ('window', 'embedding', 'features', 'min_count'):
-      self.require(name, getattr(self, name) >= 1, 'at least 1')
-    self.require('lr', self.lr > 0, 'above 0')
-    self.require('weight_decay', self.weight_decay >= 0, 'at least 0')
-    self.require('stream', not self.stream, 'False: rows lie on the devices')
-    self.require('micro_batches', self.micro_batches == 1, '1: rows carry a state')
-    self.require('ema_decay', self.ema_decay is None, 'None: not averaged here')
-    allowed = 'float32, bfloat16 or float64: the loss is not scaled here'
-    self.require('compute_dtype', self.compute_dtype != 'float16', allowed)
+    self.bounds('window', 'embedding', 'features', 'min_count', least=1)
+    self.bounds('lr', above=0)
+    self.bounds('weight_decay', least=0)
+    self.choice('compute_dtype', of=experiment.UNSCALED_DTYPES)
+    self.unused('stream', 'micro_batches', why='rows on the devices carry a state')
+    self.unused('ema_decay', why='not averaged here')
 
 
 def build(config: Config) -> experiment.Experiment:

@@ -62,22 +62,13 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    self.require('pretrain_steps', self.pretrain_steps >= 1, 'at least 1')
-    self.require('labels', self.labels >= 1, 'at least 1')
-    self.require('strategy', self.strategy in LEARNS, 'one of ' + ', '.join(LEARNS))
-    self.require(
-      'unfreeze_at',
-      self.unfreeze_at is None or self.unfreeze_at >= 1,
-      'at least 1, or None for never',
-    )
-    self.require('features', min(self.features, default=1) >= 1, 'at least 1 each')
-    self.require('dropout', 0 <= self.dropout < 1, 'in [0, 1)')
-    for name in ('lr', 'pretrain_lr', 'trunk_lr'):
-      self.require(name, getattr(self, name) > 0, 'above 0')
-    self.require('early_stop_metric', self.early_stop_metric is None, 'None here')
-    self.require('compute_dtype', self.compute_dtype != 'float16', 'no float16 here')
-    self.require('stream', not self.stream, 'False: two sets are read at once')
-    self.require('ema_decay', self.ema_decay is None, 'None: not used here')
+    self.bounds('pretrain_steps', 'labels', 'unfreeze_at', 'features', least=1)
+    self.choice('strategy', of=LEARNS)
+    self.bounds('dropout', least=0, below=1)
+    self.bounds('lr', 'pretrain_lr', 'trunk_lr', above=0)
+    self.choice('compute_dtype', of=experiment.UNSCALED_DTYPES)
+    self.unused('stream', why='two sets are read at once')
+    self.unused('ema_decay', 'early_stop_metric', why='not used here')
 
 
 def build(config: Config) -> experiment.Experiment:

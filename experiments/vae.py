@@ -45,15 +45,13 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    self.require('targets', self.targets in ('binarised', 'grey'), 'binarised or grey')
-    self.require('features', min(self.features, default=1) >= 1, 'at least 1 each')
-    self.require('latents', self.latents >= 1, 'at least 1')
-    self.require('beta', self.beta >= 0, 'at least 0')
-    self.require('lr', self.lr > 0, 'above 0')
-    known = self.schedule in ('cosine', 'constant')
-    self.require('schedule', known, 'cosine or constant')
-    self.require('early_stop_metric', self.early_stop_metric is None, 'None here')
-    self.require('compute_dtype', self.compute_dtype != 'float16', 'no float16 here')
+    self.choice('targets', of=('binarised', 'grey'))
+    self.choice('schedule', of=('cosine', 'constant'))
+    self.bounds('features', 'latents', least=1)
+    self.bounds('beta', least=0)
+    self.bounds('lr', above=0)
+    self.choice('compute_dtype', of=experiment.UNSCALED_DTYPES)
+    self.unused('early_stop_metric', why='not used here')
 
 
 def build(config: Config) -> experiment.Experiment:

@@ -56,18 +56,14 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    for name in ('patch', 'num_layers', 'num_heads', 'width', 'unroll'):
-      self.require(name, getattr(self, name) >= 1, 'at least 1')
+    self.bounds('patch', 'num_layers', 'num_heads', 'width', 'unroll', least=1)
     heads = self.width % self.num_heads == 0
     self.require('num_heads', heads, f'a divisor of width={self.width}')
-    self.require('pool', self.pool in ('token', 'mean'), 'token or mean')
-    for name in ('dropout', 'label_smoothing', 'beta2'):
-      self.require(name, 0 <= getattr(self, name) < 1, 'in [0, 1)')
-    for name in ('shift', 'warmup_fraction'):
-      self.require(name, 0 <= getattr(self, name) <= 1, 'in [0, 1]')
-    self.require('position_scale', self.position_scale >= 0, 'at least 0')
-    self.require('lr', self.lr > 0, 'above 0')
-    self.require('weight_decay', self.weight_decay >= 0, 'at least 0')
+    self.choice('pool', of=('token', 'mean'))
+    self.bounds('dropout', 'label_smoothing', 'beta2', least=0, below=1)
+    self.bounds('shift', 'warmup_fraction', least=0, most=1)
+    self.bounds('position_scale', 'weight_decay', least=0)
+    self.bounds('lr', above=0)
 
 
 def build(config: Config) -> experiment.Experiment:

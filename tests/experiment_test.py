@@ -1,4 +1,4 @@
-"""Tests for dlx/experiment.py: configs that carry tracers, members in one program."""
+"""Tests for dlx/experiment.py: checks, configs that carry tracers, many members."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx.errors import ConfigError
-from dlx.experiment import traced, vectorize
+from dlx.experiment import Config, traced, vectorize
 from experiments import softmax_regression
 from tests.training import kinds
 
@@ -24,6 +24,73 @@ def train(config, arrays):
     state, sums = built.train_step(state, built.train_data.get(arrays, state.step))
     total += sums['loss'].total
   return state.params, total
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checked(Config):
+  width: int = 4
+  share: float = 0.5
+  rate: float | None = None
+  widths: tuple[int, ...] = (3,)
+  cells: tuple[int, ...] = ()
+  kind: str = 'a'
+  mode: str = 'x'
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.bounds('width', least=2, most=8)
+    self.bounds('share', least=0, below=1)
+    self.bounds('rate', above=0, most=1)
+    self.bounds('widths', least=1, some=True)
+    self.bounds('cells', below=3)
+    self.choice('kind', of=('a', 'b'))
+    self.choice('mode', of=['x', 'y', 'z'])
+    self.unused('stream', 'ema_decay', why='nothing is averaged')
+
+
+class ChecksTest(parameterized.TestCase):
+  @parameterized.parameters(
+    dict(width=2),
+    dict(width=8),
+    dict(share=0.0),
+    dict(share=0.999),
+    dict(rate=None),
+    dict(rate=1.0),
+    dict(rate=1e-9),
+    dict(widths=(1, 9)),
+    dict(cells=()),
+    dict(cells=(2, -5)),
+    dict(kind='b'),
+    dict(mode='z'),
+    dict(ema_decay=None),
+  )
+  def test_allows(self, **fields):
+    ((name, value),) = fields.items()
+    self.assertEqual(getattr(Checked(**fields), name), value)
+
+  @parameterized.parameters(
+    (dict(width=1), 'in [2, 8]'),
+    (dict(width=9), 'in [2, 8]'),
+    (dict(width=None), 'in [2, 8]'),
+    (dict(share=-1e-9), 'in [0, 1)'),
+    (dict(share=1.0), 'in [0, 1)'),
+    (dict(share=float('nan')), 'in [0, 1)'),
+    (dict(rate=0.0), 'in (0, 1], or None'),
+    (dict(rate=1.1), 'in (0, 1], or None'),
+    (dict(widths=(3, 0)), 'one or more numbers, each at least 1'),
+    (dict(widths=()), 'one or more numbers, each at least 1'),
+    (dict(cells=(3,)), 'numbers, each below 3'),
+    (dict(cells=(-float('inf'),)), 'numbers, each below 3'),
+    (dict(kind='c'), 'a or b'),
+    (dict(mode=''), 'one of x, y, z'),
+    (dict(stream=True), 'False: nothing is averaged'),
+    (dict(ema_decay=0.9), 'None: nothing is averaged'),
+  )
+  def test_refuses(self, fields, allowed):
+    ((name, value),) = fields.items()
+    message = f'--config.{name}={value} is not allowed: must be {allowed}.'
+    with self.assertRaisesWithLiteralMatch(ConfigError, message):
+      Checked(**fields)
 
 
 class TracedTest(parameterized.TestCase):

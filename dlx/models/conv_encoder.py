@@ -160,7 +160,7 @@ class LinearProbe(nn.Module):
 def check_encoder(config: Any):
   """For `__post_init__` of a config with these three fields; ConfigError."""
   features, groups = config.features, config.groups
-  config.require('groups', groups >= 1, 'at least 1')
+  config.bounds('groups', least=1)
   config.require(
     'features',
     bool(features) and all(f >= 1 and f % groups == 0 for f in features),

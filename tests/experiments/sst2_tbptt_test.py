@@ -214,10 +214,10 @@ class RunTest(parameterized.TestCase):
     (dict(cells=('reset', 'reset')), 'one or more, each once, of rnn, lstm'),
     (dict(cells=('elman',)), 'one or more, each once, of rnn, lstm'),
     (dict(window=0), 'at least 1'),
-    (dict(micro_batches=2), '1: rows carry a state'),
+    (dict(micro_batches=2), '1: rows on the devices carry a state'),
     (dict(ema_decay=0.9), 'None: not averaged here'),
-    (dict(compute_dtype='float16'), 'float32, bfloat16 or float64'),
-    (dict(stream=True), 'False: rows lie on the devices'),
+    (dict(compute_dtype='float16'), 'one of float32, bfloat16, float64'),
+    (dict(stream=True), 'False: rows on the devices carry a state'),
   )
   def test_refuses(self, fields, message):
     (name,) = fields

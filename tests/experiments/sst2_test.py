@@ -76,7 +76,7 @@ class BuildTest(parameterized.TestCase):
   @parameterized.parameters(
     (dict(cell='elman'), 'one of rnn, lstm, gru, reset'),
     (dict(pooling='min'), 'one of last, max, mean'),
-    (dict(features=()), 'at least 1 each'),
+    (dict(features=()), 'one or more numbers, each at least 1'),
     (dict(dropout=1.0), r'in \[0, 1\)'),
     (dict(word_dropout=-0.1), r'in \[0, 1\)'),
     (dict(min_count=0), 'at least 1'),

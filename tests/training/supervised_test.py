@@ -221,7 +221,7 @@ class ConfigTest(parameterized.TestCase):
     ('micro_batches', 7, 'a divisor of'),
     ('best_metric', 'accuracy', 'SPLIT/NAME'),
     ('seed', -1, r'in \[0, 2\*\*31\)'),
-    ('save_every_steps', 0, 'or None for off'),
+    ('save_every_steps', 0, 'at least 1, or None'),
     ('best_mode', 'most', 'max or min'),
   )
   def test_impossible_values_are_named(self, field, value, allowed):
