@@ -79,7 +79,7 @@ def gradient_flow(shares: Mapping[str, Any]) -> 'Figure':
   """How much the answer depends on the state some tokens before the end.
 
   Args:
-    shares: of each cell, `layers.recurrent.gradient_by_distance`; the first is drawn
+    shares: of each cell, `layers.recurrence.gradient_by_distance`; the first is drawn
       thickest. What is not finite or not above 0 is left out.
   """
   figure = _new_figure(5.6, 3.6)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from dlx import experiment, figures, metrics, optim
 from dlx.data import adding
 from dlx.data.resident import InOrder, training
-from dlx.layers.recurrent import CELLS, cell_by_name
+from dlx.layers.cells import CELLS, cell_by_name
 from dlx.models.sequence_regressor import SequenceRegressor
 from dlx.training.supervised import make_predict, supervised
 

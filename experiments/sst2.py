@@ -28,7 +28,7 @@ from dlx.data import vocabulary
 from dlx.data.buckets import Bucketed
 from dlx.data.resident import InOrder
 from dlx.data.sentences import sentences, texts_of
-from dlx.layers.recurrent import CELLS
+from dlx.layers.cells import CELLS
 from dlx.models.text_classifier import POOLINGS, TextClassifier
 from dlx.training.supervised import make_predict, supervised
 

@@ -25,7 +25,8 @@ from dlx.data.continuing import Continuing
 from dlx.data.dataset import ROWS
 from dlx.data.resident import InOrder
 from dlx.data.sentences import SentenceData, sentences
-from dlx.layers.recurrent import CELLS, gradient_by_distance, zero_state
+from dlx.layers.cells import CELLS, zero_state
+from dlx.layers.recurrence import gradient_by_distance
 from dlx.models.text_classifier import CarriedClassifiers
 from dlx.training import step as steps
 from dlx.training.early_stopping import configured

@@ -67,6 +67,20 @@ def conv_general_dilated(
   return _conv(lhs, rhs, _Geometry(strides, pads, dilation, precision))
 
 
+def transposed_by_onednn(x: jax.Array, w: jax.Array, pads) -> bool:
+  """Whether `conv_transpose` of x and w would be oneDNN's on a CPU."""
+  shape = (*x.shape[:3], w.shape[2])
+  return _onednn(shape, w.shape, x.dtype, _Geometry((1, 1), pads, (1, 1), None))
+
+
+def conv_transpose(x: jax.Array, w: jax.Array, size, strides, pads) -> jax.Array:
+  """The transpose of a convolution in its input, [B, h, w, O] -> [B, *size, I].
+
+  `size` are height and width of that input, w [kh, kw, I, O] its kernel.
+  """
+  return _input_gradient(x, w, tuple(size), _Geometry(strides, pads, (1, 1), None))
+
+
 class Conv(nn.Conv):
   """`flax.linen.Conv` on `conv_general_dilated` of this module; names as of nn.Conv."""
 
@@ -104,12 +118,8 @@ def _lax(x, w, g: _Geometry):
 
 
 def _onednn(x_shape, w_shape, dtype, g: _Geometry) -> bool:
-  """Whether oneDNN computes this one on a CPU; of one device: XLA shards no call."""
-  return (
-    conv.supports(x_shape, w_shape, dtype, g.pads)
-    and jax.local_device_count() == 1
-    and library.reason() is None
-  )
+  """Whether oneDNN computes this one on a CPU."""
+  return conv.supports(x_shape, w_shape, dtype, g.pads) and library.usable()
 
 
 # The three are each linear in both arguments and derivatives of each other, so that

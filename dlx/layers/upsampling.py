@@ -22,6 +22,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from dlx.errors import ConfigError
+from dlx.layers.convolution import conv_transpose, transposed_by_onednn
 
 Array = jax.Array
 KERNEL = (4, 4)  # Height and width of the window.
@@ -82,11 +83,24 @@ def conv_transpose_2x(x_BHWI: Array, kernel_hwIO: Array) -> Array:
   chex.assert_rank([x_BHWI, kernel_hwIO], 4)
   chex.assert_shape(kernel_hwIO, (*KERNEL, x_BHWI.shape[3], None))
   b, h, w, _ = x_BHWI.shape
-  # Every pixel makes a patch of 4 x 4 pixels; patches overlap by half.
-  x = lax.dot_general(x_BHWI, kernel_hwIO, (((3,), (2,)), ((), ())))  # [B,H,W,4,4,O]
-  x = _overlap_add(x, axis=1, window_axis=3)  # [B, H, 2, W, 4, O]
-  x = _overlap_add(x, axis=3, window_axis=4)  # [B, H, 2, W, 2, O]
-  return x.reshape(b, 2 * h, 2 * w, kernel_hwIO.shape[3])
+  pads = ((1, 1), (1, 1))
+
+  def patches(x, kernel):
+    # Every pixel makes a patch of 4 x 4 pixels; patches overlap by half.
+    x = lax.dot_general(x, kernel, (((3,), (2,)), ((), ())))  # [B, H, W, 4, 4, O]
+    x = _overlap_add(x, axis=1, window_axis=3)  # [B, H, 2, W, 4, O]
+    x = _overlap_add(x, axis=3, window_axis=4)  # [B, H, 2, W, 2, O]
+    return x.reshape(b, 2 * h, 2 * w, kernel.shape[3])
+
+  def onednn(x, kernel):
+    # The transpose in its input of a convolution from O to I channels.
+    kernel_hwOI = kernel[::-1, ::-1].swapaxes(2, 3)
+    return conv_transpose(x, kernel_hwOI, (2 * h, 2 * w), (2, 2), pads)
+
+  kernel_hwOI = jax.eval_shape(lambda k: k.swapaxes(2, 3), kernel_hwIO)
+  if not transposed_by_onednn(x_BHWI, kernel_hwOI, pads):
+    return patches(x_BHWI, kernel_hwIO)
+  return lax.platform_dependent(x_BHWI, kernel_hwIO, cpu=onednn, default=patches)
 
 
 def _overlap_add(x: Array, axis: int, window_axis: int) -> Array:

@@ -6,14 +6,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dlx.layers.recurrent import Cell, RecurrentStack
+from dlx.layers.cells import Cell
+from dlx.layers.recurrent import RecurrentStack
 
 
 class SequenceRegressor(nn.Module):
   """The last output of a recurrent stack, through one linear layer.
 
   Attributes:
-    cell: one of dlx.layers.recurrent.CELLS.
+    cell: one of dlx.layers.cells.CELLS.
     features: H of each layer.
     num_outputs: K.
     dropout: share of units dropped between layers.

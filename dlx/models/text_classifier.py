@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dlx.layers.recurrent import Cell, Recurrent, RecurrentStack, State
+from dlx.layers.cells import Cell, State
+from dlx.layers.recurrent import Recurrent, RecurrentStack
 
 POOLINGS = ('last', 'max', 'mean')
 
@@ -140,7 +141,7 @@ class CarriedClassifiers(nn.Module):
       tokens_BT: int, one window of each row.
       length_B: tokens of the window that are the row's.
       states: before the window; None: zeros.
-      nudges: [T, B, H] for some or all cells, see `layers.recurrent.unroll`.
+      nudges: [T, B, H] for some or all cells, see `layers.recurrence.unroll`.
     """
     dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
     wide = jnp.promote_types(self.dtype, jnp.float32)

@@ -1,4 +1,6 @@
-"""Convolutions of oneDNN for JAX on an x86-64 Linux CPU: optional, built on request.
+"""Convolutions and LSTMs by oneDNN for JAX on an x86-64 Linux CPU.
+
+Optional, and built on request:
 
 pip install -e '.[onednn]'
 python -m kernels.onednn        compiles it; DLX_ONEDNN=off leaves it unused

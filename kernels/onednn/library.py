@@ -19,8 +19,16 @@ import tempfile
 import jax
 
 PACKAGES = ('onednn-cpu-gomp', 'onednn-devel-cpu-gomp')  # Library; headers.
-SOURCE = pathlib.Path(__file__).with_name('conv.cc')
-FLAGS = ('-O2', '-std=c++17', '-shared', '-fPIC')
+SOURCES = tuple(pathlib.Path(__file__).with_name(f) for f in ('conv.cc', 'lstm.cc'))
+# Loops of element-wise arithmetic are compiled for several instruction sets and chosen
+# at run time; nothing reads errno or floating-point traps.
+FLAGS = ('-O3', '-fno-math-errno', '-fno-trapping-math', '-fopenmp', '-std=c++17')
+FLAGS += ('-shared', '-fPIC')
+TARGETS = {
+  'dlx_onednn_conv': 'DlxOneDnnConv',
+  'dlx_onednn_lstm_forward': 'DlxOneDnnLstmForward',
+  'dlx_onednn_lstm_backward': 'DlxOneDnnLstmBackward',
+}
 SWITCH = 'DLX_ONEDNN'  # Set to off: as if it were not built.
 
 
@@ -51,11 +59,12 @@ def path() -> pathlib.Path:
     NotUsable: oneDNN is not installed.
   """
   _installed(PACKAGES[0], 'libdnnl.so.3')
-  parts = [SOURCE.read_text(encoding='utf-8'), ' '.join(FLAGS), sys.platform]
+  parts = [source.read_text(encoding='utf-8') for source in SOURCES]
+  parts += [' '.join(FLAGS), sys.platform]
   parts += [importlib.metadata.version(name) for name in ('jaxlib', PACKAGES[0])]
   digest = hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:16]
   root = os.environ.get('DLX_CACHE_DIR') or '~/.cache/dlx'
-  return pathlib.Path(root).expanduser() / 'onednn' / f'conv-{digest}.so'
+  return pathlib.Path(root).expanduser() / 'onednn' / f'dlx-{digest}.so'
 
 
 def build() -> pathlib.Path:
@@ -76,13 +85,8 @@ def build() -> pathlib.Path:
   with tempfile.TemporaryDirectory(dir=out.parent) as folder:
     made = pathlib.Path(folder) / out.name
     command = [compiler, *FLAGS, f'-I{jax.ffi.include_dir()}', f'-I{headers}']
-    command += [
-      str(SOURCE),
-      '-o',
-      str(made),
-      f'-L{library.parent}',
-      f'-l:{library.name}',
-    ]
+    command += [*map(str, SOURCES), '-o', str(made)]
+    command += [f'-L{library.parent}', f'-l:{library.name}']
     command += [f'-Wl,-rpath,{library.parent}']
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -94,7 +98,7 @@ def build() -> pathlib.Path:
 
 @functools.cache
 def load() -> None:
-  """Loads the library and registers its call with XLA, once.
+  """Loads the library and registers its calls with XLA, once.
 
   Raises:
     NotUsable: switched off, not installed, or not built.
@@ -107,9 +111,14 @@ def load() -> None:
   # Its threads shall sleep between calls: XLA's own need the cores.
   os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
   library = ctypes.CDLL(str(built))
-  jax.ffi.register_ffi_target(
-    'dlx_onednn_conv', jax.ffi.pycapsule(library.DlxOneDnnConv), platform='cpu'
-  )
+  for name, symbol in TARGETS.items():
+    call = jax.ffi.pycapsule(getattr(library, symbol))
+    jax.ffi.register_ffi_target(name, call, platform='cpu')
+
+
+def usable() -> bool:
+  """Whether a program for the CPU calls it: of one device, for XLA shards no call."""
+  return jax.local_device_count() == 1 and reason() is None
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from dlx import losses
 from dlx.data import grammar
 from dlx.data.sentences import from_texts
 from dlx.errors import ConfigError
-from dlx.layers.recurrent import CELLS
+from dlx.layers.cells import CELLS
 from dlx.models.text_classifier import CarriedClassifiers
 from experiments import sst2_tbptt
 

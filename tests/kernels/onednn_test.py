@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlx.layers import convolution
+from dlx.layers import convolution, upsampling
 from kernels.onednn import conv, library
 
+pytestmark = pytest.mark.usefixtures('onednn')
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 # x, w, strides, padding, dilation.
 CASES = (
@@ -23,25 +24,6 @@ CASES = (
   ((4, 14, 14, 32), (3, 3, 32, 64), (1, 1), 'SAME', (1, 1)),
   ((1, 1, 1, 1), (1, 1, 1, 1), (1, 1), 'VALID', (1, 1)),
 )
-
-
-@pytest.fixture(autouse=True)
-def used(monkeypatch):
-  """oneDNN, built and in use, where the rest of the suite leaves it alone."""
-  if jax.default_backend() != 'cpu':
-    pytest.skip('oneDNN is for the CPU')
-  monkeypatch.setenv(library.SWITCH, 'on')
-  library.load.cache_clear()
-  library.reason.cache_clear()
-  try:
-    library.build()
-  except library.NotUsable as error:
-    pytest.skip(f'oneDNN is not used: {error}')
-  assert library.reason() is None
-  yield
-  monkeypatch.undo()
-  library.load.cache_clear()
-  library.reason.cache_clear()
 
 
 def arrays(x_shape, w_shape):
@@ -169,7 +151,7 @@ class TestLibrary:
     monkeypatch.setenv('DLX_CACHE_DIR', str(tmp_path))
     source = tmp_path / 'conv.cc'
     source.write_text('this is not C++')
-    monkeypatch.setattr(library, 'SOURCE', source)
+    monkeypatch.setattr(library, 'SOURCES', (source,))
     with pytest.raises(library.NotUsable, match='failed: .*error'):
       library.build()
     assert os.listdir(tmp_path / 'onednn') == []
@@ -181,3 +163,23 @@ def test_what_is_supported():
   assert not conv.supports((0, 4, 4, 1), (3, 3, 1, 1), jnp.float32, pads)
   assert not conv.supports((1, 4, 4, 1), (3, 3, 1, 1), jnp.bfloat16, pads)
   assert not conv.supports((1, 4, 4, 1), (3, 3, 1, 1), jnp.float32, ((0, -1), (0, 0)))
+
+
+@pytest.mark.parametrize('shape', ((3, 4, 4, 5), (1, 3, 5, 1)))
+def test_a_transposed_convolution_is_one_too(shape, monkeypatch):
+  x, kernel = arrays(shape, (4, 4, shape[3], 3))
+
+  def derivatives(x, kernel):
+    total = lambda *args: jnp.tanh(upsampling.conv_transpose_2x(*args)).sum()
+    square = lambda *args: sum(
+      (g**2).sum() for g in jax.grad(total, argnums=(0, 1))(*args)
+    )
+    grads = [jax.grad(f, argnums=(0, 1))(x, kernel) for f in (total, square)]
+    return upsampling.conv_transpose_2x(x, kernel), grads
+
+  assert calls(upsampling.conv_transpose_2x, x, kernel) == 1
+  found = jax.jit(derivatives)(x, kernel)
+  monkeypatch.setattr(library, 'usable', lambda: False)
+  wanted = jax.jit(lambda *args: derivatives(*args))(x, kernel)
+  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+    np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5 * np.abs(b).max())

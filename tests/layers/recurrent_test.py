@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dlx.errors import ConfigError
+from dlx.layers import cells, recurrence
 from dlx.layers import recurrent as lib
 
 B, T, D, H = 5, 7, 4, 6
@@ -59,7 +60,7 @@ def by_hand(name, p, x_TD, h, c):
 
 
 def layer(name, **fields):
-  return lib.Recurrent(lib.CELLS[name], H, **fields)
+  return lib.Recurrent(cells.CELLS[name], H, **fields)
 
 
 def apply(name, p, *args, **fields) -> Any:
@@ -77,10 +78,10 @@ class CellTest(parameterized.TestCase):
     ('rnn', True), ('lstm', False), ('gru', False), ('reset', False), ('reset', True)
   )
   def test_equals_a_loop_over_each_row_alone(self, name, reverse):
-    p = weights(lib.CELLS[name])
+    p = weights(cells.CELLS[name])
     with jax.enable_x64(True):
       start = tuple(
-        jnp.asarray(0.1 * RNG.normal(size=(B, H))) for _ in lib.CELLS[name].state
+        jnp.asarray(0.1 * RNG.normal(size=(B, H))) for _ in cells.CELLS[name].state
       )
       h_BTH, state = apply(name, p, X_BTD, LENGTHS, start, reverse=reverse)
     for i, n in enumerate(LENGTHS):
@@ -94,7 +95,7 @@ class CellTest(parameterized.TestCase):
         np.testing.assert_allclose(state[1][i], c, atol=TOLERANCE)
 
   def test_the_reset_gate_holds_or_begins_anew(self):
-    cell, x = lib.RESET, jnp.asarray(RNG.normal(size=(B, 2 * H)), jnp.float32)
+    cell, x = cells.RESET, jnp.asarray(RNG.normal(size=(B, 2 * H)), jnp.float32)
     u = jnp.asarray(RNG.normal(size=(B, 2 * H)), jnp.float32)
     h = jnp.asarray(RNG.normal(size=(B, H)), jnp.float32)
     gate = lambda value: x.at[:, :H].set(value)
@@ -110,17 +111,17 @@ class CellTest(parameterized.TestCase):
     step = lambda cell, state: [
       float(s[0, 0]) for s in cell.step(state, zeros(cell), zeros(cell))
     ]
-    self.assertEqual(step(lib.RNN, (h,)), [0.0])
-    self.assertAlmostEqual(step(lib.GRU, (h,))[0], 0.4, places=6)
-    self.assertAlmostEqual(step(lib.RESET, (h,))[0], 0.4, places=6)
-    out, cell = step(lib.LSTM, (h, c))
+    self.assertEqual(step(cells.RNN, (h,)), [0.0])
+    self.assertAlmostEqual(step(cells.GRU, (h,))[0], 0.4, places=6)
+    self.assertAlmostEqual(step(cells.RESET, (h,))[0], 0.4, places=6)
+    out, cell = step(cells.LSTM, (h, c))
     self.assertAlmostEqual(cell, 0.3, places=6)
     self.assertAlmostEqual(out, 0.5 * np.tanh(0.3), places=6)
 
   def test_unknown_cell(self):
     with self.assertRaisesRegex(ConfigError, 'cell=elman is not allowed: .* rnn, lstm'):
-      lib.cell_by_name('elman')
-    self.assertIs(lib.cell_by_name('gru'), lib.GRU)
+      cells.cell_by_name('elman')
+    self.assertIs(cells.cell_by_name('gru'), cells.GRU)
 
 
 class ParametersTest(parameterized.TestCase):
@@ -132,7 +133,7 @@ class ParametersTest(parameterized.TestCase):
     params = lambda name: jax.eval_shape(lambda: self.init(name))
     size = lambda name: sum(x.size for x in jax.tree.leaves(params(name)))
     one = D * H + H * H + 2 * H
-    found = {name: size(name) for name in lib.CELLS}
+    found = {name: size(name) for name in cells.CELLS}
     self.assertEqual(
       found, {'rnn': one, 'reset': 2 * one, 'gru': 3 * one, 'lstm': 4 * one}
     )
@@ -152,7 +153,7 @@ class ParametersTest(parameterized.TestCase):
 class PaddingTest(parameterized.TestCase):
   @parameterized.parameters('lstm', 'reset')
   def test_nothing_past_the_end_has_an_effect_or_a_gradient(self, name):
-    stack = lib.RecurrentStack(lib.CELLS[name], (3, 2), bidirectional=True)
+    stack = lib.RecurrentStack(cells.CELLS[name], (3, 2), bidirectional=True)
     x = jnp.asarray(X_BTD, jnp.float32)
     init = jax.jit(lambda: stack.init(jax.random.key(0), x, LENGTHS, train=False))
     variables = init()
@@ -187,7 +188,7 @@ class PaddingTest(parameterized.TestCase):
     np.testing.assert_array_equal(h, 0)
 
   def test_state_goes_on_where_it_was_left(self):
-    p = weights(lib.LSTM)
+    p = weights(cells.LSTM)
     with jax.enable_x64(True):
       whole, last = apply('lstm', p, X_BTD)
       first, state = apply('lstm', p, X_BTD[:, :3])
@@ -201,7 +202,7 @@ class StackTest(parameterized.TestCase):
     x = jnp.asarray(X_BTD, jnp.float32)
 
     def outputs(features, train, seed):
-      stack = lib.RecurrentStack(lib.RNN, features, dropout=0.5)
+      stack = lib.RecurrentStack(cells.RNN, features, dropout=0.5)
       variables = jax.jit(lambda: stack.init(jax.random.key(0), x, train=False))()
       rngs = {'dropout': jax.random.key(seed)}
       return np.array(stack.apply(variables, x, train=train, rngs=rngs)[0])
@@ -212,7 +213,7 @@ class StackTest(parameterized.TestCase):
     np.testing.assert_array_equal(outputs((H,), True, 0), outputs((H,), False, 0))
 
   def test_widths_and_states(self):
-    stack = lib.RecurrentStack(lib.LSTM, (8, 5), bidirectional=True)
+    stack = lib.RecurrentStack(cells.LSTM, (8, 5), bidirectional=True)
     x = jnp.zeros((B, T, D))
     out: Any
     out, variables = jax.eval_shape(
@@ -244,31 +245,31 @@ class GradientByDistanceTest(absltest.TestCase):
     def score(nudge_TBH):
       state = (jnp.full((B, H), 0.1),)
       lengths = jnp.asarray(LENGTHS)
-      _, state = lib.unroll(
+      _, state = recurrence.unroll(
         cell, x_TBG, hidden_kernel, bias, state, lengths, nudge_TBH=nudge_TBH
       )
       return state[0].sum(-1)
 
     zeros = jnp.zeros((T, B, H))
-    return np.array(lib.gradient_by_distance(score, zeros, jnp.asarray(LENGTHS)))
+    return np.array(recurrence.gradient_by_distance(score, zeros, jnp.asarray(LENGTHS)))
 
   def test_a_held_state_passes_all_and_a_forgotten_one_nothing(self):
     kernel = jnp.asarray(RNG.normal(size=(H, 2 * H)), jnp.float32)
     x = jnp.zeros((T, B, 2 * H))
     held, left = x.at[..., :H].set(100.0), x.at[..., :H].set(-200.0)
-    np.testing.assert_array_equal(self.share(lib.RESET, kernel, held), 1)
-    found = self.share(lib.RESET, kernel, left)
+    np.testing.assert_array_equal(self.share(cells.RESET, kernel, held), 1)
+    found = self.share(cells.RESET, kernel, left)
     np.testing.assert_array_equal(found, [1] + [0] * (T - 1))
 
   def test_a_linear_recurrence_decays_by_its_factor(self):
     # tanh is linear to 1e-12 for states of 1e-6: h_t = h_{t-1} / 2.
-    half = lib.Cell(('h',), ('h',), lambda state, x, u: (u,))
+    half = cells.Cell(('h',), ('h',), lambda state, x, u: (u,))
     found = self.share(half, 0.5 * jnp.eye(H), jnp.zeros((T, B, H)))
     np.testing.assert_allclose(found, 0.5 ** np.arange(T), rtol=1e-6)
 
   def test_no_row_so_long_is_nan(self):
     score = lambda nudge: nudge[0].sum(-1)
-    found = lib.gradient_by_distance(score, jnp.zeros((3, 1, 2)), jnp.array([1]))
+    found = recurrence.gradient_by_distance(score, jnp.zeros((3, 1, 2)), jnp.array([1]))
     np.testing.assert_allclose(found, [1, np.nan, np.nan], rtol=1e-6)
 
 
@@ -329,7 +330,7 @@ class TorchTest(parameterized.TestCase):
     loss.backward()
     with jax.enable_x64(True):
       stack = lib.RecurrentStack(
-        lib.CELLS[name],
+        cells.CELLS[name],
         (H,) * layers,
         bidirectional=bidirectional,
         dtype=jnp.float64,

@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlx.layers.recurrent import RecurrentStack, cell_by_name
+from dlx.layers.cells import cell_by_name
+from dlx.layers.recurrent import RecurrentStack
 from dlx.models.sequence_regressor import SequenceRegressor
 
 

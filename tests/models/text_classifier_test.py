@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlx.layers.recurrent import CELLS
+from dlx.layers.cells import CELLS
 from dlx.models import text_classifier as lib
 
 SENTENCES = ([3, 4, 5], [6], [7, 8, 9, 3, 4, 5, 6], [2, 2])
