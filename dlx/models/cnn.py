@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from dlx.layers.convolution import Conv
+from dlx.layers.normalisation import BatchNorm
 from dlx.layers.pooling import max_pool
 
 
@@ -52,7 +53,7 @@ class CNN(nn.Module):
     dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
 
     def batch_norm(x):
-      return nn.BatchNorm(not train, momentum=self.momentum, **dtypes)(x)
+      return BatchNorm(not train, momentum=self.momentum, **dtypes)(x)
 
     for channels in self.features:
       x_BHWC = Conv(channels, (3, 3), use_bias=False, **dtypes)(x_BHWC)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from dlx.errors import ConfigError
 from dlx.layers.convolution import Conv
+from dlx.layers.normalisation import BatchNorm
 
 
 class Features(NamedTuple):
@@ -150,7 +151,7 @@ class LinearProbe(nn.Module):
       'dtype': jnp.promote_types(self.dtype, jnp.float32),
       'param_dtype': self.param_dtype,
     }
-    x_BF = nn.BatchNorm(
+    x_BF = BatchNorm(
       not train, momentum=self.momentum, use_scale=False, use_bias=False, **dtypes
     )(features.pooled_BF)
     zeros = nn.initializers.zeros_init()  # The loss begins at log K exactly.

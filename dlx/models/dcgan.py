@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from dlx.errors import ConfigError
 from dlx.layers.convolution import Conv
+from dlx.layers.normalisation import BatchNorm
 from dlx.layers.upsampling import ConvTranspose2x
 from dlx.models.gan import SLOPE, join_label, logit_of_label
 
@@ -82,7 +83,7 @@ class Generator(nn.Module):
     base, doublings = smallest_side(_square(self.shape))
 
     def norm_relu(x):
-      norm = nn.BatchNorm(
+      norm = BatchNorm(
         not train, momentum=self.momentum, scale_init=around_one, **dtypes
       )
       return nn.relu(norm(x))
@@ -165,7 +166,7 @@ class Discriminator(nn.Module):
       )
       x_BHWC = layer(conv, x_BHWC)
       if batch_norm:
-        x_BHWC = nn.BatchNorm(
+        x_BHWC = BatchNorm(
           not train, momentum=self.momentum, scale_init=around_one, **dtypes
         )(x_BHWC)
       x_BHWC = nn.leaky_relu(x_BHWC, SLOPE)

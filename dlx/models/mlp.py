@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dlx.layers.normalisation import BatchNorm
+
 
 class MLP(nn.Module):
   """Dense, batch norm, activation, dropout for each hidden layer; then Dense.
@@ -50,7 +52,7 @@ class MLP(nn.Module):
     for width in self.features:
       x_BF = nn.Dense(width, use_bias=not self.batch_norm, **dtypes)(x_BF)
       if self.batch_norm:
-        norm = nn.BatchNorm(not train, momentum=self.momentum, **dtypes)
+        norm = BatchNorm(not train, momentum=self.momentum, **dtypes)
         x_BF = norm(x_BF)
       x_BF = self.activation(x_BF)
       x_BF = nn.Dropout(self.dropout, deterministic=not train)(x_BF)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from dlx.errors import ConfigError
 from dlx.layers.convolution import Conv
+from dlx.layers.normalisation import BatchNorm
 
 BLOCKS = {  # Blocks a stage, and whether they are bottlenecks.
   18: ((2, 2, 2, 2), False),
@@ -70,7 +71,7 @@ class ResNet(nn.Module):
     dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
     conv: Any = functools.partial(Conv, use_bias=False, kernel_init=_HE, **dtypes)
     norm: Any = functools.partial(
-      nn.BatchNorm,
+      BatchNorm,
       use_running_average=not train,
       momentum=self.momentum,
       epsilon=1e-5,
