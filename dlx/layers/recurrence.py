@@ -56,7 +56,7 @@ def unroll(
 
 def _by_onednn(cell: Cell, *arrays: Array) -> bool:
   fits = all(x.dtype == jnp.float32 and x.size for x in arrays)
-  return cell is LSTM and fits and library.usable()
+  return cell == LSTM and fits and library.usable()  # Flax rebuilds tuples.
 
 
 def _weight_gradients(h_TBH: Array, du_TBG: Array, kernel: Array, bias: Array):

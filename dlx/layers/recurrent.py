@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from dlx.layers.cells import Cell, State, zero_state
+from dlx.layers.linear import rows_dot_general
 from dlx.layers.recurrence import unroll
 
 Array = jax.Array
@@ -91,7 +92,8 @@ class Recurrent(nn.Module):
     input_bias = param('input_bias', _bias(cell, self.features), width)
     hidden_bias = param('hidden_bias', nn.initializers.zeros, width)
     x_TBD = x_BTD.swapaxes(0, 1).astype(self.dtype)
-    x_TBG = x_TBD @ input_kernel.astype(self.dtype)
+    axes = (((2,), (0,)), ((), ()))
+    x_TBG = rows_dot_general(x_TBD, input_kernel.astype(self.dtype), axes)
     x_TBG = x_TBG + input_bias.astype(self.dtype)[None, None]
     if state is None:
       state = zero_state(cell, x_BTD.shape[0], self.features, wide)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dlx.layers import cells, recurrence
+from dlx.layers.recurrent import RecurrentStack
 from kernels.onednn import lstm
 
 pytestmark = pytest.mark.usefixtures('onednn')
@@ -116,7 +117,15 @@ def test_a_row_does_not_depend_on_the_others():
   floats, length = arguments(37, 4, 8)
   x, kernel, bias, h, c = floats
   alone = [
-    run(x[:, i : i + 1], kernel, bias, h[i : i + 1], c[i : i + 1], length[i : i + 1], 0)
+    run(
+      x[:, i : i + 1],
+      kernel,
+      bias,
+      h[i : i + 1],
+      c[i : i + 1],
+      length[i : i + 1],
+      False,
+    )
     for i in (0, 20, 36)
   ]
   both = run(*floats, length, False)[0][:, [0, 20, 36]]
@@ -138,6 +147,15 @@ def test_it_is_called_where_it_fits_and_only_there():
   assert calls(other, x[..., :12], kernel[:, :12], bias[:12], *state) == 0
   empty = lambda *args: run(*args, None, False)[0]
   assert calls(empty, x[:0], kernel, bias, *state) == 0
+
+
+def test_the_layer_calls_it_in_each_direction():
+  layer = RecurrentStack(cells.LSTM, (4, 3), bidirectional=True)
+  x = jnp.ones((2, 3, 5))
+  params = layer.init(jax.random.key(0), x, train=False)
+  loss = lambda params, x: layer.apply(params, x, train=False)[0].sum()
+  assert calls(loss, params, x) == 4
+  assert calls(jax.grad(loss), params, x) == 8
 
 
 def test_other_platforms_do_not_see_it():
