@@ -5,7 +5,26 @@ import sys
 import jax
 import jax.numpy as jnp
 
-from kernels.onednn import conv, library
+from kernels.onednn import conv, library, lstm
+
+
+def _conv() -> bool:
+  x = jnp.arange(2 * 5 * 5 * 3, dtype=jnp.float32).reshape(2, 5, 5, 3)
+  w = jnp.arange(3 * 3 * 3 * 4, dtype=jnp.float32).reshape(3, 3, 3, 4)
+  pads = ((1, 1), (1, 1))
+  ours = conv.forward(x, w, (1, 1), pads, (1, 1))
+  theirs = jax.lax.conv_general_dilated(
+    x, w, (1, 1), pads, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+  )
+  return bool(jnp.allclose(ours, theirs, rtol=1e-6))
+
+
+def _lstm() -> bool:
+  x = jnp.sin(jnp.arange(3 * 2 * 8, dtype=jnp.float32)).reshape(3, 2, 8)
+  state = jnp.ones((2, 2)) / 2
+  args = (x, x[0], x[0, 0], state, state, jnp.array([3, 1], jnp.int32))
+  both = lstm.forward(False, *args), lstm.plain_forward(False, *args)
+  return all(jnp.allclose(a, b, atol=1e-6) for a, b in zip(*both, strict=True))
 
 
 def main() -> int:
@@ -17,17 +36,13 @@ def main() -> int:
     print(f'error: oneDNN is not used: {error}', file=sys.stderr)
     return 1
   with jax.default_device(jax.devices('cpu')[0]):
-    x = jnp.arange(2 * 5 * 5 * 3, dtype=jnp.float32).reshape(2, 5, 5, 3)
-    w = jnp.arange(3 * 3 * 3 * 4, dtype=jnp.float32).reshape(3, 3, 3, 4)
-    pads = ((1, 1), (1, 1))
-    ours = conv.forward(x, w, (1, 1), pads, (1, 1))
-    theirs = jax.lax.conv_general_dilated(
-      x, w, (1, 1), pads, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
-    )
-  if not jnp.allclose(ours, theirs, rtol=1e-6):
-    print('error: oneDNN and XLA disagree on a small convolution', file=sys.stderr)
+    wrong = [
+      name for name, right in (('convolution', _conv()), ('LSTM', _lstm())) if not right
+    ]
+  if wrong:
+    print(f'error: a small {wrong[0]} is not that of XLA', file=sys.stderr)
     return 1
-  print(f'oneDNN is used for convolutions on the CPU: {built}')
+  print(f'oneDNN is used for convolutions and LSTMs on the CPU: {built}')
   return 0
 
 
