@@ -19,7 +19,7 @@ import tempfile
 import jax
 
 PACKAGES = ('onednn-cpu-gomp', 'onednn-devel-cpu-gomp')  # Library; headers.
-SOURCES = tuple(pathlib.Path(__file__).with_name(f) for f in ('conv.cc', 'lstm.cc'))
+SOURCES = tuple(sorted(pathlib.Path(__file__).parent.glob('*.cc')))
 # Loops of element-wise arithmetic are compiled for several instruction sets and chosen
 # at run time; nothing reads errno or floating-point traps.
 FLAGS = ('-O3', '-fno-math-errno', '-fno-trapping-math', '-fopenmp', '-std=c++17')
@@ -28,6 +28,7 @@ TARGETS = {
   'dlx_onednn_conv': 'DlxOneDnnConv',
   'dlx_onednn_lstm_forward': 'DlxOneDnnLstmForward',
   'dlx_onednn_lstm_backward': 'DlxOneDnnLstmBackward',
+  'dlx_sparse_product': 'DlxSparseProduct',
 }
 SWITCH = 'DLX_ONEDNN'  # Set to off: as if it were not built.
 
