@@ -5,6 +5,8 @@ that nothing of size N x N exists. Where kernels/onednn is built, a CPU sums in 
 by one call of C++, without the messages in memory; then in reverse mode only.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -50,7 +52,7 @@ def sparse_matmul(
   return _product(indices_X2[:, 0], indices_X2[:, 1], values_X, kernel_FH, num_rows)
 
 
-def _product(rows_X, columns_X, values_X, x_MF, num_rows):
+def _product(rows_X, columns_X, values_X, x_MF, num_rows) -> Any:
   args = (rows_X, columns_X, values_X, x_MF, num_rows)
   fits = values_X.dtype == x_MF.dtype == jnp.float32 and x_MF.size and values_X.size
   if not (fits and library.usable()):

@@ -1,6 +1,7 @@
 """Compiles the library, tries it, and says where it lies."""
 
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ def _lstm() -> bool:
   x = jnp.sin(jnp.arange(3 * 2 * 8, dtype=jnp.float32)).reshape(3, 2, 8)
   state = jnp.ones((2, 2)) / 2
   args = (x, x[0], x[0, 0], state, state, jnp.array([3, 1], jnp.int32))
-  both = lstm.forward(False, *args), lstm.plain_forward(False, *args)
+  both: Any = lstm.forward(False, *args), lstm.plain_forward(False, *args)
   return all(jnp.allclose(a, b, atol=1e-6) for a, b in zip(*both, strict=True))
 
 
