@@ -9,6 +9,7 @@ traced(config, **arrays) -> Config       a config that carries tracers, for swee
 
 import dataclasses
 import math
+import numbers
 import typing
 from typing import Any, Callable, Iterable, Mapping, NamedTuple, TypeVar
 
@@ -115,7 +116,7 @@ class Config:
       kind, value = self._kind(name), getattr(self, name)
       values = value if isinstance(value, tuple) else (value,)
       fits = bool(values or not some) and all(
-        x is not None
+        isinstance(x, numbers.Real)
         and math.isfinite(x)
         and (least is None or x >= least)
         and (above is None or x > above)
@@ -124,8 +125,10 @@ class Config:
         for x in values
       )
       allowed = _interval(least, above, below, most)
-      if isinstance(value, tuple):
-        allowed = f'{"one or more numbers" if some else "numbers"}, each {allowed}'
+      if tuple in (type(value), typing.get_origin(kind)):
+        count = 'one or more numbers' if some else 'numbers'
+        kept = '' if isinstance(value, tuple) else 'a tuple of '
+        allowed = f'{kept}{count}, each {allowed}'
       optional = type(None) in typing.get_args(kind)
       allowed += ', or None' if optional else ''
       self.require(name, fits or (optional and value is None), allowed)

@@ -81,6 +81,8 @@ class ChecksTest(parameterized.TestCase):
     (dict(widths=()), 'one or more numbers, each at least 1'),
     (dict(cells=(3,)), 'numbers, each below 3'),
     (dict(cells=(-float('inf'),)), 'numbers, each below 3'),
+    (dict(widths=[3]), 'a tuple of one or more numbers, each at least 1'),
+    (dict(width='4'), 'in [2, 8]'),
     (dict(kind='c'), 'a or b'),
     (dict(mode=''), 'one of x, y, z'),
     (dict(stream=True), 'False: nothing is averaged'),

@@ -48,9 +48,9 @@ def main(argv: list[str]):
 
     allocator.tune()
   start = time.perf_counter()
-  side, steps = make(
-    asked['side'], asked['workload'], asked.get('steps'), asked.get('fields', {})
-  )
+  fields = asked.get('fields', {})  # JSON has lists where a Config has tuples.
+  fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+  side, steps = make(asked['side'], asked['workload'], asked.get('steps'), fields)
   built = time.perf_counter()
   loss = side.step(steps)
   say(
