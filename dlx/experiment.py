@@ -49,7 +49,7 @@ class Config:
   early_stop_metric: str | None = None  # Stop when it no longer improves: test/loss.
   early_stop_mode: str = 'min'  # Whether an improvement is a min or a max.
   early_stop_patience: int = 10  # Evaluations without an improvement before the stop.
-  steps_per_dispatch: int = 1  # Steps in one program; changes bits, not the maths.
+  steps_per_dispatch: int | None = None  # At most; None: as many as fill 0.1 s.
   micro_batches: int = 1  # Parts of a batch whose gradients are accumulated.
   clip_norm: float | None = None  # Largest global norm of the gradient.
   clip_value: float | None = None  # Largest absolute value of a gradient's entries.

@@ -29,7 +29,6 @@ class Config(experiment.Config):
   num_steps: int = 200  # Optimiser steps of the whole run: epochs.
   log_every_steps: int = 20  # Steps between lines of training metrics.
   eval_every_steps: int | None = 20  # Steps between evaluations; None: at the end.
-  steps_per_dispatch: int = 20  # Steps in one program; changes bits, not the maths.
   dataset: str = 'karate_club'  # karate_club, cora, citeseer or pubmed.
   members: int = 1  # Seeds that are trained in one program.
   chunk: int | None = None  # Members that are computed at once; None: all.

@@ -177,7 +177,7 @@ class Bench:
       'first_step_cached_s': start_s['dlx'],
       'peak_mb': ours.peak_mb,
       'cpu_share': ours.cpu_share,
-      'steps_per_dispatch': ready['dlx']['steps'],
+      'steps_per_dispatch': ours.steps,
       'flops': flops,
       'gflops': None if flops is None else flops / ms(ours.seconds) / 1e6,
       'rounds_ms': {'dlx': [1e3 * s for s in ours.seconds]},

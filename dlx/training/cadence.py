@@ -33,6 +33,7 @@ def save_due(step: int, evals: Mapping[str, Eval], config: Config) -> bool:
 
 def next_boundary(
   step: int,
+  most: int,
   end: int,
   config: Config,
   evals: Mapping[str, Eval],
@@ -40,17 +41,16 @@ def next_boundary(
 ) -> int:
   """The step at which the next dispatch ends.
 
-  A dispatch ends at multiples of steps_per_dispatch and of every interval, at `cuts`
-  (of a trace) and at `end`, and nowhere else.
+  A dispatch has at most `most` steps and ends at multiples of every interval, at `cuts`
+  (of a trace) and at `end`.
   """
   intervals = [
-    config.steps_per_dispatch,
     config.log_every_steps,
     config.eval_every_steps,
     config.save_every_steps,
     config.figure_every_steps,
     *(e.every for e in evals.values()),
   ]
-  stops = [end, *(c for c in cuts if c > step)]
+  stops = [step + most, end, *(c for c in cuts if c > step)]
   stops += [(step // every + 1) * every for every in intervals if every is not None]
   return min(stops)

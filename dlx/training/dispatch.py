@@ -31,7 +31,6 @@ class Dispatch(NamedTuple):
       of steps, traced, 1 unless resident. `bad` is the first step (counted from 0)
       whose metrics are not finite, or -1; it is never donated, so that the host can
       wait for it. Donates state and window.
-    steps: the most steps of one call.
   """
 
   state: TrainState
@@ -40,7 +39,6 @@ class Dispatch(NamedTuple):
   arrays: Any
   init: Callable[[Key], TrainState]
   run: tuple[Callable[..., tuple[TrainState, Any, jax.Array]], ...]
-  steps: int
 
 
 def placed(abstract: Any, shardings: Any) -> Any:
@@ -50,12 +48,12 @@ def placed(abstract: Any, shardings: Any) -> Any:
   )
 
 
-def make_dispatch(experiment: Experiment, mesh: Mesh, k: int = 1) -> Dispatch:
+def make_dispatch(experiment: Experiment, mesh: Mesh) -> Dispatch:
   """Builds the dispatch for a mesh; compiles and reads nothing.
 
-  k = 1 is the plain step. Larger k is a loop with a traced trip count, so that one
-  program serves every count: cutting the loop elsewhere gives equal bits, loop and no
-  loop do not. Streamed data takes one step a dispatch.
+  Over resident data it is a loop with a traced trip count, so that one program serves
+  every number of steps, and cutting it elsewhere gives equal bits (a loop and no loop
+  would not). Streamed data takes one step a dispatch.
 
   Raises:
     ValueError: a train_step that changes structure, shape or dtype of the state.
@@ -63,7 +61,6 @@ def make_dispatch(experiment: Experiment, mesh: Mesh, k: int = 1) -> Dispatch:
   """
   data = experiment.train_data
   resident = isinstance(data, Resident)
-  k = k if resident else 1
   # The key is made while tracing: making a real one would compile a program.
   abstract = jax.eval_shape(lambda: experiment.init(jax.random.key(0)))
   shapes = sharding.state_shardings(mesh, abstract, experiment.placement)
@@ -90,9 +87,8 @@ def make_dispatch(experiment: Experiment, mesh: Mesh, k: int = 1) -> Dispatch:
       batch = get_batch(data, arrays, index, shape_id)
       return jax.lax.with_sharding_constraint(batch, batches[shape_id])
 
-    def one(state, window, data_or_batch, n):
+    def one(state, window, batch, n):
       del n
-      batch = get(data_or_batch, state.step) if resident else data_or_batch
       return step(state, window, batch)
 
     def many(state, window, arrays, n):
@@ -104,7 +100,7 @@ def make_dispatch(experiment: Experiment, mesh: Mesh, k: int = 1) -> Dispatch:
       return jax.lax.fori_loop(0, n, body, (state, window, jnp.int32(-1)))
 
     return jax.jit(
-      one if k == 1 else many,
+      many if resident else one,
       donate_argnums=(0, 1),
       out_shardings=(shapes, whole, whole),
     )
@@ -119,7 +115,6 @@ def make_dispatch(experiment: Experiment, mesh: Mesh, k: int = 1) -> Dispatch:
     arrays=whole,
     init=jax.jit(experiment.init, out_shardings=shapes),
     run=tuple(make_run(i) for i in range(len(data.shapes))),
-    steps=k,
   )
 
 

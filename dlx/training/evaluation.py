@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import numpy as np
 
+from dlx.data.ahead import Ahead
 from dlx.data.dataset import Dataset, Loaded, Resident, Streamed
 from dlx.experiment import Eval
 from dlx.training import sharding
@@ -48,10 +49,17 @@ def place(dataset: Dataset, loaded: Loaded, mesh: Mesh) -> Placed:
   return Placed(dataset, loaded, arrays)
 
 
-def stream(
+def stream(placed: Placed, mesh: Mesh, start: int, stop: int) -> Ahead:
+  """Placed global batches `start` to `stop - 1` of streamed data; close it.
+
+  They are read ahead, and a thread sends two of them ahead to the devices.
+  """
+  return Ahead(_stream(placed, mesh, start, stop))
+
+
+def _stream(
   placed: Placed, mesh: Mesh, start: int, stop: int
 ) -> Generator[Any, None, None]:
-  """Placed global batches `start` to `stop - 1` of streamed data, read ahead."""
   from dlx.data.streamed import batches  # Grain: 2 s of imports that few runs need.
 
   data = placed.dataset

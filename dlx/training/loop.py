@@ -75,7 +75,7 @@ def fit(
     )
   _check_x64(config)
   device_mesh = sharding.make_mesh(mesh)
-  dispatch = make_dispatch(experiment, device_mesh, config.steps_per_dispatch)
+  dispatch = make_dispatch(experiment, device_mesh)
   _check_metrics(config, experiment)
   clock = Clock()
   with clock.span('input'):
@@ -184,7 +184,7 @@ class _Opened(NamedTuple):
 
 def _open(experiment, config, workdir, step, data_dir, mesh) -> _Opened:
   device_mesh = sharding.make_mesh(mesh)
-  dispatch = make_dispatch(experiment, device_mesh, config.steps_per_dispatch)
+  dispatch = make_dispatch(experiment, device_mesh)
   found, checkpointer = _pick(absolute(workdir), config, step)
   placed = {
     key: place(dataset, data, device_mesh)

@@ -16,6 +16,7 @@ from dlx.training.clock import Clock
 from dlx.training.diagnosis import diagnose
 from dlx.training.dispatch import Dispatch
 from dlx.training.figures import draw_figures
+from dlx.training.pace import Pace
 from dlx.training.profile import Trace
 from dlx.training.reporter import Reporter, reported
 from dlx.training.result import write_result
@@ -90,7 +91,10 @@ class Run:
       )
     self.members = dispatch.state.stop.shape  # (n,), or () where there are none.
     self.rows = next(iter(experiment.train_data.shapes[0].values())).shape[0]
-    self.tickets: collections.deque[jax.Array] = collections.deque()
+    self.tickets: collections.deque[tuple[jax.Array, int]] = collections.deque()
+    # Processes would measure different times, and must send the same programs.
+    alone = jax.process_count() == 1
+    self.pace = Pace(config.steps_per_dispatch or (None if alone else 1))
     self.pending: _Logged | None = None
     self.saved: tuple[int, int] | None = None  # (step, evaluated) of the last save.
     self.stop_request = StopRequest()
@@ -124,7 +128,9 @@ class Run:
       if self.stop_request.agreed():
         return self._leave('interrupted')
       trace.update(self.step, self._drain)
-      self._advance(cadence.next_boundary(self.step, end, config, evals, trace.cuts))
+      most = self.pace.steps
+      cuts = trace.cuts
+      self._advance(cadence.next_boundary(self.step, most, end, config, evals, cuts))
       self._log_if_due()
       self._evaluate_if_due()
       self._save_if_due()
@@ -189,11 +195,11 @@ class Run:
     """Enqueues the dispatch to step `to`; at most two are in flight afterwards."""
     with self.clock.span('train'):
       while len(self.tickets) > 1:
-        self._check(self.tickets.popleft())
+        self._check(*self.tickets.popleft())
       data, n = self._input(to)
       run = self.program(self.experiment.train_data.shape_id(self.step), data)
       self.state, self.window, bad = run(self.state, self.window, data, np.int32(n))
-      self.tickets.append(bad)
+      self.tickets.append((bad, n))
       self.step += n
       self._write_pending()
 
@@ -219,18 +225,21 @@ class Run:
         run = self.dispatch.run[shape_id]
         lowered = run.lower(self.state, self.window, data, np.int32(1))
         self.programs[shape_id] = lowered.compile()
+      self.pace.idle()
     return self.programs[shape_id]
 
-  def _check(self, bad: jax.Array):
+  def _check(self, bad: jax.Array, steps: int):
     """Waits for a dispatch; raises NonFiniteError if one of its steps was bad."""
     step = int(bad)
+    self.pace.ended(steps)
     if step >= 0:
       self._fail(step + 1, f'The metrics of step {step} are not finite.')
 
   def _drain(self):
     with self.clock.span('train'):
       while self.tickets:
-        self._check(self.tickets.popleft())
+        self._check(*self.tickets.popleft())
+    self.pace.idle()
 
   def _log_if_due(self):
     config = self.config

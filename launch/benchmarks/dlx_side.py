@@ -1,5 +1,6 @@
 """dlx's side of the bench: the dispatch of the training loop, on generated arrays."""
 
+import collections
 from typing import Any
 
 import jax
@@ -7,6 +8,7 @@ import numpy as np
 
 from dlx.training import sharding
 from dlx.training.dispatch import get_batch, make_dispatch
+from dlx.training.pace import Pace
 from dlx.training.state import ratios, zeros_like
 from launch.benchmarks import workloads
 
@@ -17,22 +19,20 @@ class Side:
   """A workload's train step as the loop runs it: donated state, resident arrays.
 
   Attributes:
-    steps: of one dispatch.
+    steps: of one dispatch, so many that it takes as long as in the loop.
     flops: of one step, as XLA counts them before optimisation; None where it does not.
   """
 
-  def __init__(self, name: str, *, steps: int | None = None, **fields: Any):
+  def __init__(self, name: str, **fields: Any):
     """Builds, compiles and places everything.
 
     Args:
       name: of the workload.
-      steps: of one dispatch; None: the workload's own.
       fields: of the Config, in place of the workload's.
     """
     built = workloads.build(name, **fields)
-    self.steps = steps or workloads.WORKLOADS[name].steps
     mesh = sharding.make_mesh()
-    self._dispatch = make_dispatch(built.experiment, mesh, self.steps)
+    self._dispatch = make_dispatch(built.experiment, mesh)
     self._arrays = jax.tree.map(
       lambda x: jax.device_put(x, sharding.replicated(mesh)), dict(built.arrays)
     )
@@ -44,20 +44,39 @@ class Side:
       .lower(self._state, self._window, self._arrays, np.int32(1))
       .compile()
     )
+    self._pace = Pace()
+
+  @property
+  def steps(self) -> int:
+    return self._pace.steps
 
   def _zeros(self):
     window = zeros_like(self._dispatch.window)
     return jax.device_put(window, self._dispatch.arrays)
 
   def step(self, n: int) -> float:
-    """n steps, a multiple of `steps`; the mean loss over them. One sync, at the end."""
-    for _ in range(n // self.steps):
-      self._state, self._window, _ = self._run(
-        self._state, self._window, self._arrays, np.int32(self.steps)
+    """n steps, two dispatches in flight as in the loop; the mean loss over them."""
+    tickets = collections.deque()
+    while n:
+      if len(tickets) > 1:
+        self._wait(*tickets.popleft())
+      steps = min(n, self.steps)
+      self._state, self._window, bad = self._run(
+        self._state, self._window, self._arrays, np.int32(steps)
       )
+      tickets.append((bad, steps))
+      n -= steps
+    while tickets:
+      self._wait(*tickets.popleft())
+    self._pace.idle()
     loss = float(np.mean(ratios(jax.device_get(self._window))[LOSS]))
     self._window = self._zeros()
     return loss
+
+  def _wait(self, bad: jax.Array, steps: int):
+    if int(bad) >= 0:
+      raise FloatingPointError(f'the metrics of step {int(bad)} are not finite')
+    self._pace.ended(steps)
 
 
 def _flops(built: workloads.Built, dispatch) -> float | None:

@@ -96,12 +96,14 @@ class Timed(NamedTuple):
     seconds: of a step, one value a round.
     cpu_share: CPU seconds over wall seconds: cores that were busy.
     peak_mb: largest resident memory.
+    steps: of one dispatch, at the end.
     loss: of the last step.
   """
 
   seconds: list[float]
   cpu_share: float
   peak_mb: float
+  steps: int
   loss: float
 
 
@@ -113,32 +115,34 @@ def interleave(
   Args:
     sides: running processes by name.
     rounds: turns of each.
-    seconds: that a turn should take; as many whole dispatches as fit, at least one.
+    seconds: that a turn should take; as many steps as fit, at least one.
 
   Raises:
     Broken: names the side.
   """
   counts = {}
   for name, process in sides.items():
-    k = process.ready['steps']
-    once = process.ask(f'go {k}')['seconds']
-    dispatches = max(1, round(seconds / max(once, 1e-6)))
-    counts[name] = k * dispatches
-    process.ask(f'go {counts[name]}')  # Warm, and as long as a turn.
+    count = 1
+    for _ in range(3):  # Warm, and in the end as long as a turn.
+      step_s = process.ask(f'go {count}')['seconds'] / count
+      count = max(1, round(seconds / max(step_s, 1e-6)))
+    counts[name] = count
   turns: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
   for _ in range(rounds):
     for name, process in sides.items():
       time.sleep(PAUSE_S)
       turns[name].append(process.ask(f'go {counts[name]}'))
-  return {
-    name: Timed(
+  found = {}
+  for name, process in sides.items():
+    last = process.ask('memory')
+    found[name] = Timed(
       [turn['seconds'] / counts[name] for turn in turns[name]],
       sum(t['cpu'] for t in turns[name]) / sum(t['seconds'] for t in turns[name]),
-      process.ask('memory')['peak_mb'],
+      last['peak_mb'],
+      last['steps'],
       turns[name][-1]['loss'],
     )
-    for name, process in sides.items()
-  }
+  return found
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:

@@ -24,15 +24,13 @@ MODULES = {
 }
 
 
-def make(side: str, workload: str, steps: int | None, fields: dict[str, Any]):
-  """(the side, steps of one dispatch)."""
+def make(side: str, workload: str, fields: dict[str, Any]):
+  """The side: it has `step(n)`, which gives a loss."""
   module = importlib.import_module(f'launch.benchmarks.{MODULES[side]}')
   if side == 'dlx':
-    made = module.Side(workload, steps=steps, **fields)
-    return made, made.steps
+    return module.Side(workload, **fields)
   mode = {'torch': 'eager', 'torch_compile': 'compile'}.get(side)
-  made = module.build(workload, *([mode] if mode else []), **fields)
-  return made, 1
+  return module.build(workload, *([mode] if mode else []), **fields)
 
 
 def main(argv: list[str]):
@@ -50,11 +48,10 @@ def main(argv: list[str]):
   start = time.perf_counter()
   fields = asked.get('fields', {})  # JSON has lists where a Config has tuples.
   fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-  side, steps = make(asked['side'], asked['workload'], asked.get('steps'), fields)
+  side = make(asked['side'], asked['workload'], fields)
   built = time.perf_counter()
-  loss = side.step(steps)
+  loss = side.step(1)
   say(
-    steps=steps,
     loss=loss,
     build_s=built - start,
     first_s=time.perf_counter() - built,
@@ -70,7 +67,8 @@ def main(argv: list[str]):
     elif command == 'memory':
       import resource
 
-      say(peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+      peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+      say(peak_mb=peak_kb / 1024, steps=getattr(side, 'steps', 1))
     else:
       break
 

@@ -29,14 +29,12 @@ class Workload(NamedTuple):
     fields: of its Config.
     below: exclusive upper bounds of its integer arrays, by the last part of their name;
       'uint8' images lie in 0..255.
-    steps: of one dispatch where resident data pays it on a CPU.
   """
 
   about: str
   experiment: str
   fields: Mapping[str, Any]
   below: Mapping[str, int]
-  steps: int = 1
 
 
 _CLASSES = {'label': 10}
@@ -61,7 +59,6 @@ WORKLOADS: dict[str, Workload] = {
       'batch_size': 128,
     },
     _CLASSES,
-    steps=50,
   ),
   'cnn': Workload(
     'Conv-BN-ReLU 28x28, 32 and 64 channels, batch 128, Adam',
@@ -96,14 +93,12 @@ WORKLOADS: dict[str, Workload] = {
       'batch_size': 64,
     },
     {'label': 2, 'tokens': 60},
-    steps=10,
   ),
   'char_gpt': Workload(
     'GPT, 4 layers, 4 heads, 128 wide, context 64, batch 12, AdamW',
     'char_gpt',
     {'dataset': 'tiny_shakespeare', 'batch_size': 12},
     {'token': 65},
-    steps=10,
   ),
   'char_gpt_large': Workload(
     'GPT, 6 layers, 6 heads, 384 wide, context 256, batch 16, AdamW',
@@ -137,9 +132,8 @@ WORKLOADS: dict[str, Workload] = {
   'gcn': Workload(
     'GCN of two layers on a graph of the size of Cora, sparse features, Adam',
     'gcn',
-    {'dataset': 'cora', 'dropout': 0.0, 'steps_per_dispatch': 1},
+    {'dataset': 'cora', 'dropout': 0.0},
     {'label': 7},
-    steps=20,
   ),
   'vae': Workload(
     '784-400-20, batch 128, Adam',
@@ -152,7 +146,6 @@ WORKLOADS: dict[str, Workload] = {
       'batch_size': 128,
     },
     _CLASSES,
-    steps=20,
   ),
   'dcgan': Workload(
     'DCGAN 28x28, widths 64 and 64, batch 64, both players, Adam',

@@ -16,26 +16,28 @@ class Fake:
   """A side that takes a fixed time a step."""
 
   def __init__(self, name, steps, seconds, log):
-    self.ready = {'steps': steps}
+    self._steps = steps
     self._name, self._seconds, self._log = name, seconds, log
 
   def ask(self, command):
     if command == 'memory':
-      return {'peak_mb': 7.0}
+      return {'peak_mb': 7.0, 'steps': self._steps}
     n = int(command.split()[1])
     self._log.append((self._name, n))
     return {'seconds': n * self._seconds, 'cpu': n * self._seconds / 2, 'loss': 1.5}
 
 
 class TestInterleave:
-  def test_sides_take_turns_of_whole_dispatches(self, monkeypatch):
+  def test_sides_take_turns(self, monkeypatch):
     monkeypatch.setattr(rounds.time, 'sleep', lambda _: None)
     log = []
     sides = {'a': Fake('a', 10, 0.01, log), 'b': Fake('b', 1, 0.5, log)}
     found = rounds.interleave(sides, rounds=3, seconds=0.4)
     # 0.4 s are 40 steps of a, and less than one of b.
     turns = [('a', 40), ('b', 1)]
-    assert log == [('a', 10), ('a', 40), ('b', 1), ('b', 1)] + 3 * turns
+    warm = [('a', 1), ('a', 40), ('a', 40), ('b', 1), ('b', 1), ('b', 1)]
+    assert log == warm + 3 * turns
+    assert [found[name].steps for name in sides] == [10, 1]
     assert found['a'].seconds == pytest.approx([0.01] * 3)
     assert found['b'].seconds == [0.5] * 3
     assert found['a'].cpu_share == pytest.approx(0.5)
@@ -94,14 +96,14 @@ class TestProcess:
 
   def test_a_side_of_dlx_steps(self, tmp_path):
     fields = {'features': [4], 'batch_size': 4}
-    asked = {'side': 'dlx', 'workload': 'mlp', 'steps': 2, 'fields': fields}
+    asked = {'side': 'dlx', 'workload': 'mlp', 'fields': fields}
     with open(tmp_path / 'log', 'w') as log, self.start(asked, log) as process:
-      assert process.ready['steps'] == 2
       # Three matrix products of [4, 784] x [784, 4] and [4, 4] x [4, 10], at least.
       assert process.ready['flops'] > 2 * 4 * (2 * 784 * 4 + 3 * 4 * 10)
       answer = process.ask('go 4')
       assert answer['loss'] > 0 and answer['seconds'] > 0
-      assert process.ask('memory')['peak_mb'] > 50
+      last = process.ask('memory')
+      assert last['peak_mb'] > 50 and last['steps'] >= 1
 
   def start(self, asked, log):
     environ = {'JAX_PLATFORMS': 'cpu'}
@@ -116,7 +118,7 @@ def test_libraries_print_to_stderr(tmp_path):
     'class Side:\n'
     '  def step(self, n):\n'
     '    print("noise"); return 2.0\n'
-    'worker.make = lambda *_: (Side(), 1)\n'
+    'worker.make = lambda *_: Side()\n'
     'worker.main(["", \'{"side": "dlx", "workload": "mlp"}\'])'
   )
   done = subprocess.run(

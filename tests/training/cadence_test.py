@@ -17,14 +17,14 @@ EVALS = {'val': Eval(None, DATA), 'rare': Eval(None, DATA, every=10)}
 
 class CadenceTest(parameterized.TestCase):
   def test_by_hand(self):
-    config = kinds.Small(steps_per_dispatch=4, num_steps=24)  # Log 5, eval 6, save 8.
+    config = kinds.Small(num_steps=24)  # Log 5, eval 6, save 8.
     step, stops = 0, []
     while step < 24:
-      step = cadence.next_boundary(step, 24, config, EVALS)
+      step = cadence.next_boundary(step, 3, 24, config, EVALS)
       stops.append(step)
-    self.assertEqual(stops, [4, 5, 6, 8, 10, 12, 15, 16, 18, 20, 24])
-    self.assertEqual(cadence.next_boundary(8, 9, config, EVALS), 9)
-    self.assertEqual(cadence.next_boundary(8, 24, config, EVALS, cuts=(3, 9)), 9)
+    self.assertEqual(stops, [3, 5, 6, 8, 10, 12, 15, 16, 18, 20, 23, 24])
+    self.assertEqual(cadence.next_boundary(8, 3, 9, config, EVALS), 9)
+    self.assertEqual(cadence.next_boundary(8, 9, 24, config, EVALS, cuts=(3, 9)), 9)
 
   @given(
     st.integers(1, 60),
@@ -32,20 +32,17 @@ class CadenceTest(parameterized.TestCase):
     st.one_of(st.none(), st.integers(1, 12)),
     st.integers(1, 59),
   )
-  def test_boundaries_do_not_depend_on_where_a_run_began(self, last, k, save, start):
-    config = kinds.Small(num_steps=last, steps_per_dispatch=k, save_every_steps=save)
-
-    def walk(step):
-      stops = []
-      while step < last:
-        step = cadence.next_boundary(step, last, config, EVALS)
-        stops.append(step)
-      return stops
-
-    self.assertEqual([s for s in walk(0) if s > start], walk(start))
-    for step in range(1, last + 1):
+  def test_what_is_due_ends_a_dispatch_wherever_a_run_began(self, last, k, save, start):
+    config = kinds.Small(num_steps=last, save_every_steps=save)
+    stops, step = [start], start
+    while step < last:
+      step = cadence.next_boundary(step, k, last, config, EVALS)
+      stops.append(step)
+    lengths = [b - a for a, b in zip(stops, stops[1:])]
+    self.assertTrue(all(1 <= n <= k for n in lengths), lengths)
+    for step in range(start + 1, last + 1):
       if cadence.due(step, save, last) or cadence.evals_due(step, EVALS, config):
-        self.assertIn(step, walk(0))
+        self.assertIn(step, stops)
 
   def test_evaluations_have_intervals_of_their_own(self):
     config = kinds.Small(num_steps=24)
