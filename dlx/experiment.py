@@ -9,13 +9,13 @@ traced(config, **arrays) -> Config       a config that carries tracers, for swee
 
 import dataclasses
 import math
-import numbers
 import typing
 from typing import Any, Callable, Iterable, Mapping, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
+import numpy as np
 
 from dlx.data.dataset import Dataset
 from dlx.errors import ConfigError
@@ -116,7 +116,7 @@ class Config:
       kind, value = self._kind(name), getattr(self, name)
       values = value if isinstance(value, tuple) else (value,)
       fits = bool(values or not some) and all(
-        isinstance(x, numbers.Real)
+        isinstance(x, int | float | np.number)
         and math.isfinite(x)
         and (least is None or x >= least)
         and (above is None or x > above)

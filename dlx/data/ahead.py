@@ -27,7 +27,7 @@ class Ahead(Iterator[Any]):
   """
 
   def __init__(self, source: Closable, depth: int = 2):
-    """Args: depth: elements that may wait, at least 1; what they hold stays in memory."""
+    """Args: depth: elements that may wait, at least 1; they take memory."""
     self._ready: queue.Queue[Any] = queue.Queue(depth)
     self._closing = threading.Event()
     self._end: BaseException | None = None

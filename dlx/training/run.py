@@ -82,6 +82,10 @@ class Run:
       }
     self.train = self.placed[id(experiment.train_data)]
     self.programs: dict[int, Any] = {}  # By shape id.
+    self.counts: dict[int, jax.Array] = {}  # Steps of a dispatch, on the devices.
+    self.zero_window = jax.jit(
+      lambda: zeros_like(dispatch.window), out_shardings=dispatch.arrays
+    )
     self.evaluators: dict[str, evaluation.Evaluator] = {}
     self.shardings = jax.tree.map(lambda x: x.sharding, dispatch.state)
     self.after_eval = None
@@ -188,8 +192,11 @@ class Run:
       state = nonfinite.copy(state)
     return state
 
-  def zero_window(self):
-    return jax.device_put(zeros_like(self.dispatch.window), self.dispatch.arrays)
+  def count(self, n: int) -> jax.Array:
+    """A number of steps, as a program wants it: sent to the devices once."""
+    if n not in self.counts:
+      self.counts[n] = jax.device_put(np.int32(n), self.dispatch.arrays)
+    return self.counts[n]
 
   def _advance(self, to: int):
     """Enqueues the dispatch to step `to`; at most two are in flight afterwards."""
@@ -198,7 +205,7 @@ class Run:
         self._check(*self.tickets.popleft())
       data, n = self._input(to)
       run = self.program(self.experiment.train_data.shape_id(self.step), data)
-      self.state, self.window, bad = run(self.state, self.window, data, np.int32(n))
+      self.state, self.window, bad = run(self.state, self.window, data, self.count(n))
       self.tickets.append((bad, n))
       self.step += n
       self._write_pending()
@@ -223,7 +230,7 @@ class Run:
     if shape_id not in self.programs:
       with self.clock.span('compile'):
         run = self.dispatch.run[shape_id]
-        lowered = run.lower(self.state, self.window, data, np.int32(1))
+        lowered = run.lower(self.state, self.window, data, self.count(1))
         self.programs[shape_id] = lowered.compile()
       self.pace.idle()
     return self.programs[shape_id]
