@@ -3,6 +3,7 @@
   python -m launch.bench --suite=cpu --out=bench.json
   python -m launch.bench --suite=cpu --workloads=mlp,vae --rounds=15
   python -m launch.bench --suite=gpu --out=bench_gpu.json
+  python -m launch.bench --suite=mnist --data_dir=DIR --out=mnist.json
 
 Every side is a process of its own with the same cores, the same thread count, the same
 allocator settings and OMP_WAIT_POLICY=passive (threads of torch that spin would take
@@ -17,6 +18,10 @@ Prints a table and writes JSON: {"rows": [...], "geometric_mean", "versions", "m
 `dlx_ms`, `peers` (name: ms), `ratios`, `first_step_s` (from the start of the process,
 nothing compiled before), `first_step_cached_s`, `peak_mb`, `gflops` (of dlx's step),
 `limit_gflops` (matrix products of 1024 in the same run), `rounds_ms`.
+
+The suite `mnist` is one row: seconds from `python -m launch.train --exp=cnn` to 99 % on
+MNIST's test images, beside the same training written in PyTorch; start-up, reading and
+evaluations included, three seeds in turns.
 """
 
 import datetime
@@ -51,11 +56,13 @@ def define(values: flags.FlagValues):
   flags.DEFINE_enum(
     'suite',
     'cpu',
-    ['cpu', 'gpu'],
-    'cpu: dlx beside its peers. gpu: dlx alone, with model FLOP utilisation.',
+    ['cpu', 'gpu', 'mnist'],
+    'cpu: dlx beside its peers. gpu: dlx alone, with model FLOP utilisation. mnist: '
+    'seconds to 99 %.',
     flag_values=values,
     module_name='launcher',
   )
+  text('data_dir', None, 'For --suite=mnist. Default: $DLX_DATA_DIR.')
   text('out', None, 'JSON file that is written after every row.')
   text('workloads', None, 'Some of the workloads, e.g. mlp,vae. Default: all.')
   text('peers', None, f'Some of {", ".join(PEERS)}. Default: all that are installed.')
@@ -198,10 +205,25 @@ class Bench:
     return row, notes
 
 
-def document(rows: list[dict[str, Any]], limit: float, argv: list[str]) -> dict:
+def seconds_to_accuracy(values: flags.FlagValues) -> dict[str, Any]:
+  """The row of --suite=mnist."""
+  from launch.benchmarks import accuracy
+
+  data_dir = values.data_dir or os.environ.get('DLX_DATA_DIR')
+  if data_dir is None:
+    raise ConfigError('--suite=mnist needs MNIST: give --data_dir or set DLX_DATA_DIR.')
+  has_torch = importlib.util.find_spec('torch') is not None
+  environ = environment(sorted(os.sched_getaffinity(0)), '')
+  row = accuracy.compare(data_dir, environ, seeds=3, torch=has_torch)
+  if 'ratio' in row:
+    print(f'dlx / torch, median of three: {row["ratio"]:.2f}')
+  return row
+
+
+def document(rows: list[dict[str, Any]], limit: float | None, argv: list[str]) -> dict:
   """All that is written to --out."""
   ratios = [row['ratio'] for row in rows if 'ratio' in row]
-  for row in rows:
+  for row in rows if limit is not None else ():
     row['limit_gflops'] = limit
   mean = math.exp(statistics.fmean(map(math.log, ratios))) if ratios else None
   return {
@@ -272,6 +294,11 @@ def main(argv: list[str]) -> int:
       else:
         print(f'{name} is left out: it is not installed (pip install .[bench]).')
   out = None if values.out is None else pathlib.Path(values.out)
+  if values.suite == 'mnist':
+    rows = [seconds_to_accuracy(values)]
+    if out is not None:
+      out.write_text(json.dumps(document(rows, None, argv), indent=1) + '\n')
+    return 0
   with tempfile.NamedTemporaryFile('w+', suffix='.log', delete=False) as log:
     bench = Bench(values, log)
     fields = {'compute_dtype': 'bfloat16'} if bench.gpu else {}

@@ -39,10 +39,18 @@ class MLP(nn.Module):
 class CNN(nn.Module):
   """Two blocks of convolution, batch norm, ReLU, pooling; then two Dense."""
 
-  def __init__(self, shape: Sequence[int], features, dense: int, outputs: int):
+  def __init__(
+    self,
+    shape: Sequence[int],
+    features: Sequence[int],
+    dense: int,
+    outputs: int,
+    dropout: float = 0.0,
+  ):
     super().__init__()
     height, width, channels = shape
     first, second = features
+    self.dropout = dropout
     self.Conv_0 = nn.Conv2d(channels, first, 3, padding=1, bias=False)
     self.BatchNorm_0 = nn.BatchNorm2d(first)
     self.Conv_1 = nn.Conv2d(first, second, 3, padding=1, bias=False)
@@ -54,7 +62,8 @@ class CNN(nn.Module):
     # The ReLU of the largest is the largest ReLU, of a quarter of the numbers.
     x = F.relu_(F.max_pool2d(self.BatchNorm_0(self.Conv_0(x)), 2))
     x = F.relu_(F.max_pool2d(self.BatchNorm_1(self.Conv_1(x)), 2))
-    return self.Dense_1(F.relu_(self.Dense_0(rows(x))))
+    x = F.relu_(self.Dense_0(rows(x)))
+    return self.Dense_1(F.dropout(x, self.dropout, self.training))
 
 
 class BasicBlock(nn.Module):
