@@ -301,10 +301,10 @@ def main(argv: list[str]) -> int:
     return 0
   with tempfile.NamedTemporaryFile('w+', suffix='.log', delete=False) as log:
     bench = Bench(values, log)
-    fields = {'compute_dtype': 'bfloat16'} if bench.gpu else {}
     limit = bench.limit_gflops('bfloat16' if bench.gpu else 'float32')
     rows: list[dict[str, Any]] = []
     for name in names:
+      fields = workloads.ACCELERATOR[name] if bench.gpu else {}
       row, notes = bench.row(name, fields, peers)
       rows.append(row)
       for note in notes:

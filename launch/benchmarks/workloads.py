@@ -181,6 +181,25 @@ WORKLOADS: dict[str, Workload] = {
 }
 
 
+# Fields on an accelerator: its narrow type, and batches that fill it.
+ACCELERATOR = {
+  name: {'compute_dtype': 'bfloat16', **({} if size is None else {'batch_size': size})}
+  for name, size in {
+    'mlp': 8192,
+    'cnn': 2048,
+    'resnet18': 1024,
+    'lstm': 1024,
+    'char_gpt': 512,
+    'char_gpt_large': 64,
+    'vit': 1024,
+    'gcn': None,
+    'vae': 8192,
+    'dcgan': 2048,
+    'ddpm': 1024,
+  }.items()
+}
+
+
 class Built(NamedTuple):
   """A workload, built, and the arrays it reads."""
 

@@ -5,11 +5,12 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from dlx.errors import ConfigError
 from launch import bench
-from launch.benchmarks import rounds
+from launch.benchmarks import rounds, workloads
 
 
 class Fake:
@@ -85,6 +86,18 @@ class TestBadInput:
     assert bench.main(['bench', flag]) == 2
     text = capsys.readouterr().err
     assert flag in text and text.count('\n') == 1
+
+
+@pytest.mark.parametrize('name', workloads.WORKLOADS)
+def test_an_accelerator_gets_larger_batches_in_bfloat16(name):
+  fields = workloads.ACCELERATOR[name]
+  built = workloads.build(name, **fields).experiment
+  batch = built.train_data.shapes[0]
+  state = jax.eval_shape(built.init, jax.random.key(0))
+  jaxpr = str(jax.make_jaxpr(built.train_step)(state, batch))
+  assert 'bf16' in jaxpr
+  if 'batch_size' in fields:
+    assert next(iter(batch.values())).shape[0] == fields['batch_size']
 
 
 class TestProcess:
