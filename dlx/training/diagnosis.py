@@ -34,7 +34,7 @@ def diagnose(run: 'Run', end: int, symptom: str) -> NonFiniteError:
   def advance(state, step):
     reads = run.train.arrays if isinstance(data, Resident) else batch(step)
     program = run.program(data.shape_id(step), reads)
-    state, _, bad = program(state, run.zero_window(), reads, run.count(1))
+    state, _, bad = program(state, run.zero_window(), reads, run.in_flight.count(1))
     due = cadence.evals_due(step + 1, experiment.evals, run.config)
     if due and step + 1 < end:
       state = run.fold_in(

@@ -1,6 +1,5 @@
 """One session of a run: what lives while the loop turns."""
 
-import collections
 from typing import Any, Mapping, NamedTuple
 
 from absl import logging
@@ -16,7 +15,7 @@ from dlx.training.clock import Clock
 from dlx.training.diagnosis import diagnose
 from dlx.training.dispatch import Dispatch
 from dlx.training.figures import draw_figures
-from dlx.training.pace import Pace
+from dlx.training.in_flight import InFlight
 from dlx.training.profile import Trace
 from dlx.training.reporter import Reporter, reported
 from dlx.training.result import write_result
@@ -82,7 +81,6 @@ class Run:
       }
     self.train = self.placed[id(experiment.train_data)]
     self.programs: dict[int, Any] = {}  # By shape id.
-    self.counts: dict[int, jax.Array] = {}  # Steps of a dispatch, on the devices.
     self.zero_window = jax.jit(
       lambda: zeros_like(dispatch.window), out_shardings=dispatch.arrays
     )
@@ -95,10 +93,9 @@ class Run:
       )
     self.members = dispatch.state.stop.shape  # (n,), or () where there are none.
     self.rows = next(iter(experiment.train_data.shapes[0].values())).shape[0]
-    self.tickets: collections.deque[tuple[jax.Array, int]] = collections.deque()
-    # Processes would measure different times, and must send the same programs.
-    alone = jax.process_count() == 1
-    self.pace = Pace(config.steps_per_dispatch or (None if alone else 1))
+    self.in_flight = InFlight(
+      config.steps_per_dispatch, dispatch.arrays, self._not_finite
+    )
     self.pending: _Logged | None = None
     self.saved: tuple[int, int] | None = None  # (step, evaluated) of the last save.
     self.stop_request = StopRequest()
@@ -132,8 +129,7 @@ class Run:
       if self.stop_request.agreed():
         return self._leave('interrupted')
       trace.update(self.step, self._drain)
-      most = self.pace.steps
-      cuts = trace.cuts
+      most, cuts = self.in_flight.pace.steps, trace.cuts
       self._advance(cadence.next_boundary(self.step, most, end, config, evals, cuts))
       self._log_if_due()
       self._evaluate_if_due()
@@ -192,21 +188,15 @@ class Run:
       state = nonfinite.copy(state)
     return state
 
-  def count(self, n: int) -> jax.Array:
-    """A number of steps, as a program wants it: sent to the devices once."""
-    if n not in self.counts:
-      self.counts[n] = jax.device_put(np.int32(n), self.dispatch.arrays)
-    return self.counts[n]
-
   def _advance(self, to: int):
     """Enqueues the dispatch to step `to`; at most two are in flight afterwards."""
     with self.clock.span('train'):
-      while len(self.tickets) > 1:
-        self._check(*self.tickets.popleft())
+      self.in_flight.make_room()
       data, n = self._input(to)
       run = self.program(self.experiment.train_data.shape_id(self.step), data)
-      self.state, self.window, bad = run(self.state, self.window, data, self.count(n))
-      self.tickets.append((bad, n))
+      steps = self.in_flight.count(n)
+      self.state, self.window, bad = run(self.state, self.window, data, steps)
+      self.in_flight.add(bad, n)
       self.step += n
       self._write_pending()
 
@@ -230,23 +220,17 @@ class Run:
     if shape_id not in self.programs:
       with self.clock.span('compile'):
         run = self.dispatch.run[shape_id]
-        lowered = run.lower(self.state, self.window, data, self.count(1))
+        lowered = run.lower(self.state, self.window, data, self.in_flight.count(1))
         self.programs[shape_id] = lowered.compile()
-      self.pace.idle()
+      self.in_flight.pace.idle()
     return self.programs[shape_id]
 
-  def _check(self, bad: jax.Array, steps: int):
-    """Waits for a dispatch; raises NonFiniteError if one of its steps was bad."""
-    step = int(bad)
-    self.pace.ended(steps)
-    if step >= 0:
-      self._fail(step + 1, f'The metrics of step {step} are not finite.')
+  def _not_finite(self, step: int):
+    self._fail(step + 1, f'The metrics of step {step} are not finite.')
 
   def _drain(self):
     with self.clock.span('train'):
-      while self.tickets:
-        self._check(*self.tickets.popleft())
-    self.pace.idle()
+      self.in_flight.drain()
 
   def _log_if_due(self):
     config = self.config
@@ -411,6 +395,6 @@ class Run:
 
   def _fail(self, end: int, symptom: str):
     """Raises NonFiniteError, after a replay that finds the tensor."""
-    self.tickets.clear()
+    self.in_flight.forget()
     self._end_stream()
     raise diagnose(self, end, symptom)

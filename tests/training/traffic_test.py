@@ -47,7 +47,8 @@ class Traffic:
       def call(state, window, data, n):
         out = inner(state, window, data, n)
         if self.watching:
-          self.sent.append(next(k for k, v in run.counts.items() if v is n))
+          counts = run.in_flight._counts.items()
+          self.sent.append(next(k for k, v in counts if v is n))
           self.tickets.append(out[2])
         return out
 
