@@ -75,7 +75,7 @@ setuptools.setup(
     include=['dlx*', 'experiments*', 'kernels*', 'launch*']
   ),
   package_data={
-    '': ['*.cc', '*.css', '*.html', '*.js', '*.json', '*.md', '*.sh', '*.yaml']
+    '': ['*.cc', '*.css', '*.h', '*.html', '*.js', '*.json', '*.md', '*.sh', '*.yaml']
   },
   install_requires=CORE,
   extras_require=EXTRAS,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from dlx.errors import ConfigError
 from dlx.layers.convolution import Conv
-from dlx.layers.normalisation import BatchNorm
+from dlx.layers.normalisation import BatchNorm, GroupNorm
 
 
 class Features(NamedTuple):
@@ -68,7 +68,7 @@ class ConvEncoder(nn.Module):
       x_BHWC = Conv(
         channels, (3, 3), strides=(stride, stride), use_bias=False, **dtypes
       )(x_BHWC)
-      x_BHWC = nn.relu(nn.GroupNorm(self.groups, **dtypes)(x_BHWC))
+      x_BHWC = nn.relu(GroupNorm(self.groups, **dtypes)(x_BHWC))
     map_BHWF = x_BHWC.astype(jnp.promote_types(x_BHWC.dtype, jnp.float32))
     return Features(map_BHWF.mean((1, 2)), map_BHWF)
 

@@ -16,6 +16,7 @@ from dlx.errors import ConfigError
 from dlx.layers.convolution import Conv
 from dlx.layers.embeddings import LabelEmbedding, TimeEmbedding
 from dlx.layers.linear import rows_dot_general
+from dlx.layers.normalisation import GroupNorm
 from dlx.layers.upsampling import depth_to_space, space_to_depth
 
 Array = jax.Array
@@ -120,7 +121,7 @@ class UNet(nn.Module):
       if level:
         below = self.channels[level - 1]
         x = depth_to_space(_dense(4 * below, **dtypes)(x), 2)
-    x = nn.silu(_norm(x, self.groups, **dtypes))
+    x = _norm(x, self.groups, silu=True, **dtypes)(x)
     wide = jnp.promote_types(self.dtype, jnp.float32)
     x = Conv(
       self.out_channels * self.patch**2,
@@ -167,14 +168,13 @@ class ResidualBlock(nn.Module):
   ) -> Array:
     """[B, H, W, channels]; `embedding_BF` holds time and class, None: neither."""
     dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
-    h = nn.silu(_norm(x_BHWC, self.groups, **dtypes))
+    h = _norm(x_BHWC, self.groups, silu=True, **dtypes)(x_BHWC)
     h = Conv(self.channels, (3, 3), **dtypes)(h)
-    h = _norm(h, self.groups, **dtypes)
+    norm, moved = _norm(h, self.groups, silu=True, **dtypes), ()
     if embedding_BF is not None:
-      both = _dense(2 * self.channels, **dtypes)(embedding_BF)[:, None, None]
-      scale, shift = jnp.split(both, 2, axis=-1)
-      h = h * (1 + scale) + shift
-    h = nn.Dropout(self.dropout, deterministic=not train)(nn.silu(h))
+      both_BF = _dense(2 * self.channels, **dtypes)(embedding_BF)
+      moved = jnp.split(both_BF, 2, axis=-1)
+    h = nn.Dropout(self.dropout, deterministic=not train)(norm(h, *moved))
     zeros = nn.initializers.zeros
     h = Conv(self.channels, (3, 3), kernel_init=zeros, **dtypes)(h)
     if x_BHWC.shape[-1] != self.channels:
@@ -205,7 +205,7 @@ class SelfAttention(nn.Module):
       raise ConfigError(
         f'head_features={width} is not allowed: must divide the {c} channels.'
       )
-    x_BLC = _norm(x_BHWC, self.groups, **dtypes).reshape(b, h * w, c)
+    x_BLC = _norm(x_BHWC, self.groups, **dtypes)(x_BHWC).reshape(b, h * w, c)
     qkv = _dense(3 * c, **dtypes)(x_BLC).reshape(b, h * w, 3, c // width, width)
     q_BLND, k_BLND, v_BLND = (qkv[:, :, i] for i in range(3))
     wide = jnp.promote_types(self.dtype, jnp.float32)
@@ -222,7 +222,7 @@ class SelfAttention(nn.Module):
 _dense = functools.partial(nn.Dense, dot_general=rows_dot_general)
 
 
-def _norm(x: Array, groups: int, **dtypes: Any) -> Array:
+def _norm(x: Array, groups: int, **fields: Any) -> GroupNorm:
   """GroupNorm with at most `groups` groups of 4 channels or more, all alike.
 
   A group of one channel would take out the bias of the convolution before it, and Adam
@@ -231,4 +231,4 @@ def _norm(x: Array, groups: int, **dtypes: Any) -> Array:
   channels = x.shape[-1]
   most = max(1, min(groups, channels // 4))
   number = next(n for n in range(most, 0, -1) if channels % n == 0)
-  return nn.GroupNorm(number, **dtypes)(x)
+  return GroupNorm(number, **fields)

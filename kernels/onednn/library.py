@@ -5,6 +5,8 @@ is asked for, never a surprise: `python -m kernels.onednn`. Without it everythin
 on XLA alone.
 """
 
+import contextlib
+import contextvars
 import ctypes
 import functools
 import hashlib
@@ -15,11 +17,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from typing import Iterator
 
 import jax
 
 PACKAGES = ('onednn-cpu-gomp', 'onednn-devel-cpu-gomp')  # Library; headers.
-SOURCES = tuple(sorted(pathlib.Path(__file__).parent.glob('*.cc')))
+FOLDER = pathlib.Path(__file__).parent
+SOURCES = tuple(sorted(FOLDER.glob('*.cc')))
+HEADERS = tuple(sorted(FOLDER.glob('*.h')))
 # Loops of element-wise arithmetic are compiled for several instruction sets and chosen
 # at run time; nothing reads errno or floating-point traps.
 FLAGS = ('-O3', '-fno-math-errno', '-fno-trapping-math', '-fopenmp', '-std=c++17')
@@ -28,6 +33,8 @@ TARGETS = {
   'dlx_onednn_conv': 'DlxOneDnnConv',
   'dlx_onednn_lstm_forward': 'DlxOneDnnLstmForward',
   'dlx_onednn_lstm_backward': 'DlxOneDnnLstmBackward',
+  'dlx_norm_backward': 'DlxNormBackward',
+  'dlx_norm_forward': 'DlxNormForward',
   'dlx_sparse_product': 'DlxSparseProduct',
 }
 SWITCH = 'DLX_ONEDNN'  # Set to off: as if it were not built.
@@ -60,7 +67,7 @@ def path() -> pathlib.Path:
     NotUsable: oneDNN is not installed.
   """
   _installed(PACKAGES[0], 'libdnnl.so.3')
-  parts = [source.read_text(encoding='utf-8') for source in SOURCES]
+  parts = [source.read_text(encoding='utf-8') for source in SOURCES + HEADERS]
   parts += [' '.join(FLAGS), sys.platform]
   parts += [importlib.metadata.version(name) for name in ('jaxlib', PACKAGES[0])]
   digest = hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:16]
@@ -119,7 +126,20 @@ def load() -> None:
 
 def usable() -> bool:
   """Whether a program for the CPU calls it: of one device, for XLA shards no call."""
-  return jax.local_device_count() == 1 and reason() is None
+  return _wanted.get() and jax.local_device_count() == 1 and reason() is None
+
+
+_wanted = contextvars.ContextVar('wanted', default=True)
+
+
+@contextlib.contextmanager
+def unused() -> Iterator[None]:
+  """What is traced inside is XLA's alone, as for counting its operations."""
+  token = _wanted.set(False)
+  try:
+    yield
+  finally:
+    _wanted.reset(token)
 
 
 @functools.cache

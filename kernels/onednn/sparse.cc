@@ -11,11 +11,7 @@
 
 #include "xla/ffi/api/ffi.h"
 
-#if defined(__GNUC__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define CLONES
-#endif
+#include "arithmetic.h"
 
 namespace {
 

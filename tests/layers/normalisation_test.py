@@ -1,4 +1,6 @@
-"""Batch normalisation: by hand, against flax, derivatives of every order."""
+"""Normalisations: by hand, against flax, derivatives of every order."""
+
+from typing import Any
 
 from absl.testing import absltest, parameterized
 import chex
@@ -7,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlx.layers.normalisation import BatchNorm, batch_norm
+from dlx.layers.normalisation import BatchNorm, GroupNorm, batch_norm, group_norm
 
 RNG = np.random.default_rng(0)
 EPSILON = 1e-5
@@ -112,6 +114,75 @@ class BatchNormTest(parameterized.TestCase):
     value, slope = jax.value_and_grad(loss)(x)
     self.assertTrue(np.isfinite(value))
     self.assertTrue(np.isfinite(slope).all())
+
+
+class GroupNormTest(parameterized.TestCase):
+  def test_by_hand(self):
+    # Two groups of two channels: (1, 3, 5, 7) and (2, 2, 2, 2).
+    x = jnp.array([[[1.0, 3.0, 2.0, 2.0], [5.0, 7.0, 2.0, 2.0]]])
+    slope, bias = jnp.array([[1.0, 2.0, 3.0, 4.0]]), jnp.array([[0.0, 1.0, 5.0, 6.0]])
+    found = group_norm(x, slope, bias, 2, epsilon=4.0)
+    # Mean 4, deviation sqrt(5 + 4) = 3; then mean 2, deviation 2 of nothing.
+    np.testing.assert_allclose(
+      found, [[[-1, 1 - 2 / 3, 5, 6], [1 / 3, 3, 5, 6]]], rtol=1e-6, atol=1e-7
+    )
+    silu = group_norm(x, slope, bias, 2, epsilon=4.0, silu=True)
+    np.testing.assert_allclose(silu, found / (1 + np.exp(-found)), rtol=1e-6)
+
+  @parameterized.product(own=(False, True), silu=(False, True))
+  def test_derivatives_are_those_of_flax_and_autodiff(self, own, silu):
+    def wanted(x, slope, bias):
+      one = {'scale': jnp.ones(6), 'bias': jnp.zeros(6)}
+      z = nn.GroupNorm(3, epsilon=EPSILON).apply({'params': one}, x)
+      rows = lambda v: v.reshape(v.shape[0], 1, 1, -1)
+      z = z * rows(slope) + rows(bias)
+      return nn.silu(z) if silu else z
+
+    ours = lambda *args: group_norm(*args, 3, EPSILON, silu)
+
+    def total(function):
+      value = lambda *args: jnp.sin(function(*args)).sum()
+      first = jax.grad(value, argnums=(0, 1, 2))
+      square = lambda *args: sum((g**2).sum() for g in first(*args))
+      return lambda *args: (
+        function(*args),
+        first(*args),
+        jax.grad(square, argnums=(0, 1, 2))(*args),
+      )
+
+    with jax.enable_x64(True):
+      x = arrays(2, 3, 4, 6)[0]
+      sets = RNG.normal(size=(2, 2 if own else 1, 6))
+      args = (jnp.asarray(x), jnp.asarray(sets[0]), jnp.asarray(sets[1]))
+      found = jax.jit(total(ours))(*args), jax.jit(total(wanted))(*args)
+    # float64, as above.
+    chex.assert_trees_all_close(*found, rtol=1e-9, atol=1e-9)
+
+  def test_the_layer_has_flax_s_parameters_and_values(self):
+    x = jnp.asarray(arrays(2, 5, 8, dtype=np.float32)[0])
+    theirs, ours = nn.GroupNorm(4), GroupNorm(4)
+    variables = theirs.init(jax.random.key(0), x)
+    chex.assert_trees_all_equal(variables, ours.init(jax.random.key(0), x))
+    scale, bias = jnp.linspace(0.5, 2, 8), jnp.linspace(-1, 1, 8)
+    variables = {'params': {'scale': scale, 'bias': bias}}
+    y: Any = theirs.apply(variables, x)
+    np.testing.assert_allclose(ours.apply(variables, x), y, rtol=1e-5, atol=1e-5)
+    moved = jnp.linspace(-0.5, 0.5, 16).reshape(2, 8)
+    np.testing.assert_allclose(
+      ours.apply(variables, x, moved, 2 * moved),
+      y * (1 + moved[:, None]) + 2 * moved[:, None],
+      rtol=1e-5,
+      atol=1e-5,
+    )
+
+  def test_half_precision_normalises_in_float32(self):
+    x = jnp.asarray(100 + arrays(2, 50, 8, dtype=np.float32)[0], jnp.bfloat16)
+    variables = {'params': {'scale': jnp.ones(8), 'bias': jnp.zeros(8)}}
+    found = GroupNorm(2, dtype=jnp.bfloat16).apply(variables, x)
+    self.assertEqual(found.dtype, jnp.bfloat16)
+    wanted = GroupNorm(2).apply(variables, x.astype(jnp.float32))
+    # Rounded once, to 8 bits, at values of at most 4.
+    np.testing.assert_allclose(np.float32(found), wanted, atol=4 * 2**-8)
 
 
 if __name__ == '__main__':

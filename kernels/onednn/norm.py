@@ -1,0 +1,167 @@
+"""Group normalisation and its derivative as calls of C++ on the CPU, float32.
+
+Other platforms compute the plain forms below, which is also what derivatives of the two
+are taken of. Under vmap a call is made for each row. dlx.layers.normalisation ties the
+two together.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+
+
+class Form(NamedTuple):
+  """What is computed.
+
+  Attributes:
+    groups: of channels, all alike; a divisor of C.
+    epsilon: added to the variance.
+    silu: z * sigmoid(z) of the result.
+  """
+
+  groups: int
+  epsilon: float
+  silu: bool
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def forward(
+  form: Form, x_BPC: Array, slope_SC: Array, bias_SC: Array
+) -> tuple[Array, Array, Array]:
+  """(y [B, P, C], mean [B, G], 1 / standard deviation [B, G]).
+
+  y = slope * (x - mean) / deviation + bias, both over an example's positions and a
+  group's channels.
+
+  Args:
+    form: a NamedTuple, hashable.
+    x_BPC: examples, positions, channels.
+    slope_SC, bias_SC: of every example (S = B), or of all (S = 1).
+  """
+  call = functools.partial(_call_forward, form)
+  plain = functools.partial(plain_forward, form)
+  found: Any = lax.platform_dependent(x_BPC, slope_SC, bias_SC, cpu=call, default=plain)
+  return found
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def backward(
+  form: Form,
+  x_BPC: Array,
+  slope_SC: Array,
+  bias_SC: Array,
+  mean_BG: Array,
+  root_BG: Array,
+  dy_BPC: Array,
+) -> tuple[Array, Array, Array]:
+  """(dx [B, P, C], dslope and dbias [S, C]); mean and root as `forward` gave them."""
+  args = (x_BPC, slope_SC, bias_SC, mean_BG, root_BG, dy_BPC)
+  call = functools.partial(_call_backward, form)
+  plain = functools.partial(plain_backward, form)
+  found: Any = lax.platform_dependent(*args, cpu=call, default=plain)
+  return found
+
+
+def plain_forward(form: Form, x_BPC, slope_SC, bias_SC) -> tuple[Array, Array, Array]:
+  """`forward` in any dtype; sums are in float32 or wider."""
+  wide = _wide(x_BPC)
+  count = x_BPC.shape[1] * x_BPC.shape[2] // form.groups
+  mean_BG = _of_groups(form, wide.sum(1)) / count
+  square_BG = _of_groups(form, (wide * wide).sum(1)) / count
+  root_BG = lax.rsqrt(jnp.maximum(square_BG - mean_BG * mean_BG, 0) + form.epsilon)
+  z = _centred(wide, mean_BG, root_BG) * _wide(slope_SC)[:, None]
+  z = z + _wide(bias_SC)[:, None]
+  y = z * jax.nn.sigmoid(z) if form.silu else z
+  return y.astype(x_BPC.dtype), mean_BG, root_BG
+
+
+def plain_backward(
+  form: Form, x_BPC, slope_SC, bias_SC, mean_BG, root_BG, dy_BPC
+) -> tuple[Array, Array, Array]:
+  """`backward` in any dtype."""
+  u = _centred(_wide(x_BPC), mean_BG, root_BG)
+  slope, d = _wide(slope_SC)[:, None], _wide(dy_BPC)
+  if form.silu:
+    z = u * slope + _wide(bias_SC)[:, None]
+    s = jax.nn.sigmoid(z)
+    d = d * (s * (1 + z * (1 - s)))
+  sum_BC, along_BC = d.sum(1), (d * u).sum(1)
+  count = x_BPC.shape[1] * x_BPC.shape[2] // form.groups
+
+  def mean(of_BC):
+    of_BG = _of_groups(form, _wide(slope_SC) * of_BC) / count
+    return _of_channels(of_BG, x_BPC.shape[2])[:, None]
+
+  root = _of_channels(root_BG, x_BPC.shape[2])[:, None]
+  dx = root * (slope * d - mean(sum_BC) - u * mean(along_BC))
+  if slope_SC.shape[0] == 1:
+    sum_BC, along_BC = (v.sum(0, keepdims=True) for v in (sum_BC, along_BC))
+  return (
+    dx.astype(x_BPC.dtype),
+    along_BC.astype(slope_SC.dtype),
+    sum_BC.astype(bias_SC.dtype),
+  )
+
+
+def _wide(x: Array) -> Array:
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _of_groups(form: Form, of_BC: Array) -> Array:
+  return of_BC.reshape(of_BC.shape[0], form.groups, -1).sum(-1)
+
+
+def _of_channels(of_BG: Array, channels: int) -> Array:
+  return jnp.repeat(of_BG, channels // of_BG.shape[1], axis=1)
+
+
+def _centred(x_BPC: Array, mean_BG: Array, root_BG: Array) -> Array:
+  channels = x_BPC.shape[2]
+  mean, root = (_of_channels(v, channels)[:, None] for v in (mean_BG, root_BG))
+  return (x_BPC - mean) * root
+
+
+def _call_forward(form: Form, x_BPC, slope_SC, bias_SC):
+  groups = (x_BPC.shape[0], form.groups)
+  call = _call('dlx_norm_forward', (x_BPC.shape, groups, groups))
+  return tuple(
+    call(
+      x_BPC, slope_SC, bias_SC, groups=np.int64(form.groups),
+      epsilon=np.float32(form.epsilon), silu=form.silu,
+    )
+  )  # fmt: skip
+
+
+def _call_backward(form: Form, x_BPC, slope_SC, *args):
+  call = _call('dlx_norm_backward', (x_BPC.shape, slope_SC.shape, slope_SC.shape))
+  attributes = {'groups': np.int64(form.groups), 'silu': form.silu}
+  return tuple(call(x_BPC, slope_SC, *args, **attributes))
+
+
+def _call(name, shapes):
+  types = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+  return jax.ffi.ffi_call(name, types, vmap_method='sequential')
+
+
+def _derivative(plain):
+  """A rule for custom_vjp: the derivative of the plain form."""
+
+  def rule(form, args, cotangents):
+    _, pull = jax.vjp(functools.partial(plain, form), *args)
+    return pull(cotangents)
+
+  return rule
+
+
+forward.defvjp(
+  lambda form, *args: (forward(form, *args), args), _derivative(plain_forward)
+)
+backward.defvjp(
+  lambda form, *args: (backward(form, *args), args), _derivative(plain_backward)
+)
