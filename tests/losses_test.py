@@ -1,6 +1,7 @@
 """Losses: hand-computed numbers, stability, gradients, then torch and optax."""
 
 from absl.testing import absltest, parameterized
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -142,6 +143,30 @@ class BinaryCrossEntropyTest(parameterized.TestCase):
     np.testing.assert_allclose(loss(x), [0, 0, 1e4, 1e4, np.exp(-30.0)], rtol=1e-6)
     grad = jax.grad(lambda x: loss(x).sum())(x)
     np.testing.assert_allclose(grad, [0, 0, 1, -1, -np.exp(-30.0)], rtol=1e-6)
+
+  def test_logarithm_of_one_plus_keeps_its_digits(self):
+    u = np.concatenate([[0, 1], np.logspace(-37, 0, 4001)]).astype(np.float32)
+    found = np.asarray(jax.jit(losses._log1p)(u), np.float64)
+    # A quotient, seven products and sums: some units in the last place.
+    np.testing.assert_allclose(found, np.log1p(u.astype(np.float64)), rtol=4 * EPS)
+
+  @parameterized.parameters(np.float32, np.float64)
+  def test_derivatives_are_those_of_two_softplus(self, dtype):
+    def plain(x, t):
+      return t * jax.nn.softplus(-x) + (1 - t) * jax.nn.softplus(x)
+
+    with jax.enable_x64(dtype == np.float64):
+      x = jnp.asarray([-30.0, -3.0, -0.5, 0.25, 2.0, 30.0], dtype)
+      t = jnp.asarray([0.0, 0.3, 1.0, 0.5, 0.9, 1.0], dtype)
+      for f in (plain, losses.sigmoid_binary_cross_entropy):
+        value = lambda x, t, f=f: jnp.sin(f(x, t)).sum()
+        first = jax.grad(value, argnums=(0, 1))
+        square = lambda x, t, g=first: sum((v**2).sum() for v in g(x, t))
+        found = value(x, t), first(x, t), jax.grad(square, argnums=(0, 1))(x, t)
+        if f is plain:
+          wanted = found
+    tight = 64 * np.finfo(dtype).eps
+    chex.assert_trees_all_close(found, wanted, rtol=tight, atol=tight)
 
   def test_gradient_is_sigmoid_minus_target(self):
     x, target = normal(0, 9).at[0].set(0.0), jnp.linspace(0, 1, 9)

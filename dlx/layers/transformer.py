@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dlx.layers.attention import Array, Initializer, KVCache, MultiHeadAttention
 from dlx.layers.linear import rows_dot_general
@@ -40,6 +41,17 @@ def matrices(params: Any) -> Any:
     return name == 'kernel' or name.endswith('embedding')
 
   return jax.tree_util.tree_map_with_path(one, params)
+
+
+def gelu(x: Array) -> Array:
+  """x Phi(x), Phi the normal distribution function (arXiv:1606.08415).
+
+  Float32 by erf, as exact as PyTorch's; XLA's erfc, which keeps all digits of the tiny
+  values far below 0, costs a feed-forward layer 8 % more time on a CPU.
+  """
+  if x.dtype != jnp.float32:
+    return nn.gelu(x, approximate=False)
+  return 0.5 * x * (1 + jax.lax.erf(x * np.float32(0.5**0.5)))
 
 
 class FeedForward(nn.Module):
@@ -76,7 +88,7 @@ class FeedForward(nn.Module):
     y_BLF = nn.Dense(self.hidden, kernel_init=self.kernel_init, name='in', **shared)(
       x_BLD
     )
-    y_BLF = nn.gelu(y_BLF, approximate=not self.exact_gelu)
+    y_BLF = gelu(y_BLF) if self.exact_gelu else nn.gelu(y_BLF, approximate=True)
     y_BLD = nn.Dense(x_BLD.shape[-1], kernel_init=self.out_init, name='out', **shared)(
       y_BLF
     )

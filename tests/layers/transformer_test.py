@@ -1,6 +1,7 @@
 """Transformer: one scan equals a loop, remat, caches, dropout, the mask of decay."""
 
 import functools
+import math
 
 from absl.testing import absltest, parameterized
 import chex
@@ -14,6 +15,7 @@ from dlx.layers.transformer import (
   Block,
   FeedForward,
   Transformer,
+  gelu,
   matrices,
   stacked_cache,
 )
@@ -35,6 +37,18 @@ def apply(model, *args, train=False, return_weights=False, **kwargs):
 
 
 class FeedForwardTest(parameterized.TestCase):
+  @parameterized.parameters(np.float32, jnp.bfloat16)
+  def test_gelu_is_that_of_the_distribution_function(self, dtype):
+    x = jnp.linspace(-6, 6, 97).astype(dtype)
+    wide = np.asarray(x, np.float64)
+    phi = np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in wide])
+    density = np.exp(-(wide**2) / 2) / math.sqrt(2 * math.pi)
+    eps = float(jnp.finfo(dtype).eps)
+    found = np.asarray(gelu(x), np.float64)
+    np.testing.assert_allclose(found, wide * phi, rtol=4 * eps, atol=12 * eps)
+    slope = np.asarray(jax.vmap(jax.grad(gelu))(x), np.float64)
+    np.testing.assert_allclose(slope, phi + wide * density, rtol=4 * eps, atol=12 * eps)
+
   @parameterized.parameters(
     (True, 0.8413447, -0.1586553),  # Phi(1), -Phi(-1)
     (False, 0.8411920, -0.1588080),
