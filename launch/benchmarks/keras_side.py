@@ -8,17 +8,14 @@ import numpy as np
 
 from launch.benchmarks import flax_side, workloads
 
-# Its LSTM has one bias a gate where dlx and torch have two, and with Adam that is other
-# maths; it has no blocks for the rest.
-NAMES = ('mlp', 'cnn')
-
 
 class Side:
   """A workload in Keras."""
 
   def __init__(self, name: str, **fields: Any):
-    if name not in NAMES:
-      raise ValueError(f'no model of {name} here: Keras has {", ".join(NAMES)}')
+    if name not in workloads.KERAS:
+      known = ', '.join(workloads.KERAS)
+      raise ValueError(f'no model of {name} here: Keras has {known}')
     built = workloads.build(name, **fields)
     self._name = name
     self._config: Any = built.config

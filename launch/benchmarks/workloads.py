@@ -181,6 +181,10 @@ WORKLOADS: dict[str, Workload] = {
 }
 
 
+# What Keras has the layers for. Its LSTM has one bias a gate where dlx and torch have
+# two, and with Adam that is other maths.
+KERAS = ('mlp', 'cnn')
+
 # Fields on an accelerator: its narrow type, and batches that fill it.
 ACCELERATOR = {
   name: {'compute_dtype': 'bfloat16', **({} if size is None else {'batch_size': size})}
