@@ -4,12 +4,15 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from typing import Any, Mapping, NamedTuple, Sequence
+
+from dlx.errors import ConfigError
 
 TARGET = 0.99
 # The same for both; 938 steps are two epochs. All else is the experiment's own.
@@ -37,7 +40,7 @@ def run(
   """Runs a command until it prints at least the wanted accuracy, then ends it.
 
   Raises:
-    RuntimeError: it failed; the message has its last lines.
+    ConfigError: it failed; the message has its last line.
   """
   start = time.perf_counter()
   curve, lines = [], []
@@ -58,7 +61,8 @@ def run(
           process.kill()
           return Reached(seconds, curve[-1][1], curve)
   if process.returncode:
-    raise RuntimeError(' / '.join(lines[-3:]))
+    said = lines[-1] if lines else 'nothing'
+    raise ConfigError(f'{shlex.join(command[:4])} ... failed: {said}')
   return Reached(None, curve[-1][1] if curve else 0, curve)
 
 

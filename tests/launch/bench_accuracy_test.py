@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from dlx.errors import ConfigError
 from launch.benchmarks import accuracy
 from tests.experiments_test import write_stripes
 
@@ -33,7 +34,7 @@ class TestRun:
     assert (found.seconds, found.step, len(found.curve)) == (None, 40, 4)
 
   def test_a_command_that_fails_says_why(self):
-    with pytest.raises(RuntimeError, match='ValueError: no such data'):
+    with pytest.raises(ConfigError, match='failed: ValueError: no such data'):
       accuracy.run(python('raise ValueError("no such data")'), {}, target=0.999)
 
 
