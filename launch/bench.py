@@ -223,8 +223,8 @@ def seconds_to_accuracy(values: flags.FlagValues) -> dict[str, Any]:
 def document(rows: list[dict[str, Any]], limit: float | None, argv: list[str]) -> dict:
   """All that is written to --out."""
   ratios = [row['ratio'] for row in rows if 'ratio' in row]
-  for row in rows if limit is not None else ():
-    row['limit_gflops'] = limit
+  if limit is not None:
+    rows = [row | {'limit_gflops': limit} for row in rows]
   mean = math.exp(statistics.fmean(map(math.log, ratios))) if ratios else None
   return {
     'rows': rows,

@@ -94,9 +94,9 @@ class ExperimentTest(parameterized.TestCase):
   def test_stop_and_restart_equal_the_straight_run(self, name):
     built = load(name).build(short(name, shallow=True))
     prints = []
-    # One step a dispatch, straight; up to four, stopped at a boundary and inside one.
-    for steps, stops in ((1, []), (4, [3, 5])):
-      config = short(name, shallow=True, steps_per_dispatch=steps)
+    # One step a dispatch, straight; then dispatches of three steps, two and one.
+    for steps, log, stops in ((1, 2, []), (4, 6, [3, 5])):
+      config = short(name, shallow=True, steps_per_dispatch=steps, log_every_steps=log)
       workdir = self.create_tempdir().full_path
       runs = built._replace(figures={}) if stops else built
       for stop in [*stops, None]:

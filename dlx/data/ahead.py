@@ -2,7 +2,10 @@
 
 import queue
 import threading
+import time
 from typing import Any, Iterator, NamedTuple, Protocol
+
+from absl import logging
 
 
 class Closable(Protocol):
@@ -45,10 +48,19 @@ class Ahead(Iterator[Any]):
       self._end = found.error
     raise self._end
 
-  def close(self):
-    """Ends the thread, after the element in its hands, and closes the source."""
+  def close(self, patience_s: float = 5.0):
+    """Ends the thread, which closes the source after the element in its hands.
+
+    Args:
+      patience_s: a source that takes longer for one element is left to the thread, and
+        the thread to the end of the process: a run that was asked to leave does so.
+    """
     self._closing.set()
+    end = time.monotonic() + patience_s
     while self._thread.is_alive():
+      if time.monotonic() > end:
+        logging.warning('A batch is %g s in the making: not waited for.', patience_s)
+        break
       try:  # Makes room for what the thread is waiting to put.
         self._ready.get(timeout=0.01)
       except queue.Empty:

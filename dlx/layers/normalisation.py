@@ -21,6 +21,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from kernels.onednn import library, norm
+from kernels.onednn.calls import wide as _wide
 
 Array = jax.Array
 
@@ -41,10 +42,6 @@ def batch_norm(
     epsilon: added to the variance.
   """
   return _forward(x, scale_C, bias_C, epsilon)[0]
-
-
-def _wide(x: Array) -> Array:
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _over_batch(x: Array) -> Array:

@@ -46,8 +46,9 @@ def matrices(params: Any) -> Any:
 def gelu(x: Array) -> Array:
   """x Phi(x), Phi the normal distribution function (arXiv:1606.08415).
 
-  Float32 by erf, as exact as PyTorch's; XLA's erfc, which keeps all digits of the tiny
-  values far below 0, costs a feed-forward layer 8 % more time on a CPU.
+  Float32 by erf, as exact as PyTorch's. XLA's erfc keeps all digits of the tiny values
+  far below 0: value and gradient of [4160, 768] take 3.45 ms with it, 1.8 with erf (two
+  cores).
   """
   if x.dtype != jnp.float32:
     return nn.gelu(x, approximate=False)

@@ -6,11 +6,13 @@ is made for each row. dlx.layers.recurrence ties the two together.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from jax import lax
 import jax.numpy as jnp
+
+from kernels.onednn import calls
 
 Array = jax.Array
 
@@ -54,10 +56,7 @@ def forward(
     length_B: 0 to T.
   """
   args = (x_TBG, kernel_HG, bias_G, h_BH, c_BH, length_B)
-  call = functools.partial(_call_forward, reverse)
-  plain = functools.partial(plain_forward, reverse)
-  found: Any = lax.platform_dependent(*args, cpu=call, default=plain)
-  return found
+  return calls.on_cpu(_call_forward, plain_forward, reverse, *args)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -73,27 +72,13 @@ def backward(
 ) -> tuple[Array, Array, Array]:
   """(dx [T, B, G], and dh, dc [B, H] of the state before the first step)."""
   args = (dh_TBH, last_dh_BH, last_dc_BH, gates_TBG, old_c_TBH, kernel_HG, length_B)
-  call = functools.partial(_call_backward, reverse)
-  plain = functools.partial(plain_backward, reverse)
-  found: Any = lax.platform_dependent(*args, cpu=call, default=plain)
-  return found
-
-
-def _derivative(plain):
-  """A rule for custom_vjp: the derivative of the plain form; lengths have none."""
-
-  def rule(reverse, args, cotangents):
-    *floats, length_B = args
-    _, pull = jax.vjp(lambda *x: plain(reverse, *x, length_B), *floats)
-    return *pull(cotangents), None
-
-  return rule
+  return calls.on_cpu(_call_backward, plain_backward, reverse, *args)
 
 
 def _call_forward(reverse, x_TBG, kernel_HG, bias_G, h_BH, c_BH, length_B):
   steps, state = (*x_TBG.shape[:2], kernel_HG.shape[0]), h_BH.shape
   shapes = (steps, state, state, x_TBG.shape, steps, steps)
-  call = _call('dlx_onednn_lstm_forward', shapes)
+  call = calls.float32('dlx_onednn_lstm_forward', shapes)
   return Forward(
     *call(x_TBG, kernel_HG, bias_G, h_BH, c_BH, length_B, reverse=bool(reverse))
   )
@@ -102,13 +87,10 @@ def _call_forward(reverse, x_TBG, kernel_HG, bias_G, h_BH, c_BH, length_B):
 def _call_backward(reverse, *args):
   gates_TBG, last_dh_BH = args[3], args[1]
   shapes = (gates_TBG.shape, last_dh_BH.shape, last_dh_BH.shape)
-  dx, dh, dc = _call('dlx_onednn_lstm_backward', shapes)(*args, reverse=bool(reverse))
+  dx, dh, dc = calls.float32('dlx_onednn_lstm_backward', shapes)(
+    *args, reverse=bool(reverse)
+  )
   return dx, dh, dc
-
-
-def _call(name, shapes):
-  types = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
-  return jax.ffi.ffi_call(name, types, vmap_method='sequential')
 
 
 def plain_forward(reverse, x_TBG, kernel_HG, bias_G, h_BH, c_BH, length_B) -> Forward:
@@ -166,9 +148,5 @@ def plain_backward(
   return dx_TBG, dh_BH, dc_BH
 
 
-forward.defvjp(
-  lambda reverse, *args: (forward(reverse, *args), args), _derivative(plain_forward)
-)
-backward.defvjp(
-  lambda reverse, *args: (backward(reverse, *args), args), _derivative(plain_backward)
-)
+calls.differentiate_plain(forward, plain_forward, whole=1)
+calls.differentiate_plain(backward, plain_backward, whole=1)

@@ -148,30 +148,26 @@ INLINE void Backward(const Sizes& n, const float* __restrict__ x,
   }
 }
 
-CLONES void ForwardSilu(const Sizes& n, float epsilon, const float* x,
-                        const float* slope, const float* bias, float* y, float* mean,
-                        float* root, float* scratch) {
-  Forward<true>(n, epsilon, x, slope, bias, y, mean, root, scratch);
+// Inlined into each clone, unlike by a pointer to it.
+CLONES void RunForward(bool silu, const Sizes& n, float epsilon, const float* x,
+                       const float* slope, const float* bias, float* y, float* mean,
+                       float* root, float* scratch) {
+  if (silu) {
+    Forward<true>(n, epsilon, x, slope, bias, y, mean, root, scratch);
+  } else {
+    Forward<false>(n, epsilon, x, slope, bias, y, mean, root, scratch);
+  }
 }
 
-CLONES void ForwardPlain(const Sizes& n, float epsilon, const float* x,
-                         const float* slope, const float* bias, float* y, float* mean,
-                         float* root, float* scratch) {
-  Forward<false>(n, epsilon, x, slope, bias, y, mean, root, scratch);
-}
-
-CLONES void BackwardSilu(const Sizes& n, const float* x, const float* slope,
-                         const float* bias, const float* mean, const float* root,
-                         const float* dy, float* dx, float* dslope, float* dbias,
-                         float* scratch) {
-  Backward<true>(n, x, slope, bias, mean, root, dy, dx, dslope, dbias, scratch);
-}
-
-CLONES void BackwardPlain(const Sizes& n, const float* x, const float* slope,
-                          const float* bias, const float* mean, const float* root,
-                          const float* dy, float* dx, float* dslope, float* dbias,
-                          float* scratch) {
-  Backward<false>(n, x, slope, bias, mean, root, dy, dx, dslope, dbias, scratch);
+CLONES void RunBackward(bool silu, const Sizes& n, const float* x, const float* slope,
+                        const float* bias, const float* mean, const float* root,
+                        const float* dy, float* dx, float* dslope, float* dbias,
+                        float* scratch) {
+  if (silu) {
+    Backward<true>(n, x, slope, bias, mean, root, dy, dx, dslope, dbias, scratch);
+  } else {
+    Backward<false>(n, x, slope, bias, mean, root, dy, dx, dslope, dbias, scratch);
+  }
 }
 
 ffi::Error Fits(const Floats& x, const Floats& slope, int64_t groups, Sizes* n) {
@@ -189,16 +185,15 @@ ffi::Error CallForward(Floats x, Floats slope, Floats bias, Out y, Out mean, Out
                        int64_t groups, float epsilon, bool silu) {
   Sizes n;
   if (auto error = Fits(x, slope, groups, &n); error.failure()) return error;
-  const auto run = silu ? ForwardSilu : ForwardPlain;
 #pragma omp parallel num_threads(n.threads())
   {
     std::vector<float> scratch(2 * n.channels);
 #pragma omp for schedule(static)
     for (int64_t b = 0; b < n.batch; ++b) {
-      run(n, epsilon, x.typed_data() + b * n.example(), slope.typed_data() + n.set(b),
-          bias.typed_data() + n.set(b), y->typed_data() + b * n.example(),
-          mean->typed_data() + b * groups, root->typed_data() + b * groups,
-          scratch.data());
+      RunForward(silu, n, epsilon, x.typed_data() + b * n.example(),
+                 slope.typed_data() + n.set(b), bias.typed_data() + n.set(b),
+                 y->typed_data() + b * n.example(), mean->typed_data() + b * groups,
+                 root->typed_data() + b * groups, scratch.data());
     }
   }
   return ffi::Error::Success();
@@ -209,7 +204,6 @@ ffi::Error CallBackward(Floats x, Floats slope, Floats bias, Floats mean, Floats
                         bool silu) {
   Sizes n;
   if (auto error = Fits(x, slope, groups, &n); error.failure()) return error;
-  const auto run = silu ? BackwardSilu : BackwardPlain;
   const int threads = n.threads();
   const int64_t size = n.sets * n.channels;
   std::fill(dslope->typed_data(), dslope->typed_data() + size, 0.0f);
@@ -222,13 +216,13 @@ ffi::Error CallBackward(Floats x, Floats slope, Floats bias, Floats mean, Floats
     float* own = sums.data() + omp_get_thread_num() * 2 * n.channels;
 #pragma omp for schedule(static)
     for (int64_t b = 0; b < n.batch; ++b) {
-      run(n, x.typed_data() + b * n.example(), slope.typed_data() + n.set(b),
-          bias.typed_data() + n.set(b), mean.typed_data() + b * groups,
-          root.typed_data() + b * groups, dy.typed_data() + b * n.example(),
-          dx->typed_data() + b * n.example(),
-          n.sets == 1 ? own : dslope->typed_data() + n.set(b),
-          n.sets == 1 ? own + n.channels : dbias->typed_data() + n.set(b),
-          scratch.data());
+      RunBackward(silu, n, x.typed_data() + b * n.example(),
+                  slope.typed_data() + n.set(b), bias.typed_data() + n.set(b),
+                  mean.typed_data() + b * groups, root.typed_data() + b * groups,
+                  dy.typed_data() + b * n.example(), dx->typed_data() + b * n.example(),
+                  n.sets == 1 ? own : dslope->typed_data() + n.set(b),
+                  n.sets == 1 ? own + n.channels : dbias->typed_data() + n.set(b),
+                  scratch.data());
     }
   }
   if (n.sets == 1) {

@@ -6,12 +6,14 @@ two together.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
+
+from kernels.onednn import calls
 
 Array = jax.Array
 
@@ -44,10 +46,8 @@ def forward(
     x_BPC: examples, positions, channels.
     slope_SC, bias_SC: of every example (S = B), or of all (S = 1).
   """
-  call = functools.partial(_call_forward, form)
-  plain = functools.partial(plain_forward, form)
-  found: Any = lax.platform_dependent(x_BPC, slope_SC, bias_SC, cpu=call, default=plain)
-  return found
+  args = (x_BPC, slope_SC, bias_SC)
+  return calls.on_cpu(_call_forward, plain_forward, form, *args)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -62,21 +62,18 @@ def backward(
 ) -> tuple[Array, Array, Array]:
   """(dx [B, P, C], dslope and dbias [S, C]); mean and root as `forward` gave them."""
   args = (x_BPC, slope_SC, bias_SC, mean_BG, root_BG, dy_BPC)
-  call = functools.partial(_call_backward, form)
-  plain = functools.partial(plain_backward, form)
-  found: Any = lax.platform_dependent(*args, cpu=call, default=plain)
-  return found
+  return calls.on_cpu(_call_backward, plain_backward, form, *args)
 
 
 def plain_forward(form: Form, x_BPC, slope_SC, bias_SC) -> tuple[Array, Array, Array]:
   """`forward` in any dtype; sums are in float32 or wider."""
-  wide = _wide(x_BPC)
+  wide = calls.wide(x_BPC)
   count = x_BPC.shape[1] * x_BPC.shape[2] // form.groups
   mean_BG = _of_groups(form, wide.sum(1)) / count
   square_BG = _of_groups(form, (wide * wide).sum(1)) / count
   root_BG = lax.rsqrt(jnp.maximum(square_BG - mean_BG * mean_BG, 0) + form.epsilon)
-  z = _centred(wide, mean_BG, root_BG) * _wide(slope_SC)[:, None]
-  z = z + _wide(bias_SC)[:, None]
+  z = _centred(wide, mean_BG, root_BG) * calls.wide(slope_SC)[:, None]
+  z = z + calls.wide(bias_SC)[:, None]
   y = z * jax.nn.sigmoid(z) if form.silu else z
   return y.astype(x_BPC.dtype), mean_BG, root_BG
 
@@ -85,17 +82,17 @@ def plain_backward(
   form: Form, x_BPC, slope_SC, bias_SC, mean_BG, root_BG, dy_BPC
 ) -> tuple[Array, Array, Array]:
   """`backward` in any dtype."""
-  u = _centred(_wide(x_BPC), mean_BG, root_BG)
-  slope, d = _wide(slope_SC)[:, None], _wide(dy_BPC)
+  u = _centred(calls.wide(x_BPC), mean_BG, root_BG)
+  slope, d = calls.wide(slope_SC)[:, None], calls.wide(dy_BPC)
   if form.silu:
-    z = u * slope + _wide(bias_SC)[:, None]
+    z = u * slope + calls.wide(bias_SC)[:, None]
     s = jax.nn.sigmoid(z)
     d = d * (s * (1 + z * (1 - s)))
   sum_BC, along_BC = d.sum(1), (d * u).sum(1)
   count = x_BPC.shape[1] * x_BPC.shape[2] // form.groups
 
   def mean(of_BC):
-    of_BG = _of_groups(form, _wide(slope_SC) * of_BC) / count
+    of_BG = _of_groups(form, calls.wide(slope_SC) * of_BC) / count
     return _of_channels(of_BG, x_BPC.shape[2])[:, None]
 
   root = _of_channels(root_BG, x_BPC.shape[2])[:, None]
@@ -107,10 +104,6 @@ def plain_backward(
     along_BC.astype(slope_SC.dtype),
     sum_BC.astype(bias_SC.dtype),
   )
-
-
-def _wide(x: Array) -> Array:
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _of_groups(form: Form, of_BC: Array) -> Array:
@@ -129,7 +122,7 @@ def _centred(x_BPC: Array, mean_BG: Array, root_BG: Array) -> Array:
 
 def _call_forward(form: Form, x_BPC, slope_SC, bias_SC):
   groups = (x_BPC.shape[0], form.groups)
-  call = _call('dlx_norm_forward', (x_BPC.shape, groups, groups))
+  call = calls.float32('dlx_norm_forward', (x_BPC.shape, groups, groups))
   return tuple(
     call(
       x_BPC, slope_SC, bias_SC, groups=np.int64(form.groups),
@@ -139,29 +132,12 @@ def _call_forward(form: Form, x_BPC, slope_SC, bias_SC):
 
 
 def _call_backward(form: Form, x_BPC, slope_SC, *args):
-  call = _call('dlx_norm_backward', (x_BPC.shape, slope_SC.shape, slope_SC.shape))
+  call = calls.float32(
+    'dlx_norm_backward', (x_BPC.shape, slope_SC.shape, slope_SC.shape)
+  )
   attributes = {'groups': np.int64(form.groups), 'silu': form.silu}
   return tuple(call(x_BPC, slope_SC, *args, **attributes))
 
 
-def _call(name, shapes):
-  types = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
-  return jax.ffi.ffi_call(name, types, vmap_method='sequential')
-
-
-def _derivative(plain):
-  """A rule for custom_vjp: the derivative of the plain form."""
-
-  def rule(form, args, cotangents):
-    _, pull = jax.vjp(functools.partial(plain, form), *args)
-    return pull(cotangents)
-
-  return rule
-
-
-forward.defvjp(
-  lambda form, *args: (forward(form, *args), args), _derivative(plain_forward)
-)
-backward.defvjp(
-  lambda form, *args: (backward(form, *args), args), _derivative(plain_backward)
-)
+calls.differentiate_plain(forward, plain_forward)
+calls.differentiate_plain(backward, plain_backward)

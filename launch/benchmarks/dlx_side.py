@@ -1,6 +1,5 @@
 """dlx's side of the bench: the dispatch of the training loop, on generated arrays."""
 
-import collections
 from typing import Any
 
 import jax
@@ -8,7 +7,7 @@ import numpy as np
 
 from dlx.training import sharding
 from dlx.training.dispatch import get_batch, make_dispatch
-from dlx.training.pace import Pace
+from dlx.training.in_flight import InFlight
 from dlx.training.state import ratios, zeros_like
 from kernels.onednn import library
 from launch.benchmarks import workloads
@@ -45,11 +44,11 @@ class Side:
       .lower(self._state, self._window, self._arrays, np.int32(1))
       .compile()
     )
-    self._pace = Pace()
+    self._in_flight = InFlight(None, self._dispatch.arrays, _not_finite)
 
   @property
   def steps(self) -> int:
-    return self._pace.steps
+    return self._in_flight.pace.steps
 
   def _zeros(self):
     window = zeros_like(self._dispatch.window)
@@ -57,27 +56,23 @@ class Side:
 
   def step(self, n: int) -> float:
     """n steps, two dispatches in flight as in the loop; the mean loss over them."""
-    tickets = collections.deque()
     while n:
-      if len(tickets) > 1:
-        self._wait(*tickets.popleft())
+      self._in_flight.make_room()
       steps = min(n, self.steps)
+      count = self._in_flight.count(steps)
       self._state, self._window, bad = self._run(
-        self._state, self._window, self._arrays, np.int32(steps)
+        self._state, self._window, self._arrays, count
       )
-      tickets.append((bad, steps))
+      self._in_flight.add(bad, steps)
       n -= steps
-    while tickets:
-      self._wait(*tickets.popleft())
-    self._pace.idle()
+    self._in_flight.drain()
     loss = float(np.mean(ratios(jax.device_get(self._window))[LOSS]))
     self._window = self._zeros()
     return loss
 
-  def _wait(self, bad: jax.Array, steps: int):
-    if int(bad) >= 0:
-      raise FloatingPointError(f'the metrics of step {int(bad)} are not finite')
-    self._pace.ended(steps)
+
+def _not_finite(step: int):
+  raise FloatingPointError(f'the metrics of step {step} are not finite')
 
 
 def _flops(built: workloads.Built, dispatch) -> float | None:

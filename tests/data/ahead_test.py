@@ -72,6 +72,21 @@ class AheadTest(parameterized.TestCase):
     with self.assertRaises(StopIteration):
       next(ahead)
 
+  def test_close_does_not_wait_for_a_source_that_hangs(self):
+    going_on = threading.Event()
+
+    def hangs():
+      going_on.wait()
+      yield 0
+
+    ahead = Ahead(hangs())
+    with self.assertLogs(level='WARNING'):
+      ahead.close(patience_s=0.05)
+    going_on.set()
+    ahead.close()
+    with self.assertRaises(StopIteration):
+      next(ahead)
+
   def test_close_after_the_end(self):
     source = Source(1)
     ahead = Ahead(source)

@@ -94,6 +94,8 @@ class ContractTest(parameterized.TestCase):
     )
 
   def test_resident_and_streamed_batches_of_two_shapes_give_equal_bits(self):
+    # One is a loop over steps, the other single steps: XLA may round these two programs
+    # differently (dispatch.py). This net is small enough that it does not.
     config = kinds.Small()
     prints = []
     for streamed in (True, False):
