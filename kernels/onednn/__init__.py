@@ -1,4 +1,4 @@
-"""Convolutions and LSTMs by oneDNN for JAX on an x86-64 Linux CPU.
+"""Convolutions, attention and LSTMs by oneDNN for JAX on an x86-64 Linux CPU.
 
 Optional, and built on request:
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kernels.onednn import conv, library, lstm
+from kernels.onednn import attention, conv, library, lstm
 
 
 def _conv() -> bool:
@@ -28,6 +28,13 @@ def _lstm() -> bool:
   return all(jnp.allclose(a, b, atol=1e-6) for a, b in zip(*both, strict=True))
 
 
+def _attention() -> bool:
+  q = jnp.sin(jnp.arange(2 * 3 * 2 * 4, dtype=jnp.float32)).reshape(2, 3, 2, 4)
+  args = (attention.Form(True, 0.5), q, q + 1, q - 1)
+  both: Any = attention.forward(*args), attention.plain_forward(*args)
+  return all(jnp.allclose(a, b, atol=1e-6) for a, b in zip(*both, strict=True))
+
+
 def main() -> int:
   """Returns the exit status."""
   try:
@@ -37,13 +44,12 @@ def main() -> int:
     print(f'error: oneDNN is not used: {error}', file=sys.stderr)
     return 1
   with jax.default_device(jax.devices('cpu')[0]):
-    wrong = [
-      name for name, right in (('convolution', _conv()), ('LSTM', _lstm())) if not right
-    ]
+    tried = {'convolution': _conv(), 'LSTM': _lstm(), 'attention': _attention()}
+  wrong = [name for name, right in tried.items() if not right]
   if wrong:
     print(f'error: a small {wrong[0]} is not that of XLA', file=sys.stderr)
     return 1
-  print(f'oneDNN is used for convolutions and LSTMs on the CPU: {built}')
+  print(f'oneDNN is used for convolutions, LSTMs and attention on the CPU: {built}')
   return 0
 
 

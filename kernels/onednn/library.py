@@ -30,6 +30,8 @@ HEADERS = tuple(sorted(FOLDER.glob('*.h')))
 FLAGS = ('-O3', '-fno-math-errno', '-fno-trapping-math', '-fopenmp', '-std=c++17')
 FLAGS += ('-shared', '-fPIC')
 TARGETS = {
+  'dlx_onednn_attention_backward': 'DlxOneDnnAttentionBackward',
+  'dlx_onednn_attention_forward': 'DlxOneDnnAttentionForward',
   'dlx_onednn_conv': 'DlxOneDnnConv',
   'dlx_onednn_lstm_forward': 'DlxOneDnnLstmForward',
   'dlx_onednn_lstm_backward': 'DlxOneDnnLstmBackward',

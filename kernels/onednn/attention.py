@@ -1,0 +1,112 @@
+"""Attention and its derivative as calls of C++ on the CPU, float32.
+
+The products of matrices in them are oneDNN's. Other platforms compute the plain forms
+below, which is also what derivatives of the two are taken of. Under vmap a call is made
+for each row. dlx.layers.attention ties the two together.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kernels.onednn import calls
+
+Array = jax.Array
+
+
+class Form(NamedTuple):
+  """What is computed.
+
+  Attributes:
+    causal: query l sees keys 0 to l, not all.
+    scale: of the scores.
+  """
+
+  causal: bool
+  scale: float
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def forward(
+  form: Form, q_BLHK: Array, k_BMHK: Array, v_BMHK: Array
+) -> tuple[Array, Array]:
+  """(softmax(scale q k^T) v [B, L, H, K], log sum exp of the scores [B, H, L]).
+
+  Args:
+    form: a NamedTuple, hashable.
+    q_BLHK: queries.
+    k_BMHK: keys; M at least 1.
+    v_BMHK: values.
+  """
+  return calls.on_cpu(_call_forward, plain_forward, form, q_BLHK, k_BMHK, v_BMHK)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def backward(
+  form: Form,
+  q_BLHK: Array,
+  k_BMHK: Array,
+  v_BMHK: Array,
+  o_BLHK: Array,
+  lse_BHL: Array,
+  do_BLHK: Array,
+) -> tuple[Array, Array, Array]:
+  """(dq [B, L, H, K], dk and dv [B, M, H, K]); o and lse as `forward` gave them."""
+  args = (q_BLHK, k_BMHK, v_BMHK, o_BLHK, lse_BHL, do_BLHK)
+  return calls.on_cpu(_call_backward, plain_backward, form, *args)
+
+
+def plain_forward(form: Form, q_BLHK, k_BMHK, v_BMHK) -> tuple[Array, Array]:
+  """`forward` in any dtype."""
+  scores_BHLM = _scores(form, q_BLHK, k_BMHK)
+  lse_BHL = jax.nn.logsumexp(scores_BHLM, axis=-1)
+  weights_BHLM = jnp.exp(scores_BHLM - lse_BHL[..., None])
+  return jnp.einsum('BHLM,BMHK->BLHK', weights_BHLM, v_BMHK), lse_BHL
+
+
+def plain_backward(
+  form: Form, q_BLHK, k_BMHK, v_BMHK, o_BLHK, lse_BHL, do_BLHK
+) -> tuple[Array, Array, Array]:
+  """`backward` in any dtype."""
+  weights_BHLM = jnp.exp(_scores(form, q_BLHK, k_BMHK) - lse_BHL[..., None])
+  along_BHL = jnp.einsum('BLHK,BLHK->BHL', o_BLHK, do_BLHK)
+  slopes_BHLM = jnp.einsum('BLHK,BMHK->BHLM', do_BLHK, v_BMHK) - along_BHL[..., None]
+  slopes_BHLM = form.scale * weights_BHLM * slopes_BHLM
+  return (
+    jnp.einsum('BHLM,BMHK->BLHK', slopes_BHLM, k_BMHK),
+    jnp.einsum('BHLM,BLHK->BMHK', slopes_BHLM, q_BLHK),
+    jnp.einsum('BHLM,BLHK->BMHK', weights_BHLM, do_BLHK),
+  )
+
+
+def _scores(form: Form, q_BLHK: Array, k_BMHK: Array) -> Array:
+  scores_BHLM = form.scale * jnp.einsum('BLHK,BMHK->BHLM', q_BLHK, k_BMHK)
+  if not form.causal:
+    return scores_BHLM
+  num_queries, num_keys = scores_BHLM.shape[2:]
+  seen_LM = jnp.arange(num_keys)[None] <= jnp.arange(num_queries)[:, None]
+  return jnp.where(seen_LM[None, None], scores_BHLM, -jnp.inf)
+
+
+def _call_forward(form: Form, q_BLHK, k_BMHK, v_BMHK):
+  batch, queries, heads, _ = q_BLHK.shape
+  shapes = (q_BLHK.shape, (batch, heads, queries))
+  call = calls.float32('dlx_onednn_attention_forward', shapes)
+  return tuple(call(q_BLHK, k_BMHK, v_BMHK, **_attributes(form)))
+
+
+def _call_backward(form: Form, q_BLHK, k_BMHK, *args):
+  shapes = (q_BLHK.shape, k_BMHK.shape, k_BMHK.shape)
+  call = calls.float32('dlx_onednn_attention_backward', shapes)
+  return tuple(call(q_BLHK, k_BMHK, *args, **_attributes(form)))
+
+
+def _attributes(form: Form):
+  return {'causal': form.causal, 'scale': np.float32(form.scale)}
+
+
+calls.differentiate_plain(forward, plain_forward)
+calls.differentiate_plain(backward, plain_backward)
