@@ -141,12 +141,17 @@ def fused_attention(
     causal: query l sees keys up to l.
   """
   args = (q_BLHK, k_BMHK, v_BMHK)
-  if all(x.dtype == jnp.float32 and x.size for x in args) and library.usable():
+  if _is_called(*args):
     form = kernel.Form(causal, q_BLHK.shape[-1] ** -0.5)
     y: Any = _called(form, *args)
     return y
   mask = causal_mask(q_BLHK.shape[1], k_BMHK.shape[1]) if causal else None
   return dot_product_attention(*args, mask)[0]
+
+
+def _is_called(*args: Array) -> bool:
+  """Whether the call of C++ takes them."""
+  return all(x.dtype == jnp.float32 and x.size for x in args) and library.usable()
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -155,11 +160,15 @@ def _called(form: kernel.Form, *args: Array) -> Any:
 
 
 def _called_forward(form, *args):
-  found: Any = kernel.forward(form, *args)
+  packed = len(args) == 1  # Queries, keys and values in one array.
+  forward: Any = kernel.packed_forward if packed else kernel.forward
+  found = forward(form, *args)
   return found[0], (*args, *found)
 
 
 def _called_backward(form, residuals, slope):
+  if len(residuals) == 3:
+    return (kernel.packed_backward(form, *residuals, slope),)
   found: Any = kernel.backward(form, *residuals, slope)
   return found
 
@@ -238,6 +247,15 @@ class MultiHeadAttention(nn.Module):
         **shared,
       )
 
+    out = nn.DenseGeneral(
+      width, axis=(-2, -1), kernel_init=self.out_init, name='out', **shared
+    )
+    drops = train and self.dropout > 0
+    fused = mask_BHLM is None and cache is None and not drops and not return_weights
+    x_BLD = x_BLD.astype(self.dtype)
+    if fused and memory_BMD is None and not self.is_initializing():
+      if _is_called(x_BLD):
+        return Attended(out(self._packed(x_BLD)))
     source_BMD = x_BLD if memory_BMD is None else memory_BMD
     q_BLHK = heads('query')(x_BLD)
     k_BMHK, v_BMHK = heads('key')(source_BMD), heads('value')(source_BMD)
@@ -247,9 +265,8 @@ class MultiHeadAttention(nn.Module):
       cache = append(cache, k_BMHK, v_BMHK)
       k_BMHK = cache.key_BMHK.astype(q_BLHK.dtype)
       v_BMHK = cache.value_BMHK.astype(q_BLHK.dtype)
-    drops = train and self.dropout > 0
     weights_BHLM = None
-    if mask_BHLM is None and cache is None and not drops and not return_weights:
+    if fused:
       y_BLHK = fused_attention(q_BLHK, k_BMHK, v_BMHK, causal=self.causal)
     else:
       if self.causal or cache is not None:
@@ -264,7 +281,17 @@ class MultiHeadAttention(nn.Module):
         dropout=self.dropout,
         dropout_key=self.make_rng('dropout') if drops else None,
       )
-    y_BLD = nn.DenseGeneral(
-      width, axis=(-2, -1), kernel_init=self.out_init, name='out', **shared
-    )(y_BLHK)
-    return Attended(y_BLD, cache, weights_BHLM if return_weights else None)
+    return Attended(out(y_BLHK), cache, weights_BHLM if return_weights else None)
+
+  def _packed(self, x_BLD: Array) -> Array:
+    """[B, L, D] -> [B, L, H, K]: tokens look at each other. One product, not three."""
+    maps = [self.variables['params'][name] for name in ('query', 'key', 'value')]
+    together = lambda name: jnp.stack([m[name].astype(x_BLD.dtype) for m in maps], -3)
+    kernel_DPHK = together('kernel')
+    dims = (((2,), (0,)), ((), ()))
+    qkv_BLPHK = rows_dot_general(x_BLD, kernel_DPHK, dims)
+    if self.use_bias:
+      qkv_BLPHK = qkv_BLPHK + together('bias')[None, None]
+    form = kernel.Form(self.causal, kernel_DPHK.shape[-1] ** -0.5)
+    y: Any = _called(form, qkv_BLPHK)
+    return y

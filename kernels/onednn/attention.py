@@ -59,6 +59,21 @@ def backward(
   return calls.on_cpu(_call_backward, plain_backward, form, *args)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def packed_forward(form: Form, qkv_BLPHK: Array) -> tuple[Array, Array]:
+  """`forward` of queries, keys and values [B, L, 3, H, K] as one product gives them."""
+  return calls.on_cpu(_call_packed_forward, _plain_packed_forward, form, qkv_BLPHK)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def packed_backward(
+  form: Form, qkv_BLPHK: Array, o_BLHK: Array, lse_BHL: Array, do_BLHK: Array
+) -> Array:
+  """`backward`, packed as well: [B, L, 3, H, K]."""
+  args = (qkv_BLPHK, o_BLHK, lse_BHL, do_BLHK)
+  return calls.on_cpu(_call_packed_backward, _plain_packed_backward, form, *args)
+
+
 def plain_forward(form: Form, q_BLHK, k_BMHK, v_BMHK) -> tuple[Array, Array]:
   """`forward` in any dtype."""
   scores_BHLM = _scores(form, q_BLHK, k_BMHK)
@@ -80,6 +95,18 @@ def plain_backward(
     jnp.einsum('BHLM,BLHK->BMHK', slopes_BHLM, q_BLHK),
     jnp.einsum('BHLM,BLHK->BMHK', weights_BHLM, do_BLHK),
   )
+
+
+def _unpacked(qkv_BLPHK: Array) -> list[Array]:
+  return [qkv_BLPHK[:, :, i] for i in range(3)]
+
+
+def _plain_packed_forward(form: Form, qkv_BLPHK) -> tuple[Array, Array]:
+  return plain_forward(form, *_unpacked(qkv_BLPHK))
+
+
+def _plain_packed_backward(form: Form, qkv_BLPHK, *args) -> Array:
+  return jnp.stack(plain_backward(form, *_unpacked(qkv_BLPHK), *args), axis=2)
 
 
 def _scores(form: Form, q_BLHK: Array, k_BMHK: Array) -> Array:
@@ -104,9 +131,23 @@ def _call_backward(form: Form, q_BLHK, k_BMHK, *args):
   return tuple(call(q_BLHK, k_BMHK, *args, **_attributes(form)))
 
 
+def _call_packed_forward(form: Form, qkv_BLPHK):
+  batch, queries, _, heads, width = qkv_BLPHK.shape
+  shapes = ((batch, queries, heads, width), (batch, heads, queries))
+  call = calls.float32('dlx_onednn_attention_packed_forward', shapes)
+  return tuple(call(qkv_BLPHK, **_attributes(form)))
+
+
+def _call_packed_backward(form: Form, qkv_BLPHK, *args):
+  call = calls.float32('dlx_onednn_attention_packed_backward', (qkv_BLPHK.shape,))
+  return call(qkv_BLPHK, *args, **_attributes(form))[0]
+
+
 def _attributes(form: Form):
   return {'causal': form.causal, 'scale': np.float32(form.scale)}
 
 
 calls.differentiate_plain(forward, plain_forward)
 calls.differentiate_plain(backward, plain_backward)
+calls.differentiate_plain(packed_forward, _plain_packed_forward)
+calls.differentiate_plain(packed_backward, _plain_packed_backward)

@@ -32,6 +32,8 @@ FLAGS += ('-shared', '-fPIC')
 TARGETS = {
   'dlx_onednn_attention_backward': 'DlxOneDnnAttentionBackward',
   'dlx_onednn_attention_forward': 'DlxOneDnnAttentionForward',
+  'dlx_onednn_attention_packed_backward': 'DlxOneDnnAttentionPackedBackward',
+  'dlx_onednn_attention_packed_forward': 'DlxOneDnnAttentionPackedForward',
   'dlx_onednn_conv': 'DlxOneDnnConv',
   'dlx_onednn_lstm_forward': 'DlxOneDnnLstmForward',
   'dlx_onednn_lstm_backward': 'DlxOneDnnLstmBackward',

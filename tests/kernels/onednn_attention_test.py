@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlx.layers.attention import fused_attention
-from kernels.onednn import attention
+from dlx.layers.attention import MultiHeadAttention, fused_attention
+from kernels.onednn import attention, library
 
 pytestmark = pytest.mark.usefixtures('onednn')
 # Examples, queries, keys, heads, width: one of each; odd ones; more keys and fewer; one
@@ -103,6 +103,51 @@ def test_under_vmap_and_in_a_loop():
     for f in (attention.forward, attention.plain_forward)
   )
   np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('causal, bias', ((False, True), (True, False)))
+def test_packed_layer_is_the_layer_of_three_products(causal, bias):
+  layer = MultiHeadAttention(num_heads=2, causal=causal, use_bias=bias)
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.normal(size=(3, 70, 16)), jnp.float32)
+  variables = layer.init(jax.random.key(0), x, train=True)
+  if bias:  # Zeros at first.
+    random = lambda v: v + np.float32(0.1) * rng.normal(size=v.shape).astype(np.float32)
+    variables = jax.tree.map(random, variables)
+
+  def derivatives(variables, x):
+    def total(variables, x):
+      y_BLD = layer.apply(variables, x, train=True).x_BLD
+      return jnp.sin(y_BLD).sum(), y_BLD
+
+    return jax.value_and_grad(total, argnums=(0, 1), has_aux=True)(variables, x)
+
+  lowered = jax.jit(derivatives).lower(variables, x)
+  assert lowered.as_text().count('@dlx_onednn_attention_packed') == 2
+  found = lowered.compile()(variables, x)
+  with library.unused():
+    # Another function: what was traced before is kept.
+    wanted = jax.jit(lambda *args: derivatives(*args))(variables, x)
+  # The slope of the keys' bias is 0 but for rounding: all are measured by the largest.
+  atol = 1e-5 * max(np.abs(b).max() for b in jax.tree.leaves(wanted[1]))
+  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=atol)
+
+
+def test_packed_second_derivative_is_that_of_the_parts():
+  form, parts = attention.Form(True, 0.5), inputs(2, 6, 6, 2, 4)
+  whole = lambda forward, *args: jnp.sin(forward(form, *args)[0]).sum()
+
+  def twice(forward, *args):
+    first = jax.grad(functools.partial(whole, forward), argnums=range(len(args)))
+    total = lambda *args: sum((g**2).sum() for g in jax.tree.leaves(first(*args)))
+    return jax.grad(total, argnums=range(len(args)))(*args)
+
+  (found,) = jax.jit(functools.partial(twice, attention.packed_forward))(
+    np.stack(parts, axis=2)
+  )
+  wanted = jax.jit(functools.partial(twice, attention.forward))(*parts)
+  np.testing.assert_allclose(found, np.stack(wanted, axis=2), rtol=1e-4, atol=1e-5)
 
 
 def test_the_layer_calls_it_and_other_platforms_do_not():
