@@ -39,6 +39,8 @@ EXTRAS = {
     'pytest>=9.0,<10',
     'pytest-xdist>=3.8,<4',
     'ruff>=0.17.5,<0.18',  # A new minor version may format differently.
+    # The TPU's compiler, which needs no TPU: tests of kernels compile for it.
+    f'jax[tpu]{JAX}; sys_platform == "linux" and platform_machine == "x86_64"',
   ],
   # The library that tests compare with; they skip where it is missing. One exact
   # version, because it is also satisfied by the CPU build of that version, where one is

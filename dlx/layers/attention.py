@@ -14,7 +14,8 @@ from jax import lax
 import jax.numpy as jnp
 
 from dlx.layers.linear import rows_dot_general
-from kernels.onednn import attention as kernel
+from kernels.attention import flash_attention
+from kernels.onednn import attention as onednn
 from kernels.onednn import library
 
 Array = jax.Array
@@ -127,12 +128,16 @@ def dot_product_attention(
 def fused_attention(
   q_BLHK: Array, k_BMHK: Array, v_BMHK: Array, *, causal: bool = False
 ) -> Array:
-  """softmax(q k^T / sqrt(K)) v for each head, [B, L, H, K]; weights are not kept.
+  """softmax(q k^T / sqrt(K)) v for each head, [B, L, H, K], by kernels.attention.
 
-  Reverse mode only, of any order. Where kernels/onednn is built, a CPU computes float32
-  by one call of C++ each way: value and gradients of B = 64, L = M = 65, 3 heads of 64
-  take 4.4 ms, 10.2 by XLA; causal B = 8, L = M = 256, 6 heads of 64: 7.6 and 20.8 ms
-  (two cores, jax 0.10.2, medians of 5, November 2026).
+  Weights are not kept: memory grows with L + M, not with L M. Reverse mode only, of any
+  order. One device takes the implementation that is best for it (`explain` of
+  kernels.attention says which); several take XLA's, which XLA can divide among them.
+
+  Where kernels/onednn is built, a CPU computes float32 by one call of C++ each way:
+  value and gradients of B = 64, L = M = 65, 3 heads of 64 take 4.4 ms, 10.2 by products
+  that keep the weights; causal B = 8, L = M = 256, 6 heads of 64: 7.6 and 20.8 ms (two
+  cores, jax 0.10.2, medians of 5, November 2026).
 
   Args:
     q_BLHK: queries.
@@ -140,40 +145,31 @@ def fused_attention(
     v_BMHK: values.
     causal: query l sees keys up to l.
   """
-  args = (q_BLHK, k_BMHK, v_BMHK)
-  if _is_called(*args):
-    form = kernel.Form(causal, q_BLHK.shape[-1] ** -0.5)
-    y: Any = _called(form, *args)
-    return y
-  mask = causal_mask(q_BLHK.shape[1], k_BMHK.shape[1]) if causal else None
-  return dot_product_attention(*args, mask)[0]
-
-
-def _is_called(*args: Array) -> bool:
-  """Whether the call of C++ takes them."""
-  return all(x.dtype == jnp.float32 and x.size for x in args) and library.usable()
+  return flash_attention(
+    q_BLHK,
+    k_BMHK,
+    v_BMHK,
+    causal=causal,
+    implementation='auto' if jax.device_count() == 1 else 'xla',
+  )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _called(form: kernel.Form, *args: Array) -> Any:
-  return _called_forward(form, *args)[0]
+def _packed_attention(form: onednn.Form, qkv_BLPHK: Array) -> Any:
+  """Queries, keys and values in one array, as one product gives them."""
+  return _packed_forward(form, qkv_BLPHK)[0]
 
 
-def _called_forward(form, *args):
-  packed = len(args) == 1  # Queries, keys and values in one array.
-  forward: Any = kernel.packed_forward if packed else kernel.forward
-  found = forward(form, *args)
-  return found[0], (*args, *found)
+def _packed_forward(form, qkv_BLPHK):
+  found: Any = onednn.packed_forward(form, qkv_BLPHK)
+  return found[0], (qkv_BLPHK, *found)
 
 
-def _called_backward(form, residuals, slope):
-  if len(residuals) == 3:
-    return (kernel.packed_backward(form, *residuals, slope),)
-  found: Any = kernel.backward(form, *residuals, slope)
-  return found
+def _packed_backward(form, residuals, slope):
+  return (onednn.packed_backward(form, *residuals, slope),)
 
 
-_called.defvjp(_called_forward, _called_backward)
+_packed_attention.defvjp(_packed_forward, _packed_backward)
 
 
 class MultiHeadAttention(nn.Module):
@@ -254,7 +250,7 @@ class MultiHeadAttention(nn.Module):
     fused = mask_BHLM is None and cache is None and not drops and not return_weights
     x_BLD = x_BLD.astype(self.dtype)
     if fused and memory_BMD is None and not self.is_initializing():
-      if _is_called(x_BLD):
+      if x_BLD.dtype == jnp.float32 and x_BLD.size and library.usable():
         return Attended(out(self._packed(x_BLD)))
     source_BMD = x_BLD if memory_BMD is None else memory_BMD
     q_BLHK = heads('query')(x_BLD)
@@ -292,6 +288,6 @@ class MultiHeadAttention(nn.Module):
     qkv_BLPHK = rows_dot_general(x_BLD, kernel_DPHK, dims)
     if self.use_bias:
       qkv_BLPHK = qkv_BLPHK + together('bias')[None, None]
-    form = kernel.Form(self.causal, kernel_DPHK.shape[-1] ** -0.5)
-    y: Any = _called(form, qkv_BLPHK)
+    form = onednn.Form(self.causal, kernel_DPHK.shape[-1] ** -0.5)
+    y: Any = _packed_attention(form, qkv_BLPHK)
     return y

@@ -22,7 +22,8 @@ from jax import lax
 import jax.numpy as jnp
 
 from dlx.errors import ConfigError
-from dlx.layers.convolution import conv_transpose, transposed_by_onednn
+from dlx.layers.convolution import transposed_by_onednn
+from kernels.conv import conv2d_transpose
 
 Array = jax.Array
 KERNEL = (4, 4)  # Height and width of the window.
@@ -83,7 +84,7 @@ def conv_transpose_2x(x_BHWI: Array, kernel_hwIO: Array) -> Array:
   chex.assert_rank([x_BHWI, kernel_hwIO], 4)
   chex.assert_shape(kernel_hwIO, (*KERNEL, x_BHWI.shape[3], None))
   b, h, w, _ = x_BHWI.shape
-  pads = ((1, 1), (1, 1))
+  pads, size = ((1, 1), (1, 1)), (2 * h, 2 * w)
 
   def patches(x, kernel):
     # Every pixel makes a patch of 4 x 4 pixels; patches overlap by half.
@@ -95,10 +96,10 @@ def conv_transpose_2x(x_BHWI: Array, kernel_hwIO: Array) -> Array:
   def onednn(x, kernel):
     # The transpose in its input of a convolution from O to I channels.
     kernel_hwOI = kernel[::-1, ::-1].swapaxes(2, 3)
-    return conv_transpose(x, kernel_hwOI, (2 * h, 2 * w), (2, 2), pads)
+    return conv2d_transpose(x, kernel_hwOI, size, stride=2, padding=pads)
 
   kernel_hwOI = jax.eval_shape(lambda k: k.swapaxes(2, 3), kernel_hwIO)
-  if not transposed_by_onednn(x_BHWI, kernel_hwOI, pads):
+  if not transposed_by_onednn(x_BHWI, kernel_hwOI, size, (2, 2), pads):
     return patches(x_BHWI, kernel_hwIO)
   return lax.platform_dependent(x_BHWI, kernel_hwIO, cpu=onednn, default=patches)
 

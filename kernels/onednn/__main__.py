@@ -37,6 +37,7 @@ def _attention() -> bool:
 
 def main() -> int:
   """Returns the exit status."""
+  jax.config.update('jax_platforms', 'cpu')  # No other device is looked for.
   try:
     built = library.build()
     library.load()

@@ -14,17 +14,6 @@ FORWARD, INPUT_GRADIENT, FILTER_GRADIENT = range(3)
 Pairs = Sequence[tuple[int, int]]
 
 
-def supports(
-  x_shape: Sequence[int], w_shape: Sequence[int], dtype, pads: Pairs
-) -> bool:
-  """Whether a convolution can be computed here: float32, no empty axis, no cropping."""
-  return (
-    dtype == jnp.float32
-    and min(*x_shape, *w_shape) > 0
-    and all(side >= 0 for pair in pads for side in pair)
-  )
-
-
 def output_size(
   x_shape: Sequence[int],
   w_shape: Sequence[int],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dlx.layers import convolution, upsampling
-from kernels.onednn import conv, library
+from kernels.onednn import library
 
 pytestmark = pytest.mark.usefixtures('onednn')
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
@@ -155,14 +155,6 @@ class TestLibrary:
     with pytest.raises(library.NotUsable, match='failed: .*error'):
       library.build()
     assert os.listdir(tmp_path / 'onednn') == []
-
-
-def test_what_is_supported():
-  pads = ((1, 1), (0, 2))
-  assert conv.supports((1, 4, 4, 1), (3, 3, 1, 1), jnp.float32, pads)
-  assert not conv.supports((0, 4, 4, 1), (3, 3, 1, 1), jnp.float32, pads)
-  assert not conv.supports((1, 4, 4, 1), (3, 3, 1, 1), jnp.bfloat16, pads)
-  assert not conv.supports((1, 4, 4, 1), (3, 3, 1, 1), jnp.float32, ((0, -1), (0, 0)))
 
 
 @pytest.mark.parametrize('shape', ((3, 4, 4, 5), (1, 3, 5, 1)))
