@@ -236,9 +236,12 @@ def run(rows: list[cases.Timed], options: argparse.Namespace, argv: list[str]) -
 
 def tpu_text(made: Any) -> str:
   """Of kernels.static.tpu.Compiled."""
-  moves = ' '.join(f'{name} {count}' for name, count in made.moves.items())
+  moved = sum(move.size for move in made.moves)
   share = made.temp_bytes / max(made.output_bytes, 1)
-  return f'temp {made.temp_bytes} bytes ({share:.2f} of the results), {moves}'
+  return (
+    f'temp {made.temp_bytes} bytes ({share:.2f} of the results), {len(made.moves)} '
+    f'pads, copies or transposes of {moved} bytes'
+  )
 
 
 def h200_text(made: Any) -> str:
@@ -269,7 +272,8 @@ def dry_run(rows: list[cases.Timed], suite: str) -> int:
         function = functools.partial(timed.call, how)
         try:
           if device == 'tpu':
-            text = tpu_text(tpu.compile_for(target, function, *timed.shapes))
+            made = tpu.compile_for(target, function, *timed.shapes, free_layouts=True)
+            text = tpu_text(made)
           else:
             text = h200_text(h200.compile_for_h200(function, *timed.shapes))
         except missing as error:

@@ -27,6 +27,8 @@ import jax.numpy as jnp
 from kernels import mosaic_gpu_compat as compat
 from kernels.attention import masks
 from kernels.attention.case import Case, Operands
+from kernels.attention.mosaic_gpu_backward import NAMES as BACKWARD_NAMES
+from kernels.attention.mosaic_gpu_backward import backward
 from kernels.attention.mosaic_gpu_blocks import (
   BY_ROW,
   MATRIX,
@@ -48,7 +50,6 @@ from kernels.attention.mosaic_gpu_blocks import (
   tile_copies,
   walk,
 )  # fmt: skip
-from kernels.attention.mosaic_gpu_backward import backward
 from kernels.dispatch import Refusal
 
 __all__ = ['backward', 'configs', 'forward', 'refusal']
@@ -57,7 +58,6 @@ Array = jax.Array
 
 HEAD_DIMS = (16, 32, 64, 128, 256)
 DTYPES = ('bfloat16', 'float16')
-OF_BACKWARD = ('dq_', 'dkv_')  # How the names of its block sizes begin.
 LOWEST = -5e29  # Where maxima start: far below scores, far above masks.MASKED.
 
 
@@ -105,7 +105,8 @@ def blocks(case: Case, config: Config | None = None) -> Blocks:
   Raises:
     ValueError: a name or size in `config` that is not allowed.
   """
-  config = {k: v for k, v in (config or {}).items() if not k.startswith(OF_BACKWARD)}
+  others = BACKWARD_NAMES  # One dict of a tuned row serves both directions.
+  config = {k: v for k, v in (config or {}).items() if k not in others}
   # What scores need beside products takes registers, and a dense bias memory.
   busy = case.head_dim > 64 and (case.dropout_rate or case.soft_cap is not None)
   wide = case.head_dim > 128 or busy or dense_bias(case)

@@ -48,22 +48,26 @@ class Blocks(NamedTuple):
   stages: int
 
 
+NAMES = tuple(f'{k}_{field}' for k in ('dq', 'dkv') for field in Blocks._fields)
+FORWARD_NAMES = ('compute', 'keys', 'stages')
+
+
 def blocks(case: Case, config: Config | None, kernel: str) -> Blocks:
   """The sizes asked for as <kernel>_compute and so on, or else those that fit.
 
   Raises:
     ValueError: a name or size in `config` that is not allowed.
   """
-  config = {k: v for k, v in (config or {}).items() if '_' in k}  # Not of the forward.
-  names = [f'{k}_{field}' for k in ('dq', 'dkv') for field in Blocks._fields]
+  # One dict of a tuned row serves both directions.
+  config = {k: v for k, v in (config or {}).items() if k not in FORWARD_NAMES}
   compute = config.get(f'{kernel}_compute', 2)
   across = config.get(f'{kernel}_across', 64)
   stages = config.get(f'{kernel}_stages', 0)
   if (
-    set(config) - set(names) or compute not in (1, 2, 3) or across not in (32, 64, 128)
+    set(config) - set(NAMES) or compute not in (1, 2, 3) or across not in (32, 64, 128)
   ):
     raise ValueError(
-      f'{config=} is not allowed: must be some of {names}, compute 1 to 3, across '
+      f'{config=} is not allowed: must be some of {NAMES}, compute 1 to 3, across '
       '64 or 128, stages 1 or more.'
     )
   found = Blocks(compute, across, stages or 4)

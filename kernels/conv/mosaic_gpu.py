@@ -12,7 +12,7 @@ import jax
 
 from kernels.conv import mosaic_gpu_depthwise as depthwise
 from kernels.conv import mosaic_gpu_gemm as gemm
-from kernels.conv.case import Case, Operands
+from kernels.conv.case import FILTER, Case, Operands
 from kernels.dispatch import Refusal
 
 Array = jax.Array
@@ -52,8 +52,9 @@ def _kernels(case: Case):
 def configs(case: Case) -> list[dict[str, int]]:
   """Block sizes worth trying on a device (kernels/tune.py); some cases refuse some."""
   if _kernels(case) is depthwise:
-    sizes = {'rows': (2, 4, 8), 'channels': (32, 64), 'columns': (4, 7, 8, 14)}
+    sizes = {'rows': (2, 4, 7, 8, 14), 'channels': (32, 64, 128), 'vector': (2, 4)}
+    if case.function == FILTER:
+      sizes['columns'] = (1, 2, 4)
   else:
     sizes = {'warpgroups': (1, 2), 'rows': (4, 8, 16), 'features': (64, 128)}
-  found = [{}, *({name: n} for name, values in sizes.items() for n in values)]
-  return found
+  return [{}, *({name: n} for name, values in sizes.items() for n in values)]
