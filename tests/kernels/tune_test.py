@@ -1,4 +1,4 @@
-"""Tuning: what won becomes a row that 'auto' follows; what did not, or spills, does not."""
+"""Tuning: what wins becomes a row that 'auto' follows; what spills does not."""
 
 import json
 from types import SimpleNamespace
