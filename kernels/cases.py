@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kernels.conv.case import FILTER, FORWARD, INPUT
+
 Array = jax.Array
 
-FORWARD, BACKWARD = 'forward', 'forward and backward'
-CONV_PASSES = ('forward', 'input_gradient', 'filter_gradient')
+BACKWARD = 'forward and backward'
+CONV_PASSES = (FORWARD, INPUT, FILTER)
 
 
 class Timed(NamedTuple):
@@ -161,23 +163,29 @@ def _conv(
     given = dict(zip(more, rest, strict=True))
     return api.conv2d(x, w, **how, **options, **given)
 
-  # The gradients are those of a linear map: its value is not computed under jit.
-  def input_gradient(how, x, w, dy):
-    return jax.vjp(lambda x: forward(how, x, w), x)[1](dy)
+  def input_gradient(how, w, dy):
+    size = (case.height, case.width)
+    return api.conv2d_transpose(dy, w, size, **how, **options)
 
   def filter_gradient(how, x, w, dy):
+    # Of a linear map: its value is not computed under jit.
     return jax.vjp(lambda w: forward(how, x, w), w)[1](dy)
 
   size = lambda s: float(np.prod(s.shape)) * s.dtype.itemsize
   flops = 2.0 * np.prod(case.out_shape) * np.prod(w.shape[:3])
   traffic = size(x) + size(w) + size(dy)
-  rows = {'forward': Timed(name, (x, w, *more.values()), forward, case, flops, traffic)}
-  for kind, call in zip(
-    CONV_PASSES[1:], (input_gradient, filter_gradient), strict=True
-  ):
-    case_of = case._replace(function=kind, scale=False, shift=False, activation=None)
-    row = f'{name} {kind}'
-    rows[kind] = Timed(row, (x, w, dy), call, case_of, flops, traffic)
+  bare = lambda kind: case._replace(
+    function=kind, scale=False, shift=False, activation=None
+  )
+  rows = {
+    FORWARD: Timed(name, (x, w, *more.values()), forward, case, flops, traffic),
+    INPUT: Timed(
+      f'{name} {INPUT}', (w, dy), input_gradient, bare(INPUT), flops, traffic
+    ),
+    FILTER: Timed(
+      f'{name} {FILTER}', (x, w, dy), filter_gradient, bare(FILTER), flops, traffic
+    ),
+  }
   return [rows[p] for p in passes]
 
 

@@ -27,8 +27,8 @@ import jax.numpy as jnp
 
 Array = jax.Array
 
-# Of plgpu.load; an argument that 0.10.2 wants and 0.11.2 warns of.
-_NO_INDEX = ((),) if jax.__version_info__ < (0, 11) else ()
+# Of plgpu.load, after the ref: an argument that 0.10.2 wants and 0.11.2 warns of.
+NO_INDEX = ((),) if jax.__version_info__ < (0, 11) else ()
 
 LANE = plgpu.LoweringSemantics.Lane
 WARPGROUP = plgpu.LoweringSemantics.Warpgroup
@@ -186,7 +186,7 @@ def load(ref: Any, layout: Any, interpret: Any) -> Array:
     x = ref[...]
     plgpu.commit_smem()
     return x
-  return plgpu.load(ref, *_NO_INDEX, layout=layout, optimized=False)
+  return plgpu.load(ref, *NO_INDEX, layout=layout, optimized=False)
 
 
 def tile(ref: Any, slot: Any, row: Any, column: int, interpret: Any) -> Any:

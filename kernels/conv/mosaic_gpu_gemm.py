@@ -255,7 +255,8 @@ def _product(case, operands, low: Pair, shape, interpret, config) -> Array:
         if added_ref and interpret:
           plus = y_box[j, lines].reshape(part.shape)
         elif added_ref:
-          plus = plgpu.load(y_rows, (j, pixels), layout=plgpu.Layout.WGMMA)
+          at = y_rows.at[j, pixels], *compat.NO_INDEX
+          plus = plgpu.load(*at, layout=plgpu.Layout.WGMMA)
         y = epilogue.apply(case, part, scaled, moved, plus).astype(dtype)
         if interpret:
           y_box[j, lines] = y.reshape(out_box)

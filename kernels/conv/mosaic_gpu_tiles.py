@@ -79,7 +79,8 @@ def load(ref: Any, index: tuple, layout: Any, interpret: Any) -> Array:
   """A block of shared memory in registers, float32."""
   if interpret:
     return ref[index].astype(jnp.float32)
-  loaded = plgpu.load(ref, index, layout=layout, optimized=False)
+  at = ref.at[index], *compat.NO_INDEX
+  loaded = plgpu.load(*at, layout=layout, optimized=False)
   return loaded.astype(jnp.float32)
 
 
