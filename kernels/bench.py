@@ -259,9 +259,9 @@ def dry_run(rows: list[cases.Timed], suite: str) -> int:
   from kernels.static import h200, tpu
 
   failed = 0
-  targets = [(name, 'tpu', tpu.NoCompiler) for name in TOPOLOGIES]
-  targets.append(('h200', 'cuda', h200.NoCompiler))
-  for target, device, missing in targets:
+  missing = (tpu.NoCompiler, h200.NoCompiler)
+  targets = [(name, 'tpu') for name in TOPOLOGIES] + [('h200', 'cuda')]
+  for target, device in targets:
     for timed in rows:
       for name, reason in supported(timed, suite, device).items():
         if not name.startswith('mosaic') or reason:

@@ -42,8 +42,8 @@ def conv_general_dilated(
   cropping, the default precision; anything else is lax's own. Reverse mode only, of any
   order.
   """
-  strides = tuple(window_strides)
-  dilation = (1, 1) if rhs_dilation is None else tuple(rhs_dilation)
+  strides: Any = tuple(window_strides)
+  dilation: Any = (1, 1) if rhs_dilation is None else tuple(rhs_dilation)
   ours = (
     lhs.ndim == 4
     and _is_nhwc(dimension_numbers, lhs.ndim)
