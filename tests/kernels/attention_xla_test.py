@@ -16,6 +16,8 @@ MASKS = (
   {'window': (0, 70)},
 )  # fmt: skip
 
+LARGE = 1000  # From this seed on: 127 and 512 tokens, 128 and 256 wide.
+
 
 @pytest.fixture
 def small_blocks(monkeypatch):
@@ -29,12 +31,10 @@ def sample(seed):
   """(shapes and options, operands in float64 that are exact in the dtype)."""
   rng = np.random.default_rng(seed)
   pick = lambda options: options[rng.integers(len(options))]
-  queries, keys, batch, width = (
-    pick(LENGTHS),
-    pick(LENGTHS),
-    pick((1, 2)),
-    pick((32, 64, 80)),
-  )
+  large = seed >= LARGE
+  lengths, widths = ((127, 512), (128, 256)) if large else (LENGTHS, (32, 64, 80))
+  queries, keys, batch = pick(lengths), pick(lengths), pick((1, 2))
+  width = pick(widths)
   (heads, kv_heads), options = pick(HEADS), dict(pick(MASKS))
   dtype = pick((jnp.float32, jnp.float32, jnp.bfloat16))
   normal = lambda *shape: np.asarray(
@@ -142,7 +142,8 @@ def textbook(arrays, options, do, dlse, low=lambda x: x):
   return (o, lse), {n: low(x) for n, x in slopes.items()}, np.abs(ds).sum(axes).max()
 
 
-@pytest.mark.parametrize('seed', range(60, 80))  # With biases of each form.
+# With biases of each form.
+@pytest.mark.parametrize('seed', (*range(60, 80), *range(LARGE, LARGE + 4)))
 def test_values_and_gradients_are_the_textbook_s_in_float64(seed, small_blocks):
   """float32: 2e-5 forward, 1e-5 log sums, 1e-4 of the largest slope. bfloat16: half as
   far again as with all scores at once, and 1e-3 of the largest."""
