@@ -251,6 +251,8 @@ def h200_text(made: Any) -> str:
     f'{k.hgmma}, HMMA {k.hmma}, {k.shared_bytes} bytes shared'
     for k in made.kernels
   ]
+  # Mosaic compiles equal kernels of a process once, and only then says what it made.
+  kernels = kernels or ['a kernel that was compiled before']
   return '; '.join([f'temp {made.temp_bytes} bytes', *kernels])
 
 
