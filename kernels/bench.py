@@ -21,7 +21,6 @@ import argparse
 import datetime
 import functools
 import json
-import os
 import pathlib
 import platform
 import statistics
@@ -288,22 +287,36 @@ def dry_run(rows: list[cases.Timed], suite: str) -> int:
   return 1 if failed else 0
 
 
+def parse(
+  parser: argparse.ArgumentParser, argv: list[str], compiles: str
+) -> tuple[argparse.Namespace, list[cases.Timed]]:
+  """(options, the rows asked for); also of kernels/tune.py.
+
+  Args:
+    parser: with the flags that one of the two has alone.
+    argv: without the program.
+    compiles: name of the flag that only compiles, which needs no device.
+  """
+  parser.add_argument('--suite', choices=sorted(cases.SUITES), required=True)
+  parser.add_argument('--minutes', type=float, default=8)
+  parser.add_argument('--cases', default='', help='only names that hold this text')
+  options = parser.parse_args(argv)
+  if getattr(options, compiles):
+    jax.config.update('jax_platforms', 'cpu')  # The environment was read at import.
+  rows = [row for row in cases.SUITES[options.suite]() if options.cases in row.name]
+  if not rows:
+    parser.error(f'--cases={options.cases} is not allowed: no case has it in its name.')
+  return options, rows
+
+
 def main(argv: list[str]) -> int:
   """Returns the exit status."""
   parser = argparse.ArgumentParser(
     'kernels.bench', description=__doc__, formatter_class=argparse.RawTextHelpFormatter
   )
-  parser.add_argument('--suite', choices=sorted(cases.SUITES), required=True)
-  parser.add_argument('--minutes', type=float, default=8)
   parser.add_argument('--out', type=pathlib.Path, help='JSON, written after every case')
-  parser.add_argument('--cases', default='', help='only names that hold this text')
   parser.add_argument('--dry_run', action='store_true', help='compile, run nothing')
-  options = parser.parse_args(argv)
-  if options.dry_run:
-    os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # Before jax looks for devices.
-  rows = [row for row in cases.SUITES[options.suite]() if options.cases in row.name]
-  if not rows:
-    parser.error(f'--cases={options.cases} is not allowed: no case has it in its name.')
+  options, rows = parse(parser, argv, 'dry_run')
   if options.dry_run:
     return dry_run(rows, options.suite)
   return run(rows, options, argv)

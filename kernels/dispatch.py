@@ -270,8 +270,9 @@ def default_platform() -> str:
   return 'cuda' if backend == 'gpu' else backend
 
 
-_trial: contextvars.ContextVar[tuple[Row, ...]]
-_trial = contextvars.ContextVar('trial', default=())
+_trial: contextvars.ContextVar[tuple[Row, ...]] = contextvars.ContextVar(
+  'trial', default=()
+)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,6 @@ beside it, also of cases where nothing won.
 import argparse
 import importlib
 import json
-import os
 import pathlib
 import sys
 import time
@@ -112,18 +111,10 @@ def main(argv: list[str]) -> int:
   parser = argparse.ArgumentParser(
     'kernels.tune', description=__doc__, formatter_class=argparse.RawTextHelpFormatter
   )
-  parser.add_argument('--suite', choices=sorted(cases.SUITES), required=True)
-  parser.add_argument('--minutes', type=float, default=8)
   parser.add_argument('--out', type=pathlib.Path, help='default: the table of auto')
-  parser.add_argument('--cases', default='', help='only names that hold this text')
   parser.add_argument('--prune', action='store_true', help='compile only, for an H200')
   parser.add_argument('--candidates', type=pathlib.Path, help='what --prune wrote')
-  options = parser.parse_args(argv)
-  if options.prune:
-    os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # Before jax looks for devices.
-  rows = [row for row in cases.SUITES[options.suite]() if options.cases in row.name]
-  if not rows:
-    parser.error(f'--cases={options.cases} is not allowed: no case has it in its name.')
+  options, rows = bench.parse(parser, argv, 'prune')
   if options.prune:
     if options.out is None:
       parser.error('--prune needs --out=FILE.')

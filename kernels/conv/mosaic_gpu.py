@@ -52,9 +52,12 @@ def _kernels(case: Case):
 def configs(case: Case) -> list[dict[str, int]]:
   """Block sizes worth trying on a device (kernels/tune.py); some cases refuse some."""
   if _kernels(case) is depthwise:
-    sizes = {'rows': (2, 4, 7, 8, 14), 'channels': (32, 64, 128), 'vector': (2, 4)}
+    widths = ((32, 2), (64, 2), (32, 4), (64, 4), (128, 4))  # A warp has 32 threads.
+    found = [{'channels': n, 'vector': vector} for n, vector in widths]
+    found += [{'rows': n} for n in (2, 4, 7, 8, 14)]
     if case.function == FILTER:
-      sizes['columns'] = (1, 2, 4)
+      found += [{'columns': n} for n in (1, 2, 4)]
   else:
     sizes = {'warpgroups': (1, 2), 'rows': (4, 8, 16), 'features': (64, 128)}
-  return [{}, *({name: n} for name, values in sizes.items() for n in values)]
+    found = [{name: n} for name, values in sizes.items() for n in values]
+  return [{}, *found]

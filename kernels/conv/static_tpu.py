@@ -19,12 +19,7 @@ undocumented: found with libtpu 0.0.42.1.
 
 import argparse
 import functools
-import os
-import pathlib
 import re
-import subprocess
-import sys
-import tempfile
 from typing import Any, NamedTuple, Sequence
 
 import jax
@@ -141,24 +136,8 @@ def measure(topology: str, case: str, function: str, who: str) -> Report:
     tpu.NoCompiler: libtpu is missing.
     RuntimeError: the compilation failed, with its last lines.
   """
-  tpu.topology(topology)
-  with tempfile.TemporaryDirectory() as name:
-    flags = (
-      f'--xla_jf_dump_to={name} --xla_jf_dump_llo_text=true '
-      '--xla_jf_emit_annotations=true --xla_jf_debug_level=2'
-    )
-    environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'LIBTPU_INIT_ARGS': flags}
-    words = (topology, case, function, who)
-    done = subprocess.run(
-      [sys.executable, '-m', 'kernels.conv.static_tpu', '--compile', *words],
-      env=environment,
-      cwd=pathlib.Path(__file__).parents[2],
-      capture_output=True,
-      text=True,
-    )
-    if done.returncode:
-      raise RuntimeError(f'compiling {words} failed: {done.stderr[-2000:]}')
-    folder = pathlib.Path(name)
+  words = (topology, case, function, who)
+  with llo.listings('kernels.conv.static_tpu', topology, words) as (folder, printed):
     slots = [x for x in llo.read(folder, '') if not x.name.startswith(_AROUND)]
     bundles = sum(
       issued(file.read_text())
@@ -166,7 +145,7 @@ def measure(topology: str, case: str, function: str, who: str) -> Report:
       if 'schedule-' not in file.name
       and not file.name.split('-', 1)[1].startswith(_AROUND)
     )
-    moved, temp, cycles = map(int, done.stdout.split()[-3:])
+    moved, temp, cycles = map(int, printed.split()[-3:])
     fills, spills = sum(x.fills for x in slots), sum(x.spills for x in slots)
     return Report(bundles, fills, spills, moved, temp, cycles)
 

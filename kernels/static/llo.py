@@ -15,13 +15,14 @@ The flags and the form of the listing are undocumented: found with libtpu 0.0.42
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 import re
 import subprocess
 import sys
 import tempfile
-from typing import NamedTuple, Sequence
+from typing import Iterator, NamedTuple, Sequence
 
 from kernels.static import tpu
 
@@ -113,6 +114,23 @@ def measure(
     tpu.NoCompiler: libtpu is missing.
     RuntimeError: the compilation failed, with its last lines.
   """
+  words = [kernel, direction, topology, *map(str, (block, heads, length, head_dim))]
+  with listings('kernels.static.llo', topology, words) as (folder, _):
+    return read(folder, f'{kernel}_')
+
+
+@contextlib.contextmanager
+def listings(
+  module: str, topology: str, words: Sequence[str]
+) -> Iterator[tuple[pathlib.Path, str]]:
+  """(folder with libtpu's listings, what was printed) of `module --compile words`.
+
+  A process of its own, since libtpu reads its flags once.
+
+  Raises:
+    tpu.NoCompiler: libtpu is missing.
+    RuntimeError: the compilation failed, with its last lines.
+  """
   tpu.topology(topology)
   with tempfile.TemporaryDirectory() as folder:
     flags = (
@@ -120,9 +138,8 @@ def measure(
       '--xla_jf_emit_annotations=true --xla_jf_debug_level=2'
     )
     environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'LIBTPU_INIT_ARGS': flags}
-    words = [kernel, direction, topology, *map(str, (block, heads, length, head_dim))]
     done = subprocess.run(
-      [sys.executable, '-m', 'kernels.static.llo', '--compile', *words],
+      [sys.executable, '-m', module, '--compile', *words],
       env=environment,
       cwd=pathlib.Path(__file__).parents[2],
       capture_output=True,
@@ -130,7 +147,7 @@ def measure(
     )
     if done.returncode:
       raise RuntimeError(f'compiling {words} failed: {done.stderr[-2000:]}')
-    return read(pathlib.Path(folder), f'{kernel}_')
+    yield pathlib.Path(folder), done.stdout
 
 
 def _compile(words: Sequence[str]) -> None:
