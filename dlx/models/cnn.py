@@ -52,15 +52,15 @@ class CNN(nn.Module):
     """
     dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
 
-    def batch_norm(x):
-      return BatchNorm(not train, momentum=self.momentum, **dtypes)(x)
+    def norm_relu(x):
+      return BatchNorm(not train, momentum=self.momentum, leak=0.0, **dtypes)(x)
 
     for channels in self.features:
       x_BHWC = Conv(channels, (3, 3), use_bias=False, **dtypes)(x_BHWC)
-      x_BHWC = max_pool(nn.relu(batch_norm(x_BHWC)))
+      x_BHWC = max_pool(norm_relu(x_BHWC))
     x_BF = x_BHWC.reshape(x_BHWC.shape[0], -1)
     x_BF = nn.Dense(self.dense, use_bias=not self.dense_batch_norm, **dtypes)(x_BF)
-    x_BF = nn.relu(batch_norm(x_BF) if self.dense_batch_norm else x_BF)
+    x_BF = norm_relu(x_BF) if self.dense_batch_norm else nn.relu(x_BF)
     x_BF = nn.Dropout(self.dropout, deterministic=not train)(x_BF)
     wide = jnp.promote_types(self.dtype, jnp.float32)
     return nn.Dense(self.num_outputs, dtype=wide, param_dtype=self.param_dtype)(x_BF)

@@ -83,10 +83,9 @@ class Generator(nn.Module):
     base, doublings = smallest_side(_square(self.shape))
 
     def norm_relu(x):
-      norm = BatchNorm(
-        not train, momentum=self.momentum, scale_init=around_one, **dtypes
-      )
-      return nn.relu(norm(x))
+      return BatchNorm(
+        not train, momentum=self.momentum, leak=0.0, scale_init=around_one, **dtypes
+      )(x)
 
     features = self.width * 2 ** (doublings - 1)
     x = join_label(z_BZ, label_B, self.num_classes)
@@ -167,9 +166,10 @@ class Discriminator(nn.Module):
       x_BHWC = layer(conv, x_BHWC)
       if batch_norm:
         x_BHWC = BatchNorm(
-          not train, momentum=self.momentum, scale_init=around_one, **dtypes
+          not train, momentum=self.momentum, leak=SLOPE, scale_init=around_one, **dtypes
         )(x_BHWC)
-      x_BHWC = nn.leaky_relu(x_BHWC, SLOPE)
+      else:
+        x_BHWC = nn.leaky_relu(x_BHWC, SLOPE)
     wide = jnp.promote_types(self.dtype, jnp.float32)
     head = nn.Dense(
       1 + (self.num_classes or 0),

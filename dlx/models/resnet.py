@@ -79,12 +79,12 @@ class ResNet(nn.Module):
     )
     if self.stem == 'imagenet':
       x_BHWC = conv(self.channels[0], (7, 7), (2, 2), padding=3, name='stem')(x_BHWC)
-      x_BHWC = nn.relu(norm(name='stem_norm')(x_BHWC))
+      x_BHWC = norm(leak=0.0, name='stem_norm')(x_BHWC)
       pad: Any = ((1, 1), (1, 1))
       x_BHWC = nn.max_pool(x_BHWC, (3, 3), strides=(2, 2), padding=pad)
     else:
       x_BHWC = conv(self.channels[0], (3, 3), padding=1, name='stem')(x_BHWC)
-      x_BHWC = nn.relu(norm(name='stem_norm')(x_BHWC))
+      x_BHWC = norm(leak=0.0, name='stem_norm')(x_BHWC)
     for i, (count, width) in enumerate(zip(self.blocks, self.channels, strict=True)):
       for j in range(count):
         x_BHWC = ResidualBlock(
@@ -137,10 +137,11 @@ class ResidualBlock(nn.Module):
         width, (size, size), (stride, stride), padding=size // 2, name=f'conv{n}'
       )(y)
       ends = n == len(layers)
-      y = self.norm(scale_init=last if ends else ones, name=f'norm{n}')(y)
-      y = y if ends else nn.relu(y)
+      if not ends:
+        y = self.norm(leak=0.0, name=f'norm{n}')(y)
+    end = self.norm(leak=0.0, scale_init=last, name=f'norm{len(layers)}')
     if not self.skip:
-      return nn.relu(y)
+      return end(y)
     if y.shape != x_BHWC.shape:
       if self.shortcut == 'pad':
         more = outputs - x_BHWC.shape[-1]
@@ -150,7 +151,7 @@ class ResidualBlock(nn.Module):
       else:
         x_BHWC = self.conv(outputs, (1, 1), strides, padding=0, name='skip')(x_BHWC)
         x_BHWC = self.norm(name='skip_norm')(x_BHWC)
-    return nn.relu(x_BHWC + y)
+    return end(y, x_BHWC)
 
 
 def cifar_resnet(depth: int, *, width: int = 16, **fields: Any) -> ResNet:

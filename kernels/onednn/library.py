@@ -37,6 +37,8 @@ TARGETS = {
   'dlx_onednn_conv': 'DlxOneDnnConv',
   'dlx_onednn_lstm_forward': 'DlxOneDnnLstmForward',
   'dlx_onednn_lstm_backward': 'DlxOneDnnLstmBackward',
+  'dlx_batch_norm_backward': 'DlxBatchNormBackward',
+  'dlx_batch_norm_forward': 'DlxBatchNormForward',
   'dlx_norm_backward': 'DlxNormBackward',
   'dlx_norm_forward': 'DlxNormForward',
   'dlx_sparse_product': 'DlxSparseProduct',
