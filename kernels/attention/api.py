@@ -14,9 +14,26 @@ from kernels.attention.case import Case, Operands
 Array = jax.Array
 Implementation = str | Sequence[str]
 
-FUNCTIONS = ('forward', 'backward')
+FUNCTIONS = ('forward', 'backward', 'values')
+# Whose kernels can leave the log sums out. XLA does so alone where nobody reads them.
+WITHOUT_LOG_SUMS = ('mosaic_tpu',)
+
+
+def _backend(
+  name: str, module: str, platforms: Sequence[str], simulated: bool
+) -> dispatch.Backend:
+  """With `values`, o alone: of most the first that `forward` gives."""
+  path = f'kernels.attention.{module}'
+  found = dispatch.lazy(name, platforms, path, FUNCTIONS, simulated)
+  if name in WITHOUT_LOG_SUMS:
+    return found
+  forward = found.functions['forward']
+  values = lambda *args, **options: forward(*args, **options)[0]
+  return found._replace(functions={**found.functions, 'values': values})
+
+
 BACKENDS = {
-  name: dispatch.lazy(name, platforms, f'kernels.attention.{module}', FUNCTIONS, sim)
+  name: _backend(name, module, platforms, sim)
   for name, module, platforms, sim in (
     ('reference', 'reference', dispatch.PLATFORMS, False),
     ('xla', 'xla', dispatch.PLATFORMS, False),
@@ -103,8 +120,8 @@ def prepare(q: Array, k: Array, v: Array, **options: Any) -> tuple[Case, Operand
 
 def attend(
   case: Case, implementation: Implementation, interpret: Any, operands: Operands
-) -> tuple[Array, Array]:
-  """(o, lse) of a described case; the slope of lse is used where `case.return_lse`."""
+) -> tuple[Array, Array | None]:
+  """(o, lse) of a described case; lse is None unless `case.return_lse`."""
   return _attend(case, _names(implementation), interpret, operands)
 
 
@@ -231,12 +248,15 @@ def explain(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _attend(case, implementation, interpret, operands: Operands) -> Any:
-  return OPERATION.run('forward', case, implementation, interpret, operands)
+  if case.return_lse:
+    return OPERATION.run('forward', case, implementation, interpret, operands)
+  return OPERATION.run('values', case, implementation, interpret, operands), None
 
 
 def _attend_forward(case, implementation, interpret, operands):
   found: Any = _residuals(case, implementation, interpret, operands)
-  return found, (operands, *found)
+  o, lse = found
+  return (o, lse if case.return_lse else None), (operands, o, lse)
 
 
 def _attend_backward(case, implementation, interpret, residuals, slopes):

@@ -14,6 +14,8 @@ can: it does for `einsum('bld,dhk->blhk')`; a matrix product to [B, L, H K] with
 reshape after it is copied, and so are arguments and results of the whole program in
 the default order (tests/kernels/static_tpu_test.py counts the copies).
 
+One query an example, as a new token has it, is mosaic_tpu_decode.py's.
+
 Has never run on a TPU: compiled for TPUs, and run in Pallas' interpreters.
 """
 
@@ -26,6 +28,8 @@ import jax.numpy as jnp
 
 from kernels.attention import blocks as blocks_lib
 from kernels.attention import masks
+from kernels.attention import mosaic_tpu_chips as chips
+from kernels.attention import mosaic_tpu_decode as decode
 from kernels.attention import mosaic_tpu_tile as tiles
 from kernels.attention.blocks import Blocks
 from kernels.attention.case import Case, Operands
@@ -33,11 +37,9 @@ from kernels.attention.mosaic_tpu_backward import backward
 from kernels.attention.mosaic_tpu_tile import Part, Ref, Tile
 from kernels.dispatch import Refusal
 
-__all__ = ['backward', 'forward', 'refusal']
+__all__ = ['backward', 'configs', 'forward', 'refusal', 'values']
 
 Array = jax.Array
-
-AHEAD = 3  # Parts whose scores are asked for before they are used.
 
 
 def refusal(case: Case) -> Refusal | None:
@@ -55,9 +57,9 @@ def refusal(case: Case) -> Refusal | None:
   return None
 
 
-def _kernel(case: Case, blocks: Blocks, parts: list[Part], *refs: Ref):
+def _kernel(case: Case, blocks: Blocks, parts: list[Part], ahead: int, *refs: Ref):
   """Grid (b, i, head, n): the n-th of the key blocks that query block i needs."""
-  inputs, (o_ref, lse_ref, top_ref, total_ref, sum_ref) = tiles.named(case, refs)
+  inputs, (o_ref, *lse_refs, top_ref, total_ref, sum_ref) = tiles.named(case, refs)
   b, i, head, n = (pl.program_id(axis) for axis in range(4))
   j, there = blocks_lib.nth(blocks_lib.of_keys, case, blocks, i, n)
   tile = Tile(b, head, i, j)
@@ -83,21 +85,22 @@ def _kernel(case: Case, blocks: Blocks, parts: list[Part], *refs: Ref):
   def _():
     # Products of parts to come are asked for before the exponentials of this one, and
     # what these are summed to after those of the next one, so that the compiler has
-    # both kinds of work under way. With AHEAD 2, 3, 4 `python -m kernels.static.llo`
-    # prints 1619, 1590, 1598 bundles and 279, 276, 407 spills (v5e, libtpu 0.0.42.1).
-    ready = [scores(part) for part in parts[:AHEAD]]
+    # both kinds of work under way; how far ahead, mosaic_tpu_chips.py says.
+    ready = [scores(part) for part in parts[:ahead]]
     columns = {part.query: (slice(None), part.columns) for part in parts}
     tops = {query: top_ref[at] for query, at in columns.items()}
     totals = {query: total_ref[at] for query, at in columns.items()}
     waiting = []
     for n, part in enumerate(parts):
-      if n + AHEAD < len(parts):
-        ready.append(scores(parts[n + AHEAD]))
+      if n + ahead < len(parts):
+        ready.append(scores(parts[n + ahead]))
       s, before = ready.pop(0), tops[part.query]
       top = jnp.maximum(before, s.max(axis=0, keepdims=True))
       shrink, p = jnp.exp2(before - top), jnp.exp2(s - top)
       tops[part.query] = top
-      totals[part.query] = totals[part.query] * shrink + p.sum(axis=0, keepdims=True)
+      # A sum for each sublane: they are added up once, at the end.
+      sums = p.reshape(-1, tiles.SUBLANES, part.queries).sum(axis=0)
+      totals[part.query] = totals[part.query] * shrink + sums
       if case.dropout_rate:
         p = jnp.where(tiles.kept(case, blocks, inputs, tile, part), p, 0)
       if waiting:
@@ -109,19 +112,25 @@ def _kernel(case: Case, blocks: Blocks, parts: list[Part], *refs: Ref):
 
   @pl.when(n == pl.num_programs(3) - 1)
   def _():
-    top, total = top_ref[...], total_ref[...]
+    top, total = top_ref[...], total_ref[...].sum(axis=0, keepdims=True)
     # NaN is not hidden: the total has it also where a maximum ignores it.
     seen = jnp.logical_not(top <= tiles.HIDDEN) | (total != total)
     share = jnp.where(seen, 1 / (total * (1 - case.dropout_rate)), 0)
     o_ref[0, 0] = (sum_ref[...] * share).T.astype(o_ref.dtype)
-    lse = jnp.where(seen, top / tiles.LOG2_E + jnp.log(total), -jnp.inf)
-    lse_ref[tiles.head_row(case, tile)] = lse
+    for lse_ref in lse_refs:
+      lse = jnp.where(seen, top / tiles.LOG2_E + jnp.log(total), -jnp.inf)
+      lse_ref[tiles.head_row(case, tile)] = lse
+
+
+def values(case: Case, operands: Operands, **options: Any) -> Array:
+  """o alone, for which no log sum is computed or written; options of `forward`."""
+  return forward(case, operands, log_sums=False, **options)[0]
 
 
 def forward(
   case: Case, operands: Operands, *, interpret: Any = False,
-  config: Mapping[str, int] = {},
-) -> tuple[Array, Array]:  # fmt: skip
+  config: Mapping[str, int] = {}, log_sums: bool = True,
+) -> tuple[Array, Any]:  # fmt: skip
   """(o [B, L, H, K] in q's dtype, log sum exp of the scores [B, H, L] float32).
 
   Args:
@@ -129,11 +138,17 @@ def forward(
       one that simulates a TPU's memories, and can look for races.
     config: block_q and block_kv: queries and keys of a tile; part_q and part_kv: of
       what is computed of it at once. Multiples of 128.
+    log_sums: whether they are given, or None in their place.
 
   Raises:
     ValueError: a size in config that is not allowed.
   """
-  default = dict(block_q=512, block_kv=512, part_q=256, part_kv=128)
+  if decode.takes(case):
+    return decode.forward(
+      case, operands, interpret=interpret, config=config, log_sums=log_sums
+    )
+  cut = chips.cuts().forward
+  default = dict(block_q=512, block_kv=512, part_q=cut.part_q, part_kv=cut.part_kv)
   blocks, parts = tiles.sizes(case, config, default)
 
   def place(b, i, head, n, *_):
@@ -142,29 +157,34 @@ def forward(
 
   n = blocks_lib.most(blocks_lib.of_keys, case, blocks, blocks.q_blocks)
   rows = (case.batch, case.q_heads, case.q_len)
-  o, lse = tiles.run(
-    functools.partial(_kernel, case, blocks, parts),
+  outputs = [
+    (
+      jax.ShapeDtypeStruct((*rows, case.head_dim), operands.q_BLHK.dtype),
+      tiles.rows_spec(blocks, case.head_dim, place),
+    )
+  ]
+  if log_sums:
+    sums = jax.ShapeDtypeStruct(rows, jnp.float32)
+    outputs.append((sums, tiles.sums_spec(case, blocks, place)))
+  o, *lse = tiles.run(
+    functools.partial(_kernel, case, blocks, parts, cut.ahead),
     'dlx_attention_forward',
     (case.batch, blocks.q_blocks, case.q_heads, n),
     tiles.reads(case, blocks, operands, place),
-    [
-      (
-        jax.ShapeDtypeStruct((*rows, case.head_dim), operands.q_BLHK.dtype),
-        tiles.rows_spec(blocks, case.head_dim, place),
-      ),
-      (jax.ShapeDtypeStruct(rows, jnp.float32), tiles.sums_spec(case, blocks, place)),
-    ],
-    [(1, blocks.queries), (1, blocks.queries), (case.head_dim, blocks.queries)],
-    2,  # Heads too: the rows of a block of the log sums are written one by one.
+    outputs,
+    [(rows, blocks.queries) for rows in (1, tiles.SUBLANES, case.head_dim)],
+    # Heads too: the rows of a block of the log sums are written one by one.
+    2 if log_sums else 1,
     tiles.cost(case, blocks, 2),
     interpret,
   )
-  return tiles.head_major(o), lse
+  return tiles.head_major(o), lse[0] if lse else None
 
 
 def configs(case: Case) -> list[dict[str, int]]:
   """Tile sizes worth trying on a device (kernels/tune.py)."""
-  del case
+  if decode.takes(case):
+    return decode.configs(case)
   found: list[dict[str, int]] = [{}]
   found += [{'block_q': q, 'block_kv': kv} for q in (256, 512) for kv in (512, 1024)]
   found += [{'part_q': q, 'part_kv': kv} for q in (256, 512) for kv in (256, 512)]

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from kernels.attention import blocks as blocks_lib
 from kernels.attention import masks, reference
+from kernels.attention import mosaic_tpu_chips as chips
 from kernels.attention import mosaic_tpu_tile as tiles
 from kernels.attention.blocks import Blocks
 from kernels.attention.case import Case, Operands
@@ -143,9 +144,11 @@ def backward(
     ValueError: a size in config that is not allowed.
   """
   block = 256 if case.head_dim > 128 or case.dtype == 'float32' else 512
-  default = dict(block_q=block, block_kv=block, part_q=block)
-  blocks, q_parts = tiles.sizes(case, config, default | {'part_kv': block})
-  _, kv_parts = tiles.sizes(case, config, default | {'part_kv': 256})
+  default = dict(block_q=block, block_kv=block)
+  (blocks, q_parts), (_, kv_parts) = (
+    tiles.sizes(case, config, default | dict(part_q=cut.part_q, part_kv=cut.part_kv))
+    for cut in chips.cuts()[1:]
+  )
   delta = _delta(o, do, dlse)
   more = [tiles.head_major(do), lse, delta]
 

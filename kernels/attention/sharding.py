@@ -95,7 +95,7 @@ def _specs(
 
 
 def _local(case, implementation, interpret, batch_axes, head_axes, operands: Operands):
-  """(o, lse) of the examples and heads of this device; `case` is of all."""
+  """`attend` of the examples and heads of this device; `case` is of all."""
   here = case._replace(
     batch=operands.q_BLHK.shape[0],
     q_heads=operands.q_BLHK.shape[2],
@@ -113,7 +113,7 @@ def _local(case, implementation, interpret, batch_axes, head_axes, operands: Ope
 
 
 def _each_head(case: Case, implementation, interpret, operands: Operands, index_BH):
-  """(o, lse), each head a case of its own whose weights drop as those of its index."""
+  """`attend`, each head a case of its own whose weights drop as those of its index."""
   alone = case._replace(batch=1, q_heads=1, kv_heads=1)
   if case.bias is not None:
     alone = alone._replace(bias=(1, 1, *case.bias[2:]))
@@ -131,7 +131,7 @@ def _each_head(case: Case, implementation, interpret, operands: Operands, index_
       jnp.stack(masks.seed_of_head((seed[0], seed[1]), index)),
     )
     o, lse = api.attend(alone, implementation, interpret, each)
-    return o[0, :, 0], lse[0, 0]
+    return o[0, :, 0], None if lse is None else lse[0, 0]
 
   def grouped(x):
     """[1 or B, 1 or H, ...] -> [B, G, R, ...]; XLA makes no array of the ones."""
@@ -155,6 +155,6 @@ def _each_head(case: Case, implementation, interpret, operands: Operands, index_
     (0, 0, 0, has_bias, *[None if q_segment is None else 0] * 2, 0),
   ):
     one = jax.vmap(one, in_axes=axes)
-  o, lse = one(*args)  # [B, G, R, L, K] and [B, G, R, L].
+  o, lse = one(*args)  # [B, G, R, L, K] and [B, G, R, L] or None.
   flat = lambda x: x.reshape(case.batch, case.q_heads, *x.shape[3:])
-  return flat(o).swapaxes(1, 2), flat(lse)
+  return flat(o).swapaxes(1, 2), None if lse is None else flat(lse)

@@ -1,6 +1,7 @@
 """Static figures of TPU attention kernels: ours, and JAX's splash attention beside it.
 
-    python -m kernels.static.llo --topology v5e:2x2 --direction forward
+    python -m kernels.static.llo
+    python -m kernels.static.llo --topology v5e:2x2 --direction backward
 
 libtpu writes the instruction bundles of a kernel when it compiles it, also without a
 TPU; each compilation runs in a process of its own, since the flags that ask for the
@@ -16,6 +17,7 @@ The flags and the form of the listing are undocumented: found with libtpu 0.0.42
 
 import argparse
 import contextlib
+import itertools
 import os
 import pathlib
 import re
@@ -216,11 +218,13 @@ def _splash(block: int, heads: int, length: int, head_dim: int):
 
 
 def main(args: Sequence[str] | None = None):
-  """Prints a line a kernel."""
+  """Prints a line a kernel; with no topology named, of every generation."""
   parser = argparse.ArgumentParser(
     prog='python -m kernels.static.llo', description='Static figures of TPU attention.'
   )
-  parser.add_argument('--topology', default='v5e:2x2', help=', '.join(tpu.TOPOLOGIES))
+  parser.add_argument(
+    '--topology', nargs='+', default=tpu.TOPOLOGIES, help='default: %(default)s'
+  )
   parser.add_argument('--direction', choices=DIRECTIONS, default='forward')
   parser.add_argument('--block', type=int, default=512)
   parser.add_argument('--heads', type=int, default=8)
@@ -233,15 +237,20 @@ def main(args: Sequence[str] | None = None):
     return
   units = ('MXU', 'XLU', 'VALU', 'EUP')
   heading = ('bundles', 'tile', 'fills', 'spills', *units)
-  print(f'{"kernel":32s}' + ''.join(f'{name:>9s}' for name in heading))
-  for kernel in KERNELS:
+  show = lambda topology, name, numbers: print(
+    f'{topology:12s}{name:34s}' + ''.join(f'{n:>9}' for n in numbers), flush=True
+  )
+  show('topology', 'kernel', heading)
+  for topology, kernel in itertools.product(options.topology, KERNELS):
     for listing in measure(
-      kernel, options.direction, options.topology, options.block, options.heads,
+      kernel, options.direction, topology, options.block, options.heads,
       options.length, options.head_dim,
     ):  # fmt: skip
       numbers = (listing.bundles, listing.tile, listing.fills, listing.spills)
       numbers += tuple(listing.slots.get(unit, 0) for unit in units)
-      print(f'{listing.name:32s}' + ''.join(f'{n:9d}' for n in numbers))
+      # Without what a derivative's name begins and ends with.
+      name = listing.name[listing.name.index(f'{kernel}_') :].rstrip('_')
+      show(topology, name, numbers)
 
 
 if __name__ == '__main__':

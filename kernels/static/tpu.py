@@ -99,11 +99,13 @@ def compile_for(
   Raises:
     NoCompiler: as `topology`.
   """
-  devices = np.array(topology(name).devices[:1])
-  sharding = NamedSharding(Mesh(devices, ('device',)), PartitionSpec())
+  mesh = Mesh(np.array(topology(name).devices[:1]), ('device',))
+  sharding = NamedSharding(mesh, PartitionSpec())
   placed: Any = Format(Layout.AUTO, sharding) if free_layouts else sharding
   jitted = jax.jit(function, in_shardings=placed, out_shardings=placed)
-  compiled = jitted.lower(*shapes).compile()
+  # What is traced may ask which device it is for: see mosaic_tpu_chips.py.
+  with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+    compiled = jitted.lower(*shapes).compile()
   memory = compiled.memory_analysis()
   assert memory is not None
   hlo = compiled.as_text()

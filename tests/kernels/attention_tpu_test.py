@@ -7,10 +7,12 @@ import jax
 from jax._src.pallas.mosaic.interpret import interpret_pallas_call
 from jax.experimental.pallas import tpu as pltpu
 import jax.numpy as jnp
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 import numpy as np
 import pytest
 
 from kernels.attention import blocks, masks, mosaic_tpu, mosaic_tpu_backward, reference
+from kernels.attention import mosaic_tpu_chips as chips
 from kernels.attention.case import Case, Operands
 
 SMALL = dict(block_q=128, block_kv=128)
@@ -180,6 +182,18 @@ def test_a_tile_of_many_parts():
   case = describe((1, 300, 400, 1, 1, 32), causal=True)
   sizes = dict(block_q=512, block_kv=512, part_q=128, part_kv=256)
   check(case, arrays(case), **sizes)
+
+
+@pytest.mark.parametrize('kind', ('TPU v4', 'TPU7x'))
+def test_a_tile_as_a_chip_cuts_it(kind):
+  device = AbstractDevice(device_kind=kind, num_cores=1, platform='tpu')
+  mesh = AbstractMesh((1,), ('device',), (AxisType.Auto,), abstract_device=device)
+  case = describe((1, 300, 400, 1, 1, 32), causal=True)
+  args = arrays(case)
+  assert chips.device_kind() != kind
+  with jax.sharding.use_abstract_mesh(mesh):
+    assert chips.device_kind() == kind
+    check(case, args, block_q=512, block_kv=512)
 
 
 def test_nan_is_not_hidden():

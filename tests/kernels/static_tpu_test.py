@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from kernels.attention import mosaic_tpu, mosaic_tpu_backward
+from kernels.attention import mosaic_tpu_chips as chips
 from kernels.attention.case import Case, Operands
 from kernels.static import llo, tpu
 
@@ -128,6 +129,46 @@ def test_every_kernel_compiles_without_copies_or_memory(topology, name, compiler
     assert sum(move.size for move in result.moves) < 0.02 * result.output_bytes
 
 
+DECODE = PLAIN._replace(batch=4, q_len=1, kv_len=8192, q_heads=32, causal=False)
+ONE_QUERY = {
+  'heads of their own': DECODE._replace(kv_heads=32),
+  'grouped': DECODE,
+  'odd groups, float32': DECODE._replace(
+    q_heads=12, kv_heads=4, head_dim=80, dtype='float32'
+  ),
+  # Many, as on v5p any kernel that reads scalars takes 32 or 64 KB, for any sizes.
+  'all': DECODE._replace(
+    batch=128, kv_len=777, window=(0, 700), segments=True, soft_cap=3.0,
+    bias=(1, 32, 1, 777), dropout_rate=0.1,
+  ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('log_sums', (False, True))
+@pytest.mark.parametrize('name', ONE_QUERY)
+@pytest.mark.parametrize('topology', tpu.TOPOLOGIES)
+def test_one_query_needs_no_copies_or_memory(topology, name, log_sums, compiler):
+  case = ONE_QUERY[name]
+  function = mosaic_tpu.forward if log_sums else mosaic_tpu.values
+  function = functools.partial(function, case)
+  result = tpu.compile_for(topology, function, shapes(case)[0], free_layouts=True)
+  assert result.hlo.count('custom_call_target="tpu_custom_call"') == 1
+  assert 'dlx_attention_decode' in result.hlo
+  assert result.temp_bytes <= 0.1 * result.output_bytes
+  assert sum(move.size for move in result.moves) < 0.02 * result.output_bytes
+  least = jnp.dtype(case.dtype).itemsize * case.batch * case.q_heads * case.head_dim
+  # Memory is given to o by 8 rows of 128, and to log sums by 128 of an example.
+  assert least <= result.output_bytes <= 2.5 * least + 4 * 128 * case.batch * log_sums
+
+
+def test_log_sums_that_nobody_reads_are_not_there(compiler):
+  values = functools.partial(mosaic_tpu.values, PLAIN)
+  result = tpu.compile_for('v5e:2x2', values, shapes(PLAIN)[0], free_layouts=True)
+  assert result.temp_bytes == 0 and result.moves == []
+  assert result.output_bytes == 2 * 2 * 1024 * 8 * 128  # o alone.
+  assert 'f32[2,8,1024]' not in result.hlo
+
+
 def test_copies(compiler):
   """Who is copied: arguments and results of a program, not what an einsum made."""
   operands, *_ = shapes(PLAIN)  # q, k, v, and o.
@@ -148,9 +189,25 @@ def test_copies(compiler):
   assert not any(move.size == o_bytes for move in result.moves)
 
 
+@pytest.mark.parametrize('topology, chip', list(zip(tpu.TOPOLOGIES, chips.CUTS)))
+def test_a_kernel_knows_the_chip_that_it_is_compiled_for(topology, chip, compiler):
+  seen = []
+
+  def function(x):
+    seen.append((chips.device_kind(), chips.cuts()))
+    return x + 1
+
+  tpu.compile_for(topology, function, jax.ShapeDtypeStruct((8, 128), jnp.float32))
+  kind = tpu.topology(topology).devices[0].device_kind
+  assert seen == [(kind, chips.CUTS[chip])]
+  assert chips.device_kind() == jax.devices()[0].device_kind
+
+
+# Matrix units of 128 x 128 and of 256 x 256.
 @pytest.mark.slow
-def test_bundles_and_spills_are_at_most_those_of_splash(compiler):
-  (ours,) = llo.measure('dlx', 'forward', 'v5e:2x2')
-  (theirs,) = llo.measure('splash', 'forward', 'v5e:2x2')
+@pytest.mark.parametrize('topology', ('v5e:2x2', 'tpu7x:2x2x1'))
+def test_bundles_and_spills_are_at_most_those_of_splash(topology, compiler):
+  (ours,) = llo.measure('dlx', 'forward', topology)
+  (theirs,) = llo.measure('splash', 'forward', topology)
   assert ours.bundles <= theirs.bundles and ours.tile <= theirs.tile
   assert ours.spills <= theirs.spills
