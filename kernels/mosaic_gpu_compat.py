@@ -16,9 +16,11 @@ may fail with `patience`.
 
 import contextlib
 import threading
-from typing import Any, Callable, Iterator, Sequence
+import time
+from typing import Any, Callable, Iterator
 
 import jax
+from jax._src.pallas.mosaic.interpret import thread_map
 from jax._src.pallas.mosaic_gpu import core
 from jax._src.pallas.mosaic_gpu.interpret import gpu_callbacks, params, shared_memory
 from jax.experimental import pallas as pl
@@ -65,27 +67,67 @@ def reset():
 
 @contextlib.contextmanager
 def patience(seconds: float) -> Iterator[None]:
-  """Makes a simulated warpgroup raise TimeoutError after such a wait for a barrier.
+  """Makes simulated warpgroups that would wait for ever, and the process, fail instead.
 
-  Else a warpgroup that fails leaves those that wait for it, and the process, hanging.
+  A wait for a barrier raises TimeoutError after `seconds`, and RuntimeError at once if
+  another warpgroup has failed within this block: its arrivals will not come. The
+  simulator of jax 0.10.2 has neither. It is an error too if a barrier opens and nobody
+  ever waits for it: as simulated copies are done at once, there is else no sign of that
+  where a later wait for the same warpgroup follows.
+
+  Args:
+    seconds: longer than another warpgroup takes from one arrival to the next, which can
+      include its compilation.
   """
+  failures: list[BaseException] = []
 
   class Condition(threading.Condition):
     def wait(self, timeout: float | None = None) -> bool:
-      if not super().wait(timeout or seconds):
-        raise TimeoutError(f'a barrier did not open within {seconds} s')
+      end = time.monotonic() + (timeout or seconds)
+      while not super().wait(0.2):
+        if failures:
+          raise RuntimeError(f'another warpgroup failed: {failures[0]}')
+        if time.monotonic() > end:
+          raise TimeoutError(f'a barrier did not open within {seconds} s')
       return True
 
   class Threading:
     def __getattr__(self, name: str) -> Any:
       return Condition if name == 'Condition' else getattr(threading, name)
 
-  before = shared_memory.threading
-  setattr(shared_memory, 'threading', Threading())  # noqa: B010
+  def run(*args: Any) -> Any:
+    try:
+      return run_before(*args)
+    except BaseException as error:
+      failures.append(error)
+      raise
+
+  def wait(barrier: Any, *args: Any, **options: Any):
+    wait_before(barrier, *args, **options)
+    barrier.observed = True
+
+  def deallocate(barrier: Any):
+    deallocate_before(barrier)
+    if not barrier.ref_count and barrier.phase and not hasattr(barrier, 'observed'):
+      raise ValueError('a barrier opened that nobody waits for')
+
+  of_barrier: Any = shared_memory.Barrier
+  run_before = thread_map._run_jaxpr
+  wait_before, deallocate_before = of_barrier.wait, of_barrier.deallocate
+  changes = (
+    (shared_memory, 'threading', Threading()),
+    (thread_map, '_run_jaxpr', run),
+    (of_barrier, 'wait', wait),
+    (of_barrier, 'deallocate', deallocate),
+  )
+  before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
   try:
+    for change in changes:
+      setattr(*change)
     yield
   finally:
-    setattr(shared_memory, 'threading', before)  # noqa: B010
+    for change in before:
+      setattr(*change)
 
 
 def kernel(
@@ -222,8 +264,3 @@ def give_registers(compute: int, interpret: Any):
   """For the warpgroup that loads."""
   if compute in REGISTERS and not interpret:
     plgpu.set_max_registers(REGISTERS[compute][1], action='decrease')
-
-
-def barriers(sizes: Sequence[tuple[int, int]]) -> list[Any]:
-  """Of (arrivals until it opens, how many such)."""
-  return [plgpu.Barrier(num_arrivals=n, num_barriers=count) for n, count in sizes]

@@ -16,7 +16,7 @@ B, L, M, H, G, K as in kernels/attention/case.py.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jax import lax
@@ -32,23 +32,25 @@ from kernels.attention.mosaic_gpu_backward import backward
 from kernels.attention.mosaic_gpu_blocks import (
   BY_ROW,
   MATRIX,
-  ROWS,
-  SHARED_LIMIT,
   Config,
   Scores,
   anew,
-  dense_bias,
   extras,
   load,
   load_bias,
-  matrices,
-  out_length,
   produce,
-  rounded,
   span,
   store,
-  tile_copies,
   walk,
+)  # fmt: skip
+from kernels.attention.mosaic_gpu_launch import (
+  ROWS,
+  Blocks,
+  dense_bias,
+  launch,
+  memory,
+  rounded,
+  staged,
 )  # fmt: skip
 from kernels.dispatch import Refusal
 
@@ -59,20 +61,6 @@ Array = jax.Array
 HEAD_DIMS = (16, 32, 64, 128, 256)
 DTYPES = ('bfloat16', 'float16')
 LOWEST = -5e29  # Where maxima start: far below scores, far above masks.MASKED.
-
-
-class Blocks(NamedTuple):
-  """Sizes of the forward kernel.
-
-  Attributes:
-    compute: warpgroups that multiply, each 64 queries.
-    keys: of a block.
-    stages: blocks of keys, and of values, on the chip at a time.
-  """
-
-  compute: int
-  keys: int
-  stages: int
 
 
 def refusal(case: Case) -> Refusal | None:
@@ -100,7 +88,7 @@ def refusal(case: Case) -> Refusal | None:
 
 
 def blocks(case: Case, config: Config | None = None) -> Blocks:
-  """The sizes asked for, or else those that fit.
+  """The sizes asked for as compute, keys and stages, or else those that fit.
 
   Raises:
     ValueError: a name or size in `config` that is not allowed.
@@ -118,19 +106,7 @@ def blocks(case: Case, config: Config | None = None) -> Blocks:
       f'{config=}, {compute=}, {keys=} is not allowed: must be compute 1 to 3, keys '
       '64, 128, 192 or 256, stages 1 or more.'
     )
-  found = Blocks(compute, keys, stages or 4)
-  while not stages and found.stages > 1 and shared_bytes(case, found) > SHARED_LIMIT:
-    found = found._replace(stages=found.stages - 1)
-  return found
-
-
-def shared_bytes(case: Case, plan: Blocks) -> int:
-  """Of shared memory; 4 KiB are for barriers and the reductions of the compiler."""
-  row = 2 * case.head_dim
-  held = plan.compute * ROWS * (row + 4) + 2 * plan.stages * plan.keys * row
-  if dense_bias(case):  # float32 at most.
-    held += 4 * plan.stages * plan.compute * ROWS * plan.keys
-  return held + 4096
+  return staged(case, Blocks(compute, keys, stages), own=1)
 
 
 def forward(
@@ -148,51 +124,48 @@ def forward(
     case: one that `refusal` does not refuse.
     operands: its arrays.
     interpret: True or compat.simulator(...): simulated on the CPU.
-    config: any of Blocks.
+    config: any of compute, keys (of a block) and stages.
   """
   plan = blocks(case, config)
-  n, dtype = plan.compute, jnp.dtype(case.dtype)
+  n = plan.compute
   rows = n * ROWS
-  q_rows, kv_rows = rounded(case.q_len, rows), rounded(case.kv_len, plan.keys)
+  q_rows, kv_rows = rounded(case.q_len, rows), rounded(case.kv_len, plan.across)
   more = extras(case, operands, q_rows, kv_rows)
-  tiles = -(-case.q_len // rows)
 
-  def attention_forward(q_ref, k_ref, v_ref, *refs):
-    named = dict(zip(more, refs[: len(more)], strict=True))
-    o_ref, lse_ref = refs[len(more) : len(more) + 2]
-    q_s, k_s, v_s, lse_s, *rest = refs[len(more) + 2 :]
-    bias_s = rest.pop(0) if 'bias' in more else None
-    q_full, k_full, v_full, k_free, v_free, *bias_barriers = rest
+  def attention_forward(
+    q_ref, k_ref, v_ref, *refs,
+    q_s, own_full, k_s, k_full, k_free, v_s, v_full, v_free, lse_s, bias=None,
+  ):  # fmt: skip
+    *more_refs, o_ref, lse_ref = refs
+    named = dict(zip(more, more_refs, strict=True))
     batch, head = lax.axis_index('batch'), lax.axis_index('head')
     # The last queries of a causal case have most to do: they start first.
-    start = (tiles - 1 - lax.axis_index('tile')) * rows
+    start = q_rows - rows - lax.axis_index('tile') * rows
     group = lax.axis_index('warpgroup')
-    scores = Scores(case, named, batch, head, interpret)
+    scores = Scores(case, named, batch, head, interpret, bias)
     program = (start, jnp.minimum(start + rows, case.q_len))
 
     @pl.when(group == n)
     def _():
       compat.give_registers(n, interpret)
       zero = named['zero'][0]
-      found = span(case, plan.keys, program, program)
+      found = span(case, plan.across, program, program)
       for i in range(n):
         row = start + i * ROWS
-        load(q_ref, batch, head, row, q_s, i, q_full.at[i], zero, interpret)
+        load(q_ref, batch, head, row, q_s, i, own_full.at[i], zero, interpret)
       kv_head = lax.div(head, jnp.int32(case.group))
 
       def fetch(j, slot, again):
-        key = j * plan.keys
+        key = j * plan.across
         again(k_free)
         load(k_ref, batch, kv_head, key, k_s, slot, k_full.at[slot], zero, interpret)
-        if bias_s is not None:
-          full, free = bias_barriers
-          again(free)
-          target = bias_s.at[slot]
-          load_bias(named['bias'], batch, head, start, key, target, full.at[slot])
+        if bias is not None:
+          again(bias.free)
+          load_bias(named['bias'], batch, head, start, key, bias, slot)
         again(v_free)
         load(v_ref, batch, kv_head, key, v_s, slot, v_full.at[slot], zero, interpret)
 
-      frees = (k_free, v_free, *bias_barriers[1:])
+      frees = (k_free, v_free) if bias is None else (k_free, v_free, bias.free)
       produce(fetch, frees, found.first, found.stop, plan.stages)
 
     @pl.when(group < n)
@@ -201,24 +174,18 @@ def forward(
       zero = named['zero'][0]
       row = start + group * ROWS
       own = (row, jnp.minimum(row + ROWS, case.q_len))
-      found = span(case, plan.keys, program, own)
-      shape = (ROWS, plan.keys)
+      found = span(case, plan.across, program, own)
+      shape = (ROWS, plan.across)
       over = lambda x, shape: lax.broadcast_in_dim(x, shape, (0,))
 
       def step(j, carry, masked):
         o, top, total = carry
-        slot, key = lax.rem(j - found.first, plan.stages), j * plan.keys
+        slot, key = lax.rem(j - found.first, plan.stages), j * plan.across
         plgpu.barrier_wait(k_full.at[slot])
         q = q_s.at[anew(group, j, zero)]
         s = compat.multiply(q, k_s.at[slot], interpret, transpose_b=True)
         plgpu.barrier_arrive(k_free.at[slot])
-        bias = None
-        if bias_s is not None:
-          bias = bias_s.at[slot, pl.ds(group * ROWS, ROWS)]
-          plgpu.barrier_wait(bias_barriers[0].at[slot])
-        s, _ = scores.score(s, row, key, bias)
-        if bias_s is not None:
-          plgpu.barrier_arrive(bias_barriers[1].at[slot])
+        s, _ = scores.score(s, row, key, slot, group)
         if masked:
           s = jnp.where(scores.visible(shape, row, key), s, masks.MASKED)
         new_top = jnp.maximum(top, s.max(axis=1))
@@ -229,22 +196,22 @@ def forward(
           p = jnp.where(scores.kept(shape, row, key), p, 0.0)
         o = o * over(less, o.shape)
         plgpu.barrier_wait(v_full.at[slot])
-        o = compat.multiply(p.astype(dtype), v_s.at[slot], interpret, start=o)
+        o = compat.multiply(p.astype(case.dtype), v_s.at[slot], interpret, start=o)
         plgpu.barrier_arrive(v_free.at[slot])
         return o, new_top, total
 
-      plgpu.barrier_wait(q_full.at[group])
+      plgpu.barrier_wait(own_full.at[group])
       full = lambda shape, value, layout: compat.full(shape, value, layout, interpret)
       carry = (
         full((ROWS, case.head_dim), 0.0, MATRIX),
         full((ROWS,), LOWEST, BY_ROW),
         full((ROWS,), 0.0, BY_ROW),
       )
-      o, top, total = walk(case, found, plan.keys, step, carry)
+      o, top, total = walk(case, found, plan.across, step, carry)
       some = total > 0
       safe = jnp.where(some, total, 1.0)
       o = o * over(1 / (safe * (1 - case.dropout_rate)), o.shape)
-      q_s[group] = o.astype(dtype)
+      q_s[group] = o.astype(case.dtype)
       lse = jnp.where(some, top * math.log(2) + jnp.log(safe), -jnp.inf)
       lse_s[group] = lse
       plgpu.commit_smem()
@@ -254,31 +221,14 @@ def forward(
       )
       plgpu.wait_smem_to_gmem(0)
 
-  scratch = [matrices(n, ROWS, case)]
-  scratch += [matrices(plan.stages, plan.keys, case)] * 2
-  scratch.append(plgpu.SMEM((n, ROWS), jnp.float32))
-  copies = tile_copies(case.kv_len, plan.keys, case.head_dim)
-  barriers = [(tile_copies(case.q_len, ROWS, case.head_dim), n)]
-  barriers += [(copies, plan.stages)] * 2 + [(n, plan.stages)] * 2
-  if 'bias' in more:
-    scratch.append(plgpu.SMEM((plan.stages, rows, plan.keys), more['bias'].dtype))
-    barriers += [(1, plan.stages), (n, plan.stages)]
-  batch, _, heads, head_dim = operands.q_BLHK.shape
-  length = out_length(case.q_len, rows, interpret)
-  o, lse = compat.kernel(
-    attention_forward,
-    interpret=interpret,
-    out_type=(
-      jax.ShapeDtypeStruct((batch, length, heads, head_dim), dtype),
-      jax.ShapeDtypeStruct((batch, heads, q_rows), jnp.float32),
-    ),
-    scratch_types=scratch + compat.barriers(barriers),
-    grid=(heads, tiles, batch),
-    grid_names=('head', 'tile', 'batch'),
-    num_threads=n + 1,
-    thread_name='warpgroup',
-  )(operands.q_BLHK, operands.k_BMGK, operands.v_BMGK, *more.values())
-  return o[:, : case.q_len], lse[..., : case.q_len]
+  held = memory(case, plan, ('q',), ('k', 'v'), more.get('bias'))
+  held['lse_s'] = plgpu.SMEM((n, ROWS), jnp.float32)
+  args = (operands.q_BLHK, operands.k_BMGK, operands.v_BMGK, *more.values())
+  lse_type = jax.ShapeDtypeStruct((case.batch, case.q_heads, q_rows), jnp.float32)
+  o, lse = launch(
+    attention_forward, case, plan, held, args, interpret, more_outs=[lse_type]
+  )
+  return o, lse[..., : case.q_len]
 
 
 def configs(case: Case) -> list[dict[str, int]]:

@@ -9,43 +9,21 @@ registers. Where the sums of dk and dv do not fit into the registers together it
 twice.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from kernels.attention import reference
 from kernels.attention.case import Case, Operands
-from kernels.attention.mosaic_gpu_blocks import (
-  LOG2E,
-  ROWS,
-  SHARED_LIMIT,
-  Config,
-  dense_bias,
-  extras,
-  padded,
-  rounded,
-)  # fmt: skip
+from kernels.attention.mosaic_gpu_blocks import LOG2E, Config, extras, padded
 from kernels.attention.mosaic_gpu_dkv import of_keys
 from kernels.attention.mosaic_gpu_dq import of_queries
+from kernels.attention.mosaic_gpu_launch import ROWS, Blocks, rounded, staged
 
 Array = jax.Array
 
 FAR = 1e30  # The log sum of a row without keys, so that exp2(s - FAR) is 0.
-
-
-class Blocks(NamedTuple):
-  """Sizes of a backward kernel.
-
-  Attributes:
-    compute: warpgroups that multiply, each 64 queries (of dq) or keys (of dk and dv).
-    across: keys (or queries) of a block that is walked over.
-    stages: such blocks on the chip at a time.
-  """
-
-  compute: int
-  across: int
-  stages: int
 
 
 NAMES = tuple(f'{k}_{field}' for k in ('dq', 'dkv') for field in Blocks._fields)
@@ -70,19 +48,7 @@ def blocks(case: Case, config: Config | None, kernel: str) -> Blocks:
       f'{config=} is not allowed: must be some of {NAMES}, compute 1 to 3, across '
       '64 or 128, stages 1 or more.'
     )
-  found = Blocks(compute, across, stages or 4)
-  while not stages and found.stages > 1 and shared_bytes(case, found) > SHARED_LIMIT:
-    found = found._replace(stages=found.stages - 1)
-  return found
-
-
-def shared_bytes(case: Case, plan: Blocks) -> int:
-  """Of shared memory; 4 KiB are for barriers and the reductions of the compiler."""
-  row, rows = 2 * case.head_dim, plan.compute * ROWS
-  held = 2 * rows * row + plan.stages * plan.across * (2 * row + 8)
-  if dense_bias(case):  # float32 at most.
-    held += 4 * plan.stages * rows * plan.across
-  return held + 4096
+  return staged(case, Blocks(compute, across, stages), own=2, beside=2)
 
 
 def backward(

@@ -15,36 +15,14 @@ import jax.numpy as jnp
 from kernels import mosaic_gpu_compat as compat
 from kernels.attention import masks
 from kernels.attention.case import Case, Operands
+from kernels.attention.mosaic_gpu_launch import ROWS, Bias, dense_bias
 
 Array = jax.Array
 Config = Mapping[str, int]
 
-ROWS = 64  # Of a warpgroup's product.
 LOG2E = math.log2(math.e)
 MATRIX = plgpu.Layout.WGMMA
 BY_ROW, BY_COLUMN = MATRIX.reduce(1), MATRIX.reduce(0)
-SHARED_LIMIT = 227 * 1024  # Bytes of a program's shared memory.
-
-
-def dense_bias(case: Case) -> bool:
-  """Whether the bias has a number for each query and key."""
-  return case.bias is not None and case.bias[2] > 1
-
-
-def transforms(head_dim: int) -> tuple[Any, ...]:
-  """How wgmma wants 16-bit matrices of so many columns in shared memory."""
-  width = min(head_dim, 64)
-  return plgpu.TilingTransform((8, width)), plgpu.SwizzleTransform(2 * width)
-
-
-def matrices(n: int, rows: int, case: Case) -> Any:
-  """n matrices [rows, K] in shared memory."""
-  shape, dtype = (n, rows, case.head_dim), jnp.dtype(case.dtype)
-  return plgpu.SMEM(shape, dtype, transforms=transforms(case.head_dim))
-
-
-def rounded(n: int, block: int) -> int:
-  return -(-n // block) * block
 
 
 def padded(x: Array, n: int, value: float = 0) -> Array:
@@ -72,11 +50,6 @@ def extras(
     assert operands.seed is not None
     found['seed'] = operands.seed
   return found
-
-
-def tile_copies(length: int, rows: int, head_dim: int) -> int:
-  """TMA loads of a matrix [rows, K]: one, where the length is whole tiles."""
-  return 1 if length % 8 == 0 else rows // 8 * max(head_dim // 64, 1)
 
 
 def load(
@@ -119,11 +92,6 @@ def _by_tiles(array, batch, head, row, held, slot, start, zero, interpret):
       start(there, compat.tile(held, slot, i, c, interpret))
 
   lax.fori_loop(0, rows // 8 + zero, step, None)
-
-
-def out_length(n: int, block: int, interpret: Any) -> int:
-  """Of an output: the simulator cannot cut a store at the end of an array."""
-  return rounded(n, block) if interpret else n
 
 
 def at_bias(shape: tuple[int, ...], batch: Any, head: Any) -> tuple[Any, Any]:
@@ -181,6 +149,7 @@ class Scores(NamedTuple):
     refs: of `extras`.
     batch, head: of the program.
     interpret: see compat.
+    bias: dense, on the chip.
     transposed: keys are rows, queries columns.
   """
 
@@ -189,6 +158,7 @@ class Scores(NamedTuple):
   batch: Any
   head: Any
   interpret: Any
+  bias: Bias | None
   transposed: bool = False
 
   def of(self, x_n: Any, shape: tuple[int, ...], queries: bool) -> Array:
@@ -203,13 +173,14 @@ class Scores(NamedTuple):
     axis = int(self.transposed)
     return query + iota(axis), key + iota(1 - axis)
 
-  def score(self, product: Array, query, key, bias: Any) -> tuple[Array, Any]:
+  def score(self, product: Array, query, key, slot, group) -> tuple[Array, Any]:
     """(scores times log2(e), slope of the scores by the scaled product; None: 1).
 
     Args:
       product: q k^T of a block.
       query, key: where the block starts.
-      bias: block of a dense bias in shared memory; None: there is none.
+      slot: of a dense bias: waited for, and given back.
+      group: the warpgroup.
     """
     case, shape, slope = self.case, product.shape, None
     if case.soft_cap is None:
@@ -224,8 +195,12 @@ class Scores(NamedTuple):
       at = at_bias(ref.shape, self.batch, self.head)
       n = shape[0 if self.transposed else 1]
       s = s + self.of(ref.at[*at, pl.ds(key, n)], shape, queries=False) * LOG2E
-    elif bias is not None:
-      s = s + compat.load(bias, MATRIX, self.interpret).astype(jnp.float32) * LOG2E
+    elif self.bias is not None:
+      plgpu.barrier_wait(self.bias.full.at[slot])
+      block = self.bias.blocks.at[slot, pl.ds(group * ROWS, ROWS)]
+      loaded = compat.load(block, MATRIX, self.interpret).astype(jnp.float32)
+      s = s + loaded * LOG2E
+      plgpu.barrier_arrive(self.bias.free.at[slot])
     return s, slope
 
   def visible(self, shape, query, key, keys_end: bool = True) -> Array:
@@ -254,12 +229,12 @@ class Scores(NamedTuple):
     return masks.keep(rate, (seed[0], seed[1]), head, queries, keys)
 
 
-def load_bias(bias: Any, batch, head, row, column, target: Any, barrier: Any):
+def load_bias(array: Any, batch, head, row, column, bias: Bias, slot: Any):
   """Starts a copy of the block of a dense bias that starts at `row`, `column`."""
-  rows, columns = target.shape
-  at = at_bias(bias.shape, batch, head)
-  block = bias.at[*at, pl.ds(row, rows), pl.ds(column, columns)]
-  plgpu.copy_gmem_to_smem(block, target, barrier)
+  _, rows, columns = bias.blocks.shape
+  at = at_bias(array.shape, batch, head)
+  block = array.at[*at, pl.ds(row, rows), pl.ds(column, columns)]
+  plgpu.copy_gmem_to_smem(block, bias.blocks.at[slot], bias.full.at[slot])
 
 
 def produce(fetch: Any, frees: Any, first: Any, stop: Any, stages: int):

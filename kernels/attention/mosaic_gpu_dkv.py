@@ -17,20 +17,16 @@ from kernels.attention.case import Case
 from kernels.attention.mosaic_gpu_blocks import (
   BY_COLUMN,
   MATRIX,
-  ROWS,
   Scores,
   Span,
   anew,
   load,
   load_bias,
-  matrices,
-  out_length,
   produce,
-  rounded,
   store,
-  tile_copies,
 )  # fmt: skip
-from kernels.attention.mosaic_gpu_dq import slopes, weights
+from kernels.attention.mosaic_gpu_dq import weights
+from kernels.attention.mosaic_gpu_launch import ROWS, launch, memory, rounded
 
 Array = jax.Array
 
@@ -72,20 +68,16 @@ def walk_queries(case: Case, found: Span, step: Any, carry: Any) -> Any:
 
 def of_keys(case, matrix_args, named_args, interpret, plan, wanted) -> list[Array]:
   """Those of dk and dv that are `wanted`, [B, M, G, K]."""
-  n, dtype = plan.compute, jnp.dtype(case.dtype)
-  rows = n * ROWS
-  tiles = -(-case.kv_len // rows)
-  has_bias, want_dk, want_dv = 'bias' in named_args, 'dk' in wanted, 'dv' in wanted
+  n, rows = plan.compute, plan.compute * ROWS
+  want_dk, want_dv = 'dk' in wanted, 'dv' in wanted
 
-  def attention_dkv(q_ref, k_ref, v_ref, do_ref, *refs):
-    named = dict(zip(named_args, refs[: len(named_args)], strict=True))
-    refs = list(refs[len(named_args) :])
-    out_refs = [refs.pop(0) for _ in wanted]
-    k_s = refs.pop(0)
-    v_s = refs.pop(0) if want_dk else None
-    q_s, do_s, lse_s, delta_s, *refs = refs
-    bias_s = refs.pop(0) if has_bias else None
-    own_full, q_full, do_full, q_free, do_free, *bias_barriers = refs
+  def attention_dkv(
+    q_ref, k_ref, v_ref, do_ref, *refs,
+    k_s, own_full, q_s, q_full, q_free, do_s, do_full, do_free, lse_s, delta_s,
+    v_s=None, bias=None,
+  ):  # fmt: skip
+    named = dict(zip(named_args, refs, strict=False))
+    out_refs = refs[len(named_args) :]
     batch, kv_head = lax.axis_index('batch'), lax.axis_index('head')
     start = lax.axis_index('tile') * rows
     group = lax.axis_index('warpgroup')
@@ -115,16 +107,14 @@ def of_keys(case, matrix_args, named_args, interpret, plan, wanted) -> list[Arra
         again(q_free)
         load(q_ref, batch, head, query, q_s, slot, q_full.at[slot], zero, interpret)
         fetch_row('lse', lse_s, q_full)
-        if bias_s is not None:
-          full, free = bias_barriers
-          again(free)
-          target = bias_s.at[slot]
-          load_bias(named['bias'], batch, head, start, query, target, full.at[slot])
+        if bias is not None:
+          again(bias.free)
+          load_bias(named['bias'], batch, head, start, query, bias, slot)
         again(do_free)
         load(do_ref, batch, head, query, do_s, slot, do_full.at[slot], zero, interpret)
         fetch_row('delta', delta_s, do_full)
 
-      frees = (q_free, do_free, *bias_barriers[1:])
+      frees = (q_free, do_free) if bias is None else (q_free, do_free, bias.free)
       produce(fetch, frees, jnp.int32(0), count * case.group, plan.stages)
 
     @pl.when(group < n)
@@ -143,7 +133,7 @@ def of_keys(case, matrix_args, named_args, interpret, plan, wanted) -> list[Arra
 
       def of_head(h, sums):
         head = kv_head * case.group + h
-        scores = Scores(case, named, batch, head, interpret, transposed=True)
+        scores = Scores(case, named, batch, head, interpret, bias, transposed=True)
 
         def step(j, sums, masked):
           sums = dict(zip(wanted, sums, strict=True))
@@ -155,20 +145,14 @@ def of_keys(case, matrix_args, named_args, interpret, plan, wanted) -> list[Arra
           own = anew(group, j, zero)
           s = compat.multiply(k_s.at[own], q_s.at[slot], interpret, transpose_b=True)
           lse = spread(lse_s, slot)
-          bias = None
-          if bias_s is not None:
-            plgpu.barrier_wait(bias_barriers[0].at[slot])
-            bias = bias_s.at[slot, pl.ds(group * ROWS, ROWS)]
-          p, slope = weights(scores, s, lse, query, row, bias, masked)
-          if bias_s is not None:
-            plgpu.barrier_arrive(bias_barriers[1].at[slot])
+          p, capped = weights(scores, s, lse, query, row, masked, slot, group)
           kept, more = None, 1.0
           if case.dropout_rate:
             kept, more = scores.kept(shape, query, row), 1 / (1 - case.dropout_rate)
           drop = lambda x: x if kept is None else jnp.where(kept, x * more, 0.0)
           plgpu.barrier_wait(do_full.at[slot])
           if want_dv:
-            used = drop(p).astype(dtype)
+            used = drop(p).astype(case.dtype)
             sums['dv'] = compat.multiply(
               used, do_s.at[slot], interpret, start=sums['dv']
             )
@@ -176,7 +160,7 @@ def of_keys(case, matrix_args, named_args, interpret, plan, wanted) -> list[Arra
             dp = compat.multiply(
               v_s.at[own], do_s.at[slot], interpret, transpose_b=True
             )
-            ds = slopes(p, drop(dp), spread(delta_s, slot), slope).astype(dtype)
+            ds = (capped * (drop(dp) - spread(delta_s, slot))).astype(case.dtype)
             sums['dk'] = compat.multiply(ds, q_s.at[slot], interpret, start=sums['dk'])
           plgpu.barrier_arrive(do_free.at[slot])
           plgpu.barrier_arrive(q_free.at[slot])
@@ -195,32 +179,13 @@ def of_keys(case, matrix_args, named_args, interpret, plan, wanted) -> list[Arra
       holders = (k_s,) if v_s is None else (k_s, v_s)
       for (name, total, out_ref), held in zip(outs, holders, strict=False):
         factor = case.scale if name == 'dk' else 1.0
-        held[group] = (total * factor).astype(dtype)
+        held[group] = (total * factor).astype(case.dtype)
         plgpu.commit_smem()
         store(held, group, out_ref, batch, kv_head, row, zero, interpret)
       plgpu.wait_smem_to_gmem(0)
 
-  scratch = [matrices(n, ROWS, case)] * (2 if want_dk else 1)
-  scratch += [matrices(plan.stages, plan.across, case)] * 2
-  scratch += [plgpu.SMEM((plan.stages, plan.across), jnp.float32)] * 2
-  own = tile_copies(case.kv_len, ROWS, case.head_dim) * (2 if want_dk else 1)
-  walked = 1 + tile_copies(case.q_len, plan.across, case.head_dim)
-  barriers = [(own, n)] + [(walked, plan.stages)] * 2 + [(n, plan.stages)] * 2
-  if has_bias:
-    dtype_of_bias = named_args['bias'].dtype
-    scratch.append(plgpu.SMEM((plan.stages, rows, plan.across), dtype_of_bias))
-    barriers += [(1, plan.stages), (n, plan.stages)]
-  batch, _, heads, head_dim = matrix_args[1].shape
-  length = out_length(case.kv_len, rows, interpret)
-  outs = compat.kernel(
-    attention_dkv,
-    interpret=interpret,
-    out_type=[jax.ShapeDtypeStruct((batch, length, heads, head_dim), dtype)]
-    * len(wanted),
-    scratch_types=scratch + compat.barriers(barriers),
-    grid=(heads, tiles, batch),
-    grid_names=('head', 'tile', 'batch'),
-    num_threads=n + 1,
-    thread_name='warpgroup',
-  )(*matrix_args, *named_args.values())
-  return [out[:, : case.kv_len] for out in outs]
+  own = ('k', 'v') if want_dk else ('k',)
+  beside = ('lse', 'delta')
+  held = memory(case, plan, own, ('q', 'do'), named_args.get('bias'), beside)
+  args = (*matrix_args, *named_args.values())
+  return launch(attention_dkv, case, plan, held, args, interpret, outs=len(wanted))

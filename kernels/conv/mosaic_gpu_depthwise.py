@@ -129,24 +129,20 @@ def _correlate(case, x, w, rest, low: Pair, shape, interpret, config) -> Array:
     residual = tiles.boxes(residual, (0, 0), ends, interpret)
   images = [x] if residual is None else [x, residual]
 
-  def body(*refs):
-    n_images, n_vectors = len(images), len(vectors)
-    image_refs, refs = refs[:n_images], refs[n_images:]
-    vector_refs, (y_ref, x_s, y_s, *vectors_s, barrier) = (
-      refs[:n_vectors],
-      refs[n_vectors:],
-    )
+  def body(*refs, x_s, y_s, vectors_s, full):
+    *given_refs, y_ref = refs
+    image_refs, vector_refs = given_refs[: len(images)], given_refs[len(images) :]
     n, h, v, c = (lax.axis_index(name) for name in 'nhvc')
     row, column, channel = h * blocks.rows, v * blocks.width, c * blocks.channels
     seen = x.at(image_refs[0], n, row - low[0], column - low[1], channel, box)
-    plgpu.copy_gmem_to_smem(seen, x_s, barrier)
+    plgpu.copy_gmem_to_smem(seen, x_s, full)
     for ref, shared in zip(vector_refs, vectors_s, strict=True):
       of_block = ref.at[:, pl.ds(channel, blocks.channels)]
-      plgpu.copy_gmem_to_smem(of_block, shared, barrier)
+      plgpu.copy_gmem_to_smem(of_block, shared, full)
     if residual is not None:  # Into the block of y, where each thread adds to its own.
       added = residual.at(image_refs[1], n, row, column, channel, out_box)
-      plgpu.copy_gmem_to_smem(added, y_s, barrier)
-    plgpu.barrier_wait(barrier)
+      plgpu.copy_gmem_to_smem(added, y_s, full)
+    plgpu.barrier_wait(full)
     of_epilogue = iter(vectors_s[1:])
     scale_s = None if scale is None else next(of_epilogue)
     shift_s = None if shift is None else next(of_epilogue)
@@ -194,12 +190,14 @@ def _correlate(case, x, w, rest, low: Pair, shape, interpret, config) -> Array:
     out_type=tiles.result(shape, ends, dtype, interpret),
     grid=(shape[0], *grid),
     grid_names=tuple('nhvc'),
-    scratch_types=[
-      plgpu.SMEM(box, dtype),
-      plgpu.SMEM(out_box, dtype),
-      *(plgpu.SMEM((len(v), blocks.channels), jnp.float32) for v in vectors),
-      plgpu.Barrier(num_arrivals=len(images) + len(vectors)),
-    ],
+    scratch_types={
+      'x_s': plgpu.SMEM(box, dtype),
+      'y_s': plgpu.SMEM(out_box, dtype),
+      'vectors_s': [
+        plgpu.SMEM((len(v), blocks.channels), jnp.float32) for v in vectors
+      ],
+      'full': plgpu.Barrier(num_arrivals=len(images) + len(vectors)),
+    },
   )(*(image.array for image in images), *vectors)
   return tiles.cut(y, shape)
 
@@ -222,7 +220,7 @@ def filter_gradient(
   )
   dy_boxes = tiles.boxes(dy, (0, 0), ends, interpret)
 
-  def body(x_ref, dy_ref, sums_ref, x_s, dy_s, sums_s, barrier):
+  def body(x_ref, dy_ref, sums_ref, *, x_s, dy_s, sums_s, full):
     split, c = lax.axis_index('s'), lax.axis_index('c')
     channel = c * blocks.channels
     count = lax.div(boxes - split + blocks.splits - 1, blocks.splits)
@@ -233,9 +231,9 @@ def filter_gradient(
       row, column = lax.div(rest, along) * blocks.rows, lax.rem(rest, along)
       column *= blocks.width
       seen = x_boxes.at(x_ref, n, row - low[0], column - low[1], channel, box)
-      plgpu.copy_gmem_to_smem(seen, x_s.at[slot], barrier.at[slot])
+      plgpu.copy_gmem_to_smem(seen, x_s.at[slot], full.at[slot])
       given = dy_boxes.at(dy_ref, n, row, column, channel, out_box)
-      plgpu.copy_gmem_to_smem(given, dy_s.at[slot], barrier.at[slot])
+      plgpu.copy_gmem_to_smem(given, dy_s.at[slot], full.at[slot])
 
     fetch(0, 0)
 
@@ -247,7 +245,7 @@ def filter_gradient(
         plgpu.commit_smem()
         fetch(i + 1, 1 - slot)
 
-      plgpu.barrier_wait(barrier.at[slot])
+      plgpu.barrier_wait(full.at[slot])
       return lax.fori_loop(0, blocks.columns, functools.partial(columns, slot), sums)
 
     def columns(slot, i, sums):
@@ -278,12 +276,12 @@ def filter_gradient(
     out_type=jax.ShapeDtypeStruct((blocks.splits, kh * kw, channels), jnp.float32),
     grid=(blocks.splits, deep),
     grid_names=('s', 'c'),
-    scratch_types=[
-      plgpu.SMEM((2, *box), dtype),
-      plgpu.SMEM((2, *out_box), dtype),
-      plgpu.SMEM((kh * kw, blocks.channels), jnp.float32),
-      plgpu.Barrier(num_arrivals=2, num_barriers=2),
-    ],
+    scratch_types={
+      'x_s': plgpu.SMEM((2, *box), dtype),
+      'dy_s': plgpu.SMEM((2, *out_box), dtype),
+      'sums_s': plgpu.SMEM((kh * kw, blocks.channels), jnp.float32),
+      'full': plgpu.Barrier(num_arrivals=2, num_barriers=2),
+    },
   )(x_boxes.array, dy_boxes.array)
   return sums.sum(0)[:, : case.channels].reshape(kh, kw, 1, case.channels)
 

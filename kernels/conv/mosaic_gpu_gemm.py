@@ -112,11 +112,13 @@ def _product(case, operands, low: Pair, shape, interpret, config) -> Array:
     residual = tiles.boxes(residual, (0, 0), ends, interpret)
   added = [] if residual is None else [residual.array]
 
-  def body(x_ref, w_ref, *refs):
-    vector_refs, refs = refs[: len(vectors)], refs[len(vectors) :]
-    added_ref, refs = refs[: len(added)], refs[len(added) :]
-    y_ref, x_u, w_s, y_u, *vectors_s = refs[: 4 + len(vectors)]
-    x_full, x_empty, w_full, w_empty, vectors_full, y_full, y_empty = refs[-7:]
+  def body(
+    x_ref, w_ref, *refs,
+    x_u, x_full, x_empty, w_s, w_full, w_empty, y_u, y_full, y_empty,
+    vectors_s, vectors_full,
+  ):  # fmt: skip
+    *given_refs, y_ref = refs
+    vector_refs, added_ref = given_refs[: len(vectors)], given_refs[len(vectors) :]
     x_box, x_rows = _views(x_u, interpret)
     y_box, y_rows = _views(y_u, interpret)
     lane, me = lax.axis_index('lane'), lax.axis_index('warpgroup')
@@ -295,19 +297,19 @@ def _product(case, operands, low: Pair, shape, interpret, config) -> Array:
     grid_names=('lane', 'part'),
     num_threads=count + 1,
     thread_name='warpgroup',
-    scratch_types=[
-      _shared((blocks.boxes, *box), dtype, interpret),
-      plgpu.SMEM(taps, dtype, transforms=tiling),
-      _shared((chunks, *whole), dtype, interpret),
-      *(plgpu.SMEM((1, blocks.features), jnp.float32) for _ in vectors),
-      filled(num_barriers=blocks.boxes),
-      given_back(num_barriers=blocks.boxes),
-      filled(num_barriers=blocks.filters),
-      given_back(num_barriers=blocks.filters),
-      plgpu.Barrier(num_arrivals=max(len(vectors), 1)),
-      plgpu.Barrier(num_arrivals=chunks),
-      given_back(),
-    ],
+    scratch_types={
+      'x_u': _shared((blocks.boxes, *box), dtype, interpret),
+      'x_full': filled(num_barriers=blocks.boxes),
+      'x_empty': given_back(num_barriers=blocks.boxes),
+      'w_s': plgpu.SMEM(taps, dtype, transforms=tiling),
+      'w_full': filled(num_barriers=blocks.filters),
+      'w_empty': given_back(num_barriers=blocks.filters),
+      'y_u': _shared((chunks, *whole), dtype, interpret),
+      'y_full': plgpu.Barrier(num_arrivals=chunks),
+      'y_empty': given_back(),
+      'vectors_s': [plgpu.SMEM((1, blocks.features), jnp.float32) for _ in vectors],
+      'vectors_full': plgpu.Barrier(num_arrivals=max(len(vectors), 1)),
+    },
   )(x.array, w_TCO, *vectors, *added)
   return tiles.cut(y, shape).reshape(as_given)
 

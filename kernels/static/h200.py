@@ -223,6 +223,13 @@ def attention_cases() -> dict[str, tuple[Any, ...]]:
   cases['d128 dropout'] = plain._replace(dropout_rate=0.1)
   cases['d128 cap'] = plain._replace(soft_cap=30.0)
   cases['d128 bias'] = plain._replace(bias=(1, 8, 1024, 1024))
+  cases['d128 all'] = plain._replace(
+    window=(100, 50),
+    segments=True,
+    bias=(1, 8, 1024, 1024),
+    soft_cap=30.0,
+    dropout_rate=0.1,
+  )
   cases['d32 bias'] = cases['d32']._replace(bias=(1, 8, 1024, 1024))
   return {name: (case, *_shapes(case)) for name, case in cases.items()}
 

@@ -8,21 +8,16 @@ import numpy as np
 import pytest
 
 from kernels import mosaic_gpu_compat as compat
-from kernels.attention import mosaic_gpu, reference
+from kernels.attention import mosaic_gpu, mosaic_gpu_backward, reference
 from kernels.attention.case import Case, Operands
 from kernels.attention.mosaic_gpu_backward import backward
 from kernels.attention.mosaic_gpu_blocks import Span
 
+pytestmark = pytest.mark.usefixtures('simulation')
+
 # One block of queries a program: two threads simulate faster than three.
 ONE = {'compute': 1, 'keys': 64}
 ONE_EACH = {'dq_compute': 1, 'dkv_compute': 1}
-
-
-@pytest.fixture(autouse=True)
-def simulation():
-  with compat.patience(30):
-    yield
-  compat.reset()
 
 
 def case_of(q_len, kv_len, heads=1, kv_heads=1, head_dim=64, **more) -> Case:
@@ -132,25 +127,54 @@ def test_blocks_that_nobody_sees_are_not_loaded_and_nothing_races():
   np.testing.assert_allclose(o, wanted, atol=0.02)
 
 
-def test_a_missing_wait_for_a_free_buffer_is_found(monkeypatch):
-  whole = mosaic_gpu.produce
+# Three blocks of keys in two buffers; two of queries in one, or, forward, all of them.
+RING = {
+  'forward': {**ONE, 'stages': 2},
+  'dq': {'dq_compute': 1, 'dq_across': 32, 'dq_stages': 2},
+  'dkv': {'dkv_compute': 1, 'dkv_across': 32, 'dkv_stages': 1},
+}
 
-  def hasty(fetch, frees, first, stop, stages):
-    never = lambda j, slot, again: fetch(j, slot, lambda barrier: None)
-    return whole(never, frees, first, stop, stages)
 
-  monkeypatch.setattr(mosaic_gpu, 'produce', hasty)
-  case = case_of(64, 320)
-  config = {**ONE, 'stages': 2}
-  found = False
-  try:
-    with compat.patience(5):
-      mosaic_gpu.forward(
-        case, inputs(case)[0], interpret=compat.simulator(True), config=config
-      )
-  except Exception as error:  # XLA's own, around the simulator's.
-    found = 'barrier' in str(error).lower()
-  assert found or compat.races_found()
+def error_of(kernel, monkeypatch):
+  """The largest difference to the reference, of one kernel, with a search for races."""
+  case = case_of(64, 192 if kernel == 'forward' else 96, head_dim=16)
+  operands, *slopes = inputs(case)
+  options = {'interpret': compat.simulator(detect_races=True), 'config': RING[kernel]}
+  wanted = reference.forward(case, operands)
+  if kernel == 'forward':
+    found = mosaic_gpu.forward(case, operands, **options)
+  else:
+    other = {'dq': 'of_keys', 'dkv': 'of_queries'}[kernel]
+    monkeypatch.setattr(mosaic_gpu_backward, other, lambda *args: (None, None))
+    args = (case, operands, *wanted, *slopes)
+    used = {'dq': slice(1), 'dkv': slice(1, 3)}[kernel]
+    found, wanted = backward(*args, **options)[used], reference.backward(*args)[used]
+  pairs = zip(found, wanted, strict=True)
+  differences = (np.subtract(x, y, dtype=np.float32) for x, y in pairs)
+  return max(np.abs(x).max() for x in differences)
+
+
+@pytest.mark.parametrize('kernel', RING)
+def test_buffers_that_are_used_again_do_not_race(kernel, monkeypatch):
+  # Of numbers up to 3, in bfloat16.
+  assert error_of(kernel, monkeypatch) < 0.05
+  assert not compat.races_found()
+
+
+@pytest.mark.parametrize(
+  'kernel, barrier',
+  (
+    ('forward', 'k_full'),
+    ('forward', 'v_free'),
+    ('dq', 'v_full'),
+    ('dq', 'k_free'),
+    ('dq', 'own_full'),
+    ('dkv', 'q_full'),
+    ('dkv', 'do_free'),
+  ),
+)
+def test_a_missing_wait_is_found(kernel, barrier, planted, monkeypatch):
+  assert planted(barrier, lambda: error_of(kernel, monkeypatch) > 0.05)
 
 
 def both_ways(case, operands, o, lse, do):

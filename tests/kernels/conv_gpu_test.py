@@ -16,6 +16,8 @@ from kernels.conv import mosaic_gpu, mosaic_gpu_tiles, reference, static_h200
 from kernels.conv.case import FILTER, FORWARD, INPUT, Case, Operands
 from kernels.static import h200
 
+pytestmark = pytest.mark.usefixtures('simulation')
+
 SAME = {k: ((k // 2, k // 2),) * 2 for k in (1, 3, 5, 7)}
 EVERYTHING = {'scale': True, 'shift': True, 'residual': True}
 
@@ -58,12 +60,6 @@ DENSE = {
     (FORWARD,),
   ),
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def clean():
-  yield
-  compat.reset()
 
 
 def arrays(case, seed=0):
@@ -180,10 +176,21 @@ def test_a_wrong_halo_is_seen(monkeypatch):
   assert compared(SHORT, (FORWARD,), True, FEW)[1] > 100
 
 
-def test_a_missing_wait_is_seen(monkeypatch):
-  monkeypatch.setattr('kernels.conv.mosaic_gpu_depthwise.plgpu.barrier_wait', id)
-  compared(SHORT, (FORWARD,), compat.simulator(detect_races=True), FEW)
-  assert compat.races_found()
+@pytest.mark.parametrize('function', (FORWARD, FILTER))
+def test_a_missing_wait_is_seen(function, planted):
+  interpret = compat.simulator(detect_races=True)
+  assert planted('full', lambda: compared(SHORT, (function,), interpret, FEW)[1] > 1)
+
+
+# Three boxes in two slots. Of few taps the waits order the boxes too: all 9 stay.
+@pytest.mark.parametrize(
+  'barrier, filters', (('x_full', 2), ('x_empty', 9), ('w_full', 2), ('w_empty', 2))
+)
+def test_a_missing_wait_of_a_product_is_seen(barrier, filters, planted):
+  case = Case(1, 8, 8, 64, 64, (3, 3), 'bfloat16', padding=SAME[3])
+  interpret, config = compat.simulator(detect_races=True), SMALL | {'filters': filters}
+  wrong = lambda: compared(case, (FORWARD,), interpret, config)[1] > 1
+  assert planted(barrier, wrong)
 
 
 @pytest.mark.parametrize('name', static_h200.CASES)
