@@ -216,6 +216,9 @@ class Experiment(NamedTuple):
     figures: by name; drawn after the last step.
     overfit: metric and floor that one repeated batch reaches, for the generic test;
       None needs a reason in the experiment's docstring.
+    flops_per_step: floating-point operations of the model in one optimiser step over
+      the global batch, as its formula counts them, a multiply-add two: what utilisation
+      is measured by. None: it states none.
   """
 
   init: Callable[[Key], TrainState]
@@ -227,6 +230,7 @@ class Experiment(NamedTuple):
   placement: tuple[tuple[str, P], ...] = ()
   figures: Mapping[str, Figure] = {}
   overfit: tuple[str, float] | None = ('loss', 0.05)
+  flops_per_step: float | None = None
 
 
 _C = TypeVar('_C', bound=Config)
@@ -333,4 +337,6 @@ def vectorize(
     after_eval=None if e.after_eval is None else after_eval,
     evals={name: mapped(v) for name, v in e.evals.items()},
     figures={},
+    placement=tuple((path, P(None, *spec)) for path, spec in e.placement),
+    flops_per_step=None if e.flops_per_step is None else n * e.flops_per_step,
   )

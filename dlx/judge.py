@@ -48,6 +48,7 @@ class Judge:
     features: channels of its blocks.
     dense: width of its hidden layer, whose activations are the features.
     lr: largest learning rate of its own training.
+    dtype: of weights and arithmetic, where that is wider than float32.
   """
 
   data: ImageData
@@ -56,11 +57,17 @@ class Judge:
   features: tuple[int, ...] = (32, 64)
   dense: int = 128
   lr: float = 3e-3
+  dtype: str = 'float32'
 
   @property
   def model(self) -> CNN:
+    wide = jnp.promote_types(jnp.float32, self.dtype)
     return CNN(
-      features=self.features, dense=self.dense, num_outputs=self.data.num_classes
+      features=self.features,
+      dense=self.dense,
+      num_outputs=self.data.num_classes,
+      dtype=wide,
+      param_dtype=wide,
     )
 
   def init(self, key: Key) -> PyTree:

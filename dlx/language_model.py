@@ -5,6 +5,7 @@ An experiment gives the text, the model and the optimiser.
 
 from typing import Any, Mapping
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -15,7 +16,8 @@ from dlx.data.windows import AllWindows, Windows
 from dlx.errors import ConfigError
 from dlx.experiment import Config, Experiment, Figure
 from dlx.generate import generate
-from dlx.models.gpt import GPT
+from dlx.layers import mesh
+from dlx.models.gpt import GPT, PLACEMENT, flops_per_token
 from dlx.training.state import Array, Batch, Metrics, TrainState, ratios
 from dlx.training.supervised import supervised
 
@@ -104,7 +106,7 @@ def language_model(
     return text_figures.attention_maps(tree['weights'], tokens)
 
   first = AllWindows(data.validation, NUM_SAMPLES, context)
-  return supervised(
+  experiment = supervised(
     config,
     model=model,
     inputs='input',
@@ -124,6 +126,10 @@ def language_model(
     },
     overfit=overfit,
   )
+  tokens = config.batch_size * context
+  return experiment._replace(
+    placement=PLACEMENT, flops_per_step=tokens * flops_per_token(model, context)
+  )
 
 
 def split_window(batch: Batch) -> Batch:
@@ -134,10 +140,15 @@ def split_window(batch: Batch) -> Batch:
 
 def next_token_loss(logits_BTV: Array, batch: Batch) -> Array:
   """Cross-entropy in nats a token: [B], the mean over the targets that count."""
-  losses_N = losses.softmax_cross_entropy(
-    logits_BTV.reshape(-1, logits_BTV.shape[-1]), batch['target'].reshape(-1)
-  )
-  return _of_window(losses_N.reshape(batch['target'].shape), batch)
+  target_BT = batch['target']
+  if mesh.size('sequence') > 1:  # Both axes are divided: merging them would gather.
+    losses_BT = jax.vmap(losses.softmax_cross_entropy)(logits_BTV, target_BT)
+  else:
+    losses_N = losses.softmax_cross_entropy(
+      logits_BTV.reshape(-1, logits_BTV.shape[-1]), target_BT.reshape(-1)
+    )
+    losses_BT = losses_N.reshape(target_BT.shape)
+  return _of_window(losses_BT, batch)
 
 
 def next_token_accuracy(logits_BTV: Array, batch: Batch, weight_B: Array) -> Metrics:

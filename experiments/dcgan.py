@@ -128,7 +128,9 @@ def build(config: Config) -> experiment.Experiment:
     )
   tx = optim.adam(optim.cosine(config.lr, config.num_steps), config.b1)
   tx = optim.clip(tx, norm=config.clip_norm, value=config.clip_value)
-  judge = Judge(data, workdir=config.judge, num_steps=config.judge_steps)
+  judge = Judge(
+    data, workdir=config.judge, num_steps=config.judge_steps, dtype=config.param_dtype
+  )
   real_above = adversarial.threshold(config.loss, config.real_label)
   unit = lambda image: image.astype(jnp.float32) / data.max_value
   known = lambda label_B: label_B if config.conditional else None

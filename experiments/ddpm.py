@@ -106,7 +106,9 @@ def build(config: Config) -> experiment.Experiment:
   schedule = diffusion.SCHEDULES[config.schedule](config.noise_steps)
   prediction = diffusion.PREDICTIONS[config.prediction]
   task = denoising.Task(schedule, prediction, config.min_snr)
-  judge = Judge(data, workdir=config.judge, num_steps=config.judge_steps)
+  judge = Judge(
+    data, workdir=config.judge, num_steps=config.judge_steps, dtype=config.param_dtype
+  )
   unit = lambda image: image.astype(jnp.float32) / data.max_value
 
   def init(key):

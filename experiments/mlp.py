@@ -13,7 +13,7 @@ import dataclasses
 from dlx import experiment, losses, optim
 from dlx.classification import image_classifier
 from dlx.data import catalog
-from dlx.models.mlp import MLP
+from dlx.models.mlp import MLP, PLACEMENT
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,4 +58,4 @@ def build(config: Config) -> experiment.Experiment:
     tx=optim.adamw(
       optim.one_cycle(config.lr, config.num_steps), weight_decay=config.weight_decay
     ),
-  )
+  )._replace(placement=PLACEMENT)

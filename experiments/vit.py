@@ -27,7 +27,7 @@ from dlx.data import catalog
 from dlx.data.augment import compose, per_example, random_flip, random_shift
 from dlx.data.image import normalise
 from dlx.data.resident import InOrder
-from dlx.layers.transformer import matrices
+from dlx.layers.transformer import REMAT, matrices
 from dlx.models import vit
 
 
@@ -48,7 +48,7 @@ class Config(experiment.Config):
   flip: bool = False  # Training images are mirrored with probability 1/2.
   label_smoothing: float = 0.0  # Probability that is spread over all classes.
   unroll: int = 6  # Layers in one turn of the scan over layers; changes bits.
-  remat: bool = False  # Compute blocks again on the way back: less memory, more time.
+  remat: str = 'none'  # Computed twice, for memory: none, dots (all but maps), full.
   lr: float = 2e-3  # Peak learning rate of a cosine to 0.
   warmup_fraction: float = 0.05  # Of the steps, with a linear rise from 0.
   beta2: float = 0.99  # Decay of AdamW's second moment.
@@ -60,6 +60,7 @@ class Config(experiment.Config):
     heads = self.width % self.num_heads == 0
     self.require('num_heads', heads, f'a divisor of width={self.width}')
     self.choice('pool', of=('token', 'mean'))
+    self.choice('remat', of=REMAT)
     self.bounds('dropout', 'label_smoothing', 'beta2', least=0, below=1)
     self.bounds('shift', 'warmup_fraction', least=0, most=1)
     self.bounds('position_scale', 'weight_decay', least=0)
@@ -126,7 +127,7 @@ def build(config: Config) -> experiment.Experiment:
         data=InOrder(data.test, 6),
       )
     },
-  )
+  )._replace(placement=vit.PLACEMENT)
 
 
 def draw_attention(tree, *, patch, names):

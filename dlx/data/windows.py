@@ -11,9 +11,10 @@ from typing import Any, Mapping
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 import numpy as np
 
-from dlx.data.dataset import Loaded, Resident, Source
+from dlx.data.dataset import ROWS, Loaded, Resident, Source
 from dlx.data.permutation import MAX, stream_rows
 from dlx.data.resident import read
 from dlx.errors import ConfigError, DataError
@@ -21,8 +22,14 @@ from dlx.errors import ConfigError, DataError
 Arrays = Mapping[str, Any]
 
 
+# Along the tokens only where the axis divides them: L + 1 of a window, L that count.
+TOKENS = P(*ROWS, 'sequence')
+
+
 class _OfText(Resident):
   """What both kinds share; `field` is the only field of the source."""
+
+  placement = {'token': TOKENS, 'counts': TOKENS}
 
   def __init__(self, source: Source, batch_size: int, length: int):
     if list(source.shapes.values())[0].shape != () or len(source.shapes) != 1:

@@ -1,7 +1,9 @@
 """Attention (arXiv:1706.03762): the one place where it is computed.
 
-B batch, L queries, M keys, H heads, K width of a head, D width of the stream, T new
-tokens of a cached call. A mask is bool, True where a query may look at a key.
+B batch, L queries, M keys, H heads of queries, G of keys and values, K width of a head,
+D width of the stream, T new tokens of a cached call. A mask is bool, True where a query
+may look at a key. Where G < H, neighbouring heads of queries share one of keys
+(arXiv:2305.13245).
 """
 
 import functools
@@ -13,8 +15,10 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from dlx.layers import mesh
+from dlx.layers.fused_attention import fused_attention
 from dlx.layers.linear import rows_dot_general
-from kernels.attention import flash_attention
+from dlx.layers.rotary import rotate
 from kernels.onednn import attention as onednn
 from kernels.onednn import library
 
@@ -28,14 +32,14 @@ class KVCache(NamedTuple):
   """Keys and values of the tokens so far; a plain pytree, argument and result.
 
   Attributes:
-    key_BMHK: room for M tokens, zeros past `length`.
-    value_BMHK: likewise.
+    key_BMGK: room for M tokens, zeros past `length`; as rotated.
+    value_BMGK: likewise, not rotated.
     length: int32 [], tokens held. Appending past M overwrites the last tokens: who
       calls counts, since `length` is traced.
   """
 
-  key_BMHK: Array
-  value_BMHK: Array
+  key_BMGK: Array
+  value_BMGK: Array
   length: Array
 
 
@@ -54,22 +58,22 @@ class Attended(NamedTuple):
 
 
 def empty_cache(
-  batch_size: int, capacity: int, num_heads: int, head_dim: int, dtype: Any
+  batch_size: int, capacity: int, num_kv_heads: int, head_dim: int, dtype: Any
 ) -> KVCache:
   """A cache that holds no token yet."""
-  zeros = jnp.zeros((batch_size, capacity, num_heads, head_dim), dtype)
+  zeros = jnp.zeros((batch_size, capacity, num_kv_heads, head_dim), dtype)
   return KVCache(zeros, zeros, jnp.zeros((), jnp.int32))
 
 
-def append(cache: KVCache, k_BTHK: Array, v_BTHK: Array) -> KVCache:
+def append(cache: KVCache, k_BTGK: Array, v_BTGK: Array) -> KVCache:
   """The cache with T more tokens."""
   put = lambda old, new: lax.dynamic_update_slice_in_dim(
     old, new.astype(old.dtype), cache.length, axis=1
   )
   return KVCache(
-    put(cache.key_BMHK, k_BTHK),
-    put(cache.value_BMHK, v_BTHK),
-    cache.length + k_BTHK.shape[1],
+    put(cache.key_BMGK, k_BTGK),
+    put(cache.value_BMGK, v_BTGK),
+    cache.length + k_BTGK.shape[1],
   )
 
 
@@ -81,8 +85,8 @@ def causal_mask(num_queries: int, num_keys: int, offset: Array | int = 0) -> Arr
 
 def dot_product_attention(
   q_BLHK: Array,
-  k_BMHK: Array,
-  v_BMHK: Array,
+  k_BMGK: Array,
+  v_BMGK: Array,
   mask_BHLM: Array | None = None,
   *,
   dropout: float = 0.0,
@@ -92,8 +96,8 @@ def dot_product_attention(
 
   Args:
     q_BLHK: queries.
-    k_BMHK: keys.
-    v_BMHK: values.
+    k_BMGK: keys; G divides H, head h of the queries reads head h // (H / G).
+    v_BMGK: values.
     mask_BHLM: bool, of size 1 on any axis; None: every query sees every key. A query
       that sees no key gets the mean of all values.
     dropout: probability that a weight is dropped and the others scaled up.
@@ -103,16 +107,30 @@ def dot_product_attention(
     Output [B, L, H, K] in the dtype of the values, and the weights [B, H, L, M] before
     dropout. Weights that nobody uses cost nothing under jit.
   """
-  chex.assert_rank([q_BLHK, k_BMHK, v_BMHK], 4)
-  chex.assert_equal_shape([k_BMHK, v_BMHK])
-  chex.assert_equal_shape_prefix([q_BLHK, k_BMHK], 1)
-  chex.assert_equal_shape_suffix([q_BLHK, k_BMHK], 2)
+  chex.assert_rank([q_BLHK, k_BMGK, v_BMGK], 4)
+  chex.assert_equal_shape([k_BMGK, v_BMGK])
+  chex.assert_equal_shape_prefix([q_BLHK, k_BMGK], 1)
+  chex.assert_equal_shape_suffix([q_BLHK, k_BMGK], 1)
   wide = jnp.promote_types(q_BLHK.dtype, jnp.float32)
   # The scale goes to the queries, of which there are L K and not L M.
   q_BLHK = q_BLHK * q_BLHK.shape[-1] ** -0.5
-  scores_BHLM = jnp.einsum(
-    'BLHK,BMHK->BHLM', q_BLHK, k_BMHK, preferred_element_type=wide
-  )
+  batch, length, heads, _ = q_BLHK.shape
+  groups = k_BMGK.shape[2]
+  if heads % groups:
+    raise ValueError(
+      f'{groups} heads of keys are not allowed: must divide {heads} heads of queries.'
+    )
+  if groups == heads:
+    scores_BHLM = jnp.einsum(
+      'BLHK,BMHK->BHLM', q_BLHK, k_BMGK, preferred_element_type=wide
+    )
+  else:  # R heads of queries share one of keys, which is not repeated.
+    scores_BHLM = jnp.einsum(
+      'BLGRK,BMGK->BGRLM',
+      q_BLHK.reshape(batch, length, groups, heads // groups, -1),
+      k_BMGK,
+      preferred_element_type=wide,
+    ).reshape(batch, heads, length, -1)
   if mask_BHLM is not None:
     chex.assert_rank(mask_BHLM, 4)
     scores_BHLM = jnp.where(mask_BHLM, scores_BHLM, _MASKED)
@@ -121,37 +139,12 @@ def dot_product_attention(
   if dropout > 0 and dropout_key is not None:
     keep_BHLM = jax.random.bernoulli(dropout_key, 1 - dropout, weights_BHLM.shape)
     used_BHLM = jnp.where(keep_BHLM, weights_BHLM / (1 - dropout), 0)
-  x_BLHK = jnp.einsum('BHLM,BMHK->BLHK', used_BHLM.astype(v_BMHK.dtype), v_BMHK)
-  return x_BLHK, weights_BHLM
-
-
-def fused_attention(
-  q_BLHK: Array, k_BMHK: Array, v_BMHK: Array, *, causal: bool = False
-) -> Array:
-  """softmax(q k^T / sqrt(K)) v for each head, [B, L, H, K], by kernels.attention.
-
-  Weights are not kept: memory grows with L + M, not with L M. Reverse mode only, of any
-  order. One device takes the implementation that is best for it (`explain` of
-  kernels.attention says which); several take XLA's, which XLA can divide among them.
-
-  Where kernels/onednn is built, a CPU computes float32 by one call of C++ each way:
-  value and gradients of B = 64, L = M = 65, 3 heads of 64 take 4.4 ms, 10.2 by products
-  that keep the weights; causal B = 8, L = M = 256, 6 heads of 64: 7.6 and 20.8 ms (two
-  cores, jax 0.10.2, medians of 5, November 2026).
-
-  Args:
-    q_BLHK: queries.
-    k_BMHK: keys.
-    v_BMHK: values.
-    causal: query l sees keys up to l.
-  """
-  return flash_attention(
-    q_BLHK,
-    k_BMHK,
-    v_BMHK,
-    causal=causal,
-    implementation='auto' if jax.device_count() == 1 else 'xla',
-  )
+  used_BHLM = used_BHLM.astype(v_BMGK.dtype)
+  if groups == heads:
+    return jnp.einsum('BHLM,BMHK->BLHK', used_BHLM, v_BMGK), weights_BHLM
+  used_BGRLM = used_BHLM.reshape(batch, groups, heads // groups, length, -1)
+  x_BLGRK = jnp.einsum('BGRLM,BMGK->BLGRK', used_BGRLM, v_BMGK)
+  return x_BLGRK.reshape(q_BLHK.shape), weights_BHLM
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -176,10 +169,13 @@ class MultiHeadAttention(nn.Module):
   """Attention of H heads between maps W_q, W_k, W_v and W_o.
 
   Parameters have the names and shapes of `flax.linen.MultiHeadDotProductAttention`:
-  `query`, `key` and `value` [D, H, K], `out` [H, K, D].
+  `query` [D, H, K], `key` and `value` [D, G, K], `out` [H, K, D].
 
   Attributes:
     num_heads: H, a divisor of the width of the stream; K is their quotient.
+    num_kv_heads: G, a divisor of H (arXiv:2305.13245); None: H.
+    rotary: base of rotary positions (arXiv:2104.09864) of queries and keys, counted
+      from the first token; None: no positions.
     causal: no query sees a later token. A cached call is always causal.
     use_bias: in all four maps.
     dropout: probability that a weight is dropped (rng 'dropout').
@@ -190,6 +186,8 @@ class MultiHeadAttention(nn.Module):
   """
 
   num_heads: int
+  num_kv_heads: int | None = None
+  rotary: float | None = None
   causal: bool = False
   use_bias: bool = True
   dropout: float = 0.0
@@ -220,14 +218,24 @@ class MultiHeadAttention(nn.Module):
       return_weights: also give them; a kernel would not make them.
 
     Raises:
-      ValueError: a width that the heads do not divide.
+      ValueError: a width that the heads do not divide, or heads that those of keys do
+        not; rotary positions of a memory.
+      ConfigError: see `fused_attention`.
     """
     width = x_BLD.shape[-1]
+    kv_heads = self.num_heads if self.num_kv_heads is None else self.num_kv_heads
     if width % self.num_heads:
       raise ValueError(
         f'num_heads={self.num_heads} is not allowed: must be a divisor of the width '
         f'{width}.'
       )
+    if kv_heads < 1 or self.num_heads % kv_heads:
+      raise ValueError(
+        f'num_kv_heads={kv_heads} is not allowed: must be a divisor of '
+        f'num_heads={self.num_heads}.'
+      )
+    if self.rotary is not None and memory_BMD is not None:
+      raise ValueError('rotary with a memory is not allowed: must be None there.')
     shared = {
       'use_bias': self.use_bias,
       'dtype': self.dtype,
@@ -235,9 +243,9 @@ class MultiHeadAttention(nn.Module):
       'dot_general': rows_dot_general,
     }
 
-    def heads(name):
+    def heads(name, number):
       return nn.DenseGeneral(
-        (self.num_heads, width // self.num_heads),
+        (number, width // self.num_heads),
         kernel_init=self.kernel_init,
         name=name,
         **shared,
@@ -247,37 +255,47 @@ class MultiHeadAttention(nn.Module):
       width, axis=(-2, -1), kernel_init=self.out_init, name='out', **shared
     )
     drops = train and self.dropout > 0
-    fused = mask_BHLM is None and cache is None and not drops and not return_weights
+    fused = mask_BHLM is None and cache is None and not return_weights
+    plain = fused and not drops and memory_BMD is None
     x_BLD = x_BLD.astype(self.dtype)
-    if fused and memory_BMD is None and not self.is_initializing():
-      if x_BLD.dtype == jnp.float32 and x_BLD.size and library.usable():
+    if plain and kv_heads == self.num_heads and self.rotary is None:
+      if self._packs(x_BLD):
         return Attended(out(self._packed(x_BLD)))
     source_BMD = x_BLD if memory_BMD is None else memory_BMD
-    q_BLHK = heads('query')(x_BLD)
-    k_BMHK, v_BMHK = heads('key')(source_BMD), heads('value')(source_BMD)
-    start = 0
+    q_BLHK = heads('query', self.num_heads)(x_BLD)
+    k_BMGK = heads('key', kv_heads)(source_BMD)
+    v_BMGK = heads('value', kv_heads)(source_BMD)
+    start = 0 if cache is None else cache.length
+    if self.rotary is not None:
+      position_L = start + jnp.arange(x_BLD.shape[1])
+      q_BLHK = rotate(q_BLHK, position_L, self.rotary)
+      k_BMGK = rotate(k_BMGK, position_L, self.rotary)
     if cache is not None:
-      start = cache.length
-      cache = append(cache, k_BMHK, v_BMHK)
-      k_BMHK = cache.key_BMHK.astype(q_BLHK.dtype)
-      v_BMHK = cache.value_BMHK.astype(q_BLHK.dtype)
+      cache = append(cache, k_BMGK, v_BMGK)
+      k_BMGK = cache.key_BMGK.astype(q_BLHK.dtype)
+      v_BMGK = cache.value_BMGK.astype(q_BLHK.dtype)
+    dropping = {
+      'dropout': self.dropout,
+      'dropout_key': self.make_rng('dropout') if drops else None,
+    }
     weights_BHLM = None
     if fused:
-      y_BLHK = fused_attention(q_BLHK, k_BMHK, v_BMHK, causal=self.causal)
+      y_BLHK = fused_attention(q_BLHK, k_BMGK, v_BMGK, causal=self.causal, **dropping)
     else:
       if self.causal or cache is not None:
         # Room not yet used lies behind the last query, so that this hides it too.
-        causal = causal_mask(q_BLHK.shape[1], k_BMHK.shape[1], start)
+        causal = causal_mask(q_BLHK.shape[1], k_BMGK.shape[1], start)
         mask_BHLM = causal if mask_BHLM is None else causal & mask_BHLM
       y_BLHK, weights_BHLM = dot_product_attention(
-        q_BLHK,
-        k_BMHK,
-        v_BMHK,
-        mask_BHLM,
-        dropout=self.dropout,
-        dropout_key=self.make_rng('dropout') if drops else None,
+        q_BLHK, k_BMGK, v_BMGK, mask_BHLM, **dropping
       )
     return Attended(out(y_BLHK), cache, weights_BHLM if return_weights else None)
+
+  def _packs(self, x_BLD: Array) -> bool:
+    """Whether one call of C++ does it all: float32 on the one device of a CPU."""
+    if self.is_initializing() or mesh.ambient() is not None:
+      return False
+    return bool(x_BLD.dtype == jnp.float32 and x_BLD.size and library.usable())
 
   def _packed(self, x_BLD: Array) -> Array:
     """[B, L, D] -> [B, L, H, K]: tokens look at each other. One product, not three."""

@@ -9,10 +9,31 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 import numpy as np
 
+from dlx.layers import mesh
 from dlx.layers.attention import Array, Initializer, KVCache, MultiHeadAttention
 from dlx.layers.linear import rows_dot_general
+
+# Of the parameters of `Transformer`, whose leading axis is that of layers: heads and
+# hidden units over tensor (arXiv:1909.08053), the stream over fsdp.
+PLACEMENT = (
+  (r'attention/(query|key|value)/kernel$', P(None, 'fsdp', 'tensor', None)),
+  (r'attention/(query|key|value)/bias$', P(None, 'tensor', None)),
+  (r'attention/out/kernel$', P(None, 'tensor', None, 'fsdp')),
+  (r'mlp/in/kernel$', P(None, 'fsdp', 'tensor')),
+  (r'mlp/in/bias$', P(None, 'tensor')),
+  (r'mlp/out/kernel$', P(None, 'tensor', 'fsdp')),
+)
+STREAM = (('data', 'fsdp'), 'sequence')  # Where x [B, L, D] lies on a mesh.
+
+# What of a block is kept for the way back, and what is computed again.
+REMAT = {
+  'none': None,  # All is kept.
+  'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  'full': jax.checkpoint_policies.nothing_saveable,
+}
 
 
 class Stacked(NamedTuple):
@@ -102,6 +123,8 @@ class Block(nn.Module):
   Attributes:
     num_heads: of the attention.
     hidden: width of the feed-forward part.
+    num_kv_heads: see `MultiHeadAttention`.
+    rotary: see `MultiHeadAttention`.
     causal: no token sees a later one.
     use_bias: in all maps and norms.
     exact_gelu: see `FeedForward`.
@@ -117,6 +140,8 @@ class Block(nn.Module):
 
   num_heads: int
   hidden: int
+  num_kv_heads: int | None = None
+  rotary: float | None = None
   causal: bool = False
   use_bias: bool = True
   exact_gelu: bool = True
@@ -150,7 +175,12 @@ class Block(nn.Module):
       )
 
     attended = MultiHeadAttention(
-      self.num_heads, causal=self.causal, name='attention', **shared
+      self.num_heads,
+      num_kv_heads=self.num_kv_heads,
+      rotary=self.rotary,
+      causal=self.causal,
+      name='attention',
+      **shared,
     )(
       norm('norm_attention')(x_BLD),
       train=self.train,
@@ -161,6 +191,7 @@ class Block(nn.Module):
     x_BLD += FeedForward(self.hidden, exact_gelu=self.exact_gelu, name='mlp', **shared)(
       norm('norm_mlp')(x_BLD), train=self.train
     )
+    x_BLD = mesh.constrain(x_BLD, *STREAM)
     return x_BLD, (attended.cache, attended.weights_BHLM)
 
 
@@ -171,6 +202,8 @@ class Transformer(nn.Module):
     num_layers: N.
     num_heads: of each block.
     hidden: width of the feed-forward parts.
+    num_kv_heads: see `MultiHeadAttention`.
+    rotary: see `MultiHeadAttention`.
     causal: no token sees a later one.
     use_bias: in all maps and norms.
     exact_gelu: see `FeedForward`.
@@ -179,8 +212,10 @@ class Transformer(nn.Module):
     residual_init: see `Block`.
     unroll: layers in one turn of the scan; N is a plain loop over the same parameters:
       slower to compile, faster to run on a CPU.
-    remat: keep only the stream between blocks and compute the rest again on the way
-      back (arXiv:1604.06174): memory for time.
+    remat: what is kept for the way back (arXiv:1604.06174), memory for time: 'none':
+      everything; 'dots': the stream between blocks and what the maps give, the rest
+      (norms, GELU, attention between its maps) is computed again; 'full': the stream
+      alone.
     dtype: of the arithmetic.
     param_dtype: of the parameters.
   """
@@ -188,6 +223,8 @@ class Transformer(nn.Module):
   num_layers: int
   num_heads: int
   hidden: int
+  num_kv_heads: int | None = None
+  rotary: float | None = None
   causal: bool = False
   use_bias: bool = True
   exact_gelu: bool = True
@@ -195,7 +232,7 @@ class Transformer(nn.Module):
   kernel_init: Initializer = nn.initializers.xavier_uniform()
   residual_init: Initializer = nn.initializers.xavier_uniform()
   unroll: int = 1
-  remat: bool = False
+  remat: str = 'none'
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
@@ -215,9 +252,19 @@ class Transformer(nn.Module):
       train: drop units (rng 'dropout').
       cache: of the tokens before `x_BLD`, leading axis N; see `stacked_cache`.
       return_weights: also give the attention weights of every layer.
+
+    Raises:
+      ValueError: another `remat`; see also `MultiHeadAttention`.
     """
-    # Inside a scan XLA cannot merge the second computation into the first.
-    block = nn.remat(Block, prevent_cse=False) if self.remat else Block
+    if self.remat not in REMAT:
+      raise ValueError(
+        f'remat={self.remat!r} is not allowed: must be one of {", ".join(REMAT)}.'
+      )
+    block = Block
+    if (policy := REMAT[self.remat]) is not None:
+      # In two loops XLA cannot merge the second computation into the first.
+      unrolled = self.unroll >= self.num_layers
+      block = nn.remat(Block, prevent_cse=unrolled, policy=policy)
     scanned = nn.scan(
       block,
       variable_axes={'params': 0},
@@ -230,6 +277,8 @@ class Transformer(nn.Module):
     x_BLD, (cache, weights_NBHLM) = scanned(
       num_heads=self.num_heads,
       hidden=self.hidden,
+      num_kv_heads=self.num_kv_heads,
+      rotary=self.rotary,
       causal=self.causal,
       use_bias=self.use_bias,
       exact_gelu=self.exact_gelu,

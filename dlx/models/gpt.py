@@ -5,12 +5,23 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
+from dlx.layers import mesh, transformer
 from dlx.layers.attention import KVCache, empty_cache
 from dlx.layers.linear import rows_dot_general
-from dlx.layers.transformer import Stacked, Transformer, stacked_cache
+from dlx.layers.transformer import STREAM, Stacked, Transformer, stacked_cache
 
 Array = jax.Array
+
+# Where the state lies on a mesh; dimensions that an axis does not divide stay whole.
+PLACEMENT = (
+  (r'(token/embedding|output_embedding)$', P('tensor', 'fsdp')),
+  (r'position_embedding$', P(None, 'fsdp')),
+  *transformer.PLACEMENT,
+)
+POSITIONS = ('learned', 'rotary')
+ROTARY_BASE = 10_000.0  # Of arXiv:2104.09864.
 
 
 class GPT(nn.Module):
@@ -26,10 +37,17 @@ class GPT(nn.Module):
 
   Attributes:
     vocabulary_size: V.
-    context: most tokens of a sequence, one position embedding each.
+    context: most tokens of a sequence.
     num_layers: N.
     num_heads: H, a divisor of width.
     width: D of the stream; the feed-forward parts are four times as wide.
+    num_kv_heads: G, a divisor of H: so many heads of keys and values, each read by
+      H / G neighbouring heads of queries (arXiv:2305.13245); None: H.
+    positions: 'learned': a table of one embedding a position, added to that of the
+      token; 'rotary': queries and keys are turned instead (arXiv:2104.09864).
+    pad_vocabulary_to: the tables of tokens and outputs have V rounded up to a multiple
+      of this many rows, so that a mesh can divide them; the logits of the rows past V
+      are -inf, their gradients 0.
     use_bias: in maps and norms.
     exact_gelu: by erf; False: the tanh form.
     tie_embeddings: logits are products with the token embeddings; False: a map of
@@ -47,25 +65,28 @@ class GPT(nn.Module):
   num_layers: int = 4
   num_heads: int = 4
   width: int = 128
+  num_kv_heads: int | None = None
+  positions: str = 'learned'
+  pad_vocabulary_to: int = 1
   use_bias: bool = True
   exact_gelu: bool = True
   tie_embeddings: bool = True
   dropout: float = 0.0
   init_scale: float = 0.02
   unroll: int = 1
-  remat: bool = False
+  remat: str = 'none'
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
   def __call__(self, token_BT: Array, *, train: bool) -> Array:
-    """Logits [B, T, V], float32 or wider, of the token after each.
+    """Logits [B, T, V], V padded, float32 or wider, of the token after each.
 
     Args:
       token_BT: int in [0, V), T at most `context`.
       train: drop units (rng 'dropout').
 
     Raises:
-      ValueError: more tokens than `context`.
+      ValueError: more tokens than `context`, or another word for `positions`.
     """
     return self.forward(token_BT, train=train)[0]
 
@@ -86,10 +107,16 @@ class GPT(nn.Module):
 
   def empty_cache(self, batch_size: int) -> KVCache:
     """A cache with room for `context` tokens and none in it."""
-    one = empty_cache(
-      batch_size, self.context, self.num_heads, self.width // self.num_heads, self.dtype
-    )
+    kv_heads = self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+    head_dim = self.width // self.num_heads
+    one = empty_cache(batch_size, self.context, kv_heads, head_dim, self.dtype)
     return stacked_cache(one, self.num_layers)
+
+  @property
+  def num_rows(self) -> int:
+    """V, padded."""
+    multiple = self.pad_vocabulary_to
+    return -(-self.vocabulary_size // multiple) * multiple
 
   @nn.compact
   def forward(
@@ -106,29 +133,43 @@ class GPT(nn.Module):
       raise ValueError(
         f'{length} tokens are not allowed: must be at most context={self.context}.'
       )
+    if self.positions not in POSITIONS:
+      raise ValueError(
+        f'positions={self.positions!r} is not allowed: must be one of '
+        f'{", ".join(POSITIONS)}.'
+      )
+    learned = self.positions == 'learned'
     dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
     normal = nn.initializers.normal
     embed = nn.Embed(
-      self.vocabulary_size,
+      self.num_rows,
       self.width,
       embedding_init=normal(self.init_scale),
       name='token',
       **dtypes,
     )
-    position_TD = self.param(
-      'position_embedding',
-      normal(self.init_scale),
-      (self.context, self.width),
-      self.param_dtype,
-    )
-    start = 0 if cache is None else cache.length[0]
-    position_TD = jax.lax.dynamic_slice_in_dim(position_TD, start, length)
-    x_BTD = embed(token_BT) + position_TD[None].astype(self.dtype)
+    # As one look-up in rows that are whole: of rows divided over fsdp, as they are
+    # stored, XLA would gather the result on every device (warned of by jax 0.10.2).
+    kernel_VD = jnp.asarray(embed.embedding, self.dtype)
+    x_BTD = jnp.take(mesh.constrain(kernel_VD, 'tensor', None), token_BT, axis=0)
+    if learned:
+      position_TD = self.param(
+        'position_embedding',
+        normal(self.init_scale),
+        (self.context, self.width),
+        self.param_dtype,
+      )
+      start = 0 if cache is None else cache.length[0]
+      position_TD = jax.lax.dynamic_slice_in_dim(position_TD, start, length)
+      x_BTD = x_BTD + position_TD[None].astype(self.dtype)
+    x_BTD = mesh.constrain(x_BTD, *STREAM)
     x_BTD = nn.Dropout(self.dropout, deterministic=not train)(x_BTD)
     stacked = Transformer(
       self.num_layers,
       self.num_heads,
       4 * self.width,
+      num_kv_heads=self.num_kv_heads,
+      rotary=None if learned else ROTARY_BASE,
       causal=True,
       use_bias=self.use_bias,
       exact_gelu=self.exact_gelu,
@@ -150,7 +191,7 @@ class GPT(nn.Module):
       kernel_VD = self.param(
         'output_embedding',
         normal(self.init_scale),
-        (self.vocabulary_size, self.width),
+        (self.num_rows, self.width),
         self.param_dtype,
       )
     # Narrow operands, wide sums: the largest product of a small net.
@@ -160,4 +201,36 @@ class GPT(nn.Module):
       (((2,), (0,)), ((), ())),
       preferred_element_type=wide,
     )
-    return logits_BTV, stacked
+    if self.num_rows > self.vocabulary_size:
+      real_V = jnp.arange(self.num_rows) < self.vocabulary_size
+      logits_BTV = jnp.where(real_V[None, None], logits_BTV, -jnp.inf)
+    return mesh.constrain(logits_BTV, *STREAM, 'tensor'), stacked
+
+
+def flops_per_token(model: GPT, length: int) -> float:
+  """Floating-point operations of one training step over its tokens, a multiply-add two.
+
+  6 N + 12 N_layers D L as in arXiv:2204.02311: N counts the weights that are multiplied
+  with the stream, those of the blocks and of the output once (padded rows included, the
+  look-up of tokens and positions, biases and norms not); then the scores and their
+  products with the values. Forward once, backward twice as much.
+
+  All L x L pairs of queries and keys count. A causal kernel that skips what nobody sees
+  computes (L + 1) / 2 L of that second part: subtract it for the work really done. What
+  is computed twice to save memory (remat, and the scores on the way back of a kernel)
+  does not count.
+
+  Args:
+    model: its fields alone are read.
+    length: L, tokens of a sequence.
+  """
+  width, heads = model.width, model.num_heads
+  kv_heads = heads if model.num_kv_heads is None else model.num_kv_heads
+  maps = 2 * width**2 + 2 * width**2 * kv_heads // heads + 8 * width**2
+  weights = model.num_layers * maps + model.num_rows * width
+  return 6.0 * weights + attention_flops_per_token(model, length)
+
+
+def attention_flops_per_token(model: GPT, length: int) -> float:
+  """The second part of `flops_per_token`: scores and values, of all pairs."""
+  return 12.0 * model.num_layers * model.width * length

@@ -8,10 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from dlx.errors import ConfigError
+from dlx.layers import mesh, transformer
 from dlx.layers.linear import rows_dot_general
-from dlx.layers.transformer import Stacked, Transformer
+from dlx.layers.transformer import STREAM, Stacked, Transformer
 
 Array = jax.Array
+
+PLACEMENT = transformer.PLACEMENT  # Of the state on a mesh; the rest lies by size.
 
 
 class ViT(nn.Module):
@@ -52,7 +55,7 @@ class ViT(nn.Module):
   position_scale: float = 0.02
   dropout: float = 0.0
   unroll: int = 1
-  remat: bool = False
+  remat: str = 'none'
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
@@ -105,6 +108,7 @@ class ViT(nn.Module):
       self.param_dtype,
     )
     x_BTD += position_TD[None].astype(self.dtype)
+    x_BTD = mesh.constrain(x_BTD, *STREAM)
     x_BTD = nn.Dropout(self.dropout, deterministic=not train)(x_BTD)
     stacked = Transformer(
       self.num_layers,

@@ -92,7 +92,8 @@ class TransformerTest(parameterized.TestCase):
   def test_unroll_changes_no_parameter(self):
     chex.assert_trees_all_equal(init(unroll=1)[1], init(unroll=3)[1])
 
-  def test_remat_gives_equal_gradients_and_computes_twice(self):
+  @parameterized.parameters(1, 3)
+  def test_remat_gives_equal_gradients_and_computes_twice(self, unroll):
     def gradient(**fields):
       model, variables = init(**fields)
 
@@ -105,11 +106,31 @@ class TransformerTest(parameterized.TestCase):
       )
 
     plain, once = gradient()
-    remat, twice = gradient(remat=True)
+    remat, twice = gradient(remat='full', unroll=unroll)
     chex.assert_trees_all_close(plain, remat, atol=TOLERANCE)
     self.assertGreater(twice, once)
 
-  @parameterized.parameters((1, False), (3, True))
+  def test_remat_keeps_what_it_says(self):
+    # Of a block: nothing but its input; or what its maps give besides; or all.
+    kept = {}
+    for remat in ('full', 'dots', 'none'):
+      model, variables = init(remat=remat)
+      loss = lambda v, m=model: jnp.sin(m.apply(v, X, train=False).x_BLD).sum()
+      saved = jax.make_jaxpr(lambda v, f=loss: jax.vjp(f, v)[1])(variables).out_avals
+      # Of three layers and ten tokens, as [3, 2, 5, ...] or [3, 10, ...].
+      of_tokens = [x for x in saved if x.shape[1:3] == (2, 5) or x.shape[1:2] == (10,)]
+      kept[remat] = sum(x.size // 30 for x in of_tokens)
+    rows = X.shape[-1]
+    self.assertEqual(kept['full'], rows)
+    # Queries, keys, values, what they become, 16 hidden units; of the last map nothing.
+    self.assertEqual(kept['dots'], rows + 4 * rows + 16)
+    self.assertGreater(kept['none'], kept['dots'])
+
+  def test_refuses_another_remat(self):
+    with self.assertRaisesRegex(ValueError, "remat='all' .* one of none, dots, full"):
+      init(remat='all')
+
+  @parameterized.parameters((1, 'none'), (3, 'full'))
   def test_cached_equals_uncached(self, unroll, remat):
     model, variables = init(unroll=unroll, remat=remat)
     want = apply(model, variables, X, train=False)

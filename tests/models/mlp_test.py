@@ -5,9 +5,12 @@ from typing import Any
 from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 import numpy as np
 
-from dlx.models.mlp import MLP
+from dlx.models.mlp import MLP, PLACEMENT
+from dlx.training import sharding
+from dlx.training.state import leaves_by_path
 
 
 def init(model, shape=(2, 8, 8, 1)):
@@ -33,6 +36,28 @@ class MLPTest(parameterized.TestCase):
     variables = init(MLP(features, 10, batch_norm=batch_norm))
     self.assertEqual(size(variables['params']), params)
     self.assertEqual(size(variables.get('batch_stats', ())), stats)
+
+  def test_layers_lie_in_pairs_over_tensor(self):
+    # Units of layers 0 and 2, inputs of 1 and 3; 10 outputs over 4 devices: not.
+    params = init(MLP((32, 16, 8), 10))['params']
+    mesh = jax.sharding.AbstractMesh((2, 4), ('fsdp', 'tensor'))
+    found = leaves_by_path(sharding.state_shardings(mesh, params, PLACEMENT))
+    specs = {path: place.spec for path, place in found.items()}
+    self.assertEqual(specs['Dense_0/kernel'], P('fsdp', 'tensor'))
+    self.assertEqual(specs['Dense_1/kernel'], P('tensor', 'fsdp'))
+    self.assertEqual(specs['Dense_2/kernel'], P('fsdp', 'tensor'))
+    self.assertEqual(specs['Dense_3/kernel'], P('tensor', 'fsdp'))
+    self.assertEqual(specs['Dense_2/bias'], P('tensor'))
+    self.assertEqual(specs['Dense_1/bias'], P())
+    alone = init(MLP((), 10))['params']
+    [place] = [
+      x.spec
+      for path, x in leaves_by_path(
+        sharding.state_shardings(mesh, alone, PLACEMENT)
+      ).items()
+      if 'kernel' in path
+    ]
+    self.assertEqual(place, P('fsdp', None))
 
   def test_known_weights(self):
     # relu(x W + b) V + c by hand.
