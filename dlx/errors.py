@@ -11,3 +11,8 @@ class ConfigError(ValueError):
 
 class DataError(ConfigError):
   """Data that is missing, truncated or corrupt: names the file and the remedies."""
+
+
+class StorageError(ConfigError):
+  """A disk that is full, read-only or unreadable: names the path, what is kept and how
+  to go on."""

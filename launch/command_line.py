@@ -4,6 +4,7 @@ A launcher defines its flags on a FlagValues of its own, so that --helpfull list
 of the launcher and of the experiment and nothing else, and `main` can be called twice.
 """
 
+import errno
 import functools
 import sys
 from typing import Callable
@@ -14,6 +15,7 @@ from dlx.errors import ConfigError
 from launch import config_flags, experiments_by_name
 
 BAD_INPUT = 2  # Exit status of flag errors and ConfigError.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _HELP = ('help', 'helpshort', 'helpfull')
 
 
@@ -28,7 +30,8 @@ class Leave(Exception):
 def one_line_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
   """Turns flag errors and ConfigError into one line on stderr and exit status 2.
 
-  Everything else is a bug and keeps its stack trace.
+  A disk that is full or read-only, too. Everything else is a bug and keeps its stack
+  trace.
   """
 
   @functools.wraps(main)
@@ -39,6 +42,16 @@ def one_line_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]], i
       return e.status
     except (ConfigError, flags.Error) as e:
       print('error:', ' '.join(str(e).split()), file=sys.stderr)
+      return BAD_INPUT
+    except OSError as e:
+      if e.errno not in _DISK:
+        raise
+      where = f'{e.filename}: ' if e.filename else ''
+      print(
+        f'error: {where}{e.strerror}: mend that and give the same command; a run goes '
+        'on from its newest checkpoint.',
+        file=sys.stderr,
+      )
       return BAD_INPUT
 
   return guarded
@@ -93,14 +106,22 @@ def parse_alone(
   argv: list[str], define: Callable[[flags.FlagValues], None], usage: str
 ) -> flags.FlagValues:
   """Parses the flags of a launcher without --exp. Raises as `parse` does."""
+  values, words = parse_words(argv, define, usage)
+  refuse_words(words)
+  return values
+
+
+def parse_words(
+  argv: list[str], define: Callable[[flags.FlagValues], None], usage: str
+) -> tuple[flags.FlagValues, list[str]]:
+  """The flags of a launcher without --exp, and the words that belong to no flag."""
   values = _new_flags(define)
   words = _parsed(values, argv)
   if any(values[name].value for name in _HELP):
     print(usage.strip() + '\n')
     print(_help_of(values, 'launcher'))
     raise Leave(0)
-  refuse_words(words)
-  return values
+  return values, words
 
 
 def refuse_words(words: list[str]):

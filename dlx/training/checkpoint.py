@@ -2,24 +2,24 @@
 
 A checkpoint is the TrainState and the sums of the open log window. Beside them lie
 `meta`: the checksums, since Orbax restores flipped bits without a word, and the figures
-by which the best is kept. They are never needed to go on.
+by which the best is kept. They are never needed to go on. What lies on the disk is told
+in checkpoint_files.py.
 """
 
-import hashlib
-import json
-import re
+import contextlib
+import math
 from typing import Any, Callable, Mapping, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlx.errors import ConfigError
-from dlx.training import fingerprint
+from dlx.errors import ConfigError, StorageError
+from dlx.training import agreement, fingerprint, quiet
+from dlx.training import checkpoint_files as files
 from dlx.training.state import TrainState, is_key, leaves_by_path
 
-_TEMPORARY = '.orbax-checkpoint-tmp'
-_REMOVED = '.removed'
+_SOUND, _DAMAGED, _REFUSED = range(3)
 
 
 class Restored(NamedTuple):
@@ -36,6 +36,9 @@ class NotFinite(FloatingPointError):
 class Checkpointer:
   """The checkpoints of one workdir. All methods are host-side; `save` returns early.
 
+  Several processes call every method together, in the same order. Process 0 alone
+  removes and renames, and says which steps there are.
+
   Attributes:
     folder: epath.Path; one folder a step, named by the step.
   """
@@ -50,15 +53,18 @@ class Checkpointer:
     note: Callable[[str], None] = print,
     read_only: bool = False,
   ):
-    """Removes the unfinished temporaries of a dead process; reads no arrays.
+    """Removes the leftovers of a dead process; reads no arrays.
 
     Args:
       folder: epath.Path of the checkpoints, made if missing.
       keep: newest checkpoints that are kept; the best one is kept besides.
       best_metric: "split/name"; None: none is kept for being best.
       best_mode: 'max' or 'min'.
-      note: told what a person should know (a checkpoint set aside).
-      read_only: removes and makes nothing; for `restore` of one step.
+      note: told what a person should know: a damaged checkpoint.
+      read_only: removes, renames and makes nothing.
+
+    Raises:
+      StorageError: the folder cannot be written.
     """
     import orbax.checkpoint as ocp
 
@@ -67,23 +73,16 @@ class Checkpointer:
     self._keep, self._note, self._read_only = keep, note, read_only
     self._best_metric, self._best_mode = best_metric, best_mode
     self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
-    if jax.process_index() == 0 and not read_only:
-      folder.mkdir(parents=True, exist_ok=True)
-      for path in folder.iterdir():
-        if _TEMPORARY in path.name or path.name.endswith(_REMOVED):
-          path.rmtree()
+    quiet.orbax()
+    self._saving: int | None = None  # The step whose save has not been waited for.
+    if not read_only:
+      with self._writing('the leftovers of killed saves could not be removed'):
+        agreement.first_does(lambda: files.clean(folder), f'clean {folder}')
     self._metrics = {s: self._figures(s) for s in self.steps()} if best_metric else {}
 
   def steps(self) -> list[int]:
     """Steps of the finished checkpoints, oldest first."""
-    if not self.folder.exists():
-      return []
-    finished = self._ocp.utils.is_checkpoint_finalized
-    return sorted(
-      int(p.name)
-      for p in self.folder.iterdir()
-      if re.fullmatch(r'\d+', p.name) and finished(p)
-    )
+    return files.steps(self.folder)
 
   def best(self) -> int | None:
     """Step of the best finished checkpoint by `best_metric`, the earliest of equals."""
@@ -91,20 +90,21 @@ class Checkpointer:
     scored = [
       (sign * value, -step)
       for step in self.steps()
-      if (value := self._metrics.get(step)) is not None
+      if (value := self._metrics.get(step)) is not None and not math.isnan(value)
     ]
     return -max(scored)[1] if scored else None
 
   def save(
     self, step: int, state: TrainState, window: Any, metrics: Mapping[str, float]
   ):
-    """Starts saving; replaces a checkpoint of the same step.
+    """Starts saving; replaces a checkpoint of the same step once it is finished.
 
     Waits for the device (the checksums say whether the state is finite) and for the
     save before; writing goes on in the background.
 
     Raises:
       NotFinite: names the leaf; nothing is written.
+      StorageError: this save, or the one before, could not be written.
     """
     leaves = _flatten(state, window)
     sums, finite = jax.device_get(fingerprint.inspect(leaves))
@@ -114,45 +114,59 @@ class Checkpointer:
     meta: dict[str, Any] = {
       'step': step,
       'checksums': fingerprint.as_text(sums),
-      'leaves': _describe(leaves),
+      'leaves': files.describe(leaves),
       'metrics': dict(metrics),
     }
-    meta['digest'] = _digest(meta)
+    meta['digest'] = files.digest(meta)
     self.wait()
-    if (self.folder / str(step)).exists():
-      self._remove(step)
     args = self._ocp.args
-    self._orbax.save(
-      self.folder / str(step),
-      args=args.Composite(
-        arrays=args.StandardSave({n: _plain(x) for n, x in leaves.items() if x.size}),
-        meta=args.JsonSave(meta),
-      ),
-    )
+    with self._writing(f'checkpoint {step} could not be saved'):
+      agreement.first_does(
+        lambda: files.make_room(self.folder, step), f'move checkpoint {step}'
+      )
+      self._saving = step
+      self._orbax.save(
+        self.folder / str(step),
+        args=args.Composite(
+          arrays=args.StandardSave({n: _plain(x) for n, x in leaves.items() if x.size}),
+          meta=args.JsonSave(meta),
+        ),
+      )
     self._metrics[step] = _mean(metrics.get(self._best_metric or ''))
 
   def wait(self):
-    """Until the save that was started is on disk; then drops what is not kept."""
-    self._orbax.wait_until_finished()
-    if jax.process_index() != 0 or self._read_only:
+    """Until the save that was started is on disk; then drops what is not kept.
+
+    Raises:
+      StorageError: it could not be written; the checkpoints before it are whole.
+    """
+    step, self._saving = self._saving, None
+    with self._writing(f'checkpoint {step} could not be saved'):
+      self._orbax.wait_until_finished()
+    if step is None or self._read_only or not agreement.is_first():
       return
-    steps = self.steps()
-    kept = set(steps[-self._keep :]) | {self.best()}
-    for step in steps:
-      if step not in kept:
-        self._remove(step)
+    with self._writing('an old checkpoint could not be removed'):
+      files.drop_replaced(self.folder)
+      steps = self.steps()
+      kept = {*steps[-self._keep :], self.best()}
+      for step in steps:
+        if step not in kept:
+          self._metrics.pop(step, None)
+          files.remove(self.folder, step)
 
   def close(self):
-    self.wait()
-    self._orbax.close()
+    try:
+      self.wait()
+    finally:
+      self._orbax.close()
 
   def restore(
     self, state: TrainState, window: Any, step: int | None = None
   ) -> Restored | None:
     """The newest sound checkpoint, on the devices; None where there is none.
 
-    One that is corrupt is set aside under another name, with a note, and the one
-    before is tried.
+    One that is damaged is set aside under another name, with a note, and the one before
+    is tried. Several processes agree: what one of them cannot read none takes.
 
     Args:
       state: ShapeDtypeStructs with shardings: any mesh, not only the one that saved.
@@ -161,31 +175,22 @@ class Checkpointer:
 
     Raises:
       ConfigError: the checkpoint is sound but of another structure, or `step` is not
-        there.
+        there or damaged.
+      StorageError: it cannot be read for a reason that is not in its bytes.
     """
-    steps = self.steps()
+    steps = agreement.of_first(self.steps())
     if step is not None:
-      self._require(step)
-      try:
-        return self._read(step, state, window)
-      except ConfigError:
-        raise
-      except Exception as error:
+      self._require(step, steps)
+    for tried in reversed(steps) if step is None else (step,):
+      found = self._try(tried, state, window)
+      if isinstance(found, Restored):
+        return found
+      if step is not None:
         raise ConfigError(
-          f'{self.folder / str(step)} is corrupt ({_one_line(error)}): choose another '
-          f'step of {", ".join(map(str, steps))}.'
-        ) from None
-    for step in reversed(steps):
-      try:
-        return self._read(step, state, window)
-      except ConfigError:
-        raise
-      except Exception as error:  # Orbax and TensorStore raise many kinds.
-        aside = self._set_aside(step)
-        self._note(
-          f'Checkpoint {step} is corrupt ({_one_line(error)}); '
-          f'set aside as {aside.name}, going on from the one before.'
+          f'{self.folder / str(step)} is corrupt ({files.one_line(found)}): choose '
+          f'another step of {", ".join(map(str, steps))}.'
         )
+      self._skip(tried, found, tried == steps[0])
     return None
 
   def read_leaves(
@@ -202,36 +207,23 @@ class Checkpointer:
         or a corrupt checkpoint.
     """
     path = self.folder / str(step)
-    self._require(step)
-    args = self._ocp.args
+    self._require(step, self.steps())
     try:
-      meta = self._meta(step)
+      meta = files.read_meta(path)
       there = {name: x for name, x in meta['leaves'].items() if name in wanted}
-      _check_structure(there, _describe(wanted), path)
-      target = {name: 0 for name, x in wanted.items() if np.prod(x.shape)}
-      as_numpy = self._ocp.RestoreArgs(restore_type=np.ndarray)
-      restore = args.PyTreeRestore(
-        item=target, restore_args=dict.fromkeys(target, as_numpy), partial_restore=True
-      )
-      found = self._ocp.Checkpointer(self._ocp.CompositeCheckpointHandler()).restore(
-        path, args=args.Composite(arrays=restore)
-      )
-      leaves = {
-        name: found.arrays[name] if name in target else np.zeros(x.shape, x.dtype)
-        for name, x in wanted.items()
-      }
-      sums = fingerprint.as_text(jax.device_get(fingerprint.inspect(leaves)[0]))
-      for name, value in sums.items():
-        if meta['checksums'][name] != value:
-          raise ValueError(f'{name} does not have its checksum')
+      files.check_structure(there, files.describe(wanted), path)
+      leaves = files.read_leaves(path, meta, wanted)
+      for wrong in files.wrong_leaves(meta, leaves).values():
+        raise files.Damaged(wrong)
     except ConfigError:
       raise
     except Exception as error:
-      raise ConfigError(f'{path} is corrupt ({_one_line(error)}).') from None
+      if not files.is_damage(error):
+        raise _unreadable(path, error) from error
+      raise ConfigError(f'{path} is corrupt ({files.one_line(error)}).') from None
     return leaves, meta['digest']
 
-  def _require(self, step: int):
-    steps = self.steps()
+  def _require(self, step: int, steps: list[int]):
     if step not in steps:
       raise ConfigError(
         f'{self.folder} has no checkpoint of step {step}: there are '
@@ -240,52 +232,34 @@ class Checkpointer:
 
   def _figures(self, step: int) -> float | None:
     try:
-      return _mean(self._meta(step)['metrics'].get(self._best_metric))
+      meta = files.read_meta(self.folder / str(step))
+      return _mean(meta['metrics'].get(self._best_metric))
     except Exception:  # A corrupt one is found and reported when it is restored.
       return None
 
-  def _meta(self, step: int) -> dict[str, Any]:
-    handler = self._ocp.Checkpointer(self._ocp.CompositeCheckpointHandler())
-    args = self._ocp.args
-    meta = handler.restore(
-      self.folder / str(step), args=args.Composite(meta=args.JsonRestore())
-    ).meta
-    if meta.get('digest') != _digest(meta):
-      raise ValueError('the metadata does not match its digest')
-    return meta
-
-  def _read(self, step: int, state: TrainState, window: Any) -> Restored:
-    meta = self._meta(step)
-    target = _flatten(state, window)
-    _check_structure(meta['leaves'], _describe(target), self.folder / str(step))
-    args = self._ocp.args
-    plain = {n: _plain(x) for n, x in target.items() if np.prod(x.shape)}
-    arrays = (
-      self._ocp.Checkpointer(self._ocp.CompositeCheckpointHandler())
-      .restore(
-        self.folder / str(step), args=args.Composite(arrays=args.StandardRestore(plain))
-      )
-      .arrays
-    )
-
-    def rebuild(arrays):
-      out = {}
-      for name, x in target.items():
-        if name not in arrays:
-          out[name] = jnp.zeros(x.shape, x.dtype)
-        elif is_key(x):
-          out[name] = jax.random.wrap_key_data(arrays[name], impl=_impl(x))
-        else:
-          # A copy: the program's own buffer, so that donation works from the start.
-          out[name] = jnp.copy(arrays[name])
-      return out
-
-    shardings = {name: x.sharding for name, x in target.items()}
-    leaves = jax.jit(rebuild, out_shardings=shardings)(arrays)
-    sums = fingerprint.as_text(jax.device_get(fingerprint.inspect(leaves)[0]))
-    for name, value in meta['checksums'].items():
-      if sums[name] != value:
-        raise ValueError(f'{name} has checksum {sums[name]}, saved was {value}')
+  def _try(self, step: int, state: TrainState, window: Any) -> Restored | Exception:
+    """A checkpoint, or what is damaged in it; the same on every process."""
+    path, target = self.folder / str(step), _flatten(state, window)
+    meta, arrays, trouble, kind = {}, {}, None, _SOUND
+    try:
+      meta, arrays = self._read(path, target)
+    except ConfigError as error:
+      trouble, kind = error, _REFUSED
+    except Exception as error:  # Orbax and TensorStore raise many kinds.
+      kind = _DAMAGED if files.is_damage(error) else _REFUSED
+      trouble = error if kind == _DAMAGED else _unreadable(path, error)
+    # No process may go on to the collectives below alone.
+    worst = agreement.largest(kind)
+    elsewhere = f'another process could not read {path}; its log says why'
+    if worst == _REFUSED:
+      raise trouble if trouble and kind == worst else StorageError(f'{elsewhere}.')
+    if worst == _DAMAGED:
+      if trouble and not agreement.is_first():  # Process 0 tells when it sets it aside.
+        self._note(f'Checkpoint {step} is corrupt here ({files.one_line(trouble)}).')
+      return trouble or files.Damaged(elsewhere)
+    leaves = _rebuild(target, arrays)
+    for wrong in files.wrong_leaves(meta, leaves).values():
+      return files.Damaged(wrong)
     values = [leaves[name] for name in target]  # jit sorts the names of a dict.
     count = len(jax.tree.leaves(state))
     return Restored(
@@ -295,42 +269,90 @@ class Checkpointer:
       meta['metrics'],
     )
 
-  def _remove(self, step: int):
-    """Deletes a checkpoint; a kill in the middle leaves no half of it by its name."""
-    path = self.folder / str(step)
-    self._metrics.pop(step, None)
-    _move(path, self.folder / f'{step}{_REMOVED}').rmtree()
+  def _read(self, path, target: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Metadata and arrays; talks to no other process."""
+    if not path.exists():
+      raise StorageError(
+        f'{path}, which process 0 has found, is not there for process '
+        f'{jax.process_index()}: all must see the same --workdir, on a shared disk.'
+      )
+    meta = files.read_meta(path)
+    files.check_structure(meta['leaves'], files.describe(target), path)
+    plain = {n: _plain(x) for n, x in target.items() if np.prod(x.shape)}
+    # The handler itself: Orbax's Checkpointer ends in a barrier, at which the others
+    # would wait for a process that could not read.
+    handler = self._ocp.StandardCheckpointHandler()
+    args = self._ocp.args.StandardRestore(plain)
+    return meta, handler.restore(path / 'arrays', args=args)
 
-  def _set_aside(self, step: int):
-    name, i = f'{step}.corrupt', 0
-    while (self.folder / name).exists():
-      i += 1
-      name = f'{step}.corrupt-{i}'
-    self._metrics.pop(step, None)
-    return _move(self.folder / str(step), self.folder / name)
+  def _skip(self, step: int, trouble: Exception, last: bool):
+    """Sets a damaged checkpoint aside and says so."""
+    where = 'left where it is'
+    if not self._read_only:
+      self._metrics.pop(step, None)
+      moved = []
+      with self._writing(f'the corrupt checkpoint {step} could not be set aside'):
+        agreement.first_does(
+          lambda: moved.append(files.set_aside(self.folder, step)),
+          f'set checkpoint {step} aside',
+        )
+      where = f'set aside as {moved[0].name}' if moved else ''
+    if agreement.is_first():
+      on = 'there is none before it' if last else 'going on from the one before'
+      self._note(
+        f'Checkpoint {step} is corrupt ({files.one_line(trouble)}); {where}, {on}.'
+      )
+
+  @contextlib.contextmanager
+  def _writing(self, what: str):
+    """Turns what a disk has against writing into one line."""
+    try:
+      yield
+    except StorageError:
+      raise
+    except Exception as error:
+      why = files.why_not_written(error)
+      if why is None:
+        raise
+      newest = max(self.steps(), default=0)
+      raise StorageError(
+        f'{self.folder}: {what} ({why}): mend that and give the same command, which '
+        f'goes on from step {newest}.'
+      ) from error
 
 
-def _move(source, target):
-  """Renames a folder; copies it and removes the source where a store cannot rename."""
-  try:
-    return source.rename(target)
-  except (NotImplementedError, OSError):
-    for path in source.glob('**/*'):
-      if not path.is_dir():
-        copy = target.joinpath(*path.parts[len(source.parts) :])
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(path.read_bytes())
-    source.rmtree()
-    return target
+def _rebuild(target: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
+  """The leaves of the target out of plain arrays, on the devices."""
+
+  def rebuild(arrays):
+    out = {}
+    for name, x in target.items():
+      if name not in arrays:
+        out[name] = jnp.zeros(x.shape, x.dtype)
+      elif is_key(x):
+        out[name] = jax.random.wrap_key_data(arrays[name], impl=_impl(x))
+      else:
+        # A copy: the program's own buffer, so that donation works from the start.
+        out[name] = jnp.copy(arrays[name])
+    return out
+
+  shardings = {name: x.sharding for name, x in target.items()}
+  return jax.jit(rebuild, out_shardings=shardings)(arrays)
+
+
+def _unreadable(path, error: Exception) -> Exception:
+  """A shortage of memory as it is; what else keeps from reading, as one line."""
+  if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
+    return error
+  return StorageError(
+    f'{path} cannot be read ({files.one_line(error)}): it is left as it is; mend that '
+    'and give the same command.'
+  )
 
 
 def _mean(value: Any) -> float | None:
   """A figure; of a list over members, their mean."""
   return None if value is None else float(np.mean(value))
-
-
-def _one_line(error: Exception) -> str:
-  return f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
 
 
 def _flatten(state: TrainState, window: Any) -> dict[str, Any]:
@@ -351,10 +373,6 @@ def _impl(x) -> str:
   return seen[0]
 
 
-def _describe(leaves: Mapping[str, Any]) -> dict[str, list]:
-  return {name: [str(x.dtype), list(x.shape)] for name, x in leaves.items()}
-
-
 def _plain(x):
   """A key as its key data; Orbax stores plain arrays."""
   if not is_key(x):
@@ -363,18 +381,3 @@ def _plain(x):
     return jax.random.key_data(x)
   data = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(x.shape, x.dtype))
   return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=x.sharding)
-
-
-def _digest(meta: Mapping[str, Any]) -> str:
-  body = {k: v for k, v in meta.items() if k != 'digest'}
-  return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-def _check_structure(saved: Mapping[str, Any], wanted: Mapping[str, Any], path):
-  for name in sorted(saved.keys() | wanted.keys()):
-    if saved.get(name) != wanted.get(name):
-      raise ConfigError(
-        f'{path} is of another program: {name} is {saved.get(name, "missing")} there '
-        f'and {wanted.get(name, "missing")} here; use the code that wrote it, or '
-        'another --workdir.'
-      )

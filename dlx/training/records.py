@@ -174,9 +174,10 @@ class MetricsFile:
     file = self._open() if self._file is None else self._file
     # One write call without a buffer: the kernel has all of the line, or the file ends
     # in half a line, which is dropped by the next to open it.
-    file.write(
-      json.dumps(record, ensure_ascii=False).encode(errors='backslashreplace') + b'\n'
-    )
+    text = json.dumps(record, ensure_ascii=False)
+    line = memoryview(text.encode(errors='backslashreplace') + b'\n')
+    while line:  # A disk that fills up takes a part without an error, and then raises.
+      line = line[file.write(line) :]
     self._dirty = True
 
   def flush(self) -> None:

@@ -1,8 +1,11 @@
 """Tests for dlx/training/checkpoint.py and fingerprint.py, on real files."""
 
+import errno
 import json
+import math
 import pathlib
 import shutil
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 import chex
@@ -11,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlx.errors import ConfigError
-from dlx.training import checkpoint, fingerprint
+from dlx.errors import ConfigError, StorageError
+from dlx.training import checkpoint_files, fingerprint
 from dlx.training.checkpoint import Checkpointer, NotFinite
 from dlx.training.state import Mean, create
 
@@ -143,7 +146,7 @@ class CheckpointTest(parameterized.TestCase):
     name = 'state/params/w'
     flipped = int(saved['checksums'][name], 16) ^ 1
     saved['checksums'][name] = f'{flipped:016x}'
-    saved['digest'] = checkpoint._digest(saved)
+    saved['digest'] = checkpoint_files.digest(saved)
     meta.write_text(json.dumps(saved))
     self.assertIsNone(checkpointer.restore(*map(abstract, make_state())))
     self.assertIn('state/params/w has checksum', self.notes[0])
@@ -175,6 +178,104 @@ class CheckpointTest(parameterized.TestCase):
     (self.folder / '1.removed').mkdir()
     self.assertEqual(self.open().steps(), [1])
     self.assertEqual([p.name for p in self.folder.iterdir()], ['1'])
+
+  def test_a_replacement_that_was_killed_leaves_the_former(self):
+    # As a kill does between make_room and the end of the new save.
+    self.save(1, 2)
+    checkpoint_files.make_room(self.folder, 2)
+    (self.folder / '2.orbax-checkpoint-tmp').mkdir()
+    self.assertEqual(checkpoint_files.steps(self.folder), [1])
+    self.assertEqual(self.open().restore(*map(abstract, make_state())).step, 2)
+    # And between the end of the new one and drop_replaced.
+    shutil.copytree(self.folder / '1', self.folder / '2.replaced')
+    got = self.open().restore(*map(abstract, make_state()))
+    chex.assert_trees_all_equal(got.state.params, make_state(2)[0].params)
+    self.assertEqual({p.name for p in self.folder.iterdir()}, {'1', '2'})
+
+  def test_a_failed_replacement_keeps_the_former(self):
+    checkpointer = self.save(2, keep=1)
+    with mock.patch.object(
+      checkpointer._orbax, 'save', side_effect=OSError(errno.ENOSPC, 'No space left')
+    ):
+      with self.assertRaisesRegex(
+        StorageError,
+        r'checkpoints: checkpoint 2 could not be saved \(the disk is full\): mend that',
+      ):
+        checkpointer.save(2, *make_state(7), {})
+    got = self.open().restore(*map(abstract, make_state()))
+    chex.assert_trees_all_equal(got.state.params, make_state(2)[0].params)
+
+  def test_best_is_no_nan(self):
+    checkpointer = self.open(keep=1, best_metric='test/loss')
+    for step, value in ((1, math.nan), (2, 0.5), (3, 0.1)):
+      checkpointer.save(step, *make_state(step), {'test/loss': value})
+    checkpointer.wait()
+    self.assertEqual((checkpointer.steps(), checkpointer.best()), ([2, 3], 2))
+
+  @parameterized.parameters(
+    (
+      PermissionError(errno.EACCES, 'Permission denied'),
+      StorageError,
+      'cannot be read',
+    ),
+    (
+      ValueError('PERMISSION_DENIED: Error opening local file'),
+      StorageError,
+      'it is left as it is; mend that and give the same command',
+    ),
+    (
+      jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: 17179869184 bytes'),
+      jax.errors.JaxRuntimeError,
+      'RESOURCE_EXHAUSTED',
+    ),
+    (MemoryError('no'), MemoryError, 'no'),
+  )
+  def test_what_is_not_damage_sets_nothing_aside(self, error, kind, text):
+    checkpointer = self.save(1, 2)
+    handler = checkpointer._ocp.StandardCheckpointHandler
+    with mock.patch.object(handler, 'restore', side_effect=error):
+      with self.assertRaisesRegex(kind, text):
+        checkpointer.restore(*map(abstract, make_state()))
+    self.assertEqual(checkpointer.steps(), [1, 2])
+    self.assertEqual(self.notes, [])
+
+  def test_read_only_changes_nothing(self):
+    self.save(1, 2)
+    (self.folder / '3.orbax-checkpoint-tmp').mkdir()
+    (self.folder / '2' / 'meta' / 'metadata').write_text('')
+    got = self.open(read_only=True).restore(*map(abstract, make_state()))
+    self.assertEqual(got.step, 1)
+    self.assertRegex(self.notes[0], r'meta/metadata is no JSON.*left where it is')
+    names = {p.name for p in self.folder.iterdir()}
+    self.assertEqual(names, {'1', '2', '3.orbax-checkpoint-tmp'})
+
+  def test_all_corrupt(self):
+    checkpointer = self.save(1)
+    (self.folder / '1' / 'meta' / 'metadata').unlink()
+    self.assertIsNone(checkpointer.restore(*map(abstract, make_state())))
+    self.assertEqual(
+      self.notes,
+      [
+        'Checkpoint 1 is corrupt (meta/metadata is missing); set aside as 1.corrupt, '
+        'there is none before it.'
+      ],
+    )
+
+  def test_several_leaves_that_differ_are_named(self):
+    checkpointer = self.save(1)
+    state, window = make_state()
+    other = state._replace(
+      params={**state.params, 'w': jnp.zeros((2, 4)), 'v': jnp.zeros(3)},
+      opt_state={},
+      model_state={'u8': jnp.uint8(2)},
+    )
+    with self.assertRaisesRegex(
+      ConfigError,
+      r'model_state/mask is \[.bool., \[2\]\] there and missing here, '
+      r'state/opt_state/count .* there and missing here, state/params/v is missing '
+      r'there and .*, and 1 more; use the code',
+    ):
+      checkpointer.restore(abstract(other), abstract(window))
 
   def test_another_program_is_refused_not_set_aside(self):
     checkpointer = self.save(1)

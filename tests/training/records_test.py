@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 from etils import epath
@@ -217,6 +218,15 @@ class LocalTest(absltest.TestCase):
     self.assertLen(metrics.read(), 1)
     metrics.write(3, 'train', {}, {})
     self.assertEqual(brief(metrics.read()), [(1, 'train'), (3, 'train')])
+
+  def test_a_disk_that_takes_a_part_of_a_line_gets_the_rest(self):
+    # As `write` of a disk that fills up, in the middle of which somebody makes room.
+    metrics = self.metrics()
+    fill(metrics, [1])
+    file = metrics._file
+    metrics._file = mock.Mock(wraps=file, write=lambda data: file.write(data[:7]))
+    fill(metrics, [2, 3])
+    self.assertEqual(brief(metrics.read()), [(i, 'train') for i in (1, 2, 3)])
 
   def test_a_damaged_line_costs_that_line_only(self):
     good = b'{"step": 1, "split": "train", "metrics": {}}\n'
