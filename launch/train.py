@@ -6,7 +6,8 @@
 flag; --exp=cnn --helpfull lists them. Exit status: 0 finished, or stopped by --stop_at;
 2 bad input (one line on stderr, nothing compiled, nothing written); 42 interrupted by
 SIGTERM or SIGINT and saved, so that a scheduler can requeue on it; 1 a bug, with its
-stack trace.
+stack trace. Several processes (--multihost, launch/multihost.py) leave together, with
+the same status; 43 where one of them was lost: requeue on it, too.
 """
 
 import os
@@ -17,7 +18,7 @@ from typing import Mapping
 from absl import flags
 
 from dlx.errors import ConfigError
-from launch import command_line, config_flags, devices
+from launch import command_line, config_flags, devices, multihost
 
 STATUS = {'finished': 0, 'stopped': 0, 'interrupted': 42}
 
@@ -38,7 +39,17 @@ def define(values: flags.FlagValues):
   text(
     'mesh',
     None,
-    'Sizes of the mesh of devices, e.g. data=4,tensor=2. Default: all devices on data.',
+    'Sizes of the mesh of devices, AXIS=SIZE by comma: data, fsdp, tensor, sequence, '
+    'expert; -1 is what the others leave, e.g. data=-1,tensor=4. Default: all devices '
+    'along data.',
+  )
+  flags.DEFINE_boolean(
+    'describe',
+    False,
+    'Print all parameters, where they lie and bytes a device, and leave: no data is '
+    'read, nothing compiled or written.',
+    values,
+    module_name='launcher',
   )
   flags.DEFINE_integer(
     'stop_at',
@@ -54,15 +65,7 @@ def define(values: flags.FlagValues):
     'FIRST:END, e.g. 10:20: write a profiler trace of these steps into the workdir.',
   )
   devices.define(values)
-  flags.DEFINE_boolean(
-    'distributed',
-    False,
-    'This is one of several processes: call '
-    'jax.distributed.initialize(), which finds the others on TPU pods, Slurm and '
-    'Open MPI.',
-    values,
-    module_name='launcher',
-  )
+  multihost.define(values)
 
 
 def parse_trace_steps(text: str | None) -> tuple[int, int] | None:
@@ -108,29 +111,35 @@ def main(argv: list[str]) -> int:
   devices.start_jax(config, values)
   experiment = found.build(config)
 
-  import jax
+  with multihost.start(values, workdir):  # Before the first use of a device.
+    import jax
 
-  if values.distributed:
-    jax.distributed.initialize()  # Before the first use of a device.
-  from dlx.training.loop import fit
+    if values.describe:
+      from dlx.training import describe, sharding
 
-  outcome = fit(
-    experiment,
-    config,
-    workdir,
-    name=found.name,
-    data_dir=values.data_dir,
-    mesh=values.mesh,
-    stop_at=values.stop_at,
-    argv=argv,
-    trace_steps=trace_steps,
-  )
-  if jax.process_index() == 0:
-    if outcome.status == 'finished':
-      from dlx.report import render
+      told = describe.describe(experiment, sharding.make_mesh(values.mesh))
+      if jax.process_index() == 0:
+        print(describe.as_text(told), end='', flush=True)
+      return 0
+    from dlx.training.loop import fit
 
-      render(workdir)
-    print(last_line(outcome, workdir), flush=True)
+    outcome = fit(
+      experiment,
+      config,
+      workdir,
+      name=found.name,
+      data_dir=values.data_dir,
+      mesh=values.mesh,
+      stop_at=values.stop_at,
+      argv=argv,
+      trace_steps=trace_steps,
+    )
+    if jax.process_index() == 0:
+      if outcome.status == 'finished':
+        from dlx.report import render
+
+        render(workdir)
+      print(last_line(outcome, workdir), flush=True)
   return STATUS[outcome.status]
 
 

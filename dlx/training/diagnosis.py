@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from dlx.data.dataset import Resident
-from dlx.training import cadence, evaluation
+from dlx.training import cadence, evaluation, sharding
 from dlx.training.nonfinite import NonFiniteError, replay
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def diagnose(run: 'Run', end: int, symptom: str) -> NonFiniteError:
     end,
     advance=advance,
     get_batch=batch,
-    train_step=experiment.train_step,
+    train_step=sharding.traced_under(run.mesh, experiment.train_step),
   )
   kept = (
     f'The last good checkpoint is that of step {start}'

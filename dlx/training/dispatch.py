@@ -1,14 +1,15 @@
 """One dispatch: the jitted program of one or more train steps, and of evaluations.
 
 The one place where train, plan, doctor and sweep get their compiled function and
-shardings from, so that what is planned is what runs.
+shardings from, so that what is planned is what runs. Init, steps and summaries are
+traced with the mesh ambient (dlx/layers/mesh.py), where it has several devices.
 """
 
 from typing import Any, Callable, Mapping, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from dlx.data.dataset import Dataset, Resident
 from dlx.experiment import Eval, Experiment
@@ -48,7 +49,7 @@ def placed(abstract: Any, shardings: Any) -> Any:
   )
 
 
-def make_dispatch(experiment: Experiment, mesh: Mesh) -> Dispatch:
+def make_dispatch(experiment: Experiment, mesh: Mesh | AbstractMesh) -> Dispatch:
   """Builds the dispatch for a mesh; compiles and reads nothing.
 
   Over resident data it is a loop with a traced trip count, so that one program serves
@@ -62,7 +63,8 @@ def make_dispatch(experiment: Experiment, mesh: Mesh) -> Dispatch:
   data = experiment.train_data
   resident = isinstance(data, Resident)
   # The key is made while tracing: making a real one would compile a program.
-  abstract = jax.eval_shape(lambda: experiment.init(jax.random.key(0)))
+  init = sharding.traced_under(mesh, experiment.init)
+  abstract = jax.eval_shape(lambda: init(jax.random.key(0)))
   shapes = sharding.state_shardings(mesh, abstract, experiment.placement)
   whole = sharding.replicated(mesh)
   batches = tuple(
@@ -70,7 +72,7 @@ def make_dispatch(experiment: Experiment, mesh: Mesh) -> Dispatch:
   )
   # Traced here and inlined where it is called: one trace serves both. Placed, as the
   # mesh is a part of what JAX knows a trace by.
-  train_step = jax.jit(experiment.train_step, inline=True)
+  train_step = jax.jit(sharding.traced_under(mesh, experiment.train_step), inline=True)
   new, sums = jax.eval_shape(
     train_step, placed(abstract, shapes), placed(data.shapes[0], batches[0])
   )
@@ -113,7 +115,7 @@ def make_dispatch(experiment: Experiment, mesh: Mesh) -> Dispatch:
     window=window,
     batches=batches,
     arrays=whole,
-    init=jax.jit(experiment.init, out_shardings=shapes),
+    init=jax.jit(init, out_shardings=shapes),
     run=tuple(make_run(i) for i in range(len(data.shapes))),
   )
 
@@ -125,7 +127,7 @@ def get_batch(data: Dataset, arrays, index, shape_id: int):
   return data.get(arrays, index, shape_id=shape_id)  # type: ignore[call-arg]
 
 
-def make_eval(evaluation: Eval, mesh: Mesh, state: TrainState):
+def make_eval(evaluation: Eval, mesh: Mesh | AbstractMesh, state: TrainState):
   """(zeros, accumulate, summarize) of one evaluation, jitted.
 
   accumulate: (sums, state, data, i) -> (sums, ticket), `data` as in `Dispatch.run`;
@@ -137,7 +139,8 @@ def make_eval(evaluation: Eval, mesh: Mesh, state: TrainState):
   batches = tuple(
     sharding.batch_shardings(mesh, data, i) for i in range(len(data.shapes))
   )
-  step = jax.jit(evaluation.step, inline=True)  # One trace, here and below.
+  # One trace, here and below.
+  step = jax.jit(sharding.traced_under(mesh, evaluation.step), inline=True)
   sums = jax.eval_shape(step, state, placed(data.shapes[0], batches[0]))
 
   def accumulate(sums, state, data_or_batch, i):
@@ -150,7 +153,7 @@ def make_eval(evaluation: Eval, mesh: Mesh, state: TrainState):
   return (
     zeros,
     jax.jit(accumulate, donate_argnums=0, out_shardings=(whole, whole)),
-    jax.jit(evaluation.summarize, out_shardings=whole),
+    jax.jit(sharding.traced_under(mesh, evaluation.summarize), out_shardings=whole),
   )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from dlx.data.ahead import Ahead
 from dlx.data.dataset import Dataset, Loaded, Resident, Streamed
 from dlx.experiment import Eval
-from dlx.training import sharding
+from dlx.training import global_arrays, sharding
 from dlx.training.dispatch import get_batch, make_eval
 from dlx.training.state import TrainState
 
@@ -43,9 +43,7 @@ def place(dataset: Dataset, loaded: Loaded, mesh: Mesh) -> Placed:
   """Resident arrays to every device of the mesh; streamed data stays on the host."""
   arrays = None
   if isinstance(dataset, Resident):
-    arrays = jax.tree.map(
-      lambda x: jax.device_put(x, sharding.replicated(mesh)), loaded.data
-    )
+    arrays = global_arrays.put(loaded.data, sharding.replicated(mesh))
   return Placed(dataset, loaded, arrays)
 
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from dlx.data.dataset import Dataset
 from dlx.experiment import Figure
+from dlx.training import agreement, sharding
+from dlx.training.global_arrays import whole
 from dlx.training.records import write_bytes
 from dlx.training.state import TrainState, is_key, leaves_by_path
 from dlx.training.tensorboard import EventWriter, png
@@ -40,6 +42,7 @@ def draw_figures(
     summary: gives the summary of an evaluation of `state`, by its name.
   """
   for name, figure in figures.items():
+    agreement.meet()  # Drawing took process 0 some time.
     tree = compute(name, figure, state, step, batch=batch, summary=summary)
     if events is None:
       continue
@@ -55,9 +58,10 @@ def draw_figures(
       continue
     write_bytes(folder / 'figures' / f'{name}.png', data)
     events.image(step, f'figures/{name}', image)
-  if events is not None:
-    for name, leaf in leaves_by_path(state.params).items():
-      if not is_key(leaf):
+  for name, leaf in leaves_by_path(state.params).items():
+    if not is_key(leaf):
+      leaf = whole(leaf)  # By all processes together.
+      if events is not None:
         events.histogram(step, f'params/{name}', np.array(leaf))
 
 
@@ -73,7 +77,16 @@ def compute(
   """What `figure.draw` is given, as NumPy arrays; see `draw_figures`."""
   if figure.compute is not None:
     key = jax.random.fold_in(state.rng, zlib.crc32(name.encode()) & 0x7FFFFFFF)
-    tree = jax.jit(figure.compute)(
+    placed = state.step.sharding
+    assert isinstance(placed, jax.sharding.NamedSharding)
+    mesh = placed.mesh
+    assert isinstance(mesh, jax.sharding.Mesh)
+    # Whole on every device, as the first process has to draw all of it.
+    program = jax.jit(
+      sharding.traced_under(mesh, figure.compute),
+      out_shardings=sharding.replicated(mesh),
+    )
+    tree = program(
       state,
       jax.random.fold_in(key, step),
       {} if figure.data is None else batch(figure.data),

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlx.training.state import Array, is_key, leaves_by_path, to_host
+from dlx.training.global_arrays import to_host
+from dlx.training.state import Array, is_key, leaves_by_path
 
 
 def fingerprint(tree: Any) -> str:
@@ -16,7 +17,7 @@ def fingerprint(tree: Any) -> str:
 
   A leaf's sum is over its path, dtype, shape and little-endian bytes; a typed key's
   over its implementation and key data. Reads everything to the host: for the end of a
-  run. On several processes every leaf must be addressable (replicated or gathered).
+  run. Several processes call it together.
   """
   total = hashlib.sha256()
   for path, leaf in leaves_by_path(tree).items():

@@ -6,6 +6,7 @@ from typing import Callable
 import jax
 import numpy as np
 
+from dlx.training import global_arrays
 from dlx.training.pace import Pace
 
 MOST = 2  # So that the devices never wait for the host, and a signal is never far.
@@ -31,7 +32,7 @@ class InFlight:
   def count(self, n: int) -> jax.Array:
     """A number of steps, as a program wants it: sent to the devices once."""
     if n not in self._counts:
-      self._counts[n] = jax.device_put(np.int32(n), self._sharding)
+      self._counts[n] = global_arrays.put(np.int32(n), self._sharding)
     return self._counts[n]
 
   def add(self, bad: jax.Array, steps: int):

@@ -69,7 +69,8 @@ def fit(
   as_json = config_to_json(config)
   folder = Workdir(workdir, name=name, config=as_json)
   if folder.finished is not None:
-    print(f'The run in {folder.path} is finished.', file=sys.stderr)
+    if jax.process_index() == 0:
+      print(f'The run in {folder.path} is finished.', file=sys.stderr)
     return Outcome(
       'finished', folder.finished['step'], folder.finished['metrics'], None
     )

@@ -12,6 +12,7 @@ from jax.extend import core as jex_core
 import jax.numpy as jnp
 import numpy as np
 
+from dlx.training.global_arrays import to_host
 from dlx.training.state import TrainState, is_key, leaves_by_path
 from dlx.training.step import all_finite, first_non_finite
 
@@ -66,7 +67,7 @@ def explain(
     found = first_non_finite(tree)
     if found is not None:
       path, value = found
-      host = np.asarray(value, np.float64)
+      host = to_host(value).astype(np.float64)
       bad = int((~np.isfinite(host)).sum())
       fine = ' and '.join(name for name, _ in parts[:i]) or 'what came before'
       kind = 'NaN' if np.isnan(host).any() else 'inf'

@@ -6,7 +6,7 @@ import jax
 
 
 class Trace:
-  """Traces steps [first, last) of a run into WORKDIR/trace.
+  """Traces steps [first, last) of a run into WORKDIR/trace, on process 0.
 
   Attributes:
     cuts: steps at which a dispatch has to end.
@@ -22,7 +22,8 @@ class Trace:
     inside = bool(self.cuts) and self.cuts[0] <= step < self.cuts[1]
     if inside and not self._running:
       drain()
-      jax.profiler.start_trace(str(self._folder / 'trace'))
+      if jax.process_index() == 0:
+        jax.profiler.start_trace(str(self._folder / 'trace'))
       self._running = True
     elif not inside:
       self.stop(drain)
@@ -31,5 +32,6 @@ class Trace:
     """Ends a trace that is running."""
     if self._running:
       drain()
-      jax.profiler.stop_trace()
+      if jax.process_index() == 0:
+        jax.profiler.stop_trace()
       self._running = False

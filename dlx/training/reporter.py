@@ -98,6 +98,12 @@ class Reporter:
     if self._progress is not None:
       self._progress.note(text)
 
+  def data(self, split: str, origin: Mapping[str, Any]):
+    """Tells what the examples of a split were read from; see `Loaded`."""
+    told = (str(origin[k]) for k in ('name', 'kind', 'size') if k in origin)
+    where = f' from {origin["path"]}' if 'path' in origin else ''
+    self.note(f'Data for {split}: {", ".join(told)} examples{where}')
+
   def flush(self):
     """Before a save: no figure of a saved step may be lost."""
     if self.events is not None:

@@ -2,6 +2,8 @@
 
 from typing import Any, Mapping
 
+import jax
+
 from dlx.training import records
 from dlx.training.fingerprint import fingerprint
 from dlx.training.state import TrainState
@@ -20,6 +22,8 @@ def write_result(
   origins: Mapping[str, Any],
 ) -> dict[str, Any]:
   """Writes FOLDER/result.json, the last file of a run, and returns what it holds.
+
+  All processes call it; the first writes.
 
   Args:
     record: config.json, for the name of the experiment and its config.
@@ -41,5 +45,6 @@ def write_result(
     'fingerprint': fingerprint(state),
     'finished': True,
   }
-  records.write_json(folder / 'result.json', done)
+  if jax.process_index() == 0:
+    records.write_json(folder / 'result.json', done)
   return done

@@ -10,11 +10,13 @@ import numpy as np
 from dlx.data.dataset import Dataset, Loaded, Resident
 from dlx.experiment import Config, Experiment
 from dlx.training import cadence, evaluation, nonfinite, sharding
+from dlx.training.agreement import meet
 from dlx.training.checkpoint import Checkpointer, NotFinite
 from dlx.training.clock import Clock
 from dlx.training.diagnosis import diagnose
 from dlx.training.dispatch import Dispatch
 from dlx.training.figures import draw_figures
+from dlx.training.global_arrays import put
 from dlx.training.in_flight import InFlight
 from dlx.training.profile import Trace
 from dlx.training.reporter import Reporter, reported
@@ -88,8 +90,9 @@ class Run:
     self.shardings = jax.tree.map(lambda x: x.sharding, dispatch.state)
     self.after_eval = None
     if experiment.after_eval is not None:
+      after_eval = sharding.traced_under(mesh, experiment.after_eval)
       self.after_eval = jax.jit(
-        experiment.after_eval, donate_argnums=0, out_shardings=self.shardings
+        after_eval, donate_argnums=0, out_shardings=self.shardings
       )
     self.members = dispatch.state.stop.shape  # (n,), or () where there are none.
     self.rows = next(iter(experiment.train_data.shapes[0].values())).shape[0]
@@ -113,7 +116,9 @@ class Run:
     if self.reporter is not None:
       self.reporter.close()
     try:
-      self.checkpoints.close()
+      # A failed process must not wait for the others: they may wait for it elsewhere.
+      if exc[0] is None or jax.process_count() == 1:
+        self.checkpoints.close()
     finally:
       self.stop_request.__exit__(*exc)
 
@@ -169,12 +174,7 @@ class Run:
     if changed := self.folder.changed():
       self.reporter.note(f'Other than at the start: {changed}. Bits may differ.')
     for split, placed in self._data().items():
-      origin = dict(placed.loaded.origin)
-      told = (str(origin.pop(k)) for k in ('name', 'kind', 'size') if k in origin)
-      self.reporter.note(
-        f'Data for {split}: {", ".join(told)} examples'
-        + (f' from {origin["path"]}' if 'path' in origin else '')
-      )
+      self.reporter.data(split, placed.loaded.origin)
     self.rate_mark = self.step, self.clock.seconds()['train']
 
   def fresh(self) -> TrainState:
@@ -183,7 +183,7 @@ class Run:
     if self.experiment.warm_start is not None:
       with self.folder.starting() as record:
         state, record['warm_start'] = self.experiment.warm_start(state)
-      state = jax.device_put(state, self.shardings)
+      state = put(state, self.shardings)
       # Buffers of its own: one that stands twice in a donated state is an error.
       state = nonfinite.copy(state)
     return state
@@ -222,6 +222,7 @@ class Run:
         run = self.dispatch.run[shape_id]
         lowered = run.lower(self.state, self.window, data, self.in_flight.count(1))
         self.programs[shape_id] = lowered.compile()
+        meet()
       self.in_flight.pace.idle()
     return self.programs[shape_id]
 
@@ -265,7 +266,8 @@ class Run:
     self._drain()
     self._write_pending()
     try:
-      found = {name: self.evaluate(name, self.state, self._asked) for name in names}
+      asked = lambda: self.stop_request.here
+      found = {name: self.evaluate(name, self.state, asked) for name in names}
     except evaluation.Interrupted:
       return  # The loop leaves next; the state is saved as it was before.
     self.evaluated = self.step
@@ -273,10 +275,6 @@ class Run:
       self.reporter.write(self.step, name, found[name].figures, self.clock.seconds())
     self.state = self.fold_in(self.state, self.step, found)
     self.stopped = bool(np.all(self.state.stop))
-
-  def _asked(self) -> bool:
-    """Several processes evaluate in step, so that one alone may not drop it."""
-    return self.stop_request.here and jax.process_count() == 1
 
   def evaluate(
     self, name: str, state: TrainState, interrupted=lambda: False
@@ -287,6 +285,7 @@ class Run:
         self.evaluators[name] = evaluation.Evaluator(
           e, self.placed[id(e.data)], self.mesh, self.dispatch.state
         )
+        meet()
     with self.clock.span('eval'):
       return self.evaluators[name].run(state, interrupted)
 
@@ -294,7 +293,7 @@ class Run:
     self, state: TrainState, step: int, found: Mapping[str, evaluation.Summary]
   ) -> TrainState:
     """`evaluated` and `after_eval`, from the summaries of one boundary."""
-    evaluated = jax.device_put(np.int32(step), sharding.replicated(self.mesh))
+    evaluated = put(np.int32(step), sharding.replicated(self.mesh))
     state = state._replace(evaluated=evaluated)
     if self.after_eval is None:
       return state
@@ -355,17 +354,17 @@ class Run:
         self.folder.record['config'],
         {k: float(np.mean(v)) for k, v in metrics.items()},
       )
-      write_result(
-        self.folder.path,
-        self.folder.record,
-        state=self.state,
-        step=self.step,
-        rows=self.rows,
-        metrics=metrics,
-        seconds=self.clock.seconds(),
-        stopped_early=self.stopped,
-        origins={name: p.loaded.origin for name, p in self._data().items()},
-      )
+    write_result(
+      self.folder.path,
+      self.folder.record,
+      state=self.state,
+      step=self.step,
+      rows=self.rows,
+      metrics=metrics,
+      seconds=self.clock.seconds(),
+      stopped_early=self.stopped,
+      origins={name: p.loaded.origin for name, p in self._data().items()},
+    )
     return Outcome('finished', self.step, metrics, self.state)
 
   def _data(self) -> dict[str, evaluation.Placed]:

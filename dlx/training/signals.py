@@ -13,16 +13,23 @@ class StopRequest:
   The first SIGTERM or SIGINT asks; the loop looks at dispatch boundaries and between
   evaluation batches. A second SIGINT leaves at once, with status 130. Handlers are
   installed in the main thread only, and the former ones come back on exit.
+
+  Several processes leave together, whichever of them was asked. There SIGTERM stays
+  with JAX's preemption service, whose handler is there from jax.distributed.initialize
+  on: a handler of Python's would take its place, and the others would never hear of it.
+  SIGINT is passed on as SIGTERM.
   """
 
   def __init__(self):
     self._asked = threading.Event()
     self._former: dict[int, object] = {}
     self._dispatches = 0
+    self._several = jax.process_count() > 1
 
   def __enter__(self):
     if threading.current_thread() is threading.main_thread():
-      for number in (signal.SIGTERM, signal.SIGINT):
+      numbers = (signal.SIGINT,) if self._several else (signal.SIGTERM, signal.SIGINT)
+      for number in numbers:
         self._former[number] = signal.signal(number, self._ask)
     return self
 
@@ -35,11 +42,13 @@ class StopRequest:
     if number == signal.SIGINT and self._asked.is_set():
       os._exit(130)
     self._asked.set()
+    if self._several:
+      os.kill(os.getpid(), signal.SIGTERM)
 
   @property
   def here(self) -> bool:
-    """Whether this process was asked."""
-    return self._asked.is_set()
+    """Whether this process may leave: it was asked, and there are no others."""
+    return self._asked.is_set() and not self._several
 
   def agreed(self) -> bool:
     """Whether all processes leave now; call it once after every dispatch.
@@ -47,7 +56,7 @@ class StopRequest:
     Several processes agree by a counter of dispatches, which grows by one: an agreed
     number that is jumped over would never be reached.
     """
-    if jax.process_count() == 1:
+    if not self._several:
       return self.here
     from jax.experimental import multihost_utils
 

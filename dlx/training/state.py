@@ -4,7 +4,6 @@ from typing import Any, Mapping, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 PyTree = Any
 Key = jax.Array
@@ -109,11 +108,3 @@ def leaves_by_path(tree: PyTree) -> dict[str, Any]:
   if len(named) != len(paths):
     raise ValueError('Two leaves have the same path; rename a key that holds a "/".')
   return named
-
-
-def to_host(x: Any) -> np.ndarray:
-  """A NumPy copy of a leaf; of a typed key, its key data.
-
-  A copy, since a view of a CPU array, while it lives, turns donation into a copy.
-  """
-  return np.array(jax.random.key_data(x) if is_key(x) else x)

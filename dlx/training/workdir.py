@@ -4,13 +4,17 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from typing import Any, Mapping
 
 from etils import epath
 import jax
 
 from dlx.errors import ConfigError
+from dlx.training import agreement
 from dlx.training.records import environment, is_remote, read_json, write_json
+
+SHARED_SECONDS = 30.0  # NFS remembers for about as long that a file was not there.
 
 
 def absolute(path) -> epath.Path:
@@ -22,7 +26,8 @@ class Workdir:
   """Opens the workdir of a run: fresh, or to go on with the same run.
 
   Constructing it compares and writes nothing; `begin` writes config.json and takes the
-  lock (local disks only) that keeps a second process out.
+  lock (local disks only) that keeps a second run out. Of several processes the first
+  writes, and all see the same folder.
 
   Attributes:
     path: epath.Path; may be an object store.
@@ -64,11 +69,17 @@ class Workdir:
     """Takes the lock and writes config.json unless it is there.
 
     Raises:
-      ConfigError: not writable, or another process is running in it.
+      ConfigError: not writable, another process is running in it, or process 0 has
+        another folder or config.
     """
     self.record = self.record or record
+    if jax.process_index() == 0:
+      self._take(record)
+    agreement.meet()
     if jax.process_index() != 0:
-      return
+      self._check_shared()
+
+  def _take(self, record: Mapping[str, Any]):
     try:
       self.path.mkdir(parents=True, exist_ok=True)
       if not is_remote(self.path):
@@ -85,6 +96,20 @@ class Workdir:
     except OSError as error:
       self.close()
       raise _unwritable(self.path, error) from None
+
+  def _check_shared(self):
+    """What process 0 has written must be there, and be the run of this process."""
+    known = self.path / 'config.json'
+    until = time.monotonic() + SHARED_SECONDS
+    while not known.exists():
+      if time.monotonic() > until:
+        raise ConfigError(
+          f'--workdir={self.path}: process {jax.process_index()} does not see what '
+          'process 0 has written there: choose a folder that all of them share.'
+        )
+      time.sleep(0.2)
+    mine = json.loads(json.dumps(dict(self.record['config'])))
+    _compare(self.path, read_json(known), self.record['experiment'], mine)
 
   @contextlib.contextmanager
   def starting(self):

@@ -1,0 +1,68 @@
+"""Run by multihost_test in two processes with two devices each.
+
+Prints one JSON object: for every mesh the rows that this process reads, and whether
+what the devices then hold is the batch.
+"""
+
+import json
+import sys
+
+import jax
+from jax.sharding import PartitionSpec as P
+import numpy as np
+
+from dlx.data.dataset import Loaded, Source
+from dlx.data.resident import Shuffled
+from dlx.data.streamed import ShuffledStream
+from dlx.training import evaluation, global_arrays, sharding
+
+MESHES = ('data=4', 'fsdp=4', 'data=2,tensor=2', 'data=2,sequence=2', 'tensor=4')
+N, B = 40, 16
+
+
+def main(argv):
+  address, count, process = argv
+  jax.distributed.initialize(address, int(count), int(process))
+  found = {}
+  data = {'x': np.arange(3 * N, dtype=np.float32).reshape(N, 3)}
+  origin = {'name': 'x', 'split': 'train', 'kind': 'generated', 'size': N}
+  shapes = {'x': jax.ShapeDtypeStruct((3,), np.float32)}
+  source = Source('x', 'train', shapes, N, lambda _: Loaded(data, origin))
+  streamed = ShuffledStream(source, B, seed=3, num_workers=0)
+  resident = Shuffled(source, B, 3)
+  for text in MESHES:
+    mesh = sharding.make_mesh(text)
+    placed = sharding.batch_shardings(mesh, streamed)['x']
+    rows = sharding.rows_of_process(placed, (B, 3))
+    batches = evaluation.stream(
+      evaluation.place(streamed, streamed.load(), mesh), mesh, 0, 4
+    )
+    same = [
+      np.array_equal(
+        global_arrays.to_host(batch['x']), streamed.get(data, step, slice(0, B))['x']
+      )
+      for step, batch in enumerate(batches)
+    ]
+    batches.close()
+    arrays = evaluation.place(resident, resident.load(), mesh).arrays
+    get = jax.jit(resident.get, out_shardings={'x': placed})
+    gathered = global_arrays.to_host(get(arrays, np.int32(2))['x'])
+    same.append(np.array_equal(gathered, streamed.get(data, 2, slice(0, B))['x']))
+    found[text] = [rows.start, rows.stop, len(same), all(same)]
+  mesh = sharding.make_mesh('data=4')
+  split = sharding.on_mesh(mesh, P('data'))
+  keys = global_arrays.put(jax.random.split(jax.random.key(1), 4), split)
+  found['keys'] = [
+    keys.is_fully_addressable,
+    np.array_equal(
+      global_arrays.to_host(keys),
+      jax.random.key_data(jax.random.split(jax.random.key(1), 4)),
+    ),
+  ]
+  again = global_arrays.put({'x': global_arrays.put(data['x'], split)}, split)['x']
+  found['again'] = np.array_equal(global_arrays.to_host(again), data['x'])
+  print('FOUND', json.dumps(found), flush=True)
+
+
+if __name__ == '__main__':
+  main(sys.argv[1:])
