@@ -1,0 +1,145 @@
+"""What to change of a run that does not fit: edits of its flags, from cheap to dear."""
+
+import dataclasses
+import itertools
+from typing import Any, Iterator, Mapping, NamedTuple
+
+# What part of the activations is kept, and how much longer a step takes, about: the
+# first orders the trials, the second what is tried first. Neither is told to anybody.
+_REMAT = {'none': (1.0, 0.0), 'dots': (0.4, 0.1), 'full': (0.2, 0.33)}
+_SAFE = 0.97  # Of the memory: an estimate is no compilation.
+
+
+class Edit(NamedTuple):
+  """One change of a run.
+
+  Attributes:
+    fields: of the config, with their new values.
+    mesh: text of another mesh; None: as it was.
+    estimate: bytes on one device, guessed; only to choose what is compiled.
+    cost: 0 for what makes nothing slower; only an order.
+  """
+
+  fields: Mapping[str, Any]
+  mesh: str | None
+  estimate: float
+  cost: float
+
+  @property
+  def flags(self) -> str:
+    """As they are typed."""
+    parts = [f'--config.{name}={value}' for name, value in self.fields.items()]
+    return ' '.join(parts + ([f'--mesh={self.mesh}'] if self.mesh else []))
+
+
+def edits(
+  config: Any,
+  axes: Mapping[str, int],
+  kinds: Mapping[str, int],
+  limit: int,
+  *,
+  slices: int = 1,
+  tensor: bool = False,
+) -> list[Edit]:
+  """Changes that may make a run fit, the cheapest first.
+
+  Args:
+    config: of the run.
+    axes: of its mesh.
+    kinds: bytes by kind of the run that does not fit.
+    limit: bytes of a device.
+    slices: among which `data` is divided.
+    tensor: whether the experiment has a table for the axis.
+  """
+  temporaries = kinds['temporaries']
+  # Gradients, their clipped form and the updates are as large as the parameters.
+  gradients = min(temporaries, 4 * kinds['parameters'])
+  spread = sum(kinds[k] for k in ('parameters', 'optimiser', 'ema', 'model_state'))
+  rest = sum(kinds.values()) - temporaries - spread
+  found = []
+  options = itertools.product(
+    _remats(config),
+    _micro_batches(config),
+    _meshes(axes, slices, tensor),
+    _batches(config),
+  )
+  for remat, micro, (mesh_cost, mesh), (batch_cost, batch) in options:
+    if not (remat or micro or mesh or batch):
+      continue
+    after = mesh or axes
+    rows = after.get('data', 1) * after.get('fsdp', 1)
+    size = batch or config.batch_size
+    parts = micro or config.micro_batches
+    if size % parts or (size // parts) % rows:
+      continue
+    before = axes.get('data', 1) * axes.get('fsdp', 1)
+    kept = (size / parts / rows) / (config.batch_size / config.micro_batches / before)
+    kept *= axes.get('tensor', 1) / after.get('tensor', 1)
+    now = _REMAT.get(str(getattr(config, 'remat', 'none')), (1.0, 0.0))
+    then = _REMAT[remat] if remat else now
+    kept *= then[0] / now[0]
+    held = _held(axes) / _held(after)
+    estimate = rest + held * (spread + gradients) + kept * (temporaries - gradients)
+    fields = {'remat': remat, 'micro_batches': micro, 'batch_size': batch}
+    cost = then[1] - now[1] + 0.02 * (parts / config.micro_batches - 1)
+    cost += mesh_cost + batch_cost
+    text = ','.join(f'{k}={v}' for k, v in mesh.items()) if mesh else None
+    if estimate <= _SAFE * limit:
+      chosen = {k: v for k, v in fields.items() if v is not None}
+      found.append(Edit(chosen, text, estimate, cost))
+  return sorted(found, key=lambda edit: (edit.cost, edit.estimate))
+
+
+def _held(axes: Mapping[str, int]) -> int:
+  """Devices over which the state is divided, about."""
+  return axes.get('fsdp', 1) * axes.get('tensor', 1)
+
+
+def _remats(config: Any) -> Iterator[str | None]:
+  """Policies that keep less than the present one."""
+  yield None
+  present = getattr(config, 'remat', None)
+  if present in _REMAT:
+    names = list(_REMAT)
+    yield from names[names.index(present) + 1 :]
+
+
+def _micro_batches(config: Any) -> Iterator[int | None]:
+  yield None
+  parts = 2 * config.micro_batches
+  while parts <= config.batch_size:
+    yield parts
+    parts *= 2
+
+
+def _meshes(
+  axes: Mapping[str, int], slices: int, tensor: bool
+) -> Iterator[tuple[float, dict[str, int] | None]]:
+  """(cost, axes) of meshes that divide the state among more devices."""
+  yield 0.0, None
+  others = {k: v for k, v in axes.items() if k not in ('data', 'fsdp', 'tensor')}
+  rows = axes.get('data', 1) * axes.get('fsdp', 1)
+  present = axes.get('tensor', 1)
+  for times in (1, 2, 4, 8) if tensor else (1,):
+    outer = slices if rows % (slices * times) == 0 else 1
+    if rows % (outer * times):
+      continue
+    found = {'data': outer, 'fsdp': rows // outer // times, **others}
+    found['tensor'] = present * times
+    found = {k: v for k, v in found.items() if v > 1} or {'data': 1}
+    if found != {k: v for k, v in axes.items() if v > 1}:
+      yield 0.05 * times, found
+
+
+def _batches(config: Any) -> Iterator[tuple[float, int | None]]:
+  """(cost, size) of smaller batches: another run, so the last resort."""
+  yield 0.0, None
+  size, cost = config.batch_size, 10.0
+  while size > 1:
+    size, cost = size // 2, cost + 1
+    yield cost, size
+
+
+def applied(config: Any, edit: Edit) -> Any:
+  """The config with the edit; raises ConfigError where it may not have it."""
+  return dataclasses.replace(config, **edit.fields)
