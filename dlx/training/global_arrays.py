@@ -49,7 +49,8 @@ def whole(x: jax.Array) -> jax.Array:
     return x
   assert isinstance(x.sharding, NamedSharding)
   everywhere = NamedSharding(x.sharding.mesh, P())
-  return jax.jit(lambda x: x, out_shardings=everywhere)(x)
+  # Waits: see fingerprint.inspect.
+  return jax.block_until_ready(jax.jit(lambda x: x, out_shardings=everywhere)(x))
 
 
 def to_host(x: Any) -> np.ndarray:

@@ -14,6 +14,7 @@ import tempfile
 import time
 
 from absl.testing import absltest, parameterized
+import jax
 import numpy as np
 import pytest
 
@@ -52,7 +53,8 @@ def leaves(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
     for name, (dtype, shape) in there.items()
     if not dtype.startswith('key')
   }
-  return Checkpointer(folder, read_only=True).read_leaves(step, wanted)[0]
+  with jax.enable_x64(True):
+    return Checkpointer(folder, read_only=True).read_leaves(step, wanted)[0]
 
 
 def goes_on_from(log: str) -> list[int]:
