@@ -78,7 +78,10 @@ setuptools.setup(
     include=['dlx*', 'experiments*', 'kernels*', 'launch*']
   ),
   package_data={
-    '': ['*.cc', '*.css', '*.h', '*.html', '*.js', '*.json', '*.md', '*.sh', '*.yaml']
+    '': [
+      *('*.cc', '*.css', '*.h', '*.html', '*.js', '*.json', '*.md', '*.sbatch', '*.sh'),
+      *('*.txtpb', '*.yaml'),
+    ]
   },
   install_requires=CORE,
   extras_require=EXTRAS,

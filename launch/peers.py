@@ -115,7 +115,8 @@ class Peers:
     if text is not None:
       # A disk may hang as well.
       advice = _within(2.0, self._advice) if status == LOST else 'Its log says more.'
-      say(f'process {self._process} of {self._count} leaves: {text} {advice or ""}')
+      who = f'process {self._process} of {self._count} leaves'
+      say(f'{who}: {text.rstrip(".")}. {advice or ""}')
     for stream in (sys.stdout, sys.stderr):
       _within(1.0, stream.flush)  # Nobody may be reading.
     self._leave(status)

@@ -225,6 +225,22 @@ class FaultTest(parameterized.TestCase):
     names = [p.name for p in (run / 'checkpoints').iterdir()]
     self.assertTrue(all(n.isdecimal() for n in names), names)
 
+  def test_a_nan_is_found_by_all(self):
+    flags = (
+      '--config.num_steps=20',
+      '--config.lr=1e37',
+      '--config.warmup_fraction=0.9',
+      '--config.save_every_steps=1',
+      '--mesh=data=2,tensor=2',
+    )
+    with processes.train(self.folder, 'nan', 2, 2, *flags) as group:
+      self.assertEqual(group.wait(), [1, 1])
+      for k in range(2):
+        self.assertIn('is the first tensor that is not finite (', group.text(k))
+    # What is kept was finite: lines were written for its steps.
+    saved = processes.steps_saved(self.folder / 'nan')[-1]
+    self.assertGreaterEqual(len(processes.lines(self.folder / 'nan')), saved)
+
   def test_a_failure_of_one_process_is_told_by_all(self):
     folder = self.folder
     with processes.train(folder, 'other', 2, 2, *FLAGS) as group:

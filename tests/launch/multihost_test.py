@@ -106,6 +106,7 @@ class PeersTest(parameterized.TestCase):
     for k, one in enumerate(peers):
       others = range(count) if k == 0 else range(1)
       one._seen = {j: ('', 0.0) for j in others if j != k}
+      one._every = 0.0  # No waiting for those that read.
     return peers
 
   def exchange(self, peers, beat):
@@ -162,7 +163,6 @@ class PeersTest(parameterized.TestCase):
   def test_the_reason_of_a_failure_is_passed_on(self):
     peers = self.make()
     self.exchange(peers, 0)
-    peers[1]._every = 0.0
     peers[1].fail(1, 'ValueError: no')
     peers[2].fail(LOST, 'a process is gone')
     self.assertEqual(peers[0].failure(), (1, 'process 1 left: ValueError: no'))
@@ -214,12 +214,13 @@ class ProcessesTest(absltest.TestCase):
     address = f'127.0.0.1:{processes.free_port()}'
     groups = [
       processes.Group(
-        ('-m', 'tests.launch.rows_child', address, '2', str(k)), 1, 2, folder / f'p{k}'
+        ('tests.launch.rows_child', address, '2', str(k)), 1, 2, folder / f'p{k}'
       )
       for k in range(2)
     ]
     with groups[0] as first, groups[1] as second:
-      self.assertEqual(first.wait() + second.wait(), [0, 0], first.text(0)[-3000:])
+      statuses = first.wait(240) + second.wait(240)
+      self.assertEqual(statuses, [0, 0], first.text(0)[-3000:])
       found = [
         json.loads(g.text(0).partition('FOUND ')[2].splitlines()[0]) for g in groups
       ]
@@ -231,6 +232,7 @@ class ProcessesTest(absltest.TestCase):
       self.assertEqual(found[k]['tensor=4'], [0, 16, 5, True])
       self.assertEqual(found[k]['keys'], [False, True])
       self.assertTrue(found[k]['again'])
+      self.assertTrue(found[k]['sums'])
 
   def test_sigterm_to_one_of_two_at_eight_steps_a_dispatch(self):
     folder = pathlib.Path(self.create_tempdir().full_path)

@@ -1,6 +1,5 @@
 """Real processes of one run on this machine, over gloo; none outlives its test."""
 
-import ctypes
 import json
 import os
 import pathlib
@@ -9,9 +8,15 @@ import socket
 import subprocess
 import sys
 import time
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Sequence
 
 ROOT = pathlib.Path(__file__).parents[2]
+# A child is killed when the test process ends, however that does (PR_SET_PDEATHSIG); in
+# the child itself, since preexec_fn would fork a process in which JAX has threads.
+BOOT = (
+  'import ctypes, runpy, sys; ctypes.CDLL(None).prctl(1, 9); del sys.argv[0]; '
+  'runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)'
+)
 HARD = 900.0  # Seconds after which a process that has not ended is killed.
 # A model of four thousand parameters, over a text that is embedded.
 TINY = (
@@ -33,57 +38,42 @@ def free_port() -> int:
     return s.getsockname()[1]
 
 
-def _with_parent():
-  """Runs in the child: it is killed when the test process ends, however that does."""
-  ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
 class Group:
   """Processes 0 to n - 1 of a command, each with so many simulated devices.
+
+  Several get --multihost and its flags.
 
   A context manager; what still runs at its end is killed, with all its children.
   """
 
-  def __init__(
-    self,
-    command: Sequence[str],
-    n: int,
-    devices: int,
-    logs: pathlib.Path,
-    *,
-    multihost: bool | None = None,
-    variables: Mapping[str, str] | None = None,
-  ):
+  def __init__(self, command: Sequence[str], n: int, devices: int, logs: pathlib.Path):
     """Starts them.
 
     Args:
-      command: behind `python`.
+      command: a module and its arguments.
       logs: path; process k appends to `LOGS.k`.
-      multihost: gives them --multihost and its flags; None: where n > 1.
-      variables: of the environment, besides.
     """
     env = {
       **os.environ,
       'PYTHONPATH': str(ROOT),
       'JAX_PLATFORMS': 'cpu',
       'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-      **(variables or {}),
     }
     self.logs = [pathlib.Path(f'{logs}.{k}') for k in range(n)]
     self.processes = []
     address = f'--coordinator=127.0.0.1:{free_port()}'
     for k in range(n):
       more = ['--multihost', address, f'--num_processes={n}', f'--process_id={k}']
+      argv = [*command, *(more if n > 1 else [])]
       with open(self.logs[k], 'ab') as log:
         self.processes.append(
           subprocess.Popen(
-            [sys.executable, *command, *(more if multihost or n > 1 else [])],
+            [sys.executable, '-c', BOOT, *argv],
             cwd=ROOT,
             env=env,
             stdout=log,
             stderr=log,
             start_new_session=True,
-            preexec_fn=_with_parent,
           )
         )
 
@@ -128,13 +118,11 @@ class Group:
     return self.logs[k].read_text(errors='replace')
 
 
-def train(
-  folder: pathlib.Path, name: str, n: int, devices: int, *flags: str, **kwargs
-) -> Group:
+def train(folder: pathlib.Path, name: str, n: int, devices: int, *flags: str) -> Group:
   """`launch.train` on FOLDER/NAME; runs of a folder share their compiled programs."""
   cache = f'--compile_cache={folder}/cache'
-  command = ('-m', 'launch.train', *TINY, f'--workdir={folder / name}', cache, *flags)
-  return Group(command, n, devices, folder / f'{name}.log', **kwargs)
+  command = ('launch.train', *TINY, f'--workdir={folder / name}', cache, *flags)
+  return Group(command, n, devices, folder / f'{name}.log')
 
 
 def finish(folder: pathlib.Path, name: str, n: int, devices: int, *flags: str):

@@ -1,7 +1,8 @@
 """Run by multihost_test in two processes with two devices each.
 
 Prints one JSON object: for every mesh the rows that this process reads, and whether
-what the devices then hold is the batch.
+what the devices then hold is the batch; whether values survive the way there and back,
+and have one checksum wherever they lie.
 """
 
 import json
@@ -14,7 +15,7 @@ import numpy as np
 from dlx.data.dataset import Loaded, Source
 from dlx.data.resident import Shuffled
 from dlx.data.streamed import ShuffledStream
-from dlx.training import evaluation, global_arrays, sharding
+from dlx.training import evaluation, fingerprint, global_arrays, sharding
 
 MESHES = ('data=4', 'fsdp=4', 'data=2,tensor=2', 'data=2,sequence=2', 'tensor=4')
 N, B = 40, 16
@@ -61,6 +62,14 @@ def main(argv):
   ]
   again = global_arrays.put({'x': global_arrays.put(data['x'], split)}, split)['x']
   found['again'] = np.array_equal(global_arrays.to_host(again), data['x'])
+  mesh = sharding.make_mesh('data=2,tensor=2')
+  host = {str(i): np.full((16, 8), i, np.float32) for i in range(80)}
+  leaves = global_arrays.put(host, sharding.on_mesh(mesh, P('tensor')))
+  sums = [
+    fingerprint.as_text(jax.device_get(fingerprint.inspect(tree)[0]))
+    for tree in (leaves, host)
+  ]
+  found['sums'] = sums[0] == sums[1]
   print('FOUND', json.dumps(found), flush=True)
 
 

@@ -47,11 +47,12 @@ def toy(train_size=100, batch_size=8):
     del state
     return {'loss': Mean(batch['x'].sum(), batch['weight'].sum())}
 
+  test = Eval(step, InOrder(source('test', 10), 8))
   return Experiment(
     init=init,
     train_step=train_step,
     train_data=Shuffled(source('train', train_size), batch_size, 0),
-    evals={'test': Eval(step, InOrder(source('test', 10), 8))},
+    evals={'test': test, 'again': test},
     placement=((r'table$', P('tensor', 'fsdp')),),
   )
 
@@ -83,6 +84,7 @@ class DescribeTest(parameterized.TestCase):
     # Every device has all rows: 100 of 3 numbers, and 10.
     self.assertEqual(found.resident['train'], (1, 300, 1200, 1200))
     self.assertEqual(found.resident['test'], (1, 30, 120, 120))
+    self.assertNotIn('again', found.resident)  # The same arrays.
     self.assertEqual(found.mesh, {'fsdp': 2, 'tensor': 2})
     self.assertEqual((found.devices[1], found.slices), (4, 1))
 
