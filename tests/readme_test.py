@@ -39,7 +39,9 @@ class ReadmeTest(absltest.TestCase):
           self.assertTrue((ROOT / link).exists(), link)
 
   def test_flags_of_the_readme_exist(self):
-    fields = set(experiments_test.load('cnn').Config.__dataclass_fields__)
+    # What is said of sizes is said of char_gpt, all else of any experiment.
+    fields = {'size', *experiments_test.load('cnn').Config.__dataclass_fields__}
+    self.assertIn('size', experiments_test.load('char_gpt').Config.__dataclass_fields__)
     for field in re.findall(r'--config\.(\w+)', README):
       self.assertIn(field, fields)
 
