@@ -23,12 +23,12 @@
 #include "xla/ffi/api/ffi.h"
 
 #include "arithmetic.h"
+#include "bindings.h"
 
 namespace {
 
 namespace ffi = xla::ffi;
 
-using Floats = ffi::Buffer<ffi::F32>;
 using Out = ffi::Result<Floats>;
 
 constexpr int64_t kRows = 64;           // Of a block, about.
@@ -262,43 +262,21 @@ ffi::Error CallPackedBackward(Floats qkv, Floats o, Floats lse, Floats dout, Out
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(DlxOneDnnAttentionForward, CallForward,
-                              ffi::Ffi::Bind()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Ret<Floats>()
-                                  .Ret<Floats>()
+                              Results<2>(Arguments<3>())
                                   .Attr<bool>("causal")
                                   .Attr<float>("scale"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(DlxOneDnnAttentionBackward, CallBackward,
-                              ffi::Ffi::Bind()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Ret<Floats>()
-                                  .Ret<Floats>()
-                                  .Ret<Floats>()
+                              Results<3>(Arguments<6>())
                                   .Attr<bool>("causal")
                                   .Attr<float>("scale"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(DlxOneDnnAttentionPackedForward, CallPackedForward,
-                              ffi::Ffi::Bind()
-                                  .Arg<Floats>()
-                                  .Ret<Floats>()
-                                  .Ret<Floats>()
+                              Results<2>(Arguments<1>())
                                   .Attr<bool>("causal")
                                   .Attr<float>("scale"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(DlxOneDnnAttentionPackedBackward, CallPackedBackward,
-                              ffi::Ffi::Bind()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Ret<Floats>()
+                              Results<1>(Arguments<4>())
                                   .Attr<bool>("causal")
                                   .Attr<float>("scale"));

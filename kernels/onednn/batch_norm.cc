@@ -19,12 +19,12 @@
 #include "xla/ffi/api/ffi.h"
 
 #include "arithmetic.h"
+#include "bindings.h"
 
 namespace {
 
 namespace ffi = xla::ffi;
 
-using Floats = ffi::Buffer<ffi::F32>;
 using Out = ffi::Result<Floats>;
 
 constexpr int64_t kWorthThreads = 1 << 14;  // Elements.
@@ -299,31 +299,9 @@ ffi::Error CallBackward(Floats x, Floats y, Floats scale, Floats bias, Floats me
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(DlxBatchNormForward, CallForward,
-                              ffi::Ffi::Bind()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Ret<Floats>()
-                                  .Ret<Floats>()
-                                  .Ret<Floats>()
-                                  .Ret<Floats>()
+                              Results<4>(Arguments<4>())
                                   .Attr<float>("epsilon")
                                   .Attr<float>("leak"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(DlxBatchNormBackward, CallBackward,
-                              ffi::Ffi::Bind()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Ret<Floats>()
-                                  .Ret<Floats>()
-                                  .Ret<Floats>()
-                                  .Ret<Floats>()
-                                  .Attr<float>("leak"));
+                              Results<4>(Arguments<9>()).Attr<float>("leak"));

@@ -26,14 +26,13 @@
 #include "xla/ffi/api/ffi.h"
 
 #include "arithmetic.h"
+#include "bindings.h"
 
 namespace {
 
 namespace ffi = xla::ffi;
 using dnnl::memory;
 
-using Floats = ffi::Buffer<ffi::F32>;
-using Ints = ffi::Buffer<ffi::S32>;
 
 constexpr int64_t kGates = 4;
 constexpr int64_t kLeastRows = 8;  // Of a thread.
@@ -265,34 +264,15 @@ ffi::Error Backward(bool reverse, Floats dh, Floats last_dh, Floats last_dc,
   });
 }
 
+// Float arrays, then the lengths, come after it.
+auto Reversible() { return ffi::Ffi::Bind().Attr<bool>("reverse"); }
+
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(DlxOneDnnLstmForward, Forward,
-                              ffi::Ffi::Bind()
-                                  .Attr<bool>("reverse")
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Ints>()
-                                  .Ret<Floats>()
-                                  .Ret<Floats>()
-                                  .Ret<Floats>()
-                                  .Ret<Floats>()
-                                  .Ret<Floats>()
-                                  .Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    DlxOneDnnLstmForward, Forward,
+    Results<6>(Arguments<1, Ints>(Arguments<5>(Reversible()))));
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(DlxOneDnnLstmBackward, Backward,
-                              ffi::Ffi::Bind()
-                                  .Attr<bool>("reverse")
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Ints>()
-                                  .Ret<Floats>()
-                                  .Ret<Floats>()
-                                  .Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    DlxOneDnnLstmBackward, Backward,
+    Results<3>(Arguments<1, Ints>(Arguments<6>(Reversible()))));

@@ -16,12 +16,12 @@
 #include "xla/ffi/api/ffi.h"
 
 #include "arithmetic.h"
+#include "bindings.h"
 
 namespace {
 
 namespace ffi = xla::ffi;
 
-using Floats = ffi::Buffer<ffi::F32>;
 using Out = ffi::Result<Floats>;
 
 constexpr int64_t kWorthThreads = 1 << 14;  // Elements.
@@ -240,27 +240,12 @@ ffi::Error CallBackward(Floats x, Floats slope, Floats bias, Floats mean, Floats
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(DlxNormForward, CallForward,
-                              ffi::Ffi::Bind()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Ret<Floats>()
-                                  .Ret<Floats>()
-                                  .Ret<Floats>()
+                              Results<3>(Arguments<3>())
                                   .Attr<int64_t>("groups")
                                   .Attr<float>("epsilon")
                                   .Attr<bool>("silu"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(DlxNormBackward, CallBackward,
-                              ffi::Ffi::Bind()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Ret<Floats>()
-                                  .Ret<Floats>()
-                                  .Ret<Floats>()
+                              Results<3>(Arguments<6>())
                                   .Attr<int64_t>("groups")
                                   .Attr<bool>("silu"));

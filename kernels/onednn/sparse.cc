@@ -12,13 +12,12 @@
 #include "xla/ffi/api/ffi.h"
 
 #include "arithmetic.h"
+#include "bindings.h"
 
 namespace {
 
 namespace ffi = xla::ffi;
 
-using Floats = ffi::Buffer<ffi::F32>;
-using Ints = ffi::Buffer<ffi::S32>;
 
 constexpr int64_t kColumns = 16;  // Of a thread: a cache line.
 constexpr int64_t kWorthThreads = 1 << 21;  // Multiply-adds.
@@ -85,10 +84,6 @@ ffi::Error Product(Ints rows, Ints columns, Floats values, Floats x,
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(DlxSparseProduct, Product,
-                              ffi::Ffi::Bind()
-                                  .Arg<Ints>()
-                                  .Arg<Ints>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    DlxSparseProduct, Product,
+    Results<1>(Arguments<2>(Arguments<2, Ints>(ffi::Ffi::Bind()))));
