@@ -49,37 +49,10 @@ def conv_general_dilated(
   cropping, the default precision; anything else is lax's own. Reverse mode only, of any
   order.
   """
-  out = _convolved(
-    mesh.constrain(lhs, *ROWS),
-    rhs,
-    window_strides,
-    padding,
-    lhs_dilation,
-    rhs_dilation,
-    dimension_numbers,
-    feature_group_count,
-    batch_group_count,
-    precision,
-    preferred_element_type,
-  )
-  return mesh.constrain(out, *ROWS)
-
-
-def _convolved(
-  lhs: jax.Array,
-  rhs: jax.Array,
-  window_strides: Sequence[int],
-  padding: str | Sequence[tuple[int, int]],
-  lhs_dilation: Sequence[int] | None,
-  rhs_dilation: Sequence[int] | None,
-  dimension_numbers: Any,
-  feature_group_count: int,
-  batch_group_count: int,
-  precision: Any,
-  preferred_element_type: Any,
-) -> jax.Array:
+  lhs = mesh.constrain(lhs, *ROWS)
   strides: Any = tuple(window_strides)
   dilation: Any = (1, 1) if rhs_dilation is None else tuple(rhs_dilation)
+  pads = None
   ours = (
     lhs.ndim == 4
     and _is_nhwc(dimension_numbers, lhs.ndim)
@@ -89,14 +62,15 @@ def _convolved(
     and precision is None
     and lhs.dtype == rhs.dtype
   )
-  pads = None
   if ours:
     if isinstance(padding, str):
       window = [(k - 1) * d + 1 for k, d in zip(rhs.shape[:2], dilation, strict=True)]
       padding = lax.padtype_to_pads(lhs.shape[1:3], window, strides, padding)
     pads = tuple((int(low), int(high)) for low, high in padding)
-  if pads is None or min(map(min, pads)) < 0:
-    return lax.conv_general_dilated(
+    if min(map(min, pads)) < 0:
+      pads = None
+  if pads is None:
+    out = lax.conv_general_dilated(
       lhs,
       rhs,
       window_strides,
@@ -109,14 +83,16 @@ def _convolved(
       precision,
       preferred_element_type,
     )
-  return conv2d(
-    lhs,
-    rhs,
-    stride=strides,
-    padding=pads,
-    dilation=dilation,
-    groups=feature_group_count,
-  )
+  else:
+    out = conv2d(
+      lhs,
+      rhs,
+      stride=strides,
+      padding=pads,
+      dilation=dilation,
+      groups=feature_group_count,
+    )
+  return mesh.constrain(out, *ROWS)
 
 
 def transposed_by_onednn(x: jax.Array, w: jax.Array, size, strides, pads) -> bool:
