@@ -324,20 +324,21 @@ class Checkpointer:
 def _rebuild(target: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
   """The leaves of the target out of plain arrays, on the devices."""
 
-  def rebuild(arrays):
+  def rebuild(plain, keys):
     out = {}
     for name, x in target.items():
-      if name not in arrays:
-        out[name] = jnp.zeros(x.shape, x.dtype)
-      elif is_key(x):
-        out[name] = jax.random.wrap_key_data(arrays[name], impl=_impl(x))
+      if name in keys:
+        out[name] = jax.random.wrap_key_data(keys[name], impl=_impl(x))
       else:
-        # A copy: the program's own buffer, so that donation works from the start.
-        out[name] = jnp.copy(arrays[name])
+        out[name] = plain[name] if name in plain else jnp.zeros(x.shape, x.dtype)
     return out
 
+  keys = {name: x for name, x in arrays.items() if is_key(target[name])}
+  plain = {name: x for name, x in arrays.items() if name not in keys}
   shardings = {name: x.sharding for name, x in target.items()}
-  return jax.jit(rebuild, out_shardings=shardings)(arrays)
+  # Donated, so that the state is in memory once: a step that fits can be resumed. What
+  # comes out are the program's own buffers; a CPU copies what it does not own.
+  return jax.jit(rebuild, donate_argnums=0, out_shardings=shardings)(plain, keys)
 
 
 def _unreadable(path, error: Exception) -> Exception:

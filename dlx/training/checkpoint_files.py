@@ -157,6 +157,9 @@ def _move(source, target):
       copy = target.joinpath(*path.parts[len(source.parts) :])
       copy.parent.mkdir(parents=True, exist_ok=True)
       copy.write_bytes(path.read_bytes())
+    # The files that say it is finished go first: what a kill leaves does not count.
+    for path in [p for p in source.iterdir() if not p.is_dir()]:
+      path.unlink()
     source.rmtree()
     return target
 

@@ -4,14 +4,18 @@ Every fault is found or harmless: either the bits restored are those that were s
 the checkpoint is set aside with a message and the one before is restored.
 """
 
+import contextlib
 import pathlib
 import shutil
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 from etils import epath
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 
+from dlx.training import checkpoint_files as files
 from dlx.training.checkpoint import Checkpointer
 from dlx.training.fingerprint import fingerprint
 from tests.training import checkpoint_test
@@ -138,6 +142,82 @@ class FaultsTest(OnDisk):
     for name in ('meta', 'arrays', 'arrays/d', 'arrays/ocdbt.process_0'):
       shutil.rmtree(self.folder / '2' / name)
       self.outcome(f'{name}/ is gone')
+
+
+class StoreTest(OnDisk):
+  """A store that cannot rename: what is moved is copied and deleted."""
+
+  def setUp(self):
+    super().setUp()
+    refuses = mock.patch.object(
+      type(epath.Path(self.folder)), 'rename', side_effect=NotImplementedError
+    )
+    self.enter_context(refuses)
+    self.enter_context(mock.patch.object(files, 'is_remote', lambda path: True))
+    # As in such stores, a file says that a checkpoint is finished.
+    said = lambda path: (path / '_CHECKPOINT_METADATA').exists()
+    self.enter_context(mock.patch.object(ocp.utils, 'is_checkpoint_finalized', said))
+
+  def all_files(self):
+    return {
+      str(p.relative_to(self.folder)): p.read_bytes()
+      for p in self.folder.rglob('*')
+      if p.is_file()
+    }
+
+  def test_set_aside_whole(self):
+    before = self.all_files()
+    aside = files.set_aside(epath.Path(self.folder), 2)
+    self.assertEqual(aside.name, '2.corrupt')
+    moved = {name.replace('2/', '2.corrupt/', 1): x for name, x in before.items()
+             if name.startswith('2/')}  # fmt: skip
+    kept = {name: x for name, x in before.items() if name.startswith('1/')}
+    self.assertEqual(self.all_files(), {**kept, **moved})
+
+  def test_removed(self):
+    files.remove(epath.Path(self.folder), 1)
+    self.assertEqual({p.name for p in self.folder.iterdir()}, {'2'})
+
+  def test_killed_while_it_is_moved(self):
+    kind = type(epath.Path(self.folder))
+    left, write, unlink = [0], kind.write_bytes, kind.unlink
+
+    def count():
+      left[0] -= 1
+      if left[0] < 0:
+        raise KeyboardInterrupt
+
+    def counted_write(path, data):
+      count()
+      return write(path, data)
+
+    def counted_unlink(path):
+      count()
+      return unlink(path)
+
+    def piece_by_piece(path):
+      for inner in sorted(path.iterdir(), key=lambda p: not p.is_dir()):
+        piece_by_piece(inner) if inner.is_dir() else counted_unlink(inner)
+      pathlib.Path(path).rmdir()
+
+    counted = dict(
+      write_bytes=counted_write, unlink=counted_unlink, rmtree=piece_by_piece
+    )
+    for most in range(40):
+      left[0], finished = most, False
+      with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.multiple(kind, **counted))
+        with contextlib.suppress(KeyboardInterrupt):
+          files.make_room(epath.Path(self.folder), 2)
+          finished = True
+      files.clean(epath.Path(self.folder))
+      self.assertEqual(files.steps(self.folder), [1, 2], f'killed after {most}')
+      self.assertEqual(self.outcome(f'killed after {most}'), 'harmless')
+      if finished:
+        break
+    self.assertTrue(finished)
+    # As many files are written as deleted.
+    self.assertEqual(most, 2 * len(self.names))
 
 
 if __name__ == '__main__':
