@@ -1,5 +1,6 @@
 """One session of a run: what lives while the loop turns."""
 
+import contextlib
 from typing import Any, Mapping, NamedTuple
 
 from absl import logging
@@ -111,16 +112,15 @@ class Run:
     return self
 
   def __exit__(self, *exc):
-    self._end_stream()
-    self.trace.stop()
-    if self.reporter is not None:
-      self.reporter.close()
-    try:
+    with contextlib.ExitStack() as last_first:  # What fails keeps none of the others.
+      last_first.callback(self.stop_request.__exit__, *exc)
       # A failed process must not wait for the others: they may wait for it elsewhere.
       if exc[0] is None or jax.process_count() == 1:
-        self.checkpoints.close()
-    finally:
-      self.stop_request.__exit__(*exc)
+        last_first.callback(self.checkpoints.close)
+      if self.reporter is not None:
+        last_first.callback(self.reporter.close)
+      last_first.callback(self.trace.stop)
+      last_first.callback(self._end_stream)
 
   def go(self, stop_at: int | None, trace_steps: tuple[int, int] | None) -> Outcome:
     """The loop itself."""
