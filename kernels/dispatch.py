@@ -209,10 +209,10 @@ class Operation(NamedTuple):
   def choose(
     self, case: Any, implementation: str | Sequence[str], platform: str
   ) -> Choice:
-    """Who computes a case on a platform; measured rows are of the device here."""
+    """Who computes a case on a platform; measured rows are of the `target` device."""
     rows = _trial.get()
     if not rows and platform == default_platform():
-      rows = table(self.tuned, jax.devices()[0].device_kind)
+      rows = table(self.tuned, target().device_kind)
     return choose(
       self.name, case, self.backends, implementation, platform, self.libraries, rows
     )
@@ -264,10 +264,19 @@ class Operation(NamedTuple):
     return jax.lax.platform_dependent(*operands, **bodies)
 
 
+def target() -> Any:
+  """The device that is traced for: has `platform` and `device_kind`, as JAX has them.
+
+  It is that of the mesh in context (`jax.set_mesh`, dlx/layers/mesh.py), which need not
+  be there; without one, the first that is.
+  """
+  return jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
+
+
 def default_platform() -> str:
-  """'cpu', 'cuda' or 'tpu': that of the default device."""
-  backend = jax.default_backend()
-  return 'cuda' if backend == 'gpu' else backend
+  """'cpu', 'cuda' or 'tpu': that of `target`."""
+  platform = target().platform
+  return 'cuda' if platform == 'gpu' else platform
 
 
 _trial: contextvars.ContextVar[tuple[Row, ...]] = contextvars.ContextVar(

@@ -19,12 +19,16 @@ def under(mesh: Mesh | AbstractMesh) -> ContextManager[Any]:
   """Makes `mesh` ambient for what is traced inside; one of one device changes nothing.
 
   The mesh is abstract there: what is traced knows axes and sizes, and takes its devices
-  from its arguments. So a step can be traced for devices that this machine lacks.
+  from its arguments. So a step can be traced for devices that this machine lacks; what
+  they are kernels ask (kernels.dispatch.target), also where there is one alone.
   """
-  if mesh.size == 1:
-    return contextlib.nullcontext()
   abstract = mesh.abstract_mesh if isinstance(mesh, Mesh) else mesh
-  return jax.sharding.use_abstract_mesh(abstract)
+  if mesh.size > 1:
+    return jax.sharding.use_abstract_mesh(abstract)
+  device = abstract.abstract_device
+  if device is None or device.device_kind == jax.devices()[0].device_kind:
+    return contextlib.nullcontext()
+  return jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=device))
 
 
 def ambient() -> AbstractMesh | None:

@@ -6,7 +6,7 @@ causal, tiles of 512 x 512. No chip has run them: a table of registers, not of t
 
 from typing import NamedTuple
 
-import jax
+from kernels import dispatch
 
 
 class Cut(NamedTuple):
@@ -46,16 +46,6 @@ _NAMES = {
 _OTHERS = 'v5e'  # For chips that are not here, and where a CPU simulates.
 
 
-def device_kind() -> str:
-  """Of what is being traced for.
-
-  It is the device of the mesh in context (`jax.set_mesh`, `kernels.static.tpu`), which
-  need not be there; without one, the first that is.
-  """
-  device = jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
-  return device.device_kind
-
-
 def cuts() -> Cuts:
-  """For `device_kind`."""
-  return CUTS[_NAMES.get(device_kind(), _OTHERS)]
+  """For the device that is traced for."""
+  return CUTS[_NAMES.get(dispatch.target().device_kind, _OTHERS)]

@@ -11,8 +11,8 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 import numpy as np
 import pytest
 
+from kernels import dispatch
 from kernels.attention import blocks, masks, mosaic_tpu, mosaic_tpu_backward, reference
-from kernels.attention import mosaic_tpu_chips as chips
 from kernels.attention.case import Case, Operands
 
 SMALL = dict(block_q=128, block_kv=128)
@@ -190,9 +190,9 @@ def test_a_tile_as_a_chip_cuts_it(kind):
   mesh = AbstractMesh((1,), ('device',), (AxisType.Auto,), abstract_device=device)
   case = describe((1, 300, 400, 1, 1, 32), causal=True)
   args = arrays(case)
-  assert chips.device_kind() != kind
+  assert dispatch.target().device_kind != kind
   with jax.sharding.use_abstract_mesh(mesh):
-    assert chips.device_kind() == kind
+    assert dispatch.target().device_kind == kind
     check(case, args, block_q=512, block_kv=512)
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AbstractDevice, AbstractMesh
 import pytest
 
 from kernels import dispatch
@@ -126,6 +127,24 @@ def test_auto_follows_a_table_of_the_device(tmp_path, monkeypatch):
   assert explain(x(9), x(9), x(9)).startswith('xla: the library of cpu')
   assert dispatch.file_name('NVIDIA H100 80GB-HBM3') == 'nvidia_h100_80gb_hbm3.json'
   assert dispatch.table(tmp_path, 'no such device') == ()
+
+
+def test_auto_follows_the_table_of_the_device_that_is_traced_for(tmp_path, monkeypatch):
+  found = {
+    'match': {'head_dim': 64}, 'implementation': 'mosaic_tpu',
+    'config': {'block_q': 256}, 'evidence': {'ratio': 1.3},
+  }  # fmt: skip
+  (tmp_path / 'tpu_v9.json').write_text(json.dumps({'rows': [found]}), encoding='utf-8')
+  operation = api.OPERATION._replace(tuned=tmp_path)
+  monkeypatch.setattr(api, 'OPERATION', operation)
+  x = jax.ShapeDtypeStruct((1, 1024, 1, 64), jnp.bfloat16)
+  here = explain(x, x, x)
+  assert here.startswith('xla: the library of cpu')
+  device = AbstractDevice(device_kind='TPU v9', num_cores=1, platform='tpu')
+  with jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=device)):
+    assert explain(x, x, x).startswith("mosaic_tpu: measured: {'ratio': 1.3")
+    assert explain(x, x, x, platform='cpu') == here
+  assert explain(x, x, x) == here
 
 
 X = jax.ShapeDtypeStruct((2, 16, 4, 8), jnp.float32)

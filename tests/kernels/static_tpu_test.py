@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from kernels import dispatch
 from kernels.attention import mosaic_tpu, mosaic_tpu_backward
 from kernels.attention import mosaic_tpu_chips as chips
 from kernels.attention.case import Case, Operands
@@ -194,13 +195,13 @@ def test_a_kernel_knows_the_chip_that_it_is_compiled_for(topology, chip, compile
   seen = []
 
   def function(x):
-    seen.append((chips.device_kind(), chips.cuts()))
+    seen.append((dispatch.target().device_kind, chips.cuts()))
     return x + 1
 
   tpu.compile_for(topology, function, jax.ShapeDtypeStruct((8, 128), jnp.float32))
   kind = tpu.topology(topology).devices[0].device_kind
   assert seen == [(kind, chips.CUTS[chip])]
-  assert chips.device_kind() == jax.devices()[0].device_kind
+  assert dispatch.target().device_kind == jax.devices()[0].device_kind
 
 
 # Matrix units of 128 x 128 and of 256 x 256.

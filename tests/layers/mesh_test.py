@@ -3,10 +3,11 @@
 from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
 from dlx.layers import mesh as lib
+from kernels import dispatch
 
 
 def mesh_of(**axes):
@@ -34,6 +35,17 @@ class AmbientTest(absltest.TestCase):
   def test_one_device_is_no_mesh(self):
     with lib.under(mesh_of(data=1)):
       self.assertIsNone(lib.ambient())
+
+  def test_kernels_know_a_device_that_is_not_here(self):
+    for size in (1, 2):
+      device = AbstractDevice(device_kind='TPU v5p', num_cores=1, platform='tpu')
+      kinds = (AxisType.Auto,)
+      mesh = AbstractMesh((size,), ('data',), kinds, abstract_device=device)
+      with lib.under(mesh):
+        self.assertEqual(dispatch.target(), device)
+        self.assertEqual(dispatch.default_platform(), 'tpu')
+        self.assertEqual(lib.ambient() is None, size == 1)
+    self.assertEqual(dispatch.target(), jax.devices()[0])
 
   def test_inside_shard_map_there_is_none(self):
     seen = []
