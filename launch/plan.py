@@ -8,13 +8,15 @@ The program that launch.train would run is compiled for the real target by its r
 compiler; no data is placed and no device is used. Memory is what that compiler says,
 operations are counted on the jaxpr, traffic and collectives are read from the compiled
 program. The time is the least that published peaks allow: a bound, never a promise.
-Only the training step is planned, not evaluations or figures.
+Evaluations are compiled for their memory alone, figures not at all; --noevaluations
+leaves the former out.
 
 Exit status: 0 it fits (with --sweep: some row does); 3 it does not, and a suggestion
 that was compiled too is printed where one was found; 2 bad input, or a compiler that is
 not installed (one line on stderr).
 """
 
+import collections
 import datetime
 import json
 import os
@@ -43,6 +45,7 @@ class Asked(NamedTuple):
     target: see hardware.py.
     devices: of the target.
     data_dir: of data whose size is not declared.
+    evaluate: whether evaluations are compiled too.
   """
 
   build: Callable[[Any], Any]
@@ -50,13 +53,16 @@ class Asked(NamedTuple):
   target: hardware.Target
   devices: list[Any]
   data_dir: str | None
+  evaluate: bool = True
 
   def plan(self, mesh: str | None, config: Any = None):
     """The plan of this mesh, and of another config where one is given."""
     from launch.planning import program
 
     built = self.build(self.config if config is None else config)
-    return program.make(built, self.target, self.devices, mesh, self.data_dir)
+    return program.make(
+      built, self.target, self.devices, mesh, self.data_dir, self.evaluate
+    )
 
 
 def define(values: flags.FlagValues):
@@ -81,6 +87,7 @@ def define(values: flags.FlagValues):
   text('mesh', None, 'As of launch.train, e.g. fsdp=64,tensor=4. Default: data.')
   text('out', None, 'JSON file of the plan, or of the rows of the sweep.')
   text('data_dir', None, 'Folder of data whose size is known only from its files.')
+  boolean('evaluations', True, 'Also compile the evaluations, for their memory.')
   boolean('advise', True, 'Where it does not fit, search for a change that does.')
   boolean('sweep', False, 'Plan all meshes and batch sizes, ranked by the bound.')
   text('meshes', None, "Of the sweep, between semicolons: 'data=8; fsdp=4,tensor=2'.")
@@ -103,7 +110,7 @@ def main(argv: list[str]) -> int:
     raise ConfigError(f'--out={out} is not allowed: {out.parent} is no folder.')
   use_x64(config)
   there = hardware.devices(target)
-  asked = Asked(found.build, config, target, there, values.data_dir)
+  asked = Asked(found.build, config, target, there, values.data_dir, values.evaluations)
   about = {
     'experiment': found.name,
     'config': config_json.config_to_json(config),
@@ -119,12 +126,14 @@ def main(argv: list[str]) -> int:
 def use_x64(config: Any):
   """64-bit numbers where the run would have them; nothing of jax is asked for yet."""
   import jax
+  from jax.experimental.compilation_cache import compilation_cache
 
   if 'float64' in (config.compute_dtype, config.param_dtype):
     jax.config.update('jax_enable_x64', True)
   # A program from the cache tells nothing of the time to compile, and the folder is
   # that of the runs on this machine.
   jax.config.update('jax_enable_compilation_cache', False)
+  compilation_cache.reset_cache()  # Whether it is used was settled at its first use.
 
 
 def versions() -> dict[str, Any]:
@@ -149,7 +158,7 @@ def _one(asked: Asked, mesh, advise: bool, about, out) -> int:
   print(page.as_text(plan, asked.target), flush=True)
   advice = [] if plan.fits or not advise else suggest(asked, plan)
   for one in advice:
-    memory = page.gib(one['peak_bytes_per_device'])
+    memory = one['needs']
     fits = 'fits' if one['fits'] else 'does not fit'
     print(f'\n{one["flags"]}: {fits}, {memory} (compiled)', flush=True)
   if not plan.fits and advise and not any(one['fits'] for one in advice):
@@ -171,13 +180,14 @@ def suggest(asked: Asked, plan) -> list[dict[str, Any]]:
     plan.axes,
     plan.bytes_by_kind,
     plan.limit_bytes,
+    evaluations=plan.evaluations,
     slices=asked.target.slices,
     tensor=any('tensor' in str(spec) for _, spec in rules),
   )
   found, scale = [], 1.0
-  for edit in candidates:
-    if len(found) == TRIALS:
-      break
+  waiting = collections.deque(candidates)
+  while waiting and len(found) < TRIALS:
+    edit = waiting.popleft()
     if edit.estimate * scale > plan.limit_bytes:
       continue  # The last trial needed more than was guessed.
     try:
@@ -186,20 +196,23 @@ def suggest(asked: Asked, plan) -> list[dict[str, Any]]:
       tried = asked.plan(mesh, changed)
     except ConfigError:
       continue  # Not for this experiment.
+    needs = page.needs(tried)
     found.append(
       {
         'flags': edit.flags,
         'fits': tried.fits,
         'peak_bytes_per_device': tried.peak_bytes,
+        'needs': needs,
         'bound_seconds': dict(tried.bound),
       }
     )
     if tried.fits:
       break
-    print(
-      f'\ntried {edit.flags}: {page.gib(tried.peak_bytes)}', file=sys.stderr, flush=True
-    )
-    scale = max(scale, tried.peak_bytes / edit.estimate)
+    print(f'\ntried {edit.flags}: {needs}', file=sys.stderr, flush=True)
+    if tried.peak_bytes > tried.limit_bytes:
+      scale = max(scale, tried.peak_bytes / edit.estimate)
+    elif fewer := advice.smaller_evaluation(edit, asked.config):
+      waiting.appendleft(fewer)
   return found
 
 

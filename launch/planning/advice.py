@@ -16,7 +16,7 @@ class Edit(NamedTuple):
   Attributes:
     fields: of the config, with their new values.
     mesh: text of another mesh; None: as it was.
-    estimate: bytes on one device, guessed; only to choose what is compiled.
+    estimate: bytes of a step on one device, guessed; only to choose what is compiled.
     cost: 0 for what makes nothing slower; only an order.
   """
 
@@ -38,6 +38,7 @@ def edits(
   kinds: Mapping[str, int],
   limit: int,
   *,
+  evaluations: Mapping[str, Any] | None = None,
   slices: int = 1,
   tensor: bool = False,
 ) -> list[Edit]:
@@ -46,8 +47,9 @@ def edits(
   Args:
     config: of the run.
     axes: of its mesh.
-    kinds: bytes by kind of the run that does not fit.
+    kinds: bytes by kind of a step of the run that does not fit.
     limit: bytes of a device.
+    evaluations: program.Evaluation by name.
     slices: among which `data` is divided.
     tensor: whether the experiment has a table for the axis.
   """
@@ -64,8 +66,6 @@ def edits(
     _batches(config),
   )
   for remat, micro, (mesh_cost, mesh), (batch_cost, batch) in options:
-    if not (remat or micro or mesh or batch):
-      continue
     after = mesh or axes
     rows = after.get('data', 1) * after.get('fsdp', 1)
     size = batch or config.batch_size
@@ -80,14 +80,57 @@ def edits(
     kept *= then[0] / now[0]
     held = _held(axes) / _held(after)
     estimate = rest + held * (spread + gradients) + kept * (temporaries - gradients)
+    spared = spread - spread * held
+    fewer = _eval_batch(config, evaluations or {}, _SAFE * limit, spared, axes, after)
     fields = {'remat': remat, 'micro_batches': micro, 'batch_size': batch}
+    fields['eval_batch_size'] = None if fewer == config.eval_batch_size else fewer
+    chosen = {k: v for k, v in fields.items() if v is not None}
     cost = then[1] - now[1] + 0.02 * (parts / config.micro_batches - 1)
     cost += mesh_cost + batch_cost
     text = ','.join(f'{k}={v}' for k, v in mesh.items()) if mesh else None
-    if estimate <= _SAFE * limit:
-      chosen = {k: v for k, v in fields.items() if v is not None}
+    if estimate <= _SAFE * limit and fewer and (chosen or mesh):
       found.append(Edit(chosen, text, estimate, cost))
   return sorted(found, key=lambda edit: (edit.cost, edit.estimate))
+
+
+def _eval_batch(
+  config: Any,
+  evaluations: Mapping[str, Any],
+  limit: float,
+  spared: float,
+  axes: Mapping[str, int],
+  after: Mapping[str, int],
+) -> int:
+  """The largest batch of evaluations that may fit, at most that of the config; or 0.
+
+  Args:
+    evaluations: program.Evaluation by name.
+    limit: bytes of a device.
+    spared: of them, by dividing the state otherwise.
+    axes: of the mesh.
+    after: of the other mesh.
+  """
+  devices = lambda a: a.get('data', 1) * a.get('fsdp', 1) * a.get('tensor', 1)
+  rows = after.get('data', 1) * after.get('fsdp', 1)
+  size = config.eval_batch_size
+  while size and size % rows == 0:
+    kept = size / config.eval_batch_size * devices(axes) / devices(after)
+    needed = [
+      one.peak_bytes - spared - (1 - kept) * one.temporaries
+      for one in evaluations.values()
+    ]
+    if max(needed, default=0) <= limit:
+      return size
+    size = size // 2 if size % 2 == 0 else 0
+  return 0 if evaluations else config.eval_batch_size
+
+
+def smaller_evaluation(edit: Edit, config: Any) -> Edit | None:
+  """The edit with half the batch of evaluations; None where there is no half."""
+  size = edit.fields.get('eval_batch_size', config.eval_batch_size)
+  if size % 2:
+    return None
+  return edit._replace(fields={**edit.fields, 'eval_batch_size': size // 2})
 
 
 def _held(axes: Mapping[str, int]) -> int:

@@ -9,7 +9,8 @@ from dlx.errors import ConfigError
 
 GIB = 2**30
 _GOOGLE = 'https://docs.cloud.google.com/tpu/docs/'
-_BOOK = 'https://jax-ml.github.io/scaling-book/tpus/'
+# Bandwidths of v5p, v6e and tpu7x stand side by side in that of tpu7x.
+_SEVENTH = f'{_GOOGLE}tpu7x'
 _NVIDIA = 'https://www.nvidia.com/en-us/data-center/'
 
 
@@ -47,10 +48,10 @@ CHIPS = {
       1200e9,
       300e9,
       6.25e9,
-      f'{_GOOGLE}v4; links: arXiv:2304.01433; across: {_BOOK}',
+      f'{_GOOGLE}v4; links: arXiv:2304.01433; across: not found, taken as v5p',
     ),
     Chip('v5e', 197e12, int(15.75 * GIB), 819e9, 200e9, 3.125e9, f'{_GOOGLE}v5e'),
-    Chip('v5p', 459e12, int(95.73 * GIB), 2765e9, 600e9, 6.25e9, f'{_GOOGLE}v5p'),
+    Chip('v5p', 459e12, int(95.73 * GIB), 2765e9, 600e9, 6.25e9, _SEVENTH),
     Chip(
       'v6e',
       918e12,
@@ -58,7 +59,7 @@ CHIPS = {
       1638e9,
       400e9,
       12.5e9,
-      f'{_GOOGLE}v6e; across: {_BOOK}',
+      f'{_GOOGLE}v6e; across: {_SEVENTH}',
     ),
     # A device is half a chip.
     Chip(
@@ -68,9 +69,9 @@ CHIPS = {
       7380e9 / 2,
       600e9 / 2,
       12.5e9 / 2,
-      f'{_GOOGLE}tpu7x',
+      _SEVENTH,
     ),
-    # NVLink, and one 400 Gbit/s adapter a GPU.
+    # NVLink as published; one adapter of 400 Gbit/s a GPU is what DGX systems have.
     Chip('h100', 989e12, 80 * 10**9, 3350e9, 450e9, 50e9, f'{_NVIDIA}h100/'),
     Chip('h200', 989e12, 141 * 10**9, 4800e9, 450e9, 50e9, f'{_NVIDIA}h200/'),
   )

@@ -26,6 +26,14 @@ def as_json(plan: Plan, target: hardware.Target) -> dict[str, Any]:
     'bytes_by_kind': dict(plan.bytes_by_kind),
     'xla_memory': None if plan.xla_memory is None else dict(plan.xla_memory),
     'refusal': plan.refusal,
+    'evaluations': {
+      name: {
+        'peak_bytes_per_device': one.peak_bytes,
+        'temporaries': one.temporaries,
+        'refusal': one.refusal,
+      }
+      for name, one in plan.evaluations.items()
+    },
     'flops_per_step': plan.flops.total,
     'flops_recomputed': plan.flops.recomputed,
     'flops_analytic': plan.flops_analytic,
@@ -44,18 +52,23 @@ def as_text(plan: Plan, target: hardware.Target) -> str:
   """The table of one plan."""
   mesh = ','.join(f'{k}={v}' for k, v in plan.axes.items())
   fits = 'fits' if plan.fits else 'DOES NOT FIT'
-  least = '' if plan.refusal is None else 'at least '
   lines = [
     f'{target.name}: {plan.num_devices} x {plan.device_kind}, mesh {mesh}',
-    f'{fits}: {least}{gib(plan.peak_bytes)} of {gib(plan.limit_bytes)} on each device',
+    f'{fits}: {needs(plan)} of {gib(plan.limit_bytes)} on each device',
     '',
-    'memory of one device',
+    'memory of one device in a step',
   ]
   lines += [
     f'  {name.replace("_", " "):<18}{gib(size):>12}'
     for name, size in plan.bytes_by_kind.items()
     if size
   ]
+  if plan.evaluations:
+    lines += ['', 'memory of one device in an evaluation, state and data with it']
+  for name, one in plan.evaluations.items():
+    least = '' if one.refusal is None else 'at least '
+    temporaries = f', {gib(one.temporaries)} of it temporaries'
+    lines.append(f'  {name:<18}{least + gib(one.peak_bytes):>12}{temporaries}')
   lines += ['', 'a step on all devices']
   again = f', {si(plan.flops.recomputed)} of them computed again'
   lines.append(
@@ -78,6 +91,18 @@ def as_text(plan: Plan, target: hardware.Target) -> str:
   if 'all' in plan.bound:
     lines[-1] += f'   by {bound.limiter(plan.bound)}'
   return '\n'.join(lines)
+
+
+def needs(plan: Plan) -> str:
+  """Memory of one device: of a step, and of the evaluations that need more."""
+  least = lambda refusal: '' if refusal is None else 'at least '
+  parts = [f'{least(plan.refusal)}{gib(plan.peak_bytes)}']
+  parts += [
+    f'evaluation {name} {least(one.refusal)}{gib(one.peak_bytes)}'
+    for name, one in plan.evaluations.items()
+    if one.peak_bytes > plan.peak_bytes
+  ]
+  return ', '.join(parts)
 
 
 def _work(plan: Plan) -> list[str]:
