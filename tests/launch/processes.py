@@ -118,16 +118,25 @@ class Group:
     return self.logs[k].read_text(errors='replace')
 
 
-def train(folder: pathlib.Path, name: str, n: int, devices: int, *flags: str) -> Group:
+def train(
+  folder: pathlib.Path,
+  name: str,
+  n: int,
+  devices: int,
+  *flags: str,
+  experiment: Sequence[str] = TINY,
+) -> Group:
   """`launch.train` on FOLDER/NAME; runs of a folder share their compiled programs."""
   cache = f'--compile_cache={folder}/cache'
-  command = ('launch.train', *TINY, f'--workdir={folder / name}', cache, *flags)
+  command = ('launch.train', *experiment, f'--workdir={folder / name}', cache, *flags)
   return Group(command, n, devices, folder / f'{name}.log')
 
 
-def finish(folder: pathlib.Path, name: str, n: int, devices: int, *flags: str):
+def finish(
+  folder: pathlib.Path, name: str, n: int, devices: int, *flags: str, **options: Any
+):
   """The same, to its end."""
-  with train(folder, name, n, devices, *flags) as group:
+  with train(folder, name, n, devices, *flags, **options) as group:
     statuses = group.wait()
     assert statuses == [0] * n, f'{statuses}: {group.text(0)[-3000:]}'
 
@@ -165,6 +174,11 @@ def saving_past(workdir: pathlib.Path, step: int) -> Callable[[], bool]:
     )
 
   return condition
+
+
+def record(workdir: pathlib.Path) -> dict[str, Any]:
+  """What stands in config.json."""
+  return json.loads((workdir / 'config.json').read_text())
 
 
 def result(workdir: pathlib.Path) -> dict[str, Any]:
