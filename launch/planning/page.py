@@ -4,6 +4,7 @@ from typing import Any, Mapping, Sequence
 
 from launch.planning import bound, hardware
 from launch.planning.program import Plan
+from launch.planning.sweep import most_bytes
 
 BOUND = (
   'a bound, not a promise: peak rates all the time, and all parts at once; no step was '
@@ -126,7 +127,7 @@ def sweep_table(rows: Sequence[Mapping[str, Any]]) -> str:
   lines = [head]
   for row in rows:
     mesh = ','.join(f'{k}={v}' for k, v in row['mesh'].items())
-    line = f'{mesh:<32}{row["batch_size"]:>7}{gib(row["peak_bytes_per_device"]):>12}'
+    line = f'{mesh:<32}{row["batch_size"]:>7}{gib(most_bytes(row)):>12}'
     seconds = row['bound_seconds'].get('all')
     if not row['fits']:
       line += f'{"-":>11}  does not fit'

@@ -4,8 +4,6 @@ from typing import Any, Mapping, Sequence
 
 from dlx.errors import ConfigError
 
-_MEMORY = 'peak_bytes_per_device'
-
 
 def meshes(
   text: str | None, num_devices: int, *, slices: int = 1, tensor: bool = False
@@ -55,6 +53,12 @@ def batch_sizes(texts: Sequence[str] | None, present: int) -> list[int]:
   return sorted({int(text) for text in texts})
 
 
+def most_bytes(row: Mapping[str, Any]) -> int:
+  """Bytes of one device: of a step, or of the evaluation that needs more."""
+  parts = [row, *row['evaluations'].values()]
+  return max(one['peak_bytes_per_device'] for one in parts)
+
+
 def ranked(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
   """Rows with `examples_per_second`, the most that the bound allows, best first.
 
@@ -65,4 +69,6 @@ def ranked(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     seconds = row['bound_seconds'].get('all') if row['fits'] else None
     rate = row['batch_size'] / seconds if seconds else None
     out.append({**row, 'examples_per_second': rate})
-  return sorted(out, key=lambda row: (-(row['examples_per_second'] or 0), row[_MEMORY]))
+  return sorted(
+    out, key=lambda row: (-(row['examples_per_second'] or 0), most_bytes(row))
+  )

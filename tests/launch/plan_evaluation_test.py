@@ -11,7 +11,7 @@ from dlx.experiment import Config
 from dlx.training import sharding
 from dlx.training.dispatch import make_eval
 from launch import plan
-from launch.planning import advice, hardware, memory, page, program
+from launch.planning import advice, hardware, memory, page, program, sweep
 from tests.launch.plan_test import GIB, build, restore_settings_after
 
 
@@ -82,6 +82,19 @@ class MemoryTest(absltest.TestCase):
     data = found.bytes_by_kind['evaluation_data']
     self.assertEqual(found.peak_bytes, GIB + data + one.program)
     self.assertLess(one.peak_bytes, GIB)
+
+  def test_ranked_by_what_needs_most(self):
+    row = lambda step, evaluation: {
+      'batch_size': 8,
+      'fits': False,
+      'peak_bytes_per_device': step,
+      'evaluations': {'test': {'peak_bytes_per_device': evaluation}},
+      'bound_seconds': {'compute': 1.0},
+      'mesh': {'data': 8},
+    }
+    rows = sweep.ranked([row(1, 9), row(7, 2), row(3, 8)])
+    self.assertEqual([sweep.most_bytes(one) for one in rows], [7, 8, 9])
+    self.assertRegex(page.sweep_table(rows), r'8 +7 B .*\n.*8 +8 B .*\n.*8 +9 B ')
 
 
 class AdviceTest(absltest.TestCase):

@@ -240,7 +240,7 @@ class SweepTest(parameterized.TestCase):
 
   def test_best_first_and_what_does_not_fit_last(self):
     row = lambda size, seconds, fits=True, peak=1: dict(
-      batch_size=size, fits=fits, peak_bytes_per_device=peak,
+      batch_size=size, fits=fits, peak_bytes_per_device=peak, evaluations={},
       bound_seconds={'compute': 0.0, **({'all': seconds} if seconds else {})},
     )  # fmt: skip
     rows = [row(8, 4.0), row(9, None, False, 7), row(9, None, False, 5), row(8, 2.0)]
