@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx.errors import ConfigError
+from dlx.training.checkpoint import Checkpointer
 from dlx.training.evaluation import Evaluator
 from dlx.training.loop import evaluate, fit
+from dlx.training.reporter import Reporter
 from tests.training import kinds
 
 STOP = 11  # No multiple of 4 steps a dispatch, nor of 5, 6 or 8 steps of an interval.
@@ -61,6 +63,26 @@ class ContractTest(parameterized.TestCase):
     shutil.rmtree(pathlib.Path(broken) / 'checkpoints' / '13')  # As if never saved.
     fit(kinds.plateau_and_stop(config), config, broken)
     self.assertEqual(lines(broken), lines(straight))
+
+  def test_a_report_that_cannot_be_closed_loses_no_save(self):
+    config = kinds.Small(num_steps=8)
+    folder, closed = self.create_tempdir().full_path, []
+    close, end = Checkpointer.close, Reporter.close
+
+    def noted(checkpoints):
+      close(checkpoints)
+      closed.append(checkpoints.steps())
+
+    def full(reporter):
+      end(reporter)
+      raise OSError('the disk is full')
+
+    fails = mock.patch.object(Reporter, 'close', full)
+    with fails, mock.patch.object(Checkpointer, 'close', noted):
+      with self.assertRaisesRegex(OSError, 'the disk is full'):
+        fit(kinds.classifier(config), config, folder, stop_at=5)
+    self.assertEqual(closed, [[5]])
+    fit(kinds.classifier(config), config, folder)
 
   def test_workdir_may_be_relative(self):
     config = kinds.Small(num_steps=8)
