@@ -62,11 +62,13 @@ def _stream(
 
   data = placed.dataset
   assert isinstance(data, Streamed)
-  first = data.shapes[0]
-  name = next(iter(first))
-  rows = sharding.rows_of_process(
-    sharding.batch_shardings(mesh, data)[name], first[name].shape
-  )
+  shardings = sharding.batch_shardings(mesh, data)
+  # Of all fields together: one may lie whole on every device.
+  parts = [
+    sharding.rows_of_process(shardings[name], x.shape)
+    for name, x in data.shapes[0].items()
+  ]
+  rows = slice(min(p.start for p in parts), max(p.stop for p in parts))
   source = batches(data, placed.loaded.data, start, stop, rows)
   try:
     for step, batch in enumerate(source, start):

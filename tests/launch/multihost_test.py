@@ -231,6 +231,7 @@ class ProcessesTest(absltest.TestCase):
       # With tensor across the processes both need all rows.
       self.assertEqual(found[k]['tensor=4'], [0, 16, 5, True])
       self.assertEqual(found[k]['keys'], [False, True])
+      self.assertEqual(found[k]['whole'], [True] * 4)
       self.assertTrue(found[k]['again'])
       self.assertTrue(found[k]['sums'])
 

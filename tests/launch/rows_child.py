@@ -51,6 +51,21 @@ def main(argv):
     same.append(np.array_equal(gathered, streamed.get(data, 2, slice(0, B))['x']))
     found[text] = [rows.start, rows.stop, len(same), all(same)]
   mesh = sharding.make_mesh('data=4')
+  data['all'] = np.arange(N, dtype=np.int32)
+  shapes['all'] = jax.ShapeDtypeStruct((), np.int32)
+  streamed = ShuffledStream(source, B, seed=3, num_workers=0)
+  streamed.placement = {'all': P()}
+  batches = evaluation.stream(
+    evaluation.place(streamed, streamed.load(), mesh), mesh, 0, 2
+  )
+  found['whole'] = [
+    np.array_equal(
+      global_arrays.to_host(batch[name]), streamed.get(data, step, slice(0, B))[name]
+    )
+    for step, batch in enumerate(batches)
+    for name in ('x', 'all')
+  ]
+  batches.close()
   split = sharding.on_mesh(mesh, P('data'))
   keys = global_arrays.put(jax.random.split(jax.random.key(1), 4), split)
   found['keys'] = [
