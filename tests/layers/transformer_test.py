@@ -126,6 +126,21 @@ class TransformerTest(parameterized.TestCase):
     self.assertEqual(kept['dots'], rows + 4 * rows + 16)
     self.assertGreater(kept['none'], kept['dots'])
 
+  def test_remat_saves_memory_of_the_compiled_program(self):
+    # 8 layers, 8 x 64 tokens of width 64: 33.3, 12.3 and 4.7 MB (CPU, jax 0.10.2),
+    # 36.6, 13.0 and 5.4 MB (0.11.2, November 2026); at least 40 % less is asked.
+    x_BLD = jax.ShapeDtypeStruct((8, 64, 64), jnp.float32)
+    needed = {}
+    for remat in ('none', 'dots', 'full'):
+      model = Transformer(8, 4, 256, causal=True, remat=remat)
+      start = functools.partial(model.init, train=False)
+      variables = jax.eval_shape(start, jax.random.key(0), x_BLD)
+      loss = lambda v, x, m=model: (m.apply(v, x, train=True).x_BLD ** 2).sum()
+      compiled = jax.jit(jax.grad(loss, (0, 1))).lower(variables, x_BLD).compile()
+      needed[remat] = compiled.memory_analysis().temp_size_in_bytes
+    self.assertLess(needed['dots'], 0.6 * needed['none'])
+    self.assertLess(needed['full'], 0.6 * needed['dots'])
+
   def test_refuses_another_remat(self):
     with self.assertRaisesRegex(ValueError, "remat='all' .* one of none, dots, full"):
       init(remat='all')
