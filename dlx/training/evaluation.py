@@ -62,10 +62,10 @@ def _stream(
 
   data = placed.dataset
   assert isinstance(data, Streamed)
-  shardings = sharding.batch_shardings(mesh, data)
+  shardings = [sharding.batch_shardings(mesh, data, i) for i in range(len(data.shapes))]
   # Of all fields together: one may lie whole on every device.
   parts = [
-    sharding.rows_of_process(shardings[name], x.shape)
+    sharding.rows_of_process(shardings[0][name], x.shape)
     for name, x in data.shapes[0].items()
   ]
   rows = slice(min(p.start for p in parts), max(p.stop for p in parts))
@@ -73,12 +73,7 @@ def _stream(
   try:
     for step, batch in enumerate(source, start):
       shape_id = data.shape_id(step)
-      yield sharding.put_batch(
-        batch,
-        sharding.batch_shardings(mesh, data, shape_id),
-        data.shapes[shape_id],
-        rows,
-      )
+      yield sharding.put_batch(batch, shardings[shape_id], data.shapes[shape_id], rows)
   finally:
     source.close()
 

@@ -43,7 +43,7 @@ _NAMES = {
   'TPU v4': 'v4', 'TPU v5 lite': 'v5e', 'TPU v5e': 'v5e', 'TPU v5': 'v5p',
   'TPU v5p': 'v5p', 'TPU v6 lite': 'v6e', 'TPU v6e': 'v6e', 'TPU7x': 'tpu7x',
 }  # fmt: skip
-_OTHERS = 'v5e'  # For chips that are not here, and where a CPU simulates.
+_OTHERS = 'v5e'  # For chips without a row, and where a CPU simulates.
 
 
 def cuts() -> Cuts:

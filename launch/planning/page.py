@@ -3,7 +3,7 @@
 from typing import Any, Mapping, Sequence
 
 from launch.planning import bound, hardware
-from launch.planning.program import Plan
+from launch.planning.program import Evaluation, Plan
 from launch.planning.sweep import most_bytes
 
 BOUND = (
@@ -67,9 +67,8 @@ def as_text(plan: Plan, target: hardware.Target) -> str:
   if plan.evaluations:
     lines += ['', 'memory of one device in an evaluation, state and data with it']
   for name, one in plan.evaluations.items():
-    least = '' if one.refusal is None else 'at least '
     temporaries = f', {gib(one.temporaries)} of it temporaries'
-    lines.append(f'  {name:<18}{least + gib(one.peak_bytes):>12}{temporaries}')
+    lines.append(f'  {name:<18}{_peak(one):>12}{temporaries}')
   lines += ['', 'a step on all devices']
   again = f', {si(plan.flops.recomputed)} of them computed again'
   lines.append(
@@ -96,14 +95,16 @@ def as_text(plan: Plan, target: hardware.Target) -> str:
 
 def needs(plan: Plan) -> str:
   """Memory of one device: of a step, and of the evaluations that need more."""
-  least = lambda refusal: '' if refusal is None else 'at least '
-  parts = [f'{least(plan.refusal)}{gib(plan.peak_bytes)}']
-  parts += [
-    f'evaluation {name} {least(one.refusal)}{gib(one.peak_bytes)}'
+  more = [
+    f'evaluation {name} {_peak(one)}'
     for name, one in plan.evaluations.items()
     if one.peak_bytes > plan.peak_bytes
   ]
-  return ', '.join(parts)
+  return ', '.join([_peak(plan), *more])
+
+
+def _peak(of: Plan | Evaluation) -> str:
+  return ('' if of.refusal is None else 'at least ') + gib(of.peak_bytes)
 
 
 def _work(plan: Plan) -> list[str]:

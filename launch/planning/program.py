@@ -213,7 +213,7 @@ def make(
     across=sum(one.across for one in moves),
   )
   return Plan(
-    fits=max(peak, *(one.peak_bytes for one in evaluations.values()), 0) <= limit,
+    fits=max([peak, *(one.peak_bytes for one in evaluations.values())]) <= limit,
     peak_bytes=peak,
     bytes_by_kind=kinds,
     xla_memory=memory.xla(compiled.memory_analysis()),
