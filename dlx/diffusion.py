@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx.errors import ConfigError
-from dlx.training.state import Array, Key
+from dlx.state import Array, Key
 
 Network = Callable[[Array, Array, Array], Array]  # (x_t, t_B, label_B) -> output
 Denoise = Callable[[Array, Array], Array]  # (x_t, t_B) -> x_0

@@ -1,7 +1,7 @@
 """An experiment is a set of pure functions; launchers compose them, never look inside.
 
 build(config) -> Experiment              what an experiment file provides
-dlx.training.supervised.supervised(...)  the short path: one model, one loss, one
+dlx.train.supervised.supervised(...)  the short path: one model, one loss, one
                                          optimiser
 vectorize(experiment, n) -> Experiment   n seeds or members in one program
 traced(config, **arrays) -> Config       a config that carries tracers, for sweeps
@@ -19,7 +19,7 @@ import numpy as np
 
 from dlx.data.dataset import Dataset
 from dlx.errors import ConfigError
-from dlx.training.state import Array, Batch, Key, Metrics, PyTree, TrainState, ratios
+from dlx.state import Array, Batch, Key, Metrics, PyTree, TrainState, ratios
 
 DTYPES = ('float32', 'bfloat16', 'float16', 'float64')
 UNSCALED_DTYPES = ('float32', 'bfloat16', 'float64')  # They need no loss scale.
@@ -208,7 +208,7 @@ class Experiment(NamedTuple):
     train_data: the training stream, without an end.
     evals: by split name; metrics are reported as "split/name".
     warm_start: host; (state) -> (state, origin); may read other workdirs, see
-      dlx/training/warm_start.py. Called once, after `init` and before step 0 of a fresh
+      dlx/run/warm_start.py. Called once, after `init` and before step 0 of a fresh
       workdir; resume never calls it. `origin`, as JSON, stands in config.json.
     after_eval: pure; (state, {"split/name": scalar}) -> state. Plateau and early
       stopping live here, so that they resume exactly.

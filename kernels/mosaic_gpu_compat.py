@@ -32,6 +32,10 @@ Array = jax.Array
 # Of plgpu.load, after the ref: an argument that 0.10.2 wants and 0.11.2 warns of.
 NO_INDEX = ((),) if jax.__version_info__ < (0, 11) else ()
 
+# Concrete, though 0.11.2 declares an abstract method of theirs that nothing defines.
+TilingTransform: Any = plgpu.TilingTransform
+SwizzleTransform: Any = plgpu.SwizzleTransform
+
 LANE = plgpu.LoweringSemantics.Lane
 WARPGROUP = plgpu.LoweringSemantics.Warpgroup
 

@@ -40,8 +40,9 @@ from typing import Any
 from absl import flags
 
 from dlx.errors import ConfigError
-from launch import command_line, devices
 from launch.benchmarks import rounds
+from launch.flags import command_line
+from launch.machine import devices
 
 PEERS = {'torch': 'torch', 'torch_compile': 'torch', 'flax': 'flax', 'keras': 'keras'}
 LIBRARIES = ('jax', 'jaxlib', 'flax', 'optax', 'torch', 'keras', 'numpy')

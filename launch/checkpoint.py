@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from dlx.errors import ConfigError
-from launch import command_line
+from launch.flags import command_line
 
 if TYPE_CHECKING:
-  from dlx.training.checkpoint_proof import Opened
+  from dlx.run.checkpoint.proof import Opened
 
 _WORDS = {'ls': 'WORKDIR', 'inspect': 'WORKDIR', 'verify': 'WORKDIR', 'diff': 'A B'}
 _CHEAP_BYTES = 2**30  # Norms of a larger checkpoint are computed when asked for.
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
   import jax
 
   jax.config.update('jax_enable_x64', True)  # Leaves of 8 bytes an element.
-  from dlx.training import quiet
+  from dlx.run.checkpoint import quiet
 
   quiet.orbax()
   if command == 'ls':
@@ -93,8 +93,8 @@ def folder_of(workdir: str):
   Raises:
     ConfigError: there is none.
   """
-  from dlx.training import checkpoint_files as files
-  from dlx.training.workdir import absolute
+  from dlx.run.checkpoint import files
+  from dlx.run.records.workdir import absolute
 
   folder = absolute(workdir) / 'checkpoints'
   if not folder.is_dir():
@@ -110,8 +110,7 @@ def open_step(workdir: str, step: int | None) -> 'Opened':
   Raises:
     ConfigError: it is not there, or its metadata is damaged.
   """
-  from dlx.training import checkpoint_files as files
-  from dlx.training import checkpoint_proof as proof
+  from dlx.run.checkpoint import files, proof
 
   folder = folder_of(workdir)
   steps = files.steps(folder)
@@ -134,9 +133,9 @@ def _number(word: str) -> int:
 
 def show_list(workdir: str) -> int:
   """Prints one line a checkpoint, and what else lies there."""
-  from dlx.training import checkpoint_files as files
-  from dlx.training.checkpoint import Checkpointer
-  from dlx.training.records import read_json
+  from dlx.run.checkpoint import files
+  from dlx.run.checkpoint.checkpointer import Checkpointer
+  from dlx.run.records.records import read_json
 
   folder = folder_of(workdir)
   record = folder.parent / 'config.json'
@@ -176,7 +175,7 @@ def show_list(workdir: str) -> int:
 
 def inspect(opened: 'Opened', norms: bool | None) -> int:
   """Prints the leaves of a checkpoint and its metrics."""
-  from dlx.training import checkpoint_proof as proof
+  from dlx.run.checkpoint import proof
 
   leaves, sizes = opened.meta['leaves'], opened.bytes
   total = sum(sizes.values())
@@ -200,8 +199,7 @@ def inspect(opened: 'Opened', norms: bool | None) -> int:
 
 def verify(workdir: str, step: int | None) -> int:
   """Reads every leaf; prints one line a checkpoint, and the parts that are damaged."""
-  from dlx.training import checkpoint_files as files
-  from dlx.training import checkpoint_proof as proof
+  from dlx.run.checkpoint import files, proof
 
   folder = folder_of(workdir)
   if step is not None:
@@ -222,7 +220,7 @@ def diff(a: 'Opened', b: 'Opened') -> int:
   """Prints the leaves that differ. Those of equal checksums are not read."""
   import numpy as np
 
-  from dlx.training import checkpoint_proof as proof
+  from dlx.run.checkpoint import proof
 
   kinds_a, kinds_b = a.meta['leaves'], b.meta['leaves']
   names = sorted(kinds_a.keys() | kinds_b.keys())

@@ -14,7 +14,8 @@ from typing import Any, Mapping
 from absl import flags
 
 from dlx.errors import ConfigError
-from launch import command_line, devices, experiments_by_name
+from launch.flags import command_line, experiments_by_name
+from launch.machine import devices
 
 
 def define(values: flags.FlagValues):
@@ -92,8 +93,8 @@ def finite(value: Any) -> Any:
 
 def show(experiment, config, values, step: str | int) -> int:
   """Prints a figure that is a text; writes a picture to --out."""
-  from dlx.training.figures import to_png
-  from dlx.training.loop import draw
+  from dlx.run.drawing import to_png
+  from dlx.run.loop import draw
 
   drawn = draw(
     experiment,
@@ -134,7 +135,7 @@ def main(argv: list[str]) -> int:
 
   import jax
 
-  from dlx.training.loop import evaluate
+  from dlx.run.loop import evaluate
 
   if values.show is not None:
     return show(experiment, config, values, step)

@@ -29,7 +29,7 @@ from absl import flags
 
 from dlx import config_json
 from dlx.errors import ConfigError
-from launch import command_line, config_flags
+from launch.flags import command_line, config_flags
 from launch.planning import hardware
 
 DOES_NOT_FIT = 3
@@ -140,7 +140,7 @@ def versions() -> dict[str, Any]:
   """Those that decide a plan."""
   import importlib.metadata
 
-  from dlx.training import records
+  from dlx.run.records import records
 
   found: dict[str, Any] = dict(records.versions())
   for name in ('libtpu', 'jax-cuda13-plugin'):

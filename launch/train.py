@@ -6,8 +6,8 @@
 flag; --exp=cnn --helpfull lists them. Exit status: 0 finished, or stopped by --stop_at;
 2 bad input (one line on stderr, nothing compiled, nothing written); 42 interrupted by
 SIGTERM or SIGINT and saved, so that a scheduler can requeue on it; 1 a bug, with its
-stack trace. Several processes (--multihost, launch/multihost.py) leave together, with
-the same status; 43 where one of them was lost: requeue on it, too.
+stack trace. Several processes (--multihost, launch/machine/multihost.py) leave
+together, with the same status; 43 where one of them was lost: requeue on it, too.
 """
 
 import os
@@ -18,7 +18,8 @@ from typing import Mapping
 from absl import flags
 
 from dlx.errors import ConfigError
-from launch import command_line, config_flags, devices, multihost
+from launch.flags import command_line, config_flags
+from launch.machine import devices, multihost
 
 STATUS = {'finished': 0, 'stopped': 0, 'interrupted': 42}
 
@@ -93,7 +94,7 @@ def last_line(outcome, workdir: str) -> str:
 
 def figures(metrics: Mapping[str, float]) -> str:
   """`split/name value` of every evaluation; of training where there is none."""
-  from dlx.training.progress import number
+  from dlx.run.records.progress import number
 
   evals = {k: v for k, v in metrics.items() if not k.startswith('train/')}
   return '  '.join(f'{k} {number(v)}' for k, v in sorted((evals or metrics).items()))
@@ -115,13 +116,13 @@ def main(argv: list[str]) -> int:
     import jax
 
     if values.describe:
-      from dlx.training import describe, sharding
+      from dlx.run import describe, sharding
 
       told = describe.describe(experiment, sharding.make_mesh(values.mesh))
       if jax.process_index() == 0:
         print(describe.as_text(told), end='', flush=True)
       return 0
-    from dlx.training.loop import fit
+    from dlx.run.loop import fit
 
     outcome = fit(
       experiment,

@@ -10,7 +10,7 @@ of [64, 28, 28, 32] float32, 2x2 after a ReLU: 1.2 ms, against 18.6 ms (flax), 1
 
 import functools
 import operator
-from typing import Sequence
+from typing import Any, Sequence
 
 import chex
 import jax
@@ -83,7 +83,7 @@ def _max_of_windows_jvp(window, strides, primals, tangents):
   # A rule of its own, since that of jnp.maximum compares pair by pair: it keeps every
   # partial maximum, runs 3 to 6 times longer and splits three equals as 1/4, 1/4, 1/2.
   (x,), (dx,) = primals, tangents
-  y = _max_of_windows(x, window, strides)
+  y: Any = _max_of_windows(x, window, strides)
   hits = [part == y for part in _slices(x, window, strides)]
   count = sum(hit.astype(y.dtype) for hit in hits)
   moves = _slices(dx, window, strides)

@@ -13,8 +13,13 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from dlx.layers import mesh
-from dlx.layers.attention import Array, Initializer, KVCache, MultiHeadAttention
-from dlx.layers.linear import rows_dot_general
+from dlx.layers.attention.multihead import (
+  Array,
+  Initializer,
+  KVCache,
+  MultiHeadAttention,
+)
+from dlx.layers.matmul import rows_dot_general
 
 # Of the parameters of `Transformer`, whose leading axis is that of layers: heads and
 # hidden units over tensor (arXiv:1909.08053), the stream over fsdp.

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from dlx.layers import mesh, transformer
-from dlx.layers.attention import KVCache, empty_cache
-from dlx.layers.linear import rows_dot_general
+from dlx.layers.attention.multihead import KVCache, empty_cache
+from dlx.layers.matmul import rows_dot_general
 from dlx.layers.transformer import STREAM, Stacked, Transformer, stacked_cache
 
 Array = jax.Array

@@ -6,15 +6,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dlx.layers.cells import Cell
-from dlx.layers.recurrent import RecurrentStack
+from dlx.layers.recurrent.cells import Cell
+from dlx.layers.recurrent.stack import RecurrentStack
 
 
 class SequenceRegressor(nn.Module):
   """The last output of a recurrent stack, through one linear layer.
 
   Attributes:
-    cell: one of dlx.layers.cells.CELLS.
+    cell: one of dlx.layers.recurrent.cells.CELLS.
     features: H of each layer.
     num_outputs: K.
     dropout: share of units dropped between layers.

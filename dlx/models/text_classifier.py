@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dlx.layers.cells import Cell, State
-from dlx.layers.recurrent import Recurrent, RecurrentStack
+from dlx.layers.recurrent.cells import Cell, State
+from dlx.layers.recurrent.stack import Recurrent, RecurrentStack
 
 POOLINGS = ('last', 'max', 'mean')
 

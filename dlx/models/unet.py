@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from dlx.errors import ConfigError
 from dlx.layers.convolution import Conv
 from dlx.layers.embeddings import LabelEmbedding, TimeEmbedding
-from dlx.layers.linear import rows_dot_general
+from dlx.layers.matmul import rows_dot_general
 from dlx.layers.normalisation import GroupNorm
 from dlx.layers.upsampling import depth_to_space, space_to_depth
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from dlx.errors import ConfigError
 from dlx.layers import mesh, transformer
-from dlx.layers.linear import rows_dot_general
+from dlx.layers.matmul import rows_dot_general
 from dlx.layers.transformer import STREAM, Stacked, Transformer
 
 Array = jax.Array

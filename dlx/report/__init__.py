@@ -16,7 +16,7 @@ from etils import epath
 from dlx.errors import DataError
 from dlx.report import chart, page
 from dlx.report.markup import Run, get
-from dlx.training import records
+from dlx.run.records import records
 
 
 def _mean(value: Any) -> tuple[float, float, float]:

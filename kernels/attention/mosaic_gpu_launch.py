@@ -78,7 +78,7 @@ def staged(case: Case, plan: Blocks, own: int, beside: int = 0) -> Blocks:
 def transforms(head_dim: int) -> tuple[Any, ...]:
   """How wgmma wants 16-bit matrices of so many columns in shared memory."""
   width = min(head_dim, 64)
-  return plgpu.TilingTransform((8, width)), plgpu.SwizzleTransform(2 * width)
+  return compat.TilingTransform((8, width)), compat.SwizzleTransform(2 * width)
 
 
 def tile_copies(length: int, rows: int, head_dim: int) -> int:

@@ -285,7 +285,7 @@ def _product(case, operands, low: Pair, shape, interpret, config) -> Array:
       lax.fori_loop(0, mine, area, None)
       plgpu.wait_smem_to_gmem(0)
 
-  tiling = plgpu.TilingTransform((8, DEEP)), plgpu.SwizzleTransform(128)
+  tiling = compat.TilingTransform((8, DEEP)), compat.SwizzleTransform(128)
   taps = (blocks.filters, DEEP, blocks.features)
   filled = functools.partial(plgpu.Barrier, num_arrivals=1)
   given_back = functools.partial(plgpu.Barrier, num_arrivals=count)
@@ -317,11 +317,11 @@ def _product(case, operands, low: Pair, shape, interpret, config) -> Array:
 def _shared(shape: tuple[int, ...], dtype: Any, interpret: Any) -> Any:
   """[slots, rows, columns, 64] in shared memory; `_views` has its two forms."""
   slots, rows, columns, channels = shape
-  swizzle = plgpu.SwizzleTransform(128)
+  swizzle = compat.SwizzleTransform(128)
   image = plgpu.SMEM(shape, dtype, transforms=(swizzle,))
   if interpret:
     return image
-  tiling = plgpu.TilingTransform((8, channels))
+  tiling = compat.TilingTransform((8, channels))
   flat = (slots, rows * columns, channels)
   return plgpu.RefUnion(image, plgpu.SMEM(flat, dtype, transforms=(tiling, swizzle)))
 

@@ -2,7 +2,7 @@
 
 The products of matrices in them are oneDNN's. Other platforms compute the plain forms
 below, which is also what derivatives of the two are taken of. Under vmap a call is made
-for each row. dlx.layers.attention ties the two together.
+for each row. dlx.layers.attention.multihead ties the two together.
 """
 
 import functools

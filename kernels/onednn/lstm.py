@@ -2,7 +2,7 @@
 
 The products of matrices in them are oneDNN's. Other platforms compute the plain form
 below, a scan, which is also what derivatives of the two are taken of. Under vmap a call
-is made for each row. dlx.layers.recurrence ties the two together.
+is made for each row. dlx.layers.recurrent.unroll ties the two together.
 """
 
 import functools

@@ -80,7 +80,7 @@ def commands(
   }
   if torch:
     asked = json.dumps({**fields, 'data_dir': data_dir})
-    module = 'launch.benchmarks.torch_mnist'
+    module = 'launch.benchmarks.torch_peer.mnist'
     found['torch'] = [sys.executable, '-m', module, asked]
   return found
 

@@ -5,10 +5,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from dlx.training import sharding
-from dlx.training.dispatch import get_batch, make_dispatch
-from dlx.training.in_flight import InFlight
-from dlx.training.state import ratios, zeros_like
+from dlx.run import sharding
+from dlx.run.dispatch import get_batch, make_dispatch
+from dlx.run.in_flight import InFlight
+from dlx.state import ratios, zeros_like
 from kernels.onednn import library
 from launch.benchmarks import workloads
 

@@ -16,10 +16,10 @@ from typing import Any
 
 MODULES = {
   'dlx': 'dlx_side',
-  'torch': 'torch_side',
-  'torch_compile': 'torch_side',
-  'flax': 'flax_side',
-  'keras': 'keras_side',
+  'torch': 'torch_peer.side',
+  'torch_compile': 'torch_peer.side',
+  'flax': 'flax_peer.side',
+  'keras': 'keras_peer.side',
   'gemm': 'gemm_side',
 }
 
@@ -42,7 +42,7 @@ def main(argv: list[str]):
   if asked.get('cpus'):  # Before any library counts them.
     os.sched_setaffinity(0, asked['cpus'])
   if asked.get('allocator'):
-    from launch import allocator
+    from launch.machine import allocator
 
     allocator.tune()
   start = time.perf_counter()

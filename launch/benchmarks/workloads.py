@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx.experiment import Config, Experiment
-from dlx.training.dispatch import get_batch
+from dlx.run.dispatch import get_batch
+from launch.flags import experiments_by_name
 
 
 class Workload(NamedTuple):
@@ -220,7 +221,7 @@ def build(name: str, **fields: Any) -> Built:
     fields: of the Config, in place of the workload's.
   """
   workload = WORKLOADS[name]
-  module = importlib.import_module(f'experiments.{workload.experiment}')
+  module = importlib.import_module(experiments_by_name.module_name(workload.experiment))
   config = module.Config(**{**_known(module, _PLAIN), **workload.fields, **fields})
   built = module.build(config)
   return Built(built, config, generated(workload, built))

@@ -11,7 +11,7 @@ from typing import Any, Mapping, NamedTuple
 import jax
 import numpy as np
 
-from dlx.training.state import TrainState, is_key
+from dlx.state import TrainState, is_key
 
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 _SIZE = r'([\d.]+)([KMGT]?)'

@@ -1,6 +1,6 @@
 """Compiles the dispatch of an experiment for devices that are not here; loads nothing.
 
-What is compiled is what launch.train runs: the programs of dlx/training/dispatch.py,
+What is compiled is what launch.train runs: the programs of dlx/run/dispatch.py,
 for a step and for every evaluation, resident data arguments of known shape.
 """
 
@@ -14,8 +14,8 @@ import numpy as np
 from dlx.data.dataset import Dataset, Resident
 from dlx.errors import ConfigError
 from dlx.experiment import Eval, Experiment
-from dlx.training import sharding
-from dlx.training.dispatch import Dispatch, make_dispatch, make_eval, placed
+from dlx.run import sharding
+from dlx.run.dispatch import Dispatch, make_dispatch, make_eval, placed
 from launch.planning import bound, collectives, flops, hardware, hlo, memory, traffic
 
 
@@ -244,7 +244,7 @@ def _evaluation(
   resident: int,
   data_dir: Any,
 ) -> Evaluation:
-  """Compiles a batch of an evaluation, as dlx/training/evaluation.py runs it.
+  """Compiles a batch of an evaluation, as dlx/run/evaluation.py runs it.
 
   Args:
     resident: bytes of what lies there anyway: state, data, the program of a step.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlx.layers.attention import MultiHeadAttention, fused_attention
+from dlx.layers.attention.multihead import MultiHeadAttention, fused_attention
 from kernels.onednn import attention, library
 
 pytestmark = pytest.mark.usefixtures('onednn')

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlx.layers import cells, recurrence
-from dlx.layers.recurrent import RecurrentStack
+from dlx.layers.recurrent import cells, unroll
+from dlx.layers.recurrent.stack import RecurrentStack
 from kernels.onednn import lstm
 
 pytestmark = pytest.mark.usefixtures('onednn')
@@ -26,7 +26,7 @@ def arguments(b, t, h, scale=1.0):
 
 
 def run(x, kernel, bias, h, c, length, reverse):
-  return recurrence.unroll(cells.LSTM, x, kernel, bias, (h, c), length, reverse=reverse)
+  return unroll.unroll(cells.LSTM, x, kernel, bias, (h, c), length, reverse=reverse)
 
 
 def plain(x, kernel, bias, h, c, length, reverse):
@@ -142,7 +142,7 @@ def test_it_is_called_where_it_fits_and_only_there():
   assert calls(lambda *args: run(*args, None, False)[0], *floats) == 1
   half = [x.astype(jnp.bfloat16) for x in floats[:2]]
   assert calls(loss, *half, *floats[2:]) == 0
-  other = lambda x, k, b, h, c: recurrence.unroll(cells.GRU, x, k, b, (h,))[0]
+  other = lambda x, k, b, h, c: unroll.unroll(cells.GRU, x, k, b, (h,))[0]
   x, kernel, bias, *state = floats
   assert calls(other, x[..., :12], kernel[:, :12], bias[:12], *state) == 0
   empty = lambda *args: run(*args, None, False)[0]

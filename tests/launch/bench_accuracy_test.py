@@ -7,7 +7,7 @@ import pytest
 
 from dlx.errors import ConfigError
 from launch.benchmarks import accuracy
-from tests.experiments_test import write_stripes
+from tests.every_experiment.contract_test import write_stripes
 
 PRINTS = """
 import sys, time
@@ -67,14 +67,14 @@ def test_both_sides_get_the_same_numbers(tmp_path):
 
 def test_torch_learns(tmp_path, capsys):
   pytest.importorskip('torch')
-  from launch.benchmarks import torch_mnist
+  from launch.benchmarks.torch_peer import mnist
 
   write_stripes(tmp_path / 'mnist', sizes=(300, 1000))
   asked = {
     'data_dir': str(tmp_path), 'seed': 0, 'num_steps': 40, 'eval_every_steps': 20,
     'batch_size': 32, 'lr': 3e-3,
   }  # fmt: skip
-  torch_mnist.main(['', json.dumps(asked)])
+  mnist.main(['', json.dumps(asked)])
   lines = capsys.readouterr().out.splitlines()
   assert [line.split()[1] for line in lines] == ['20', '40']
   assert float(lines[-1].split()[-1]) > 0.8  # Chance is 0.1.

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from launch.benchmarks import flax_side, workloads
+from launch.benchmarks import workloads
+from launch.benchmarks.flax_peer import side as flax_side
 from tests.launch.parity import QUICK, SMALL, run_dlx
 
 
@@ -55,7 +56,7 @@ def test_flax_names_what_does_not_fit():
 def test_keras_learns_as_dlx(name, monkeypatch):
   monkeypatch.setenv('KERAS_BACKEND', 'jax')
   pytest.importorskip('keras', reason='keras is not installed: pip install .[bench]')
-  from launch.benchmarks import keras_side
+  from launch.benchmarks.keras_peer import side as keras_side
 
   run = run_dlx(name, 'float32')
   side = keras_side.build(name, **sizes(name))

@@ -13,7 +13,7 @@ from tests.launch.parity import SMALL, run_dlx
 
 pytest.importorskip('torch', reason='torch is not installed: pip install .[reference]')
 
-from launch.benchmarks import torch_side
+from launch.benchmarks.torch_peer import side as torch_side
 
 # (losses, changes), relative. What is float32 in a float64 run is the input: scaled or
 # noised images, weights of links (6e-8; losses were seen to differ by 6e-8, changes by

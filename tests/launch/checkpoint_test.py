@@ -14,10 +14,10 @@ from etils import epath
 import jax
 import jax.numpy as jnp
 
-from dlx.training.checkpoint import Checkpointer
+from dlx.run.checkpoint.checkpointer import Checkpointer
 from launch import checkpoint
-from tests.training import checkpoint_elsewhere_test
-from tests.training.checkpoint_faults_test import make_state
+from tests.dlx.run.checkpoint import elsewhere_test
+from tests.dlx.run.checkpoint.faults_test import make_state
 
 
 def write_run(workdir, steps=(1, 2, 3), changed=None):
@@ -146,8 +146,8 @@ class CheckpointTest(parameterized.TestCase):
     self.assertIn('state/params/w  float32[2,3] and bfloat16[3]\n', out)
 
   def test_written_by_eight_devices_in_float64(self):
-    done = checkpoint_elsewhere_test.start(8, 'save', self.workdir)
-    self.assertIsNone(checkpoint_elsewhere_test.result(done))
+    done = elsewhere_test.start(8, 'save', self.workdir)
+    self.assertIsNone(elsewhere_test.result(done))
     status, out, _ = self.run_main('verify', self.workdir)
     self.assertEqual((status, out), (0, '1: sound\n2: sound\n'))
     status, out, _ = self.run_main('inspect', self.workdir)

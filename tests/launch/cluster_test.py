@@ -14,7 +14,8 @@ import time
 from absl.testing import absltest, parameterized
 import yaml
 
-from launch import command_line, config_flags, train
+from launch import train
+from launch.flags import command_line, config_flags
 
 ROOT = pathlib.Path(__file__).parents[2]
 CLUSTER = ROOT / 'launch' / 'cluster'
@@ -375,7 +376,7 @@ class JobSetTest(parameterized.TestCase):
     self.assertTrue(values.multihost)
     self.assertStartsWith(values.workdir, 'gs://')
     self.assertGreater(config.num_steps, 0)
-    from dlx.training import sharding
+    from dlx.run import sharding
 
     hosts = self.batch['parallelism']
     chips = hosts * self.container['resources']['limits']['google.com/tpu']

@@ -8,7 +8,9 @@ import pytest
 
 from dlx.config_json import config_to_json
 from dlx.errors import ConfigError
-from launch import devices, evaluate, experiments_by_name
+from launch import evaluate
+from launch.flags import experiments_by_name
+from launch.machine import devices
 
 FORK = """
 import dataclasses
@@ -25,7 +27,7 @@ def build(config):
 
 @pytest.fixture
 def loop(monkeypatch):
-  fake = types.ModuleType('dlx.training.loop')
+  fake = types.ModuleType('dlx.run.loop')
   calls = []
 
   def fake_evaluate(*args, **kwargs):
@@ -33,7 +35,7 @@ def loop(monkeypatch):
     return {'test/loss': float('nan'), 'test/accuracy': 0.5}
 
   vars(fake).update(evaluate=fake_evaluate, calls=calls)
-  monkeypatch.setitem(sys.modules, 'dlx.training.loop', fake)
+  monkeypatch.setitem(sys.modules, 'dlx.run.loop', fake)
   monkeypatch.setattr(devices, 'use_compile_cache', lambda folder: None)
   return fake
 

@@ -3,9 +3,9 @@
 import dataclasses
 
 from dlx import experiment, losses, optim
-from dlx.classification import image_classifier
-from dlx.data import catalog
+from dlx.data.sets import images
 from dlx.models.cnn import CNN
+from dlx.tasks.classification import image_classifier
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Config(experiment.Config):
 
 
 def build(config: Config) -> experiment.Experiment:
-  data = catalog.images(config.dataset)
+  data = images.images(config.dataset)
   model = CNN(features=(4,), dense=16, num_outputs=data.num_classes)
   return image_classifier(
     config,

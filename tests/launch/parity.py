@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx import diffusion, optim
-from dlx.training.state import TrainState
+from dlx.state import TrainState
 from launch.benchmarks import workloads
 
 STEPS = 5

@@ -8,8 +8,8 @@ from absl.testing import absltest
 import jax
 
 from dlx.experiment import Config
-from dlx.training import sharding
-from dlx.training.dispatch import make_eval
+from dlx.run import sharding
+from dlx.run.dispatch import make_eval
 from launch import plan
 from launch.planning import advice, hardware, memory, page, program, sweep
 from tests.launch.plan_test import GIB, build, restore_settings_after

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
-from experiments import char_gpt
+from experiments.transformers import char_gpt
 from launch.planning import flops
 
 W, X = jax.ShapeDtypeStruct((10, 64, 64), 'float32'), (8, 64)

@@ -21,17 +21,17 @@ import numpy as np
 
 from dlx.errors import ConfigError
 from dlx.experiment import Config
-from dlx.training import sharding
+from dlx.run import sharding
 from launch import plan
+from launch.flags import experiments_by_name
 from launch.planning import advice, bound, hardware, memory, page, program, sweep
 
-FOLDER = pathlib.Path(__file__).parents[2] / 'experiments'
-NAMES = sorted(p.stem for p in FOLDER.glob('*.py') if p.stem != '__init__')
+NAMES = experiments_by_name.names()
 GIB = 2**30
 
 
 def build(name, **fields):
-  module = importlib.import_module(f'experiments.{name}')
+  module = importlib.import_module(experiments_by_name.module_name(name))
   return module.build(module.Config(**fields))
 
 

@@ -12,10 +12,11 @@ import jax
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
+from dlx.data.batches.resident import Shuffled
+from dlx.data.batches.streamed import ShuffledStream
 from dlx.data.dataset import Loaded, Source
-from dlx.data.resident import Shuffled
-from dlx.data.streamed import ShuffledStream
-from dlx.training import evaluation, fingerprint, global_arrays, sharding
+from dlx.run import evaluation, global_arrays, sharding
+from dlx.run.checkpoint import checksums
 
 MESHES = ('data=4', 'fsdp=4', 'data=2,tensor=2', 'data=2,sequence=2', 'tensor=4')
 N, B = 40, 16
@@ -81,7 +82,7 @@ def main(argv):
   host = {str(i): np.full((16, 8), i, np.float32) for i in range(80)}
   leaves = global_arrays.put(host, sharding.on_mesh(mesh, P('tensor')))
   sums = [
-    fingerprint.as_text(jax.device_get(fingerprint.inspect(tree)[0]))
+    checksums.as_text(jax.device_get(checksums.inspect(tree)[0]))
     for tree in (leaves, host)
   ]
   found['sums'] = sums[0] == sums[1]

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from dlx.errors import ConfigError
-from launch import devices, train
+from launch import train
+from launch.machine import devices
 
 FORK = """
 import dataclasses
@@ -38,10 +39,10 @@ class Outcome(NamedTuple):
 
 
 class FakeLoop(types.ModuleType):
-  """Stands for dlx.training.loop and dlx.report."""
+  """Stands for dlx.run.loop and dlx.report."""
 
   def __init__(self):
-    super().__init__('dlx.training.loop')
+    super().__init__('dlx.run.loop')
     self.calls = []
     self.rendered = []
     self.outcome = Outcome()
@@ -60,7 +61,7 @@ class FakeLoop(types.ModuleType):
 @pytest.fixture
 def loop(monkeypatch):
   fake = FakeLoop()
-  monkeypatch.setitem(sys.modules, 'dlx.training.loop', fake)
+  monkeypatch.setitem(sys.modules, 'dlx.run.loop', fake)
   monkeypatch.setitem(sys.modules, 'dlx.report', fake)
   monkeypatch.setattr(devices, 'use_compile_cache', lambda folder: None)
   return fake
@@ -176,11 +177,11 @@ def run_process(fork, body: str, *args: str):
   """A real process whose loop is `body`, the body of `fit`."""
   program = f"""
 import sys, types
-loop = types.ModuleType('dlx.training.loop')
+loop = types.ModuleType('dlx.run.loop')
 def fit(*args, **kwargs):
   {body}
 loop.fit = fit
-sys.modules['dlx.training.loop'] = loop
+sys.modules['dlx.run.loop'] = loop
 from launch import train
 sys.exit(train.main(sys.argv))
 """

@@ -1,0 +1,137 @@
+"""Texts by characters, by name: what `--config.dataset` of a language model takes.
+
+pydoc             the reference manual inside every Python (pydoc_data.topics)
+tiny_shakespeare  Shakespeare's plays, from the data folder (dlx/data/formats/text.py)
+"""
+
+import functools
+import hashlib
+import platform
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dlx.data.dataset import Loaded, Source
+from dlx.data.formats import text
+from dlx.errors import ConfigError, DataError
+
+NAMES = ('pydoc', 'tiny_shakespeare')
+PRINTABLE = '\n' + ''.join(map(chr, range(32, 127)))
+# Python 3.11 has 376238 characters of it, 3.12 has 400156: the first of them, so that
+# every version has as many. What they say differs.
+PYDOC_COUNTS = {'train': 324000, 'validation': 36000}
+
+
+class CharacterData(NamedTuple):
+  """A text by characters.
+
+  Attributes:
+    name: as in `--config.dataset`.
+    train: `token` uint8 [], the place of a character in `vocabulary`, in the order of
+      the text.
+    validation: likewise; the end of the text.
+    vocabulary: its characters, in the order of their tokens.
+  """
+
+  name: str
+  train: Source
+  validation: Source
+  vocabulary: str
+
+
+def characters(name: str) -> CharacterData:
+  """A text by name; reads nothing.
+
+  Raises:
+    ConfigError: a name that is not in NAMES.
+  """
+  if name == 'pydoc':
+    vocabulary, sizes, get = PRINTABLE, PYDOC_COUNTS, _read_pydoc
+  elif name == 'tiny_shakespeare':
+    vocabulary, sizes = text.SHAKESPEARE_VOCABULARY, text.SHAKESPEARE_COUNTS
+    get = _read_tiny_shakespeare
+  else:
+    raise ConfigError(
+      f'dataset={name!r} is not allowed: must be one of {", ".join(NAMES)}.'
+    )
+  shapes = {'token': jax.ShapeDtypeStruct((), np.uint8)}
+  train, validation = (
+    Source(name, split, shapes, sizes[split], functools.partial(get, split))
+    for split in ('train', 'validation')
+  )
+  return CharacterData(name, train, validation, vocabulary)
+
+
+def encode(string: str, vocabulary: str) -> np.ndarray:
+  """Tokens of a string, uint8 [N].
+
+  Raises:
+    DataError: a character that is not in the vocabulary.
+  """
+  if unknown := sorted(set(string) - set(vocabulary)):
+    raise DataError(
+      f'Character {unknown[0]!r} is not allowed: must be one of the {len(vocabulary)} '
+      'of the vocabulary.'
+    )
+  place = {character: i for i, character in enumerate(vocabulary)}
+  return np.fromiter((place[c] for c in string), np.uint8, len(string))
+
+
+def decode(tokens: Any, vocabulary: str) -> str:
+  """The string of tokens [N]."""
+  return ''.join(vocabulary[int(token)] for token in np.asarray(tokens))
+
+
+def pydoc_text() -> str:
+  """Python's reference manual, printable ASCII and newlines, each paragraph once.
+
+  A fifth of its lines stand under more than one topic: without repeats, none of what
+  validates was trained on.
+
+  Raises:
+    DataError: this Python has no pydoc_data.
+  """
+  try:
+    from pydoc_data import topics
+  except ImportError as e:
+    raise DataError(
+      'pydoc: this Python has no module pydoc_data: install the documentation of the '
+      'standard library, or set dataset=tiny_shakespeare.'
+    ) from e
+  paragraphs = dict.fromkeys(
+    paragraph
+    for _, topic in sorted(topics.topics.items())
+    for paragraph in topic.split('\n\n')
+  )
+  kept = set(PRINTABLE)
+  return ''.join(c for c in '\n\n'.join(paragraphs) if c in kept)
+
+
+def _read_pydoc(split: str, data_dir: Any = None) -> Loaded:
+  del data_dir
+  total = sum(PYDOC_COUNTS.values())
+  string = pydoc_text()
+  if len(string) < total:
+    raise DataError(
+      f'pydoc: expected at least {total} characters, found {len(string)} in Python '
+      f'{platform.python_version()}: use another Python, or dataset=tiny_shakespeare.'
+    )
+  cut = PYDOC_COUNTS['train']
+  part = string[:cut] if split == 'train' else string[cut:total]
+  origin = {
+    'name': 'pydoc',
+    'split': split,
+    'kind': 'embedded',
+    'python': platform.python_version(),
+    'sha256': hashlib.sha256(part.encode()).hexdigest(),
+    'size': len(part),
+  }
+  return Loaded({'token': encode(part, PRINTABLE)}, origin)
+
+
+def _read_tiny_shakespeare(split: str, data_dir: Any = None) -> Loaded:
+  loaded = text.read_tiny_shakespeare(split, data_dir)
+  string = bytes(loaded.data['character']).decode('latin-1')
+  tokens = encode(string, text.SHAKESPEARE_VOCABULARY)
+  return Loaded({'token': tokens}, loaded.origin)

@@ -1,0 +1,239 @@
+"""Data sets by name: what `--config.dataset` takes.
+
+Looking a name up reads nothing. A set is read from where its name says and from nowhere
+else: an embedded set from scikit-learn; any other from raw files in the data folder,
+then from a prepared TFDS set, then by TFDS's download where TensorFlow is installed.
+What was used stands in `Loaded.origin`.
+"""
+
+import dataclasses
+import functools
+import re
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dlx.data.dataset import Loaded, Source
+from dlx.data.formats import cifar, files, idx, planetoid, tfds
+from dlx.data.sets import karate, scikit, tables
+from dlx.errors import ConfigError, DataError
+
+TabularData = tables.TabularData
+tabular = tables.tabular
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageData:
+  """What is known of a set of labelled images before it is read.
+
+  Attributes:
+    name: as in `--config.dataset`.
+    train: source of `image` uint8 [H, W, C] and `label` int32 [].
+    test: likewise.
+    num_classes: labels are in [0, num_classes).
+    class_names: one a class.
+    shape: H, W, C.
+    max_value: the pixel value that stands for 1.0.
+    mean: of each channel of the training images over max_value. Of a set that is not
+      known beforehand: 0.5.
+    std: likewise, over all pixels of a channel.
+  """
+
+  name: str
+  train: Source
+  test: Source
+  num_classes: int
+  class_names: tuple[str, ...]
+  shape: tuple[int, int, int]
+  max_value: int
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+
+
+class _Spec(NamedTuple):
+  sizes: tuple[int | None, int | None] = (None, None)  # Training and test images.
+  shape: tuple[int, int, int] = (28, 28, 1)
+  max_value: int = 255
+  mean: tuple[float, ...] = (0.5,)
+  std: tuple[float, ...] = (0.5,)
+  class_names: tuple[str, ...] = tuple(map(str, range(10)))
+  folders: tuple[str, ...] = ()  # Other names that its folder may have.
+
+
+_OTHER = _Spec()
+# Mean and std of digits, mnist and cifar10 are exact: from counts of the pixel values.
+_SPECS = {
+  'digits': _Spec(
+    sizes=(scikit.DIGITS_SIZES['train'], scikit.DIGITS_SIZES['test']),
+    shape=(8, 8, 1),
+    max_value=16,
+    mean=(0.30538339422407795,),
+    std=(0.37611916809001955,),
+  ),
+  'mnist': _Spec(
+    sizes=(60000, 10000),
+    mean=(0.13066047627384286,),
+    std=(0.3081078038564627,),
+    folders=('MNIST',),
+  ),
+  # A folder of this name may hold another set in MNIST's format, so that neither sizes
+  # nor checksums are declared. Mean and std as commonly quoted, not measured here.
+  'fashion_mnist': _Spec(
+    mean=(0.2860,),
+    std=(0.3530,),
+    class_names=(
+      'T-shirt/top',
+      'trouser',
+      'pullover',
+      'dress',
+      'coat',
+      'sandal',
+      'shirt',
+      'sneaker',
+      'bag',
+      'ankle boot',
+    ),
+    folders=('FashionMNIST',),
+  ),
+  'cifar10': _Spec(
+    sizes=(50000, 10000),
+    shape=(32, 32, 3),
+    mean=(0.49139967861519607, 0.48215840839460783, 0.44653091444546567),
+    std=(0.24703223246328201, 0.24348512800005553, 0.2615878417279645),
+    class_names=tuple(
+      'airplane automobile bird cat deer dog frog horse ship truck'.split()
+    ),
+  ),
+}
+IMAGE_NAMES = tuple(_SPECS)
+_NOT_IMAGES = (
+  *tables.NAMES,
+  *planetoid.COUNTS,
+  'karate_club',
+  'grammar',
+  'pydoc',
+  'sst2',
+  'tiny_shakespeare',
+  'multi30k',
+  'photographs',
+)
+
+
+def images(name: str) -> ImageData:
+  """A set of labelled images by name; reads nothing.
+
+  Args:
+    name: one of IMAGE_NAMES, or any other name: a folder of that name in MNIST's idx
+      format, 28x28x1 in 10 classes, sizes known after load.
+
+  Raises:
+    ConfigError: a name that cannot be a folder's, or that of a set without images.
+  """
+  if name in _NOT_IMAGES:
+    raise ConfigError(
+      f'dataset={name!r} holds no labelled images: must be one of '
+      f'{", ".join(IMAGE_NAMES)}, or the name of a folder in MNIST format.'
+    )
+  if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_.-]*', name):
+    raise ConfigError(
+      f'dataset={name!r} is not allowed: must be letters, digits, "_", "-" and ".", '
+      'the name of a folder in --data_dir.'
+    )
+  spec = _SPECS.get(name, _OTHER)
+  shapes = {
+    'image': jax.ShapeDtypeStruct(spec.shape, np.uint8),
+    'label': jax.ShapeDtypeStruct((), np.int32),
+  }
+  train, test = (
+    Source(name, split, shapes, size, functools.partial(_read_images, name, split))
+    for split, size in zip(('train', 'test'), spec.sizes, strict=True)
+  )
+  return ImageData(
+    name=name,
+    train=train,
+    test=test,
+    num_classes=len(spec.class_names),
+    class_names=spec.class_names,
+    shape=spec.shape,
+    max_value=spec.max_value,
+    mean=spec.mean,
+    std=spec.std,
+  )
+
+
+def graph(name: str, *, sparse: bool = False) -> planetoid.GraphData:
+  """A graph by name: karate_club (embedded), cora, citeseer or pubmed; reads nothing.
+
+  Args:
+    sparse: the features as `indices` and `values` of their non-zero entries.
+
+  Raises:
+    ConfigError: a name that is not known.
+  """
+  if name != 'karate_club':
+    return planetoid.graph(name, sparse=sparse)
+  left_out = ('features',) if sparse else ('indices', 'values')
+  fields = {k: v for k, v in karate.fields().items() if k not in left_out}
+  source = Source(
+    name,
+    'train',
+    {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in fields.items()},
+    1,
+    functools.partial(karate.read, tuple(fields)),
+  )
+  n = karate.NUM_NODES
+  return planetoid.GraphData(name, source, n, n, karate.NUM_CLASSES, karate.NUM_EDGES)
+
+
+def photographs() -> Source:
+  """scikit-learn's two sample photographs: `image` uint8 [427, 640, 3]."""
+  shapes = {'image': jax.ShapeDtypeStruct(scikit.PHOTOGRAPH_SHAPE, np.uint8)}
+  read = functools.partial(scikit.photographs, 'train')
+  return Source('photographs', 'train', shapes, scikit.NUM_PHOTOGRAPHS, read)
+
+
+def _read_images(name: str, split: str, data_dir: Any) -> Loaded:
+  spec = _SPECS.get(name, _OTHER)
+  if name == 'digits':
+    loaded = scikit.digits(split)
+  elif name == 'cifar10':
+    loaded = cifar.read(data_dir, split)
+  else:
+    loaded = idx.read(data_dir, name, split, names=spec.folders, shape=spec.shape)
+  if loaded is None:
+    loaded = _read_prepared(name, split, spec, data_dir)
+  wanted = spec.sizes[split == 'test']
+  if wanted is not None and loaded.origin['size'] != wanted:
+    raise DataError(
+      f'{loaded.origin.get("path", name)}: {name} ({split}): expected {wanted} images, '
+      f'found {loaded.origin["size"]}.'
+    )
+  return loaded
+
+
+def _read_prepared(name: str, split: str, spec: _Spec, data_dir: Any) -> Loaded:
+  prepared = tfds.find(data_dir, name)
+  downloaded = False
+  if prepared is None and tfds.can_download():
+    prepared = tfds.download(name, data_dir)
+    downloaded = prepared is not None
+  if prepared is None:
+    wanted = cifar.WANTED if name == 'cifar10' else idx.WANTED[split]
+    known = (
+      '' if name in _SPECS else f'Names known beforehand: {", ".join(IMAGE_NAMES)}. '
+    )
+    raise files.missing(
+      name,
+      split,
+      wanted,
+      data_dir,
+      note=f'{known}Or use the embedded set: dataset=digits.',
+    )
+  shapes = {
+    'image': jax.ShapeDtypeStruct(spec.shape, np.uint8),
+    'label': jax.ShapeDtypeStruct((), np.int32),
+  }
+  bounds = [('label', len(spec.class_names))]
+  loaded = tfds.read(prepared, name, split, shapes, bounds)
+  return Loaded(loaded.data, {**loaded.origin, 'downloaded': downloaded})

@@ -1,0 +1,272 @@
+"""Labelled sentences by name: what `--config.dataset` of a text classifier takes.
+
+Looking a name up reads nothing. What the shapes of a run depend on is declared, and
+checked on load: how many sentences there are of each length, and a bound on the size of
+the vocabulary, which is built from the training texts.
+"""
+
+import collections
+import dataclasses
+import functools
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
+
+import jax
+import numpy as np
+
+from dlx.data.dataset import Loaded, Source
+from dlx.data.formats import text
+from dlx.data.sets import grammar
+from dlx.data.text import vocabulary
+from dlx.errors import ConfigError, DataError
+
+NAMES = ('grammar', 'sst2')
+TEXT_BYTES = 300  # Bytes of a sentence that are kept for the report, as UTF-8.
+
+# fmt: off
+# Sentences of 1, 2, 3, ... tokens in the published training files.
+_SST2_SENTENCES = (
+  0, 25, 70, 122, 124, 182, 171, 184, 217, 234, 233, 243, 256, 268, 299, 265, 276, 287,
+  290, 258, 252, 256, 242, 234, 212, 189, 181, 189, 134, 129, 127, 130, 108, 94, 85, 61,
+  44, 50, 32, 24, 37, 22, 18, 11, 17, 10, 3, 7, 8, 4, 3, 3,
+)
+_SST2_PHRASES = (
+  4270, 7241, 7031, 5511, 4578, 4019, 3594, 3092, 2861, 2564, 2230, 2051, 1830, 1748,
+  1560, 1388, 1265, 1182, 1040, 922, 860, 820, 741, 654, 572, 505, 460, 416, 335, 297,
+  281, 253, 226, 166, 152, 108, 90, 91, 60, 55, 53, 34, 30, 24, 27, 17, 9, 11, 9, 7, 6,
+  3,
+)
+# fmt: on
+
+
+@dataclasses.dataclass(frozen=True)
+class SentenceData:
+  """What is known of a set of labelled sentences before it is read.
+
+  Attributes:
+    name: as in `--config.dataset`.
+    train: source of `tokens` int32 [max_length], 0 after the end, and `label` int32 [].
+    validation: likewise, and `text` uint8 [TEXT_BYTES], the sentence itself as UTF-8.
+    test: likewise.
+    class_names: one a class.
+    vocabulary_size: bound on the numbers of tokens, padding and unknown included.
+    length_counts: entry i is the number of training sentences of i + 1 tokens.
+    lengths: of the buckets that suit the set, rising.
+    max_length: tokens after which sentences are cut.
+    vocabulary: data_dir -> the vocabulary; reads the training texts.
+  """
+
+  name: str
+  train: Source
+  validation: Source
+  test: Source
+  class_names: tuple[str, ...]
+  vocabulary_size: int
+  length_counts: tuple[int, ...]
+  lengths: tuple[int, ...]
+  max_length: int
+  vocabulary: Callable[[Any], vocabulary.Vocab]
+
+
+class _Spec(NamedTuple):
+  """Of a set: reads (split, data_dir) -> `text` and `label`, and what is declared."""
+
+  name: str
+  read: Callable[[str, Any], Loaded]
+  sizes: Mapping[str, int]
+  vocabulary_size: int
+  length_counts: tuple[int, ...]
+  lengths: tuple[int, ...]
+
+
+def sentences(
+  name: str, *, phrases: bool = False, min_count: int = 1, max_length: int | None = None
+) -> SentenceData:
+  """A set of labelled sentences by name; reads nothing.
+
+  Args:
+    name: one of NAMES.
+    phrases: sst2: train on GLUE's phrases of the training sentences; validation and
+      test stay whole sentences.
+    min_count: rarer training words are unknown.
+    max_length: tokens after which sentences are cut; None: none is.
+
+  Raises:
+    ConfigError: another name, or phrases of a set without.
+  """
+  if name not in NAMES:
+    raise ConfigError(
+      f'dataset={name!r} holds no labelled sentences: must be one of '
+      f'{", ".join(NAMES)}.'
+    )
+  if phrases and name != 'sst2':
+    raise ConfigError(f'phrases=True is not allowed: {name} has none, use sst2.')
+  spec = _grammar() if name == 'grammar' else _sst2(phrases)
+  return _data(spec, min_count, max_length)
+
+
+def from_texts(
+  name: str,
+  texts: Mapping[str, Sequence[str]],
+  labels: Mapping[str, Sequence[int]],
+  *,
+  lengths: Sequence[int] = (),
+  min_count: int = 1,
+) -> SentenceData:
+  """A set that lies in memory: texts and labels 0 or 1 of train, validation and test.
+
+  Args:
+    name: for the record.
+    texts: by split.
+    labels: by split.
+    lengths: of the buckets; none: one of all.
+    min_count: rarer training words are unknown.
+  """
+
+  def read(split: str, data_dir: Any) -> Loaded:
+    del data_dir
+    return Loaded(
+      {'text': list(texts[split]), 'label': np.asarray(labels[split], np.int32)},
+      {'name': name, 'split': split, 'kind': 'generated', 'size': len(texts[split])},
+    )
+
+  counts = _length_counts(texts['train'])
+  longest = max(len(vocabulary.tokenise(t)) for part in texts.values() for t in part)
+  spec = _Spec(
+    name=name,
+    read=read,
+    sizes={split: len(part) for split, part in texts.items()},
+    vocabulary_size=len(vocabulary.build(texts['train'])),
+    length_counts=counts,
+    lengths=tuple(lengths) or (longest,),
+  )
+  return _data(spec, min_count, None)
+
+
+def _grammar() -> _Spec:
+  def read(split: str, data_dir: Any) -> Loaded:
+    del data_dir
+    found = grammar.reviews(split)
+    data = {
+      'text': [r.text for r in found],
+      'label': np.array([r.label for r in found], np.int32),
+    }
+    origin = {
+      'name': 'grammar',
+      'split': split,
+      'kind': 'generated',
+      'size': len(found),
+    }
+    return Loaded(data, origin)
+
+  return _Spec(
+    name='grammar',
+    read=read,
+    sizes=grammar.SIZES,
+    vocabulary_size=len(grammar.words()) + len(vocabulary.SPECIAL),
+    length_counts=_length_counts([r.text for r in grammar.reviews('train')]),
+    lengths=(9, grammar.MAX_TOKENS),
+  )
+
+
+def _sst2(phrases: bool) -> _Spec:
+  def read(split: str, data_dir: Any) -> Loaded:
+    return text.sst2(split, data_dir, phrases=phrases and split == 'train')
+
+  return _Spec(
+    name='sst2',
+    read=read,
+    sizes=text.SST2_COUNTS | ({'train': text.SST2_NUM_PHRASES} if phrases else {}),
+    vocabulary_size=14818 if phrases else 14830,
+    length_counts=_SST2_PHRASES if phrases else _SST2_SENTENCES,
+    # The longest sentence, one of the test split, has 56 tokens.
+    lengths=(3, 6, 11, 20, 56) if phrases else (12, 20, 30, 56),
+  )
+
+
+def _length_counts(texts: Sequence[str]) -> tuple[int, ...]:
+  counts = collections.Counter(len(vocabulary.tokenise(t)) or 1 for t in texts)
+  return tuple(counts[n] for n in range(1, max(counts) + 1))
+
+
+def _data(spec: _Spec, min_count: int, max_length: int | None) -> SentenceData:
+  if min_count < 1:
+    raise ConfigError(f'min_count={min_count} is not allowed: must be at least 1.')
+  longest = spec.lengths[-1] if max_length is None else max_length
+  if longest < 1:
+    raise ConfigError(f'max_length={longest} is not allowed: must be at least 1.')
+
+  def words(data_dir: Any = None) -> vocabulary.Vocab:
+    return _vocabulary(spec, min_count, spec.read('train', data_dir))
+
+  def source(split: str) -> Source:
+    shapes = {
+      'tokens': jax.ShapeDtypeStruct((longest,), np.int32),
+      'label': jax.ShapeDtypeStruct((), np.int32),
+    }
+    if split != 'train':
+      shapes['text'] = jax.ShapeDtypeStruct((TEXT_BYTES,), np.uint8)
+    read = functools.partial(_read, spec, split, min_count, longest)
+    return Source(spec.name, split, shapes, spec.sizes[split], read)
+
+  return SentenceData(
+    name=spec.name,
+    train=source('train'),
+    validation=source('validation'),
+    test=source('test'),
+    class_names=('negative', 'positive'),
+    vocabulary_size=spec.vocabulary_size,
+    length_counts=spec.length_counts,
+    lengths=spec.lengths,
+    max_length=longest,
+    vocabulary=words,
+  )
+
+
+def _vocabulary(spec: _Spec, min_count: int, train: Loaded) -> vocabulary.Vocab:
+  vocab = vocabulary.build(train.data['text'], min_count)
+  if len(vocab) > spec.vocabulary_size:
+    raise DataError(
+      f'{spec.name}/train: expected a vocabulary of at most {spec.vocabulary_size} '
+      f'words, found {len(vocab)}: replace the files by undamaged ones.'
+    )
+  return vocab
+
+
+def _read(
+  spec: _Spec, split: str, min_count: int, max_length: int, data_dir: Any
+) -> Loaded:
+  train = spec.read('train', data_dir)
+  vocab = _vocabulary(spec, min_count, train)
+  found = train if split == 'train' else spec.read(split, data_dir)
+  texts = found.data['text']
+  encoded = [vocab.encode(t) for t in texts]
+  data = {
+    'tokens': vocabulary.collate(encoded, max_length),
+    'label': found.data['label'],
+  }
+  unknown = sum(s.count(vocabulary.UNKNOWN) for s in encoded)
+  if split != 'train':
+    data['text'] = _as_bytes(texts)
+  return Loaded(
+    data,
+    {
+      **found.origin,
+      'vocabulary': len(vocab),
+      'unknown_share': round(unknown / sum(map(len, encoded)), 6),
+    },
+  )
+
+
+def _as_bytes(texts: Sequence[str]) -> np.ndarray:
+  """uint8 [N, TEXT_BYTES], zeros after the end."""
+  out_NL = np.zeros((len(texts), TEXT_BYTES), np.uint8)
+  for row, sentence in zip(out_NL, texts, strict=True):
+    # A letter that the end cuts in two is left out.
+    kept = sentence.encode()[:TEXT_BYTES].decode(errors='ignore').encode()
+    row[: len(kept)] = np.frombuffer(kept, np.uint8)
+  return out_NL
+
+
+def texts_of(text_NL: np.ndarray) -> list[str]:
+  """Sentences from the field `text`."""
+  return [bytes(row).rstrip(b'\0').decode() for row in np.asarray(text_NL, np.uint8)]

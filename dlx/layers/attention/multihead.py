@@ -1,0 +1,311 @@
+"""Attention (arXiv:1706.03762): the one place where it is computed.
+
+B batch, L queries, M keys, H heads of queries, G of keys and values, K width of a head,
+D width of the stream, T new tokens of a cached call. A mask is bool, True where a query
+may look at a key. Where G < H, neighbouring heads of queries share one of keys
+(arXiv:2305.13245).
+"""
+
+import functools
+from typing import Any, Callable, NamedTuple
+
+import chex
+import flax.linen as nn
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from dlx.layers import mesh
+from dlx.layers.attention.fused import fused_attention
+from dlx.layers.attention.rotary import rotate
+from dlx.layers.matmul import rows_dot_general
+from kernels.onednn import attention as onednn
+from kernels.onednn import library
+
+Array = jax.Array
+Initializer = Callable[..., Array]
+
+_MASKED = -1e9  # Score of a key that a query may not look at: exp of it is 0.
+
+
+class KVCache(NamedTuple):
+  """Keys and values of the tokens so far; a plain pytree, argument and result.
+
+  Attributes:
+    key_BMGK: room for M tokens, zeros past `length`; as rotated.
+    value_BMGK: likewise, not rotated.
+    length: int32 [], tokens held. Appending past M overwrites the last tokens: who
+      calls counts, since `length` is traced.
+  """
+
+  key_BMGK: Array
+  value_BMGK: Array
+  length: Array
+
+
+class Attended(NamedTuple):
+  """What `MultiHeadAttention` gives.
+
+  Attributes:
+    x_BLD: the output.
+    cache: with the new keys and values; None where none was given.
+    weights_BHLM: float32 or wider, rows sum to 1; None unless asked for.
+  """
+
+  x_BLD: Array
+  cache: KVCache | None = None
+  weights_BHLM: Array | None = None
+
+
+def empty_cache(
+  batch_size: int, capacity: int, num_kv_heads: int, head_dim: int, dtype: Any
+) -> KVCache:
+  """A cache that holds no token yet."""
+  zeros = jnp.zeros((batch_size, capacity, num_kv_heads, head_dim), dtype)
+  return KVCache(zeros, zeros, jnp.zeros((), jnp.int32))
+
+
+def append(cache: KVCache, k_BTGK: Array, v_BTGK: Array) -> KVCache:
+  """The cache with T more tokens."""
+  put = lambda old, new: lax.dynamic_update_slice_in_dim(
+    old, new.astype(old.dtype), cache.length, axis=1
+  )
+  return KVCache(
+    put(cache.key_BMGK, k_BTGK),
+    put(cache.value_BMGK, v_BTGK),
+    cache.length + k_BTGK.shape[1],
+  )
+
+
+def causal_mask(num_queries: int, num_keys: int, offset: Array | int = 0) -> Array:
+  """bool [1, 1, L, M]: query l is token `offset + l` and sees keys up to itself."""
+  query_L = jnp.arange(num_queries) + offset
+  return (jnp.arange(num_keys)[None] <= query_L[:, None])[None, None]
+
+
+def dot_product_attention(
+  q_BLHK: Array,
+  k_BMGK: Array,
+  v_BMGK: Array,
+  mask_BHLM: Array | None = None,
+  *,
+  dropout: float = 0.0,
+  dropout_key: Array | None = None,
+) -> tuple[Array, Array]:
+  """softmax(q k^T / sqrt(K)) v for each head; the softmax in float32 or wider.
+
+  Args:
+    q_BLHK: queries.
+    k_BMGK: keys; G divides H, head h of the queries reads head h // (H / G).
+    v_BMGK: values.
+    mask_BHLM: bool, of size 1 on any axis; None: every query sees every key. A query
+      that sees no key gets the mean of all values.
+    dropout: probability that a weight is dropped and the others scaled up.
+    dropout_key: of the dropped weights; None: none is dropped.
+
+  Returns:
+    Output [B, L, H, K] in the dtype of the values, and the weights [B, H, L, M] before
+    dropout. Weights that nobody uses cost nothing under jit.
+  """
+  chex.assert_rank([q_BLHK, k_BMGK, v_BMGK], 4)
+  chex.assert_equal_shape([k_BMGK, v_BMGK])
+  chex.assert_equal_shape_prefix([q_BLHK, k_BMGK], 1)
+  chex.assert_equal_shape_suffix([q_BLHK, k_BMGK], 1)
+  wide = jnp.promote_types(q_BLHK.dtype, jnp.float32)
+  # The scale goes to the queries, of which there are L K and not L M.
+  q_BLHK = q_BLHK * q_BLHK.shape[-1] ** -0.5
+  batch, length, heads, _ = q_BLHK.shape
+  groups = k_BMGK.shape[2]
+  if heads % groups:
+    raise ValueError(
+      f'{groups} heads of keys are not allowed: must divide {heads} heads of queries.'
+    )
+  if groups == heads:
+    scores_BHLM = jnp.einsum(
+      'BLHK,BMHK->BHLM', q_BLHK, k_BMGK, preferred_element_type=wide
+    )
+  else:  # R heads of queries share one of keys, which is not repeated.
+    scores_BHLM = jnp.einsum(
+      'BLGRK,BMGK->BGRLM',
+      q_BLHK.reshape(batch, length, groups, heads // groups, -1),
+      k_BMGK,
+      preferred_element_type=wide,
+    ).reshape(batch, heads, length, -1)
+  if mask_BHLM is not None:
+    chex.assert_rank(mask_BHLM, 4)
+    scores_BHLM = jnp.where(mask_BHLM, scores_BHLM, _MASKED)
+  weights_BHLM = jax.nn.softmax(scores_BHLM, axis=-1)
+  used_BHLM = weights_BHLM
+  if dropout > 0 and dropout_key is not None:
+    keep_BHLM = jax.random.bernoulli(dropout_key, 1 - dropout, weights_BHLM.shape)
+    used_BHLM = jnp.where(keep_BHLM, weights_BHLM / (1 - dropout), 0)
+  used_BHLM = used_BHLM.astype(v_BMGK.dtype)
+  if groups == heads:
+    return jnp.einsum('BHLM,BMHK->BLHK', used_BHLM, v_BMGK), weights_BHLM
+  used_BGRLM = used_BHLM.reshape(batch, groups, heads // groups, length, -1)
+  x_BLGRK = jnp.einsum('BGRLM,BMGK->BLGRK', used_BGRLM, v_BMGK)
+  return x_BLGRK.reshape(q_BLHK.shape), weights_BHLM
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _packed_attention(form: onednn.Form, qkv_BLPHK: Array) -> Any:
+  """Queries, keys and values in one array, as one product gives them."""
+  return _packed_forward(form, qkv_BLPHK)[0]
+
+
+def _packed_forward(form, qkv_BLPHK):
+  found: Any = onednn.packed_forward(form, qkv_BLPHK)
+  return found[0], (qkv_BLPHK, *found)
+
+
+def _packed_backward(form, residuals, slope):
+  return (onednn.packed_backward(form, *residuals, slope),)
+
+
+_packed_attention.defvjp(_packed_forward, _packed_backward)
+
+
+class MultiHeadAttention(nn.Module):
+  """Attention of H heads between maps W_q, W_k, W_v and W_o.
+
+  Parameters have the names and shapes of `flax.linen.MultiHeadDotProductAttention`:
+  `query` [D, H, K], `key` and `value` [D, G, K], `out` [H, K, D].
+
+  Attributes:
+    num_heads: H, a divisor of the width of the stream; K is their quotient.
+    num_kv_heads: G, a divisor of H (arXiv:2305.13245); None: H.
+    rotary: base of rotary positions (arXiv:2104.09864) of queries and keys, counted
+      from the first token; None: no positions.
+    causal: no query sees a later token. A cached call is always causal.
+    use_bias: in all four maps.
+    dropout: probability that a weight is dropped (rng 'dropout').
+    kernel_init: of W_q, W_k and W_v.
+    out_init: of W_o.
+    dtype: of the arithmetic; the softmax is at least float32.
+    param_dtype: of the parameters.
+  """
+
+  num_heads: int
+  num_kv_heads: int | None = None
+  rotary: float | None = None
+  causal: bool = False
+  use_bias: bool = True
+  dropout: float = 0.0
+  kernel_init: Initializer = nn.initializers.xavier_uniform()
+  out_init: Initializer = nn.initializers.xavier_uniform()
+  dtype: Any = jnp.float32
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    x_BLD: Array,
+    memory_BMD: Array | None = None,
+    *,
+    train: bool,
+    mask_BHLM: Array | None = None,
+    cache: KVCache | None = None,
+    return_weights: bool = False,
+  ) -> Attended:
+    """Attends from `x_BLD` to `memory_BMD` (None: to itself).
+
+    Args:
+      x_BLD: where the queries come from.
+      memory_BMD: where keys and values come from.
+      train: drop weights.
+      mask_BHLM: besides the causal one. With a cache, M is its capacity.
+      cache: tokens before `x_BLD`, whose keys and values are appended to it.
+      return_weights: also give them; a kernel would not make them.
+
+    Raises:
+      ValueError: a width that the heads do not divide, or heads that those of keys do
+        not; rotary positions of a memory.
+      ConfigError: see `fused_attention`.
+    """
+    width = x_BLD.shape[-1]
+    kv_heads = self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+    if width % self.num_heads:
+      raise ValueError(
+        f'num_heads={self.num_heads} is not allowed: must be a divisor of the width '
+        f'{width}.'
+      )
+    if kv_heads < 1 or self.num_heads % kv_heads:
+      raise ValueError(
+        f'num_kv_heads={kv_heads} is not allowed: must be a divisor of '
+        f'num_heads={self.num_heads}.'
+      )
+    if self.rotary is not None and memory_BMD is not None:
+      raise ValueError('rotary with a memory is not allowed: must be None there.')
+    shared = {
+      'use_bias': self.use_bias,
+      'dtype': self.dtype,
+      'param_dtype': self.param_dtype,
+      'dot_general': rows_dot_general,
+    }
+
+    def heads(name, number):
+      return nn.DenseGeneral(
+        (number, width // self.num_heads),
+        kernel_init=self.kernel_init,
+        name=name,
+        **shared,
+      )
+
+    out = nn.DenseGeneral(
+      width, axis=(-2, -1), kernel_init=self.out_init, name='out', **shared
+    )
+    drops = train and self.dropout > 0
+    fused = mask_BHLM is None and cache is None and not return_weights
+    plain = fused and not drops and memory_BMD is None
+    x_BLD = x_BLD.astype(self.dtype)
+    if plain and kv_heads == self.num_heads and self.rotary is None:
+      if self._packs(x_BLD):
+        return Attended(out(self._packed(x_BLD)))
+    source_BMD = x_BLD if memory_BMD is None else memory_BMD
+    q_BLHK = heads('query', self.num_heads)(x_BLD)
+    k_BMGK = heads('key', kv_heads)(source_BMD)
+    v_BMGK = heads('value', kv_heads)(source_BMD)
+    start = 0 if cache is None else cache.length
+    if self.rotary is not None:
+      position_L = start + jnp.arange(x_BLD.shape[1])
+      q_BLHK = rotate(q_BLHK, position_L, self.rotary)
+      k_BMGK = rotate(k_BMGK, position_L, self.rotary)
+    if cache is not None:
+      cache = append(cache, k_BMGK, v_BMGK)
+      k_BMGK = cache.key_BMGK.astype(q_BLHK.dtype)
+      v_BMGK = cache.value_BMGK.astype(q_BLHK.dtype)
+    dropping = {
+      'dropout': self.dropout,
+      'dropout_key': self.make_rng('dropout') if drops else None,
+    }
+    weights_BHLM = None
+    if fused:
+      y_BLHK = fused_attention(q_BLHK, k_BMGK, v_BMGK, causal=self.causal, **dropping)
+    else:
+      if self.causal or cache is not None:
+        # Room not yet used lies behind the last query, so that this hides it too.
+        causal = causal_mask(q_BLHK.shape[1], k_BMGK.shape[1], start)
+        mask_BHLM = causal if mask_BHLM is None else causal & mask_BHLM
+      y_BLHK, weights_BHLM = dot_product_attention(
+        q_BLHK, k_BMGK, v_BMGK, mask_BHLM, **dropping
+      )
+    return Attended(out(y_BLHK), cache, weights_BHLM if return_weights else None)
+
+  def _packs(self, x_BLD: Array) -> bool:
+    """Whether one call of C++ does it all: float32 on the one device of a CPU."""
+    if self.is_initializing() or mesh.ambient() is not None:
+      return False
+    return bool(x_BLD.dtype == jnp.float32 and x_BLD.size and library.usable())
+
+  def _packed(self, x_BLD: Array) -> Array:
+    """[B, L, D] -> [B, L, H, K]: tokens look at each other. One product, not three."""
+    maps = [self.variables['params'][name] for name in ('query', 'key', 'value')]
+    together = lambda name: jnp.stack([m[name].astype(x_BLD.dtype) for m in maps], -3)
+    kernel_DPHK = together('kernel')
+    dims = (((2,), (0,)), ((), ()))
+    qkv_BLPHK = rows_dot_general(x_BLD, kernel_DPHK, dims)
+    if self.use_bias:
+      qkv_BLPHK = qkv_BLPHK + together('bias')[None, None]
+    form = onednn.Form(self.causal, kernel_DPHK.shape[-1] ** -0.5)
+    y: Any = _packed_attention(form, qkv_BLPHK)
+    return y

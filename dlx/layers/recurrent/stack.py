@@ -1,0 +1,163 @@
+"""Recurrent layers over padded rows: one cell along time, and stacks of them.
+
+The input's projection is one matrix product for all steps, before the scan; only that
+of the old output stands inside it (dlx/layers/recurrent/unroll.py).
+
+Gates, kernels and both biases are those of torch and cuDNN, so that weights move over
+by a transposition: input_kernel [D, G*H] is weight_ih_l0.T, hidden_kernel [H, G*H] is
+weight_hh_l0.T, input_bias and hidden_bias are bias_ih_l0 and bias_hh_l0.
+
+Rows are packed in effect: after its end a row keeps its state and its outputs are 0,
+and the backward direction begins at each row's own last token.
+"""
+
+from typing import Any, Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dlx.layers.matmul import rows_dot_general
+from dlx.layers.recurrent.cells import Cell, State, zero_state
+from dlx.layers.recurrent.unroll import unroll
+
+Array = jax.Array
+
+
+def _orthogonal_blocks(gates: int) -> Callable[..., Array]:
+  """Initialiser of [H, G*H]: each gate's block is orthogonal (arXiv:1312.6120)."""
+
+  def init(key, shape, dtype):
+    keys = jax.random.split(key, gates)
+    one = nn.initializers.orthogonal()
+    blocks = [one(k, (shape[0], shape[1] // gates), dtype) for k in keys]
+    return jnp.concatenate(blocks, axis=1)
+
+  return init
+
+
+def _bias(cell: Cell, features: int) -> Callable[..., Array]:
+  def init(key, shape, dtype):
+    del key
+    ones = [jnp.full((features,), gate in cell.ones, dtype) for gate in cell.gates]
+    return jnp.concatenate(ones).reshape(shape)
+
+  return init
+
+
+class Recurrent(nn.Module):
+  """One cell along time, in one direction.
+
+  Attributes:
+    cell: one of CELLS.
+    features: H.
+    reverse: from each row's last token to its first.
+    dtype: of the matrix products and outputs; gates and state are at least float32.
+    param_dtype: of the parameters.
+  """
+
+  cell: Cell
+  features: int
+  reverse: bool = False
+  dtype: Any = jnp.float32
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    x_BTD: Array,
+    length_B: Array | None = None,
+    state: State | None = None,
+    nudge_TBH: Array | None = None,
+  ) -> tuple[Array, State]:
+    """(h_BTH, 0 past the end of a row; state after each row's last token).
+
+    Args:
+      x_BTD: inputs, filled up with anything past the end of a row.
+      length_B: tokens of each row, 0 to T; None: all T.
+      state: before the first token; None: zeros.
+      nudge_TBH: see `recurrence.unroll`.
+    """
+    cell, width = self.cell, len(self.cell.gates) * self.features
+    wide = jnp.promote_types(self.dtype, jnp.float32)
+
+    def param(name, init, *shape):
+      return self.param(name, init, shape, self.param_dtype)
+
+    fan_in = nn.initializers.lecun_normal()
+    input_kernel = param('input_kernel', fan_in, x_BTD.shape[-1], width)
+    hidden_kernel = param(
+      'hidden_kernel', _orthogonal_blocks(len(cell.gates)), self.features, width
+    )
+    input_bias = param('input_bias', _bias(cell, self.features), width)
+    hidden_bias = param('hidden_bias', nn.initializers.zeros, width)
+    x_TBD = x_BTD.swapaxes(0, 1).astype(self.dtype)
+    axes = (((2,), (0,)), ((), ()))
+    x_TBG = rows_dot_general(x_TBD, input_kernel.astype(self.dtype), axes)
+    x_TBG = x_TBG + input_bias.astype(self.dtype)[None, None]
+    if state is None:
+      state = zero_state(cell, x_BTD.shape[0], self.features, wide)
+    h_TBH, state = unroll(
+      cell,
+      x_TBG,
+      hidden_kernel.astype(self.dtype),
+      hidden_bias,
+      state,
+      length_B,
+      reverse=self.reverse,
+      nudge_TBH=nudge_TBH,
+    )
+    return h_TBH.swapaxes(0, 1).astype(self.dtype), state
+
+
+class RecurrentStack(nn.Module):
+  """Layers of one cell, each of one direction or of both.
+
+  Attributes:
+    cell: one of CELLS.
+    features: H of each layer, e.g. (128, 64); with both directions outputs are 2H wide.
+    bidirectional: a second scan from each row's last token to its first; outputs of the
+      two lie side by side, forward first.
+    dropout: share of units dropped between layers, not after the last.
+    dtype: of the matrix products and outputs.
+    param_dtype: of the parameters.
+  """
+
+  cell: Cell
+  features: Sequence[int]
+  bidirectional: bool = False
+  dropout: float = 0.0
+  dtype: Any = jnp.float32
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x_BTD: Array, length_B: Array | None = None, *, train: bool
+  ) -> tuple[Array, list[list[State]]]:
+    """(outputs [B, T, H or 2H] of the last layer, final states by layer and direction).
+
+    Args:
+      x_BTD: inputs, filled up with anything past the end of a row.
+      length_B: tokens of each row; None: all T.
+      train: drop units (rng 'dropout').
+    """
+    finals = []
+    for i, features in enumerate(self.features):
+      if i:
+        x_BTD = nn.Dropout(self.dropout, deterministic=not train)(x_BTD)
+      outputs, states = [], []
+      for direction in ('forward', 'backward')[: 1 + self.bidirectional]:
+        layer = Recurrent(
+          self.cell,
+          features,
+          reverse=direction == 'backward',
+          dtype=self.dtype,
+          param_dtype=self.param_dtype,
+          name=f'{direction}_{i}',
+        )
+        output, state = layer(x_BTD, length_B)
+        outputs.append(output)
+        states.append(state)
+      x_BTD = jnp.concatenate(outputs, axis=-1)
+      finals.append(states)
+    return x_BTD, finals

@@ -1,0 +1,189 @@
+"""A cell along time over padded rows, with one product for its weights' gradient.
+
+The input's projection is one product of matrices before the scan, and the gradient of
+the hidden kernel is one after it, not one in every step: `unroll` has a derivative of
+its own, in reverse mode and of any order. Where oneDNN is built (kernels/onednn), a CPU
+takes an LSTM in float32 through all steps by one call each way.
+"""
+
+import functools
+from typing import Any, Callable
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from dlx.layers.recurrent.cells import LSTM, Cell, State
+from kernels.onednn import library, lstm
+
+Array = jax.Array
+
+
+def unroll(
+  cell: Cell,
+  x_TBG: Array,
+  hidden_kernel: Array,
+  hidden_bias: Array,
+  state: State,
+  length_B: Array | None = None,
+  *,
+  reverse: bool = False,
+  nudge_TBH: Array | None = None,
+) -> tuple[Array, State]:
+  """Applies a cell to every step. Reverse mode only, of any order.
+
+  Args:
+    cell: one of CELLS, or your own, whose step closes over no traced array.
+    x_TBG: projected inputs with their bias, time first, G*H wide.
+    hidden_kernel: [H, G*H].
+    hidden_bias: [G*H].
+    state: before the first step; of the arithmetic's dtype.
+    length_B: steps of each row; None: all T.
+    reverse: from each row's last step to its first.
+    nudge_TBH: added to h after every step. Zeros change nothing, and the gradient of a
+      loss for them is that for every h_t.
+
+  Returns:
+    (h_TBH, 0 past the end of a row; the state after a row's last step).
+  """
+  weights = (hidden_kernel, hidden_bias)
+  if nudge_TBH is None and _by_onednn(cell, x_TBG, *weights, *state):
+    t, b, _ = x_TBG.shape
+    length_B = jnp.full(b, t) if length_B is None else length_B
+    return _lstm(reverse, x_TBG, *weights, state, length_B.astype(jnp.int32))
+  return _unroll(cell, reverse, x_TBG, *weights, state, length_B, nudge_TBH)
+
+
+def _by_onednn(cell: Cell, *arrays: Array) -> bool:
+  fits = all(x.dtype == jnp.float32 and x.size for x in arrays)
+  return cell == LSTM and fits and library.usable()  # Flax rebuilds tuples.
+
+
+def _weight_gradients(h_TBH: Array, du_TBG: Array, kernel: Array, bias: Array):
+  """Of u = h kernel + bias, over all steps and rows at once."""
+  d_kernel = lax.dot_general(
+    h_TBH.astype(kernel.dtype),
+    du_TBG.astype(kernel.dtype),
+    (((0, 1), (0, 1)), ((), ())),
+    preferred_element_type=du_TBG.dtype,
+  )
+  return d_kernel.astype(kernel.dtype), du_TBG.sum((0, 1)).astype(bias.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _lstm(reverse, x_TBG, kernel, bias, state, length_B):
+  found: Any = lstm.forward(reverse, x_TBG, kernel, bias, *state, length_B)
+  return found.h_TBH, (found.h_BH, found.c_BH)
+
+
+def _lstm_forward(reverse, x_TBG, kernel, bias, state, length_B):
+  found: Any = lstm.forward(reverse, x_TBG, kernel, bias, *state, length_B)
+  saved = (found.gates_TBG, found.old_c_TBH, kernel, length_B)
+  return (found.h_TBH, (found.h_BH, found.c_BH)), (saved, found.old_h_TBH, bias)
+
+
+def _lstm_backward(reverse, residuals, slopes):
+  (saved, old_h_TBH, bias), (dh_TBH, d_state) = residuals, slopes
+  back: Any = lstm.backward(reverse, dh_TBH, *d_state, *saved)
+  dx_TBG, *d_state = back
+  weights = _weight_gradients(old_h_TBH, dx_TBG, saved[2], bias)
+  return dx_TBG, *weights, tuple(d_state), None
+
+
+_lstm.defvjp(_lstm_forward, _lstm_backward)
+
+
+def _scan(cell, reverse, x_TBG, kernel, bias, state, length_B, nudge_TBH, save) -> Any:
+  """(What `unroll` returns, (u_TBG, the state before every step) where `save`)."""
+  wide = state[0].dtype
+
+  def body(state, inputs):
+    t, x, nudge = inputs
+    u = jnp.matmul(state[0].astype(kernel.dtype), kernel, preferred_element_type=wide)
+    u = u + bias.astype(wide)[None]
+    saved = (u, state) if save else None
+    new = cell.step(state, x.astype(wide), u)
+    if nudge is not None:
+      new = (new[0] + nudge, *new[1:])
+    if length_B is None:
+      return new, (new[0], saved)
+    inside = (t < length_B)[:, None]
+    kept = tuple(jnp.where(inside, a, b) for a, b in zip(new, state, strict=True))
+    return kept, (jnp.where(inside, new[0], 0), saved)
+
+  steps = jnp.arange(x_TBG.shape[0], dtype=jnp.int32)
+  state, (h_TBH, saved) = lax.scan(
+    body, state, (steps, x_TBG, nudge_TBH), reverse=reverse
+  )
+  return (h_TBH, state), saved
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _unroll(cell, reverse, x_TBG, kernel, bias, state, length_B, nudge_TBH):
+  args = (x_TBG, kernel, bias, state, length_B, nudge_TBH)
+  return _scan(cell, reverse, *args, save=False)[0]
+
+
+def _unroll_forward(cell, reverse, *args):
+  found, (u_TBG, old) = _scan(cell, reverse, *args, save=True)
+  return found, (args, u_TBG, old)
+
+
+def _unroll_backward(cell, reverse, residuals, slopes):
+  (x_TBG, kernel, bias, _, length_B, nudge_TBH), u_TBG, old = residuals
+  dh_TBH, d_state = slopes
+  wide = u_TBG.dtype
+
+  def body(d_state, inputs):
+    t, x, u, old, dh = inputs
+    d_new = (d_state[0] + dh, *d_state[1:])
+    _, pull = jax.vjp(cell.step, old, x.astype(wide), u)
+    d_old, dx, du = pull(d_new)
+    if length_B is not None:
+      inside = (t < length_B)[:, None]
+      dx, du = jnp.where(inside, dx, 0), jnp.where(inside, du, 0)
+    d_h = jnp.matmul(du.astype(kernel.dtype), kernel.T, preferred_element_type=wide)
+    d_old = (d_old[0] + d_h, *d_old[1:])
+    d_nudge = None if nudge_TBH is None else d_new[0]
+    if length_B is not None:
+      d_old = tuple(
+        jnp.where(inside, a, b) for a, b in zip(d_old, d_state, strict=True)
+      )
+      d_nudge = None if d_nudge is None else jnp.where(inside, d_nudge, 0)
+    return d_old, (dx, du, d_nudge)
+
+  steps = jnp.arange(x_TBG.shape[0], dtype=jnp.int32)
+  d_state, (dx_TBG, du_TBG, d_nudge) = lax.scan(
+    body, d_state, (steps, x_TBG, u_TBG, old, dh_TBH), reverse=not reverse
+  )
+  weights = _weight_gradients(old[0], du_TBG, kernel, bias)
+  return dx_TBG.astype(x_TBG.dtype), *weights, d_state, None, d_nudge
+
+
+_unroll.defvjp(_unroll_forward, _unroll_backward)
+
+
+def gradient_by_distance(
+  score: Callable[[Array], Array], h_TBH: Array, length_B: Array
+) -> Array:
+  """How much scores depend on the state some steps before the end of a row.
+
+  Args:
+    score: nudge_TBH (see `unroll`) -> one score a row, of its state at the end.
+    h_TBH: zeros of the shape and dtype of all states.
+    length_B: steps of each row.
+
+  Returns:
+    [T]: at distance n from a row's last step, the norm of d score / d h over that at
+    the last step, averaged over the rows of more than n steps; nan where there is none.
+  """
+  back_TB = length_B[None] - 1 - jnp.arange(h_TBH.shape[0])[:, None]
+  norm_TB = jnp.linalg.norm(jax.grad(lambda x: score(x).sum())(h_TBH), axis=-1)
+  last_B = jnp.where(back_TB == 0, norm_TB, 0).sum(0)
+  share_TB = norm_TB / jnp.maximum(last_B, jnp.finfo(h_TBH.dtype).tiny)[None]
+
+  def at(distance):
+    hit_TB = back_TB == distance
+    return jnp.where(hit_TB, share_TB, 0).sum() / hit_TB.sum()
+
+  return jax.vmap(at)(jnp.arange(h_TBH.shape[0]))

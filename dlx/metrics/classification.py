@@ -1,0 +1,202 @@
+"""Metrics as sums: adding those of two parts gives those of the whole.
+
+Functions of a batch return a `Mean` or raw sums, in float32 or wider. `summarize`
+functions take the sums of a whole pass and return what is reported; they are pure jnp
+and can be mapped over members. Counts in float32 are exact up to 2**24 = 16.8 million
+for each sum; beyond it, additions of 1 are lost.
+
+`weight_B` is 0 for padding rows and 1 for real ones; None means all ones.
+"""
+
+from typing import Any, Mapping
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from dlx.state import Array, Mean, Metrics, ratios
+
+
+def mean(values_B: Array, weight_B: Array | None = None) -> Mean:
+  """`sum(values * weight)` and `sum(weight)`.
+
+  Args:
+    values_B: one value an example.
+    weight_B: None: all ones.
+  """
+  chex.assert_rank(values_B, 1)
+  dtype = jnp.promote_types(values_B.dtype, jnp.float32)
+  weight_B = _weights(values_B, weight_B).astype(dtype)
+  return Mean((values_B.astype(dtype) * weight_B).sum(), weight_B.sum())
+
+
+def accuracy(logits_BK: Array, label_B: Array, weight_B: Array | None = None) -> Mean:
+  """Fraction of rows whose largest logit (the first of equals) is the label's."""
+  chex.assert_rank([logits_BK, label_B], [2, 1])
+  return mean(logits_BK.argmax(1) == label_B, weight_B)
+
+
+def top_k(
+  logits_BK: Array, label_B: Array, weight_B: Array | None = None, *, k: int = 5
+) -> Mean:
+  """Fraction of rows whose label is among the k largest logits.
+
+  Of equal logits the lower class counts as larger, so that k = 1 is `accuracy`.
+  """
+  chex.assert_rank([logits_BK, label_B], [2, 1])
+  best_Bk = jax.lax.top_k(logits_BK, k)[1]
+  return mean((best_Bk == label_B[:, None]).any(1), weight_B)
+
+
+def confusion(
+  logits_BK: Array,
+  label_B: Array,
+  weight_B: Array | None = None,
+  *,
+  num_classes: int | None = None,
+) -> Array:
+  """Confusion matrix: summed weight by true class (row) and predicted class (column).
+
+  Args:
+    logits_BK: the prediction is the largest, the first of equals.
+    label_B: int; a label outside [0, K) is counted nowhere.
+    weight_B: None: all ones.
+    num_classes: K; None: as many as there are logits.
+
+  Returns:
+    float32 [K, K]; with weights 0 and 1 each cell is exact up to 2**24.
+  """
+  chex.assert_rank([logits_BK, label_B], [2, 1])
+  num_classes = logits_BK.shape[1] if num_classes is None else num_classes
+  weight_B = _weights(label_B, weight_B).astype(jnp.float32)
+  true_BK = jax.nn.one_hot(label_B, num_classes) * weight_B[:, None]
+  predicted_BK = jax.nn.one_hot(logits_BK.argmax(1), num_classes)
+  # A product of one-hot rows rather than a scatter: sharded rows need one all-reduce.
+  # HIGHEST, since weights other than 0 and 1 would be rounded to bfloat16 on TPU.
+  return jnp.einsum(
+    'bi,bj->ij', true_BK, predicted_BK, precision=jax.lax.Precision.HIGHEST
+  ).astype(jnp.float32)
+
+
+def classification(
+  logits_BK: Array, label_B: Array, weight_B: Array | None = None
+) -> dict[str, Any]:
+  """Sums for `classification_summary`: `accuracy` and `confusion`."""
+  return {
+    'accuracy': accuracy(logits_BK, label_B, weight_B),
+    'confusion': confusion(logits_BK, label_B, weight_B),
+  }
+
+
+def precision_recall_f1(
+  confusion_KK: Array, average: str | None = 'weighted'
+) -> dict[str, Array]:
+  """Precision, recall and F1 of a confusion matrix; 0 where a denominator is 0.
+
+  precision = tp / (tp + fp), recall = tp / (tp + fn), f1 = 2 tp / (2 tp + fp + fn),
+  class by class.
+
+  Args:
+    confusion_KK: rows true, columns predicted.
+    average: 'weighted' (by the true examples of a class), 'macro' (all K classes
+      alike, absent ones too) or None.
+
+  Returns:
+    `precision`, `recall` and `f1`: scalars, or [K] each where average is None.
+
+  Raises:
+    ValueError: another average.
+  """
+  chex.assert_rank(confusion_KK, 2)
+  true_K, predicted_K = confusion_KK.sum(1), confusion_KK.sum(0)
+  hit_K = jnp.diagonal(confusion_KK)
+  scores = {
+    'precision': _divide(hit_K, predicted_K),
+    'recall': _divide(hit_K, true_K),
+    'f1': _divide(2 * hit_K, true_K + predicted_K),
+  }
+  if average is None:
+    return scores
+  if average == 'macro':
+    return {name: score_K.mean() for name, score_K in scores.items()}
+  if average == 'weighted':
+    total = true_K.sum()
+    return {
+      name: _divide((score_K * true_K).sum(), total) for name, score_K in scores.items()
+    }
+  raise ValueError(f"average={average!r}: must be 'weighted', 'macro' or None.")
+
+
+def classification_summary(metrics: Metrics) -> Mapping[str, Any]:
+  """Every mean, weighted `precision`, `recall`, `f1`, and the `confusion` itself.
+
+  Args:
+    metrics: the sums of `classification`; others (`loss`) become their means.
+  """
+  return {**ratios(metrics), **precision_recall_f1(metrics['confusion'])}
+
+
+def regression(
+  prediction_B: Array,
+  target_B: Array,
+  weight_B: Array | None = None,
+  *,
+  shift: float | Array = 0.0,
+) -> dict[str, Mean]:
+  """Sums for `regression_summary`.
+
+  Args:
+    prediction_B: in the unit of the target.
+    target_B: what should have been predicted.
+    weight_B: None: all ones.
+    shift: one constant near the mean of the targets, the same for all batches (that
+      of the training set; 0 for standardised targets). The variance of the targets
+      is a difference of sums with relative error of about
+      `eps * (1 + (mean - shift)^2 / variance)`.
+
+  Returns:
+    `mse`, `mae`, and the first two moments of `target - shift`.
+  """
+  chex.assert_rank([prediction_B, target_B], 1)
+  chex.assert_equal_shape([prediction_B, target_B])
+  dtype = jnp.promote_types(
+    jnp.promote_types(prediction_B.dtype, target_B.dtype), jnp.float32
+  )
+  prediction_B, target_B = prediction_B.astype(dtype), target_B.astype(dtype)
+  error_B, shifted_B = prediction_B - target_B, target_B - shift
+  return {
+    'mse': mean(jnp.square(error_B), weight_B),
+    'mae': mean(jnp.abs(error_B), weight_B),
+    'target': mean(shifted_B, weight_B),
+    'target_squared': mean(jnp.square(shifted_B), weight_B),
+  }
+
+
+def regression_summary(metrics: Metrics) -> Mapping[str, Any]:
+  """`mse`, `rmse`, `mae` and `r2`; other entries (`loss`) become their means.
+
+  r2 = 1 - mse / variance of the targets; where all targets are equal it is 1 if every
+  prediction is exact and 0 otherwise, as in scikit-learn.
+
+  Args:
+    metrics: the sums of `regression`, in its unit (squared for mse).
+  """
+  means = dict(ratios(metrics))
+  variance = means.pop('target_squared') - jnp.square(means.pop('target'))
+  mse = means['mse']
+  constant = variance <= 0  # Rounding can take it below 0.
+  r2 = 1 - mse / jnp.where(constant, 1, variance)
+  means['r2'] = jnp.where(constant, jnp.where(mse == 0, 1.0, 0.0), r2)
+  means['rmse'] = jnp.sqrt(mse)
+  return means
+
+
+def _weights(values_B: Array, weight_B: Array | None) -> Array:
+  if weight_B is None:
+    return jnp.ones(values_B.shape, jnp.float32)
+  chex.assert_equal_shape([values_B, weight_B])
+  return weight_B
+
+
+def _divide(a: Array, b: Array) -> Array:
+  return jnp.where(b == 0, 0.0, a / jnp.where(b == 0, 1.0, b))

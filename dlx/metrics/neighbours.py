@@ -1,0 +1,122 @@
+"""Nearest neighbours by cosine similarity, their vote, and both as an evaluation."""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from dlx import metrics
+from dlx.errors import ConfigError
+from dlx.experiment import Eval
+from dlx.losses.contrastive import EXACT, unit
+from dlx.state import Array, Batch, Mean, TrainState, ratios
+from dlx.tasks.probes import FeaturesFn, TrainTest, both_parts, in_chunks, prefix
+
+
+class Neighbours(NamedTuple):
+  """The k most similar rows of a bank, the most similar first.
+
+  Attributes:
+    similarity_Mk: cosine; -inf where the bank holds fewer than k valid rows.
+    row_Mk: int32, in the bank.
+  """
+
+  similarity_Mk: Array
+  row_Mk: Array
+
+
+def nearest(
+  query_MF: Array,
+  bank_NF: Array,
+  *,
+  k: int,
+  valid_N: Array | None = None,
+  itself_M: Array | None = None,
+  chunk: int = 250,
+) -> Neighbours:
+  """Nearest rows by cosine similarity, `chunk` queries at a time.
+
+  Args:
+    query_MF: of any length.
+    bank_NF: of any length.
+    k: at most N.
+    valid_N: rows of the bank that count; None: all.
+    itself_M: int, a row of the bank that query m must not find: leave-one-out.
+    chunk: M x N similarities are never held at once, `chunk` x N are.
+  """
+  chex.assert_rank([query_MF, bank_NF], 2)
+  bank_FN = unit(bank_NF).T
+  size = bank_FN.shape[1]
+  if not 1 <= k <= size:
+    raise ConfigError(f'k={k} is not allowed: must be in [1, {size}], the bank.')
+  row_1N = jnp.arange(size, dtype=jnp.int32)[None]
+
+  def some(part):
+    query_bF, itself_b = part
+    similarity_bN = jnp.dot(unit(query_bF), bank_FN, precision=EXACT)
+    keep_bN = row_1N != itself_b[:, None]
+    if valid_N is not None:
+      keep_bN &= valid_N[None]
+    return tuple(jax.lax.top_k(jnp.where(keep_bN, similarity_bN, -jnp.inf), k))
+
+  if itself_M is None:
+    itself_M = jnp.full(query_MF.shape[:1], -1, jnp.int32)
+  return Neighbours(*in_chunks(some, (query_MF, itself_M), chunk))
+
+
+def vote(
+  neighbours: Neighbours,
+  label_N: Array,
+  *,
+  num_classes: int,
+  temperature: float | Array = 0.07,
+) -> Array:
+  """Votes [M, K] of weight exp(similarity / temperature) (arXiv:1805.01978).
+
+  Rows sum to 1; a row without valid neighbours is 0.
+  """
+  similarity_Mk = neighbours.similarity_Mk
+  there_Mk = similarity_Mk > -jnp.inf
+  # Relative to the nearest, which is the first: no overflow at low temperatures.
+  top_M1 = jnp.where(there_Mk[:, :1], similarity_Mk[:, :1], 0)
+  weight_Mk = jnp.where(there_Mk, jnp.exp((similarity_Mk - top_M1) / temperature), 0)
+  one_hot_MkK = jax.nn.one_hot(
+    label_N[neighbours.row_Mk], num_classes, dtype=weight_Mk.dtype
+  )
+  votes_MK = (weight_Mk[..., None] * one_hot_MkK).sum(1)
+  total_M1 = votes_MK.sum(1, keepdims=True)
+  return votes_MK / jnp.where(total_M1 == 0, 1, total_M1)
+
+
+def knn_eval(
+  features: FeaturesFn,
+  data: TrainTest,
+  *,
+  num_classes: int,
+  k: int = 20,
+  temperature: float = 0.07,
+  chunk: int = 500,
+  every: int | None = None,
+) -> Eval:
+  """Accuracy of the nearest neighbours' vote; the training images are the bank.
+
+  Reports `accuracy`, and `loss`, the share of wrong answers, for the features
+  `encoder`, and `NAME_accuracy` for the others. See `probe_eval`.
+  """
+
+  def step(state: TrainState, batch: Batch) -> dict[str, Mean]:
+    bank, query = both_parts(features, state, batch, chunk)
+    found = {}
+    for name in bank:
+      near = nearest(query[name], bank[name], k=k)
+      votes = vote(
+        near, batch['train_label'], num_classes=num_classes, temperature=temperature
+      )
+      right = metrics.accuracy(votes, batch['test_label'])
+      found[f'{prefix(name)}accuracy'] = right
+      if name == 'encoder':
+        found['loss'] = Mean(right.count - right.total, right.count)
+    return found
+
+  return Eval(step, data, every, ratios)

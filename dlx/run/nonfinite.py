@@ -1,0 +1,111 @@
+"""The NaN guard: which step, and which tensor of it, first was not finite.
+
+A dispatch reports its first step with non-finite metrics, which costs next to nothing.
+Only then is the run replayed from its last good checkpoint, one step at a time, and
+the step looked into: batch, metrics, watched trees (gradients), new state.
+"""
+
+from typing import Any, Callable
+
+import jax
+from jax.extend import core as jex_core
+import jax.numpy as jnp
+import numpy as np
+
+from dlx.run.global_arrays import to_host
+from dlx.state import TrainState, is_key, leaves_by_path
+from dlx.train.steps import all_finite, first_non_finite
+
+
+class NonFiniteError(FloatingPointError):
+  """Training produced a NaN or inf; the message says where, and what was kept."""
+
+
+def watched(train_step: Callable, state: TrainState, batch: Any) -> dict[str, Any]:
+  """Values that `dlx.train.steps.watch` has named in a train step, in its order."""
+  closed = jax.make_jaxpr(train_step)(state, batch)
+  named = [
+    (eqn.params['name'], eqn.outvars[0])
+    for eqn in closed.jaxpr.eqns
+    if eqn.primitive.name == 'name'
+  ]
+  if not named:
+    return {}
+  info = closed.jaxpr.debug_info._replace(result_paths=None)
+  jaxpr = closed.jaxpr.replace(outvars=[v for _, v in named], debug_info=info)
+  run = jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(jaxpr, closed.consts))
+  values = jax.jit(run)(*jax.tree.leaves((state, batch)))
+  return dict(zip([name for name, _ in named], values, strict=True))
+
+
+def copy(state: TrainState) -> TrainState:
+  """A state with buffers of its own, that outlives the donation of the first."""
+  return jax.jit(
+    lambda tree: jax.tree.map(lambda x: x if is_key(x) else jnp.copy(x), tree)
+  )(state)
+
+
+def explain(
+  step: int, batch: Any, train_step: Callable, before: TrainState, after: TrainState
+) -> str | None:
+  """What was first not finite in one step, as a sentence; None: all was finite.
+
+  Args:
+    step: number of the step, counted from 0.
+    batch: what the step received.
+    train_step: of the experiment, not jitted.
+    before, after: the states around it.
+  """
+  metrics = jax.jit(lambda s, b: train_step(s, b)[1])(before, batch)
+  parts = (
+    ('the batch', batch),
+    ('the metrics', metrics),
+    ('the gradients', watched(train_step, before, batch)),
+    ('the new state', after),
+  )
+  for i, (what, tree) in enumerate(parts):
+    found = first_non_finite(tree)
+    if found is not None:
+      path, value = found
+      host = to_host(value).astype(np.float64)
+      bad = int((~np.isfinite(host)).sum())
+      fine = ' and '.join(name for name, _ in parts[:i]) or 'what came before'
+      kind = 'NaN' if np.isnan(host).any() else 'inf'
+      return (
+        f'Step {step}: in {what}, {path} is the first tensor that is not finite '
+        f'({kind}; {bad} of {host.size} values). {fine.capitalize()} '
+        f'{"are" if i > 1 else "is"} finite.'
+      )
+  return None
+
+
+def replay(
+  state: TrainState,
+  start: int,
+  end: int,
+  *,
+  advance: Callable[[TrainState, int], tuple[TrainState, bool]],
+  get_batch: Callable[[int], Any],
+  train_step: Callable,
+) -> str | None:
+  """Goes from step `start` to `end` one step at a time until one is not finite.
+
+  Args:
+    advance: runs a step (and what belongs to the boundary after it); donates the state
+      and says whether the metrics of the step were finite.
+    get_batch: the batch of a step, placed.
+
+  Returns:
+    The sentence of `explain`; None where the replay stayed finite.
+  """
+  check = jax.jit(all_finite)
+  for step in range(start, end):
+    before = copy(state)
+    state, fine = advance(state, step)
+    if not (fine and bool(check(_floats(state)))):
+      return explain(step, get_batch(step), train_step, before, state)
+  return None
+
+
+def _floats(state: TrainState) -> dict[str, Any]:
+  return {name: x for name, x in leaves_by_path(state).items() if not is_key(x)}

@@ -1,0 +1,144 @@
+"""Text from an autoregressive model with a cache: one jitted program, no host loop.
+
+A model is given as `step(tokens_BT, cache) -> (logits_BTV, cache)`: the logits of the
+token after each, and the cache that holds these tokens too. The prompt goes through it
+at once, then each new token alone.
+"""
+
+from typing import Any, Callable
+
+import chex
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from dlx.errors import ConfigError
+from dlx.state import Array, Key, PyTree
+
+Step = Callable[[Array, PyTree], tuple[Array, PyTree]]
+
+
+def choose(
+  key: Key, logits_BV: Array, *, temperature: Any = 1.0, top_k: int | None = None
+) -> Array:
+  """One token a row, int32 [B], drawn from softmax(logits / temperature).
+
+  Row b has the key fold_in(key, b), so that it does not depend on the batch.
+
+  Args:
+    key: of this draw.
+    logits_BV: any float dtype.
+    temperature: 0: the largest logit, the first of equals. May be traced, then above 0.
+    top_k: only the k largest logits can be drawn, ties with the last included; None:
+      all.
+
+  Raises:
+    ConfigError: a temperature below 0, top_k outside [1, V].
+  """
+  chex.assert_rank(logits_BV, 2)
+  plain = isinstance(temperature, (int, float))
+  if plain and temperature < 0:
+    raise ConfigError(f'temperature={temperature} is not allowed: must be at least 0.')
+  size = logits_BV.shape[1]
+  if top_k is not None and not 1 <= top_k <= size:
+    raise ConfigError(
+      f'top_k={top_k} is not allowed: must be in [1, {size}], the size of the '
+      'vocabulary, or None for off.'
+    )
+  if plain and temperature == 0:
+    return logits_BV.argmax(1).astype(jnp.int32)
+  logits_BV = logits_BV.astype(jnp.promote_types(logits_BV.dtype, jnp.float32))
+  logits_BV = logits_BV / temperature
+  if top_k is not None:
+    least_B1 = lax.top_k(logits_BV, top_k)[0][:, -1:]
+    logits_BV = jnp.where(logits_BV < least_B1, -jnp.inf, logits_BV)
+  rows_B = jnp.arange(logits_BV.shape[0])
+  keys_B = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows_B)
+  return jax.vmap(jax.random.categorical)(keys_B, logits_BV).astype(jnp.int32)
+
+
+def generate(
+  step: Step,
+  empty_cache: PyTree,
+  prompt_BP: Array,
+  num_tokens: int,
+  key: Key,
+  *,
+  context: int,
+  temperature: Any = 1.0,
+  top_k: int | None = None,
+) -> Array:
+  """`num_tokens` tokens after each prompt, int32 [B, num_tokens].
+
+  Token i is drawn with fold_in(key, i). Once `context` tokens stand in the cache it is
+  emptied and filled again with the last half of them, so that a text of any length
+  costs one pass over half a window for each half window; the tokens after that see
+  between half a context and a whole one.
+
+  Args:
+    step: see the module's docstring; may close over parameters.
+    empty_cache: of B rows, with room for `context` tokens.
+    prompt_BP: int, 1 to `context` tokens each.
+    num_tokens: at least 1.
+    key: of all draws.
+    context: most tokens that the model takes.
+    temperature: see `choose`.
+    top_k: see `choose`.
+
+  Raises:
+    ConfigError: a prompt without a token or longer than the context, `num_tokens`
+      below 1, context below 2.
+  """
+  chex.assert_rank(prompt_BP, 2)
+  length = prompt_BP.shape[1]
+  if context < 2:
+    raise ConfigError(f'context={context} is not allowed: must be at least 2.')
+  if not 1 <= length <= context:
+    raise ConfigError(
+      f'A prompt of {length} tokens is not allowed: must be 1 to context={context}.'
+    )
+  if num_tokens < 1:
+    raise ConfigError(f'num_tokens={num_tokens} is not allowed: must be at least 1.')
+
+  def draw(i, logits_BTV):
+    return choose(
+      jax.random.fold_in(key, i),
+      logits_BTV[:, -1],
+      temperature=temperature,
+      top_k=top_k,
+    )
+
+  def continued(seen_BS, first, count):
+    """Tokens first, first + 1, ... after `seen_BS`: [B, count]."""
+    logits_BSV, cache = step(seen_BS, empty_cache)
+    token_B = draw(first, logits_BSV)
+
+    def body(carry, i):
+      token_B, cache = carry
+      logits_B1V, cache = step(token_B[:, None], cache)
+      new_B = draw(i, logits_B1V)
+      return (new_B, cache), new_B
+
+    rest = first + 1 + jnp.arange(count - 1)
+    _, tokens_TB = lax.scan(body, (token_B, cache), rest)
+    return jnp.concatenate([token_B[None], tokens_TB]).swapaxes(0, 1)
+
+  # A cache of `context` tokens predicts one more token than it can hold.
+  count = min(num_tokens, context - length + 1)
+  prompt_BP = prompt_BP.astype(jnp.int32)
+  text_BT = jnp.concatenate([prompt_BP, continued(prompt_BP, 0, count)], 1)
+  left = num_tokens - count
+  if left:
+    half = context // 2
+    new = context - half + 1
+
+    def refill(seen_BS, first):
+      tokens_BT = continued(seen_BS, first, new)
+      return jnp.concatenate([seen_BS, tokens_BT], 1)[:, -half:], tokens_BT
+
+    firsts = count + new * jnp.arange(-(-left // new))
+    _, tokens_FBT = lax.scan(refill, text_BT[:, -half:], firsts)
+    batch = prompt_BP.shape[0]
+    tokens_BT = tokens_FBT.swapaxes(0, 1).reshape(batch, -1)
+    text_BT = jnp.concatenate([text_BT, tokens_BT[:, :left]], 1)
+  return text_BT[:, length:]

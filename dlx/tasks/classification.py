@@ -1,0 +1,100 @@
+"""What every classifier of labelled images shares: data, metrics and figures.
+
+An experiment gives the data set, the model, the loss and the optimiser.
+"""
+
+from typing import Callable, Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from dlx import figures as draw
+from dlx import metrics
+from dlx.data.batches.resident import InOrder, training
+from dlx.data.images.levels import normalise
+from dlx.data.sets.images import ImageData
+from dlx.experiment import Config, Experiment, Figure
+from dlx.state import Array, Batch, Key
+from dlx.train.supervised import make_predict, supervised
+
+
+def normalised(data: ImageData) -> Callable[[Batch], Batch]:
+  """batch -> batch with `image` of mean 0 and deviation 1 over the training set."""
+
+  def prepare(batch: Batch) -> Batch:
+    image = batch['image'].astype(jnp.float32) / data.max_value
+    return {**batch, 'image': normalise(image, data.mean, data.std)}
+
+  return prepare
+
+
+def image_classifier(
+  config: Config,
+  data: ImageData,
+  *,
+  model: nn.Module,
+  loss: Callable[[Array, Batch], Array],
+  tx: optax.GradientTransformation,
+  augment: Callable[[Key, Batch], Batch] | None = None,
+  figures: Mapping[str, Figure] | None = None,
+  overfit: tuple[str, float] | None = ('loss', 0.05),
+) -> Experiment:
+  """A classifier with accuracy, precision, recall, F1, confusion and sample figures.
+
+  Args:
+    config: see `supervised`; `stream` and `stream_workers` choose how data is read.
+    data: `image` is scaled to [0, 1] and then to mean 0 and deviation 1 of the
+      training set, channel by channel.
+    model: `model(image_BHWC, train=...)` -> logits [B, K].
+    loss: (logits, batch) -> loss of each example [B].
+    tx: the optimiser.
+    augment: (key, batch of normalised images) -> batch, in training.
+    figures: besides `confusion` and `predictions`.
+    overfit: floor for the generic test.
+  """
+  prepare = normalised(data)
+  predict = make_predict(config, model, prepare=prepare)
+  test_data = InOrder(data.test, config.eval_batch_size)
+
+  def predictions(state, key, batch):
+    del key
+    return {
+      'image': batch['image'],
+      'label': batch['label'],
+      'probs': jax.nn.softmax(predict(state, batch)),
+    }
+
+  return supervised(
+    config,
+    model=model,
+    loss=loss,
+    tx=tx,
+    prepare=prepare,
+    augment=augment,
+    train_data=training(data.train, config),
+    eval_data={'test': test_data},
+    metrics=lambda logits, batch, weight: metrics.classification(
+      logits, batch['label'], weight
+    ),
+    train_metrics=lambda logits, batch, weight: {
+      'accuracy': metrics.accuracy(logits, batch['label'], weight)
+    },
+    summarize=metrics.classification_summary,
+    figures={
+      'confusion': Figure(
+        lambda found: draw.confusion_matrix(found['confusion'], data.class_names),
+        eval='test',
+      ),
+      'predictions': Figure(
+        lambda tree: draw.predictions(
+          tree['image'] / data.max_value, tree['label'], tree['probs'], data.class_names
+        ),
+        compute=predictions,
+        data=test_data,
+      ),
+      **(figures or {}),
+    },
+    overfit=overfit,
+  )

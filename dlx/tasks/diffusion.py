@@ -1,0 +1,199 @@
+"""What experiments with a diffusion model of images share: its task, samples, pictures.
+
+The mathematics is dlx/diffusion.py. Images are noised in [-1, 1] and given and judged
+in [0, 1]. A network enters as (state, x_t, t_B, label_B) -> output, with the parameters
+of the state that evaluations use.
+"""
+
+from typing import Any, Callable, Mapping, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dlx import diffusion, losses, metrics
+from dlx.data.dataset import Dataset
+from dlx.data.sets.images import ImageData
+from dlx.experiment import Figure
+from dlx.figures import diffusion as diffusion_figures
+from dlx.figures import image_grid
+from dlx.state import Array, Batch, Key, Metrics, TrainState
+from dlx.tasks.judge import Judge
+
+_START = 2**31 - 1  # Folded into the key of a run for samples; no step has this number.
+
+
+class Task(NamedTuple):
+  """What a network is asked, and what it should answer.
+
+  Attributes:
+    schedule: of the noise.
+    prediction: what the network predicts.
+    min_snr: bound of the weight of nearly clean steps; None: no weights.
+  """
+
+  schedule: diffusion.Schedule
+  prediction: diffusion.Prediction
+  min_snr: float | None = None
+
+  def noised(self, image_BHWC: Array, t_B: Array, eps: Array) -> dict[str, Array]:
+    """`x` at step `t` and the `target` for images in [0, 1]."""
+    x_0 = 2 * image_BHWC - 1
+    x_t = diffusion.q_sample(self.schedule, x_0, eps, t_B)
+    target = self.prediction.target(self.schedule, x_0, eps, t_B)
+    return {'x': x_t, 't': t_B, 'target': target}
+
+  def for_training(self, key: Key, image_BHWC: Array) -> dict[str, Array]:
+    """Fresh noise at stratified steps."""
+    t_key, eps_key = jax.random.split(key)
+    t_B = diffusion.stratified_times(
+      t_key, image_BHWC.shape[0], self.schedule.num_steps
+    )
+    eps = jax.random.normal(eps_key, image_BHWC.shape, image_BHWC.dtype)
+    return self.noised(image_BHWC, t_B, eps)
+
+  def for_test(self, index_B: Array, image_BHWC: Array) -> dict[str, Array]:
+    """Step and noise by the number of the example: every evaluation sees the same."""
+    keys_B = _fold(jax.random.key(0), index_B)
+    step = lambda key: jax.random.randint(key, (), 0, self.schedule.num_steps)
+    eps = diffusion.row_noise(keys_B, 0, image_BHWC.shape[1:])
+    return self.noised(image_BHWC, jax.vmap(step)(keys_B), eps)
+
+  def sums(self, output: Array, task: Batch, weight_B: Array | None = None) -> Metrics:
+    """`loss`: weighted squared error; `eps_mse`: the same in errors of eps, unweighted.
+
+    The second is comparable between predictions and weights.
+    """
+    error_B = losses.squared_error(output, task['target'])
+    weight_T = diffusion.loss_weight(self.schedule, self.prediction, self.min_snr)
+    ratio_T = diffusion.snr(self.schedule)
+    eps_T = ratio_T / self.prediction.x0_errors(ratio_T)
+    mean = lambda table_T: metrics.mean(
+      error_B * diffusion.at(table_T, task['t']), weight_B
+    )
+    return {'loss': mean(weight_T), 'eps_mse': mean(eps_T)}
+
+
+class Sampling(NamedTuple):
+  """How samples are drawn. Sample i of a run starts from the same noise at every step.
+
+  Attributes:
+    network: (state, x_t, t_B, label_B) -> output.
+    task: that it was trained for.
+    steps: of the sampler.
+    data: whose images it makes.
+    conditional: whether the network heeds its labels.
+    guidance: scale of classifier-free guidance; 0 where it does not.
+  """
+
+  network: Callable[[TrainState, Array, Array, Array], Array]
+  task: Task
+  steps: diffusion.Steps
+  data: ImageData
+  conditional: bool = True
+  guidance: float = 0.0
+
+  def asked(self, index_B: Array) -> Array:
+    """Class of sample i: one after the other."""
+    return index_B % self.data.num_classes
+
+  def images(self, state: TrainState, index_B: Array, label_B: Array) -> Array:
+    """Samples by number, [B, H, W, C] in [0, 1]."""
+    return (diffusion.sample(*self._start(state, index_B, label_B)) + 1) / 2
+
+  def judged(self, judge: Judge, state: TrainState, batch: Batch) -> Metrics:
+    """Sums for `judge.summarize`, of as many samples as the batch has real images.
+
+    Args:
+      batch: raw test images with `index`, which numbers the samples too.
+    """
+    label_B = self.asked(batch['index'])
+    return judge.sums(
+      state.model_state['judge'],
+      self.images(state, batch['index'], label_B),
+      batch['image'].astype(jnp.float32) / self.data.max_value,
+      batch['label'],
+      batch['weight'],
+      asked_B=label_B if self.conditional else None,
+    )
+
+  def path(self, state: TrainState, index_B: Array, label_B: Array):
+    """x_t and the estimate of x_0 at every step, in [-1, 1], [S, B, H, W, C]."""
+    return diffusion.sample_path(*self._start(state, index_B, label_B))
+
+  def _start(self, state: TrainState, index_B: Array, label_B: Array):
+    keys_B = _fold(jax.random.fold_in(state.rng, _START), index_B)
+    output = diffusion.guided(
+      lambda x, t_B, label_B: self.network(state, x, t_B, label_B),
+      label_B,
+      self.data.num_classes,
+      self.guidance,
+    )
+    denoise = diffusion.denoiser(self.task.schedule, self.task.prediction, output)
+    x_T = diffusion.row_noise(keys_B, 0, self.data.shape)
+    return denoise, self.steps, x_T, keys_B
+
+
+def figures(
+  sampling: Sampling, test_data: Dataset, *, columns: int = 8
+) -> Mapping[str, Figure]:
+  """`samples` (one row a class), `denoising`, `noising` and `signal_to_noise`.
+
+  Args:
+    test_data: raw images, for `noising`.
+    columns: of `samples`.
+  """
+  data, schedule = sampling.data, sampling.task.schedule
+  rows = min(data.num_classes, 12)  # Of many classes the first.
+
+  def samples(state, key, batch):
+    del key, batch
+    label_B = jnp.repeat(jnp.arange(rows), columns)
+    return sampling.images(state, jnp.arange(rows * columns), label_B)
+
+  shown = diffusion_figures.spread(len(sampling.steps.t_S), 10)
+
+  def denoising(state, key, batch):
+    del key, batch
+    index_B = jnp.arange(min(4, data.num_classes))
+    return [x[shown] for x in sampling.path(state, index_B, sampling.asked(index_B))]
+
+  levels = diffusion_figures.spread(schedule.num_steps, 10)
+
+  def noising(state, key, batch):
+    del state
+    image_NHWC = batch['image'][:4].astype(jnp.float32) / data.max_value
+    eps = jax.random.normal(key, image_NHWC.shape)
+    made = [
+      sampling.task.noised(image_NHWC, jnp.full(len(image_NHWC), t), eps)['x']
+      for t in levels
+    ]
+    return jnp.stack(made, axis=1)
+
+  def nothing(state, key, batch):
+    del state, key, batch
+    return {}
+
+  return {
+    'samples': Figure(
+      lambda images: image_grid(images, columns=columns, title='Samples'),
+      compute=samples,
+    ),
+    'denoising': Figure(
+      lambda tree: diffusion_figures.denoising(
+        tree[0], tree[1], sampling.steps.t_S[shown]
+      ),
+      compute=denoising,
+    ),
+    'noising': Figure(
+      lambda tree: diffusion_figures.noising(tree, levels),
+      compute=noising,
+      data=test_data,
+    ),
+    'signal_to_noise': Figure(
+      lambda _: diffusion_figures.signal_to_noise(schedule), compute=nothing
+    ),
+  }
+
+
+def _fold(key: Key, index_B: Array) -> Any:
+  return jax.vmap(jax.random.fold_in, (None, 0))(key, index_B)

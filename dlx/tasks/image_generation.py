@@ -1,0 +1,298 @@
+"""What is asked of every generator that turns noise into images of a labelled set.
+
+  report = SampleReport(data, judge, sample, noise=64, conditional=True)
+  evals = report.evaluations(config, health)       judged samples, beside real images
+  figures = report.figures()                       samples, interpolation, classes
+  model_state['history'] = report.blank_history()  samples over training: a picture that
+  after_eval = report.remember(num_steps)          grows at every evaluation
+
+Noise and class of a sample are functions of the run's key and of the sample's number
+alone: neither the batch size nor the step changes them, so that pictures made at
+different steps show the same noise.
+"""
+
+import dataclasses
+from typing import Any, Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from dlx.data.batches.resident import InOrder, indexed
+from dlx.data.sets.images import ImageData
+from dlx.experiment import Eval, Figure
+from dlx.figures import adversarial as draw
+from dlx.state import Array, Batch, Key, Metrics, TrainState
+from dlx.tasks.judge import Judge
+
+HISTORY = 8  # Rows of the picture of samples over training.
+COLUMNS = 10
+NEIGHBOURS = 1000  # Samples among which the nearest other is looked for.
+SAMPLES = 2**31 - 1  # Folded into the run's key; no step.
+# Seen in no batch: numbers of the samples in the picture of interpolation.
+ENDS = 2**30
+
+Health = Callable[[TrainState, Array, Batch], Metrics]
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleReport:
+  """Evaluations and figures of a generator. Holds no arrays.
+
+  Attributes:
+    data: the labelled set.
+    judge: its state is `model_state['judge']`.
+    sample: (state, z [B, Z], label [B]) -> images in [0, 1], as evaluation sees them.
+    noise: Z, entries of the noise.
+    conditional: whether `sample` regards the label; samples then ask for class
+      `number % K`.
+  """
+
+  data: ImageData
+  judge: Judge
+  sample: Callable[[TrainState, Array, Array], Array]
+  noise: int
+  conditional: bool
+
+  def z(self, rng: Key, number_B: Array) -> Array:
+    """Standard normal noise of samples by number, [B, Z]."""
+    key = jax.random.fold_in(rng, SAMPLES)
+    keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, number_B)
+    return jax.vmap(lambda key: jax.random.normal(key, (self.noise,)))(keys_B)
+
+  def asked(self, number_B: Array) -> Array:
+    """Class that each sample is asked for, [B]."""
+    return number_B % self.data.num_classes
+
+  def make(self, state: TrainState, number_B: Array, scale: float = 1.0) -> Array:
+    """Samples by number, in [0, 1]."""
+    z_BZ = scale * self.z(state.rng, number_B)
+    return self.sample(state, z_BZ, self.asked(number_B))
+
+  def evaluation(
+    self,
+    num_samples: int,
+    batch_size: int,
+    *,
+    every: int | None = None,
+    scale: float = 1.0,
+    health: Health | None = None,
+  ) -> Eval:
+    """Samples judged beside as many images of the test split; see `Judge.summarize`.
+
+    Also the mean distance of a sample to the nearest other one, `nearest`, beside that
+    of real images, `nearest_real`, and `duplicates`: the share of samples that have a
+    nearer neighbour than all but 1 % of the real images have (0.01 is the share of
+    real ones). Among the first 1000.
+
+    Args:
+      num_samples: at most as many as the test split has images.
+      batch_size: of the evaluation; changes no figure.
+      every: steps between evaluations; None: as the run's others.
+      scale: of the noise: below 1 it is truncated, and samples are better and more
+        alike; say so beside every figure.
+      health: (state, samples in [0, 1], batch of real images) -> more sums.
+    """
+    source = indexed(self.data.test, num_samples)
+    rows = min(source.size or num_samples, NEIGHBOURS)
+
+    def step(state, batch):
+      fake = self.make(state, batch['index'], scale)
+      real = self._unit(batch['image'])
+      weight_B = batch['weight']
+      place = lambda image: place_rows(image, batch['index'], weight_B, rows)
+      return {
+        **self.judge.sums(
+          state.model_state['judge'],
+          fake,
+          real,
+          batch['label'],
+          weight_B,
+          self.asked(batch['index']) if self.conditional else None,
+        ),
+        'fake_rows': place(fake),
+        'real_rows': place(real),
+        **({} if health is None else health(state, fake, batch)),
+      }
+
+    def summarize(found: Metrics) -> Mapping[str, Any]:
+      found = dict(found)
+      pair = found.pop('fake_rows'), found.pop('real_rows')
+      count = found['confident'].count
+      return {**self.judge.summarize(found), **diversity(*pair, count)}
+
+    return Eval(step, InOrder(source, batch_size), every=every, summarize=summarize)
+
+  def evaluations(self, config: Any, health: Health | None = None) -> dict[str, Eval]:
+    """`samples`, and `truncated` where `config.truncation` is set.
+
+    Args:
+      config: with `num_samples`, `eval_batch_size`, `sample_every_steps` and
+        `truncation`.
+      health: see `evaluation`.
+    """
+    scales = {'samples': 1.0}
+    if config.truncation is not None:
+      scales['truncated'] = config.truncation
+    return {
+      name: self.evaluation(
+        config.num_samples,
+        config.eval_batch_size,
+        every=config.sample_every_steps,
+        scale=scale,
+        health=health,
+      )
+      for name, scale in scales.items()
+    }
+
+  def blank_history(self) -> dict[str, Array]:
+    """`image` uint8 [HISTORY, K, H, W, C] and `step` int32 [HISTORY]: -1, nothing."""
+    shape = (HISTORY, self.data.num_classes, *self.data.shape)
+    return {
+      'image': jnp.zeros(shape, jnp.uint8),
+      'step': jnp.full((HISTORY,), -1, jnp.int32),
+    }
+
+  def remember(self, num_steps: int) -> Callable[[TrainState, Any], TrainState]:
+    """For `Experiment.after_eval`: samples of the same noise into the history.
+
+    Row r holds those of the last evaluation in part r of HISTORY equal parts.
+    """
+
+    def after_eval(state: TrainState, found: Any) -> TrainState:
+      del found
+      number_K = jnp.arange(self.data.num_classes)
+      image = jnp.round(255 * self.make(state, number_K)).astype(jnp.uint8)
+      row = history_row(state.step, num_steps)
+      old = state.model_state['history']
+      history = {
+        'image': old['image'].at[row].set(image),
+        'step': old['step'].at[row].set(state.step),
+      }
+      return state._replace(model_state={**state.model_state, 'history': history})
+
+    return after_eval
+
+  def figures(self, evaluation: str) -> dict[str, Figure]:
+    """Pictures; `evaluation` is the name of the Eval whose classes are drawn."""
+    names = self.data.class_names
+    num_classes = self.data.num_classes
+    titles = names if self.conditional else None
+
+    def grid(state, key, batch):
+      del key, batch
+      number_B = jnp.arange(num_classes * COLUMNS)
+      image = self.make(state, number_B)
+      # Number n asks for class n % K: the transpose has one row a class.
+      image = image.reshape(COLUMNS, num_classes, *image.shape[1:])
+      return image.swapaxes(0, 1)
+
+    def between(state, key, batch):
+      del key, batch
+      ends = self.z(state.rng, ENDS + jnp.arange(2 * num_classes))
+      share = jnp.linspace(0, 1, COLUMNS)
+      z_KSZ = jax.vmap(lambda a, b: spherical(a, b, share))(
+        ends[:num_classes], ends[num_classes:]
+      )
+      label_B = jnp.repeat(jnp.arange(num_classes), COLUMNS)
+      image = self.sample(state, z_KSZ.reshape(-1, self.noise), label_B)
+      return image.reshape(num_classes, COLUMNS, *image.shape[1:])
+
+    def history(state, key, batch):
+      del key, batch
+      return state.model_state['history']
+
+    def draw_history(found):
+      done = found['step'] >= 0
+      if not done.any():
+        raise ValueError('No evaluation yet.')
+      return draw.mosaic(
+        found['image'][done],
+        [f'step {step}' for step in found['step'][done]],
+        title='The same noise over training',
+        value_range=(0, 255),
+      )
+
+    return {
+      'samples': Figure(lambda x: draw.mosaic(x, titles, title='Samples'), grid),
+      'interpolation': Figure(
+        lambda x: draw.mosaic(x, titles, title='From one noise to another'), between
+      ),
+      'over_training': Figure(draw_history, history),
+      'classes': Figure(
+        lambda found: draw.class_shares(
+          found['classes'], names, float(found['class_entropy'])
+        ),
+        eval=evaluation,
+      ),
+    }
+
+  def _unit(self, image: Array) -> Array:
+    return image.astype(jnp.float32) / self.data.max_value
+
+
+def history_row(step: Array, num_steps: int) -> Array:
+  """Which of HISTORY equal parts of the run `step` (1 to num_steps) ends or is in."""
+  # In floats: step * HISTORY could overflow int32.
+  part = jnp.ceil(step.astype(jnp.float32) / num_steps * HISTORY).astype(jnp.int32) - 1
+  return jnp.clip(part, 0, HISTORY - 1)
+
+
+def spherical(a_Z: Array, b_Z: Array, share_S: Array) -> Array:
+  """Points between two vectors on the arc between them, [S, Z] (arXiv:1609.04468).
+
+  Normal noise of many entries has nearly one length; points on the chord are shorter,
+  and no generator has seen such. The arc turns by equal angles and grows in length
+  from |a| to |b| evenly.
+  """
+  length_a, length_b = jnp.linalg.norm(a_Z), jnp.linalg.norm(b_Z)
+  a, b = a_Z / length_a, b_Z / length_b
+  # Half the angle from chord and sum: exact for parallel vectors too.
+  angle = 2 * jnp.arctan2(jnp.linalg.norm(a - b), jnp.linalg.norm(a + b))
+  share_S1 = share_S[:, None]
+  # sin(s w) / sin(w), which is s where w is 0.
+  weight = lambda s: jnp.sinc(s * angle / jnp.pi) * s / jnp.sinc(angle / jnp.pi)
+  unit_SZ = weight(1 - share_S1) * a[None, :] + weight(share_S1) * b[None, :]
+  return unit_SZ * (length_a + (length_b - length_a) * share_S1)
+
+
+def place_rows(
+  image_BHWC: Array, index_B: Array, weight_B: Array, num_rows: int
+) -> Array:
+  """A sum over batches that gathers images: [num_rows, H*W*C], image i in row i.
+
+  Images of weight 0 and those from `num_rows` on are left out.
+  """
+  flat_BF = image_BHWC.reshape(image_BHWC.shape[0], -1) * weight_B[:, None]
+  blank = jnp.zeros((num_rows, flat_BF.shape[1]), flat_BF.dtype)
+  return blank.at[index_B].add(flat_BF, mode='drop')
+
+
+def nearest_distance(rows_NF: Array, count: Array | int) -> Array:
+  """Distance of each row to the nearest other, [N]: root mean square over entries.
+
+  Rows from `count` on are nobody's neighbour and have nan.
+  """
+  number_N = jnp.arange(rows_NF.shape[0])
+  square_N = jnp.square(rows_NF).sum(1)
+  dot_NN = jnp.matmul(rows_NF, rows_NF.T, precision=jax.lax.Precision.HIGHEST)
+  distance_NN = square_N[:, None] + square_N[None, :] - 2 * dot_NN
+  barred_NN = (number_N[:, None] == number_N[None, :]) | (number_N >= count)[None, :]
+  nearest_N = jnp.where(barred_NN, jnp.inf, distance_NN).min(1)
+  distance_N = jnp.sqrt(jnp.maximum(nearest_N, 0) / rows_NF.shape[1])
+  return jnp.where(number_N < count, distance_N, jnp.nan)
+
+
+def diversity(fake_NF: Array, real_NF: Array, count: Array | int) -> dict[str, Array]:
+  """`nearest`, `nearest_real` and `duplicates`; see `SampleReport.evaluation`.
+
+  Args:
+    count: rows that are images, the first ones.
+  """
+  fake_N = nearest_distance(fake_NF, count)
+  real_N = nearest_distance(real_NF, count)
+  close_N = fake_N < jnp.nanquantile(real_N, 0.01)  # False for nan.
+  return {
+    'nearest': jnp.nanmean(fake_N),
+    'nearest_real': jnp.nanmean(real_N),
+    'duplicates': close_N.sum() / jnp.minimum(count, fake_NF.shape[0]),
+  }

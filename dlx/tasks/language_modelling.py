@@ -1,0 +1,171 @@
+"""What every model of a text by characters shares: data, metrics, samples, figures.
+
+An experiment gives the text, the model and the optimiser.
+"""
+
+from typing import Any, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dlx import losses, metrics
+from dlx.data.batches.windows import AllWindows, Windows
+from dlx.data.sets.characters import CharacterData, decode
+from dlx.errors import ConfigError
+from dlx.experiment import Config, Experiment, Figure
+from dlx.figures import text
+from dlx.layers import mesh
+from dlx.models.gpt import GPT, PLACEMENT, flops_per_token
+from dlx.sampling.autoregressive import generate
+from dlx.state import Array, Batch, Metrics, TrainState, ratios
+from dlx.train.supervised import supervised
+
+NUM_SAMPLES, PROMPT_LENGTH, SHOWN_LENGTH = 2, 16, 24  # Of the figures; in characters.
+
+
+def language_model(
+  config: Config,
+  data: CharacterData,
+  *,
+  model: GPT,
+  tx: optax.GradientTransformation,
+  sample_length: int = 400,
+  temperature: float = 1.0,
+  top_k: int | None = None,
+  figures: Mapping[str, Figure] | None = None,
+  overfit: tuple[str, float] | None = ('loss', 0.05),
+) -> Experiment:
+  """Next-character prediction with loss over the whole validation text, and samples.
+
+  The split `validation` reports `loss` (nats a character), `perplexity`,
+  `bits_per_character` and `accuracy` over every character but the first; each is
+  predicted from those before it in its window.
+
+  Args:
+    config: see `supervised`.
+    data: a text.
+    model: its `context` is the length of the windows.
+    tx: the optimiser.
+    sample_length: characters of each sample, generated with the cache.
+    temperature: of the samples; 0: always the likeliest character.
+    top_k: samples draw from this many characters; None: all.
+    figures: besides `sample` and `attention`.
+    overfit: see `Experiment`.
+
+  Raises:
+    ConfigError: streamed data, or a `top_k` above the size of the vocabulary.
+  """
+  if config.stream:
+    raise ConfigError(
+      '--config.stream=True is not allowed: must be False; windows of a text are '
+      'gathered on the device.'
+    )
+  size = len(data.vocabulary)
+  if top_k is not None and not 1 <= top_k <= size:
+    raise ConfigError(
+      f'--config.top_k={top_k} is not allowed: must be in [1, {size}], the size of the '
+      'vocabulary, or None for off.'
+    )
+  context = model.context
+
+  def variables(state: TrainState) -> dict[str, Any]:
+    return {'params': state.params if config.ema_decay is None else state.ema}
+
+  def sample(state, key, batch):
+    prompt_BP = batch['token'][:, : min(PROMPT_LENGTH, context)]
+
+    def step(token_BT, cache):
+      found: Any = model.apply(variables(state), token_BT, cache, method='extend')
+      return found
+
+    new_BT = generate(
+      step,
+      model.empty_cache(len(prompt_BP)),
+      prompt_BP,
+      sample_length,
+      key,
+      context=context,
+      temperature=temperature,
+      top_k=top_k,
+    )
+    return {'prompt': prompt_BP, 'new': new_BT}
+
+  def draw_sample(tree):
+    read = lambda tokens_BT: [decode(row, data.vocabulary) for row in tokens_BT]
+    return text.text_samples(read(tree['prompt']), read(tree['new']))
+
+  def attention(state, key, batch):
+    del key
+    token_BT = batch['token'][:1, : min(SHOWN_LENGTH, context)]
+    weights = jnp.asarray(model.apply(variables(state), token_BT, method='attention'))
+    return {'token': token_BT[0], 'weights': weights[:, 0]}
+
+  def draw_attention(tree):
+    tokens = decode(tree['token'], data.vocabulary)
+    return text.attention_maps(tree['weights'], tokens)
+
+  first = AllWindows(data.validation, NUM_SAMPLES, context)
+  experiment = supervised(
+    config,
+    model=model,
+    inputs='input',
+    prepare=split_window,
+    loss=next_token_loss,
+    tx=tx,
+    train_data=Windows(data.train, config.batch_size, context, config.seed),
+    eval_data={
+      'validation': AllWindows(data.validation, config.eval_batch_size, context)
+    },
+    metrics=next_token_accuracy,
+    summarize=summarize,
+    figures={
+      'sample': Figure(draw_sample, compute=sample, data=first),
+      'attention': Figure(draw_attention, compute=attention, data=first),
+      **(figures or {}),
+    },
+    overfit=overfit,
+  )
+  tokens = config.batch_size * context
+  return experiment._replace(
+    placement=PLACEMENT, flops_per_step=tokens * flops_per_token(model, context)
+  )
+
+
+def split_window(batch: Batch) -> Batch:
+  """Adds `input` and `target`, [B, L] each, of windows `token` [B, L + 1]."""
+  token_BW = batch['token']
+  return {**batch, 'input': token_BW[:, :-1], 'target': token_BW[:, 1:]}
+
+
+def next_token_loss(logits_BTV: Array, batch: Batch) -> Array:
+  """Cross-entropy in nats a token: [B], the mean over the targets that count."""
+  target_BT = batch['target']
+  if mesh.size('sequence') > 1:  # Both axes are divided: merging them would gather.
+    losses_BT = jax.vmap(losses.softmax_cross_entropy)(logits_BTV, target_BT)
+  else:
+    losses_N = losses.softmax_cross_entropy(
+      logits_BTV.reshape(-1, logits_BTV.shape[-1]), target_BT.reshape(-1)
+    )
+    losses_BT = losses_N.reshape(target_BT.shape)
+  return _of_window(losses_BT, batch)
+
+
+def next_token_accuracy(logits_BTV: Array, batch: Batch, weight_B: Array) -> Metrics:
+  """Share of the targets that count whose logit is the largest."""
+  right_BT = (logits_BTV.argmax(2) == batch['target']).astype(jnp.float32)
+  return {'accuracy': metrics.mean(_of_window(right_BT, batch), weight_B)}
+
+
+def summarize(sums: Metrics) -> Mapping[str, Any]:
+  """Every mean, and `perplexity` and `bits_per_character` of the loss."""
+  found = dict(ratios(sums))
+  found['perplexity'] = jnp.exp(found['loss'])
+  found['bits_per_character'] = found['loss'] / np.log(2)
+  return found
+
+
+def _of_window(values_BT: Array, batch: Batch) -> Array:
+  counts_BT = batch.get('counts', jnp.ones_like(values_BT))
+  return (values_BT * counts_BT).sum(1) / counts_BT.sum(1)

@@ -1,1 +1,0 @@
-"""The host-side run: state, step builders, sharding, loop, checkpoints, records."""

@@ -1,0 +1,61 @@
+"""Multilayer perceptron on small images (Rumelhart, Hinton and Williams 1986).
+
+  python -m launch.train --exp=mlp
+  python -m launch.train --exp=mlp --config.dataset=mnist --data_dir=DATA
+
+Batch norm (arXiv:1502.03167) and dropout (arXiv:1207.0580) on every hidden layer.
+Expected: 98.6 % on MNIST in 32 s on two CPU cores (sd 0.06 over 3 seeds). All
+measured figures stand in experiments/README.md.
+"""
+
+import dataclasses
+
+from dlx import experiment, losses, optim
+from dlx.data.sets import images
+from dlx.models.mlp import MLP, PLACEMENT
+from dlx.tasks.classification import image_classifier
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(experiment.Config):
+  num_steps: int = 5625  # Optimiser steps of the whole run; 12 epochs of MNIST.
+  batch_size: int = 128  # Examples of one global batch.
+  log_every_steps: int = 100  # Steps between lines of training metrics.
+  eval_every_steps: int | None = 1407  # Steps between evaluations; None: at the end.
+  save_every_steps: int | None = 1407  # Steps between checkpoints; None: at the end.
+  dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
+  features: tuple[int, ...] = (512, 512)  # Widths of the hidden layers.
+  dropout: float = 0.3  # Share of hidden units dropped in training.
+  input_dropout: float = 0.2  # Share of pixels dropped in training.
+  batch_norm: bool = True  # Batch norm before every activation.
+  lr: float = 2e-3  # Peak of the one-cycle learning rate.
+  weight_decay: float = 0.0  # Decoupled, on kernels only.
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.bounds('features', least=1)
+    self.bounds('dropout', 'input_dropout', least=0, below=1)
+    self.bounds('lr', above=0)
+    self.bounds('weight_decay', least=0)
+
+
+def build(config: Config) -> experiment.Experiment:
+  data = images.images(config.dataset)
+  model = MLP(
+    features=config.features,
+    num_outputs=data.num_classes,
+    dropout=config.dropout,
+    input_dropout=config.input_dropout,
+    batch_norm=config.batch_norm,
+    dtype=config.compute_dtype,
+    param_dtype=config.param_dtype,
+  )
+  return image_classifier(
+    config,
+    data,
+    model=model,
+    loss=lambda logits, batch: losses.softmax_cross_entropy(logits, batch['label']),
+    tx=optim.adamw(
+      optim.one_cycle(config.lr, config.num_steps), weight_decay=config.weight_decay
+    ),
+  )._replace(placement=PLACEMENT)

@@ -1,0 +1,66 @@
+"""Softmax regression: a linear classifier of pixels, whose weights are templates.
+
+  python -m launch.train --exp=softmax_regression
+  python -m launch.train --exp=softmax_regression --config.dataset=mnist --data_dir=DATA
+
+Published for MNIST: 12.0 % error of a linear classifier (LeCun et al. 1998). Expected
+here: 92.1 % accuracy in 5 s on two CPU cores (sd 0.08 over 3 seeds). All measured
+figures stand in experiments/README.md.
+"""
+
+import dataclasses
+
+from dlx import experiment, figures, losses, optim
+from dlx.data.sets import images
+from dlx.models.mlp import MLP
+from dlx.tasks.classification import image_classifier
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(experiment.Config):
+  num_steps: int = 2344  # Optimiser steps of the whole run; 5 epochs of MNIST.
+  batch_size: int = 128  # Examples of one global batch.
+  eval_every_steps: int | None = 586  # Steps between evaluations; None: at the end.
+  dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
+  lr: float = 1e-3  # Peak of the one-cycle learning rate of Adam.
+  weight_decay: float = 0.0  # Decoupled, on the weights and not on the biases.
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.bounds('lr', above=0)
+    self.bounds('weight_decay', least=0)
+
+
+def build(config: Config) -> experiment.Experiment:
+  data = images.images(config.dataset)
+  height, width, channels = data.shape
+  model = MLP(
+    features=(),
+    num_outputs=data.num_classes,
+    dtype=config.compute_dtype,
+    param_dtype=config.param_dtype,
+  )
+
+  def templates(state, key, batch):
+    del key, batch
+    kernel_FK = state.params['Dense_0']['kernel']
+    return kernel_FK.T.reshape(-1, height, width, channels).mean(-1)
+
+  return image_classifier(
+    config,
+    data,
+    model=model,
+    loss=lambda logits, batch: losses.softmax_cross_entropy(logits, batch['label']),
+    tx=optim.adamw(
+      optim.one_cycle(config.lr, config.num_steps), weight_decay=config.weight_decay
+    ),
+    figures={
+      'templates': experiment.Figure(
+        lambda weights: figures.weights_grid(
+          weights, data.class_names, title='Weight of each pixel for a class'
+        ),
+        compute=templates,
+      )
+    },
+    overfit=('loss', 0.5),  # A linear map at this rate: 0.37 after 300 steps.
+  )

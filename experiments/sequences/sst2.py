@@ -1,0 +1,146 @@
+"""Sentiment of a sentence with a recurrent net: RNN, LSTM or GRU (arXiv:1503.00075).
+
+  python -m launch.train --exp=sst2
+  python -m launch.train --exp=sst2 --config.dataset=sst2 --data_dir=DATA \
+      --config.embedding_dropout=0.5 --config.word_dropout=0.1
+  python -m launch.train --exp=sst2 --config.dataset=sst2 --data_dir=DATA \
+      --config.phrases=True --config.batch_size=64 --config.num_steps=2110 \
+      --config.eval_every_steps=211 --config.embedding=150 --config.features=150 \
+      --config.ema_decay=0.995
+
+grammar (generated, the default: negations and contrasts, where word order decides) or
+sst2 (Stanford Sentiment Treebank, two classes; the third command trains on its phrases
+too). No pretrained vectors. The checkpoint of the best validation accuracy is kept
+beside the last one; its test accuracy:
+
+  python -m launch.evaluate --workdir=WORKDIR --step=best --data_dir=DATA
+
+All measured figures stand in experiments/README.md.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from dlx import experiment, figures, losses, metrics, optim
+from dlx.data.batches.buckets import Bucketed
+from dlx.data.batches.resident import InOrder
+from dlx.data.sets.sentences import sentences, texts_of
+from dlx.data.text import vocabulary
+from dlx.figures import sentences as sentence_figures
+from dlx.layers.recurrent.cells import CELLS
+from dlx.models.text_classifier import POOLINGS, TextClassifier
+from dlx.train.supervised import make_predict, supervised
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(experiment.Config):
+  num_steps: int = 700  # Optimiser steps of the whole run; 5 epochs of SST-2.
+  batch_size: int = 50  # Examples of one global batch.
+  eval_every_steps: int | None = 70  # Steps between evaluations; None: at the end.
+  best_metric: str | None = 'validation/accuracy'  # Also keep the best by this.
+  clip_norm: float | None = 1.0  # Largest global norm of the gradient.
+  dataset: str = 'grammar'  # grammar (generated) or sst2.
+  phrases: bool = False  # sst2: train on the phrases of the training sentences.
+  min_count: int = 1  # Training words that are rarer are unknown.
+  bucket_lengths: tuple[int, ...] = ()  # Lengths of batches; none: the data set's own.
+  bucket_block_steps: int = 1  # Steps in a row with batches of one length.
+  cell: str = 'lstm'  # rnn, lstm, gru or reset.
+  bidirectional: bool = False  # Read from both ends.
+  embedding: int = 128  # Width of the word vectors.
+  features: tuple[int, ...] = (128,)  # State of each recurrent layer, e.g. 128,64.
+  pooling: str = 'last'  # last state, or max or mean of the outputs over the sentence.
+  embedding_dropout: float = 0.3  # Share of entries of word vectors dropped.
+  dropout: float = 0.5  # Share of units dropped between layers and before the output.
+  word_dropout: float = 0.0  # Share of training words replaced by the unknown one.
+  lr: float = 2e-3  # Peak of the cosine learning rate.
+  weight_decay: float = 1e-4  # Decoupled, on kernels and word vectors.
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.unused('stream', why='buckets lie on the devices')
+    self.choice('cell', of=CELLS)
+    self.choice('pooling', of=POOLINGS)
+    self.bounds('features', least=1, some=True)
+    self.bounds('embedding_dropout', 'dropout', 'word_dropout', least=0, below=1)
+    self.bounds('embedding', 'min_count', 'bucket_block_steps', least=1)
+    self.bounds('lr', above=0)
+    self.bounds('weight_decay', least=0)
+
+
+def build(config: Config) -> experiment.Experiment:
+  data = sentences(
+    config.dataset,
+    phrases=config.phrases,
+    min_count=config.min_count,
+    max_length=config.bucket_lengths[-1] if config.bucket_lengths else None,
+  )
+  model = TextClassifier(
+    vocabulary_size=data.vocabulary_size,
+    embedding=config.embedding,
+    cell=CELLS[config.cell],
+    features=config.features,
+    bidirectional=config.bidirectional,
+    pooling=config.pooling,
+    embedding_dropout=config.embedding_dropout,
+    dropout=config.dropout,
+    dtype=config.compute_dtype,
+    param_dtype=config.param_dtype,
+  )
+  test_data = InOrder(data.test, config.eval_batch_size)
+  predict = make_predict(config, model, inputs='tokens')
+
+  def drop_words(key, batch):
+    tokens = batch['tokens']
+    dropped = jax.random.bernoulli(key, config.word_dropout, tokens.shape)
+    dropped &= tokens != vocabulary.PAD
+    return {**batch, 'tokens': jnp.where(dropped, vocabulary.UNKNOWN, tokens)}
+
+  def predictions(state, key, batch):
+    del key
+    probs = jax.nn.softmax(predict(state, batch))
+    return {'text': batch['text'], 'label': batch['label'], 'probs': probs}
+
+  return supervised(
+    config,
+    model=model,
+    inputs='tokens',
+    loss=lambda logits, batch: losses.softmax_cross_entropy(logits, batch['label']),
+    tx=optim.adamw(
+      optim.cosine(config.lr, config.num_steps), weight_decay=config.weight_decay
+    ),
+    augment=drop_words if config.word_dropout else None,
+    train_data=Bucketed(
+      data.train,
+      data.length_counts,
+      lengths=config.bucket_lengths or data.lengths,
+      batch_size=config.batch_size,
+      seed=config.seed,
+      block_steps=config.bucket_block_steps,
+    ),
+    eval_data={
+      'validation': InOrder(data.validation, config.eval_batch_size),
+      'test': test_data,
+    },
+    metrics=lambda logits, batch, weight: metrics.classification(
+      logits, batch['label'], weight
+    ),
+    train_metrics=lambda logits, batch, weight: {
+      'accuracy': metrics.accuracy(logits, batch['label'], weight)
+    },
+    summarize=metrics.classification_summary,
+    figures={
+      'confusion': experiment.Figure(
+        lambda found: figures.confusion_matrix(found['confusion'], data.class_names),
+        eval='test',
+      ),
+      'sentences': experiment.Figure(
+        lambda tree: sentence_figures.sentence_predictions(
+          texts_of(tree['text']), tree['label'], tree['probs'], data.class_names
+        ),
+        compute=predictions,
+        data=test_data,
+      ),
+    },
+  )

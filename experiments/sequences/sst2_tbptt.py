@@ -1,0 +1,181 @@
+"""Truncated backpropagation through time (Williams and Peng 1990), a cell of our own.
+
+  python -m launch.train --exp=sst2_tbptt
+  python -m launch.train --exp=sst2_tbptt --config.dataset=sst2 --data_dir=DATA
+
+Sentences lie in continuing rows: a step reads the next `window` tokens of each row, and
+the state after them is carried, in the TrainState, to the next step. Gradients end at
+the window's first token. The label is asked for where a sentence ends. Evaluation reads
+whole sentences, without a carry.
+
+The first of `cells` is the experiment's; the others learn beside it, apart but from the
+same batches, so that the figure `gradient_flow` compares like with like: how much the
+answer depends on the state some tokens before the end. `reset` is a cell with one reset
+gate (dlx/layers/recurrent/stack.py). All measured figures stand in
+experiments/README.md.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dlx import experiment, losses, metrics, optim
+from dlx.data.batches.contiguous import Continuing
+from dlx.data.batches.resident import InOrder
+from dlx.data.dataset import ROWS
+from dlx.data.sets.sentences import SentenceData, sentences
+from dlx.figures import sentences as sentence_figures
+from dlx.layers.recurrent.cells import CELLS, zero_state
+from dlx.layers.recurrent.unroll import gradient_by_distance
+from dlx.models.text_classifier import CarriedClassifiers
+from dlx.state import Mean, create
+from dlx.train import steps
+from dlx.train.early_stopping import configured
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(experiment.Config):
+  num_steps: int = 1600  # Optimiser steps of the whole run.
+  batch_size: int = 32  # Rows, each with a state that is carried on.
+  eval_every_steps: int | None = 200  # Steps between evaluations; None: at the end.
+  best_metric: str | None = 'validation/accuracy'  # Also keep the best by this.
+  clip_norm: float | None = 1.0  # Largest global norm of each cell's gradient.
+  dataset: str = 'grammar'  # grammar (generated) or sst2.
+  min_count: int = 1  # Training words that are rarer are unknown.
+  window: int = 8  # Tokens of a step, and of the gradient's way back.
+  cells: tuple[str, ...] = ('reset', 'gru', 'rnn')  # The cell; then those beside it.
+  embedding: int = 64  # Width of the word vectors.
+  features: int = 64  # Width of the recurrent state.
+  lr: float = 3e-3  # Peak of the cosine learning rate.
+  weight_decay: float = 1e-4  # Decoupled, on kernels and word vectors.
+
+  def __post_init__(self):
+    super().__post_init__()
+    known = set(self.cells) <= set(CELLS) and len(set(self.cells)) == len(self.cells)
+    allowed = 'one or more, each once, of ' + ', '.join(CELLS)
+    self.require('cells', bool(self.cells) and known, allowed)
+    self.bounds('window', 'embedding', 'features', 'min_count', least=1)
+    self.bounds('lr', above=0)
+    self.bounds('weight_decay', least=0)
+    self.choice('compute_dtype', of=experiment.UNSCALED_DTYPES)
+    self.unused('stream', 'micro_batches', why='rows on the devices carry a state')
+    self.unused('ema_decay', why='not averaged here')
+
+
+def build(config: Config) -> experiment.Experiment:
+  return of_data(config, sentences(config.dataset, min_count=config.min_count))
+
+
+def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
+  """The experiment on any set of sentences; reads nothing."""
+  model = CarriedClassifiers(
+    cells={name: CELLS[name] for name in config.cells},
+    vocabulary_size=data.vocabulary_size,
+    embedding=config.embedding,
+    features=config.features,
+    dtype=config.compute_dtype,
+    param_dtype=config.param_dtype,
+  )
+  tx = optim.clip(
+    optim.adamw(
+      optim.cosine(config.lr, config.num_steps), weight_decay=config.weight_decay
+    ),
+    norm=config.clip_norm,
+    value=config.clip_value,
+  )
+  own = lambda params: {name: name.split('_')[0] for name in params}
+  tx = optax.partition(dict.fromkeys(config.cells, tx), own)
+  wide = jnp.promote_types(config.compute_dtype, jnp.float32)
+  test_data = InOrder(data.test, config.eval_batch_size)
+
+  def init(key):
+    tokens, length = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
+    params = model.init(jax.random.fold_in(key, 0), tokens, length)['params']
+    shape = (config.batch_size, config.features, wide)
+    carry = {name: zero_state(cell, *shape) for name, cell in model.cells.items()}
+    rng = jax.random.fold_in(key, 1)
+    return create(params, tx.init(params), rng, model_state={'carry': carry})
+
+  def sums(logits, batch):
+    """Metrics by name; those of the cells beside the first end in the cell's name."""
+    found = {}
+    for name, logits_BK in logits.items():
+      tail = '' if name == config.cells[0] else f'_{name}'
+      losses_B = losses.softmax_cross_entropy(logits_BK, batch['label'])
+      found['loss' + tail] = losses.weighted_mean(losses_B, batch['weight'])
+      hits = metrics.accuracy(logits_BK, batch['label'], batch['weight'])
+      found['accuracy' + tail] = hits
+    return found
+
+  def loss_fn(params, carry, batch, rng):
+    del rng
+    logits, carry = model.apply(
+      {'params': params}, batch['tokens'], batch['length'], carry
+    )
+    found = sums(logits, batch)
+    # The cells share no parameter: the gradient of the sum is that of each.
+    totals = [v.total for k, v in found.items() if k.startswith('loss')]
+    return Mean(jnp.stack(totals).sum(), found['loss'].count), (carry, found)
+
+  def train_step(state, batch):
+    fresh = lambda x: jnp.where(batch['reset'][:, None], 0, x)
+    # The carry is an argument that is not differentiated: gradients end here.
+    carry = jax.tree.map(fresh, state.model_state['carry'])
+    grads, carry, found = steps.gradients(
+      loss_fn, state.params, carry, batch, state.rng
+    )
+    params, opt_state = steps.update(tx, grads, state.opt_state, state.params)
+    new = state._replace(
+      step=state.step + 1,
+      params=params,
+      opt_state=opt_state,
+      model_state={'carry': carry},
+    )
+    return new, found
+
+  def whole(state, tokens_BT, nudges=None):
+    """Logits of whole sentences, from a state of zeros."""
+    length_B = (tokens_BT != 0).sum(1)
+    variables = {'params': state.params}
+    return model.apply(variables, tokens_BT, length_B, None, nudges)[0]
+
+  def eval_step(state, batch):
+    return sums(whole(state, batch['tokens']), batch)
+
+  def gradient_flow(state, key, batch):
+    del key
+    tokens_BT = batch['tokens']
+    zeros_TBH = jnp.zeros((*tokens_BT.shape[::-1], config.features), wide)
+
+    def of(name):
+      logits = lambda nudge_TBH: whole(state, tokens_BT, {name: nudge_TBH})[name]
+      margin = lambda nudge_TBH: jnp.diff(logits(nudge_TBH))[:, 0]
+      return gradient_by_distance(margin, zeros_TBH, (tokens_BT != 0).sum(1))
+
+    return [of(name) for name in config.cells]
+
+  def draw(shares):
+    return sentence_figures.gradient_flow(dict(zip(config.cells, shares)))
+
+  built = experiment.Experiment(
+    init=init,
+    train_step=train_step,
+    train_data=Continuing(
+      data.train,
+      data.length_counts,
+      batch_size=config.batch_size,
+      window=config.window,
+      seed=config.seed,
+    ),
+    evals={
+      'validation': experiment.Eval(
+        eval_step, InOrder(data.validation, config.eval_batch_size)
+      ),
+      'test': experiment.Eval(eval_step, test_data),
+    },
+    placement=((r'model_state/(run/)?carry/', ROWS),),
+    figures={'gradient_flow': experiment.Figure(draw, gradient_flow, test_data)},
+  )
+  return configured(built, config)

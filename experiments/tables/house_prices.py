@@ -1,0 +1,109 @@
+"""Regression on a table: house values of California, or a small embedded set.
+
+  python -m launch.train --exp=house_prices
+  python -m launch.train --exp=house_prices --config.dataset=california_housing \
+      --config.num_steps=6000 --config.features=256,256 --config.dropout=0.1 \
+      --config.lr=3e-3 --config.weight_decay=0.01 --data_dir=DATA
+
+The default is the diabetes set of scikit-learn, which needs no file: 353 rows to train
+on, so that it takes strong regularisation to be as good as least squares.
+california_housing is the task of the name (Pace and Barry 1997; 16512 rows; values in
+US dollars, capped at 500001) and takes the larger net above. Features and target are
+standardised by the training split; rmse and mae are reported in the unit of the target,
+beside `linear_rmse`, that of least squares on the same split. Expected: 57.3 on
+diabetes (least squares 58.5), 50200 dollars on California housing (69669). All measured
+figures stand in experiments/README.md.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from dlx import experiment, figures, losses, metrics, optim
+from dlx.data.batches.resident import InOrder, training
+from dlx.data.sets import images
+from dlx.errors import ConfigError
+from dlx.models.mlp import MLP
+from dlx.train.supervised import make_predict, supervised
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(experiment.Config):
+  num_steps: int = 600  # Optimiser steps of the whole run.
+  batch_size: int = 128  # Examples of one global batch.
+  eval_every_steps: int | None = 150  # Steps between evaluations; None: at the end.
+  dataset: str = 'diabetes'  # diabetes (embedded) or california_housing.
+  features: tuple[int, ...] = (64,)  # Widths of the hidden layers; none: linear.
+  dropout: float = 0.5  # Share of hidden units dropped in training.
+  huber_delta: float = 1.0  # Error, in deviations, from which the loss grows linearly.
+  lr: float = 1e-3  # Peak of the one-cycle learning rate.
+  weight_decay: float = 1.0  # Decoupled, on kernels only.
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.bounds('features', least=1)
+    self.bounds('dropout', least=0, below=1)
+    self.bounds('huber_delta', 'lr', above=0)
+    self.bounds('weight_decay', least=0)
+
+
+def build(config: Config) -> experiment.Experiment:
+  data = images.tabular(config.dataset, scale_target=True)
+  mean, std = data.target_mean, data.target_std
+  if mean is None or std is None:
+    raise ConfigError(
+      f'--config.dataset={config.dataset} is not allowed: must be a '
+      'table with numbers to predict, diabetes or california_housing.'
+    )
+  model = MLP(
+    features=config.features,
+    num_outputs=1,
+    dropout=config.dropout,
+    dtype=config.compute_dtype,
+    param_dtype=config.param_dtype,
+  )
+  test_data = InOrder(data.test, config.eval_batch_size)
+
+  def in_units(scaled):
+    return scaled * std + mean
+
+  def sums(outputs, batch, weight):
+    return metrics.regression(
+      in_units(outputs[:, 0]), in_units(batch['target']), weight, shift=mean
+    )
+
+  def summarize(found):
+    linear = jnp.float32(data.baseline['rmse'])
+    return {**metrics.regression_summary(found), 'linear_rmse': linear}
+
+  def predictions(state, key, batch):
+    del key
+    outputs = make_predict(config, model, inputs='features')(state, batch)
+    return in_units(outputs[:, 0]), in_units(batch['target'])
+
+  return supervised(
+    config,
+    model=model,
+    inputs='features',
+    loss=lambda outputs, batch: losses.huber(
+      outputs[:, 0], batch['target'], config.huber_delta
+    ),
+    tx=optim.adamw(
+      optim.one_cycle(config.lr, config.num_steps), weight_decay=config.weight_decay
+    ),
+    train_data=training(data.train, config),
+    eval_data={'test': test_data},
+    metrics=sums,
+    train_metrics=lambda outputs, batch, weight: {
+      'mae': sums(outputs, batch, weight)['mae']
+    },
+    summarize=summarize,
+    figures={
+      'predictions': experiment.Figure(
+        lambda tree: figures.scatter(tree[0], tree[1], unit=data.target_name),
+        compute=predictions,
+        data=InOrder(data.test, data.test.size or 1),
+      )
+    },
+    overfit=('loss', 0.1),  # With dropout: 0.053 after 300 steps.
+  )

@@ -1,0 +1,62 @@
+"""Conv-BN-ReLU classifier of small images, of the kind of LeNet (LeCun et al. 1998).
+
+  python -m launch.train --exp=cnn
+  python -m launch.train --exp=cnn --config.dataset=mnist --data_dir=DATA
+
+digits (embedded, the default), mnist, fashion_mnist, cifar10, or the name of any folder
+in MNIST's format. Published: 99.17 % on MNIST (Flax's example). Expected here: 99.4 %
+on MNIST in 106 s on two CPU cores (sd 0.04 over 3 seeds), 99.3 % on digits in 14 s. All
+measured figures stand in experiments/README.md.
+"""
+
+import dataclasses
+
+from dlx import experiment, losses, optim
+from dlx.data.sets import images
+from dlx.models.cnn import CNN
+from dlx.tasks.classification import image_classifier
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(experiment.Config):
+  num_steps: int = 4688  # Optimiser steps of the whole run; 5 epochs of MNIST.
+  eval_every_steps: int | None = 938  # Steps between evaluations; None: at the end.
+  save_every_steps: int | None = 938  # Steps between checkpoints; None: at the end.
+  dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
+  features: tuple[int, ...] = (32, 64)  # Channels of each block.
+  dense: int = 128  # Width of the hidden dense layer.
+  dropout: float = 0.3  # Share of hidden units dropped in training.
+  label_smoothing: float = 0.0  # Probability that is spread over all classes.
+  lr: float = 3e-3  # Peak of the one-cycle learning rate.
+  weight_decay: float = 0.0  # Decoupled, on kernels only.
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.bounds('features', least=1, some=True)
+    self.bounds('dense', least=1)
+    self.bounds('dropout', 'label_smoothing', least=0, below=1)
+    self.bounds('lr', above=0)
+    self.bounds('weight_decay', least=0)
+
+
+def build(config: Config) -> experiment.Experiment:
+  data = images.images(config.dataset)
+  model = CNN(
+    features=config.features,
+    dense=config.dense,
+    num_outputs=data.num_classes,
+    dropout=config.dropout,
+    dtype=config.compute_dtype,
+    param_dtype=config.param_dtype,
+  )
+  return image_classifier(
+    config,
+    data,
+    model=model,
+    loss=lambda logits, batch: losses.softmax_cross_entropy(
+      logits, batch['label'], label_smoothing=config.label_smoothing
+    ),
+    tx=optim.adamw(
+      optim.one_cycle(config.lr, config.num_steps), weight_decay=config.weight_decay
+    ),
+  )

@@ -1,0 +1,306 @@
+"""What each workload is in PyTorch: its model, its batches, its loss and its noise."""
+
+# pyright: reportMissingImports=false
+from typing import Any, Callable, Mapping, NamedTuple
+import warnings
+
+import jax
+import numpy as np
+import torch
+from torch import Tensor, nn
+import torch.nn.functional as F
+
+from dlx import diffusion
+from dlx.data.sets import images
+from launch.benchmarks import workloads
+from launch.benchmarks.torch_peer import models
+from launch.benchmarks.torch_peer.unet import UNet
+
+Tensors = Mapping[str, Tensor]
+Arrays = Mapping[str, np.ndarray]
+
+# By experiment, what the models here are written for; anything else is other maths.
+ONLY: dict[str, dict[str, Any]] = {
+  'mlp': {'dropout': 0.0, 'input_dropout': 0.0, 'batch_norm': False},
+  'cnn': {'dropout': 0.0, 'label_smoothing': 0.0},
+  'resnet': {
+    'imagenet': True, 'depth': 18, 'shortcut': 'auto', 'skip': True, 'pad': 0,
+    'flip': False, 'decay_all': False, 'label_smoothing': 0.0,
+  },
+  'sst2': {
+    'cell': 'lstm', 'bidirectional': False, 'pooling': 'last', 'dropout': 0.0,
+    'embedding_dropout': 0.0, 'word_dropout': 0.0,
+  },
+  'char_gpt': {'dropout': 0.0},
+  'vit': {
+    'pool': 'token', 'dropout': 0.0, 'shift': 0.0, 'flip': False,
+    'label_smoothing': 0.0,
+  },
+  'gcn': {'dropout': 0.0, 'members': 1},
+  'vae': {'targets': 'grey', 'sample': True, 'beta': 1.0},
+  'dcgan': {
+    'clip_norm': None,
+    'conditional': False, 'model': 'conv', 'discriminator_norm': 'batch', 'r1': 0.0,
+    'loss': 'non_saturating', 'real_label': 1.0, 'critic_steps': 1,
+  },
+  'ddpm': {
+    'conditional': False, 'schedule': 'cosine', 'noise_steps': 1000, 'patch': 1,
+    'prediction': 'v', 'min_snr': None, 'blocks': 1, 'attention': (), 'dropout': 0.0,
+  },
+}  # fmt: skip
+ALWAYS = {'micro_batches': 1, 'clip_value': None, 'ema_decay': None}
+
+
+class Task(NamedTuple):
+  """What a workload is in PyTorch.
+
+  Attributes:
+    model: its parameters are those of dlx.
+    ready: a batch of dlx -> tensors, before the clock runs.
+    loss: (model, tensors of the batch, noise) -> mean over the batch. Of two players,
+      the generator's: (model, samples, noise) -> the same.
+    draw: fresh noise for a batch; {} where there is none.
+  """
+
+  model: nn.Module
+  ready: Callable[[Arrays], Tensors]
+  loss: Callable[[Any, Any, Tensors], Any]
+  draw: Callable[[Tensors], Tensors] = lambda batch: {}
+
+
+def tensors(arrays: Arrays) -> dict[str, Tensor]:
+  """Copies, as torch warns of arrays that it may not write to; int64 for int32."""
+  wide = lambda x: x.astype(np.int64) if x.dtype == np.int32 else x
+  return {key: torch.tensor(wide(np.asarray(x))) for key, x in arrays.items()}
+
+
+def _scaled(
+  data: images.ImageData, dtype: torch.dtype, mean: Any = 0.0, std: Any = 1.0
+) -> Callable[[Arrays], Tensors]:
+  """batch -> images (x / max_value - mean) / std, [B, C, H, W] channels last."""
+  mean_std = [torch.tensor(np.asarray(x, np.float32)) for x in (mean, std)]
+
+  def ready(batch: Arrays) -> Tensors:
+    found = tensors(batch)
+    image_BHWC = found['image'].float() / data.max_value
+    image_BHWC = (image_BHWC - mean_std[0]) / mean_std[1]
+    return {**found, 'image': image_BHWC.to(dtype).permute(0, 3, 1, 2)}
+
+  return ready
+
+
+def _dtype(config: Any) -> torch.dtype:
+  return getattr(torch, config.param_dtype)
+
+
+def _classifier(make: Callable[[Any, images.ImageData], nn.Module], flat: bool = False):
+  """The task of a classifier of normalised images; `flat`: rows of pixels."""
+
+  def task(built: workloads.Built) -> Task:
+    config: Any = built.config
+    data = images.images(config.dataset)
+    normalised = _scaled(data, _dtype(config), data.mean, data.std)
+
+    def ready(batch: Arrays) -> Tensors:
+      found = dict(normalised(batch))
+      if flat:
+        found['image'] = models.rows(found['image'])
+      return found
+
+    def loss(model: nn.Module, batch: Tensors, noise: Tensors) -> Tensor:
+      return F.cross_entropy(model(batch['image']), batch['label'])
+
+    return Task(make(config, data), ready, loss)
+
+  return task
+
+
+def _lstm(built: workloads.Built) -> Task:
+  c: Any = built.config
+  words = _shapes(built)['embedding']['embedding'].shape[0]
+  (features,) = c.features
+
+  def ready(batch: Arrays) -> Tensors:
+    if not batch['tokens'].all():
+      raise ValueError('Padding is not allowed: the model reads the last step.')
+    return tensors(batch)
+
+  def loss(model: nn.Module, batch: Tensors, noise: Tensors) -> Tensor:
+    return F.cross_entropy(model(batch['tokens']), batch['label'])
+
+  return Task(models.TextClassifier(words, c.embedding, features, 2), ready, loss)
+
+
+def _gpt(built: workloads.Built) -> Task:
+  c: Any = built.config
+  size = _shapes(built)['token']['embedding'].shape[0]
+  sizes = c.context, c.num_layers, c.num_heads, c.width
+
+  def ready(batch: Arrays) -> Tensors:
+    token_BW = tensors(batch)['token']
+    return {'input': token_BW[:, :-1].contiguous(), 'target': token_BW[:, 1:].flatten()}
+
+  def loss(model: nn.Module, batch: Tensors, noise: Tensors) -> Tensor:
+    return F.cross_entropy(model(batch['input']).flatten(0, 1), batch['target'])
+
+  return Task(models.GPT(size, *sizes, c.use_bias), ready, loss)
+
+
+def _gcn(built: workloads.Built) -> Task:
+  c: Any = built.config
+  shapes = _shapes(built)
+  inputs, outputs = shapes['kernel_0'].shape[0], shapes['kernel_1'].shape[1]
+
+  def ready(batch: Arrays) -> Tensors:
+    """A and X normalised once, as they do not change."""
+    number = batch['label'].shape[0]
+    a, b = batch['edges'].T
+    nodes = np.arange(number)
+    sender, receiver = np.concatenate([a, b, nodes]), np.concatenate([b, a, nodes])
+    scale = np.bincount(receiver, minlength=number) ** -0.5
+    row, column = batch['indices'].T
+    sums = np.bincount(row, batch['values'], number)
+    values = batch['values'] / np.where(sums == 0, 1, sums)[row]
+    csr = lambda *x: _sparse(*x, dtype=_dtype(c))
+    return {
+      'links': csr(receiver, sender, scale[sender] * scale[receiver], (number, number)),
+      'x': csr(row, column, values, (number, inputs)),
+      'x_transposed': csr(column, row, values, (inputs, number)),
+      'node': torch.tensor(np.flatnonzero(batch['train'])),
+      'label': torch.tensor(batch['label'][batch['train']].astype(np.int64)),
+    }
+
+  def loss(model: Any, batch: Tensors, noise: Tensors) -> Tensor:
+    logits_NK = model(batch['x'], batch['x_transposed'], batch['links'])
+    # The gradient of the L2 term is the optimiser's part.
+    kernel = model.kernel_0.detach()
+    l2 = c.weight_decay / 2 * kernel.square().sum()
+    return F.cross_entropy(logits_NK[batch['node']], batch['label']) + l2
+
+  return Task(models.GCN(inputs, c.features, outputs), ready, loss)
+
+
+def _vae(built: workloads.Built) -> Task:
+  c: Any = built.config
+  data = images.images(c.dataset)
+  scaled = _scaled(data, _dtype(c))
+  (features,) = c.features
+
+  def ready(batch: Arrays) -> Tensors:
+    return {'image': models.rows(scaled(batch)['image'])}
+
+  def draw(batch: Tensors) -> Tensors:
+    image = batch['image']
+    return {'z': torch.randn(len(image), c.latents, dtype=image.dtype)}
+
+  def loss(model: nn.Module, batch: Tensors, noise: Tensors) -> Tensor:
+    image = batch['image']
+    logits, mean, log_var = model(image, noise['z'])
+    pixels = F.binary_cross_entropy_with_logits(logits, image, reduction='sum')
+    kl = (mean.square() + torch.expm1(log_var) - log_var).sum() / 2
+    return (pixels + kl) / len(image)
+
+  return Task(
+    models.VAE(int(np.prod(data.shape)), features, c.latents), ready, loss, draw
+  )
+
+
+def _players(built: workloads.Built) -> Task:
+  c: Any = built.config
+  data = images.images(c.dataset)
+  channels = data.shape[-1]
+  model = nn.ModuleDict(
+    {
+      'g': models.Generator(c.noise, c.generator_width, channels),
+      'd': models.Discriminator(c.discriminator_width, channels),
+    }
+  )
+  scaled = _scaled(data, _dtype(c))
+
+  def ready(batch: Arrays) -> Tensors:
+    return {'image': 2 * scaled(batch)['image'] - 1}
+
+  def draw(batch: Tensors) -> Tensors:
+    image = batch['image']
+    return {'z': torch.randn(len(image), c.noise, dtype=image.dtype)}
+
+  def fooled(model: Any, fake: Tensor, noise: Tensors) -> Tensor:
+    return -F.logsigmoid(model['d'](fake, None)).mean()
+
+  return Task(model, ready, fooled, draw)
+
+
+def critic_loss(model: Any, real: Tensor, fake: Tensor) -> Tensor:
+  real_B, fake_B = model['d'](real, 'real'), model['d'](fake, 'fake')
+  return -F.logsigmoid(real_B).mean() - F.logsigmoid(-fake_B).mean()
+
+
+def _ddpm(built: workloads.Built) -> Task:
+  c: Any = built.config
+  data = images.images(c.dataset)
+  schedule = diffusion.SCHEDULES[c.schedule](c.noise_steps)
+  table = lambda x: torch.tensor(x, dtype=torch.float32)
+  signal_T, noise_T = table(schedule.signal_T), table(schedule.noise_T)
+  scaled = _scaled(data, torch.float32)
+
+  def ready(batch: Arrays) -> Tensors:
+    return {'image': 2 * scaled(batch)['image'] - 1}
+
+  def draw(batch: Tensors) -> Tensors:
+    """Noise, and steps on a grid that one number shifts."""
+    image = batch['image']
+    grid_B = torch.arange(len(image)) / len(image)
+    t_B = ((torch.rand(()) + grid_B) % 1 * c.noise_steps).long()
+    return {'t': t_B.clamp(max=c.noise_steps - 1), 'eps': torch.randn_like(image)}
+
+  def loss(model: nn.Module, batch: Tensors, noise: Tensors) -> Tensor:
+    x_0, t_B, eps = batch['image'], noise['t'], noise['eps']
+    signal, sigma = (x[t_B][:, None, None, None] for x in (signal_T, noise_T))
+    x_t = signal * x_0 + sigma * eps
+    target = signal * eps - sigma * x_0
+    dtype = _dtype(c)
+    return F.mse_loss(model(x_t.to(dtype), t_B), target.to(dtype))
+
+  return Task(UNet(data.shape[-1], c.channels), ready, loss, draw)
+
+
+def _sparse(row, column, values, shape, dtype: torch.dtype) -> Tensor:
+  """A matrix by its entries, in compressed rows."""
+  indices = torch.tensor(np.stack([row, column]).astype(np.int64))
+  entries = torch.tensor(values, dtype=dtype)
+  checked = torch.sparse.check_sparse_tensor_invariants()
+  with checked, warnings.catch_warnings():
+    warnings.filterwarnings('ignore', 'Sparse CSR tensor support is in beta')
+    return torch.sparse_coo_tensor(indices, entries, shape).coalesce().to_sparse_csr()
+
+
+def _shapes(built: workloads.Built) -> Any:
+  """Shapes of dlx's parameters; they tell the size of a vocabulary or of features."""
+  return jax.eval_shape(built.experiment.init, jax.random.key(0)).params
+
+
+TASKS: dict[str, Callable[[workloads.Built], Task]] = {
+  'mlp': _classifier(
+    lambda c, data: models.MLP(
+      (int(np.prod(data.shape)), *c.features, data.num_classes)
+    ),
+    flat=True,
+  ),
+  'cnn': _classifier(
+    lambda c, data: models.CNN(data.shape, c.features, c.dense, data.num_classes)
+  ),
+  'resnet': _classifier(
+    lambda c, data: models.ResNet18(c.width, data.num_classes, data.shape[-1])
+  ),
+  'vit': _classifier(
+    lambda c, data: models.ViT(
+      data.shape, c.patch, c.num_layers, c.num_heads, c.width, data.num_classes
+    )
+  ),
+  'sst2': _lstm,
+  'char_gpt': _gpt,
+  'gcn': _gcn,
+  'vae': _vae,
+  'dcgan': _players,
+  'ddpm': _ddpm,
+}

@@ -1,0 +1,212 @@
+"""What all launchers share: flags in two passes, help, errors of one line.
+
+A launcher defines its flags on a FlagValues of its own, so that --helpfull lists those
+of the launcher and of the experiment and nothing else, and `main` can be called twice.
+"""
+
+import errno
+import functools
+import sys
+from typing import Callable
+
+from absl import flags
+
+from dlx.errors import ConfigError
+from launch.flags import config_flags, experiments_by_name
+
+BAD_INPUT = 2  # Exit status of flag errors and ConfigError.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_HELP = ('help', 'helpshort', 'helpfull')
+
+
+class Leave(Exception):
+  """Ends a launcher at once with a status: the help was printed."""
+
+  def __init__(self, status: int):
+    super().__init__(status)
+    self.status = status
+
+
+def one_line_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
+  """Turns flag errors and ConfigError into one line on stderr and exit status 2.
+
+  A disk that is full or read-only, too. Everything else is a bug and keeps its stack
+  trace.
+  """
+
+  @functools.wraps(main)
+  def guarded(argv: list[str]) -> int:
+    try:
+      return main(argv)
+    except Leave as e:
+      return e.status
+    except (ConfigError, flags.Error) as e:
+      print('error:', ' '.join(str(e).split()), file=sys.stderr)
+      return BAD_INPUT
+    except OSError as e:
+      if e.errno not in _DISK:
+        raise
+      where = f'{e.filename}: ' if e.filename else ''
+      print(
+        f'error: {where}{e.strerror}: mend that and give the same command; a run goes '
+        'on from its newest checkpoint.',
+        file=sys.stderr,
+      )
+      return BAD_INPUT
+
+  return guarded
+
+
+def parse(
+  argv: list[str], define: Callable[[flags.FlagValues], None], usage: str
+) -> tuple[flags.FlagValues, experiments_by_name.Found]:
+  """Parses the flags of a launcher that has --exp, and those of that experiment.
+
+  Args:
+    argv: with the name of the program first.
+    define: defines the launcher's flags; must define --exp.
+    usage: printed by --help.
+
+  Returns:
+    The parsed flags, and the experiment.
+
+  Raises:
+    flags.Error: unknown flag or wrong type.
+    ConfigError: unknown experiment, trailing words.
+    Leave: help was printed.
+  """
+  # First pass, on flags of its own: find --exp, also in a --flagfile, and refuse bad
+  # flags of the launcher before the experiment (and with it jax) is imported.
+  first = _new_flags(define)
+  expanded = first.read_flags_from_files(argv[1:], force_gnu=True)
+  words = _parsed(first, [argv[0], *_without_config(expanded)])
+  if first.help or first.helpshort or (first.helpfull and not first.exp):
+    print(usage.strip() + '\n')
+    print(_help_of(first, 'launcher'))
+    names = ', '.join(experiments_by_name.names())
+    print(f'\nExperiments: {names}.\nThe fields of one of them: --exp=NAME --helpfull')
+    raise Leave(0)
+  if first.list:
+    print(experiments_by_name.listing())
+    raise Leave(0)
+  refuse_words(words)
+  found = experiments_by_name.load(first.exp)
+
+  values = _new_flags(define)
+  heading = f'--exp={found.short}'
+  config_flags.define(found.config_class, values, heading)
+  words = _parsed(values, [argv[0], *expanded])
+  if values.helpfull:
+    print(usage.strip() + '\n')
+    print(_help_of(values, 'launcher') + '\n')
+    print(_help_of(values, heading))
+    raise Leave(0)
+  refuse_words(words)
+  return values, found
+
+
+def parse_alone(
+  argv: list[str], define: Callable[[flags.FlagValues], None], usage: str
+) -> flags.FlagValues:
+  """Parses the flags of a launcher without --exp. Raises as `parse` does."""
+  values, words = parse_words(argv, define, usage)
+  refuse_words(words)
+  return values
+
+
+def parse_words(
+  argv: list[str], define: Callable[[flags.FlagValues], None], usage: str
+) -> tuple[flags.FlagValues, list[str]]:
+  """The flags of a launcher without --exp, and the words that belong to no flag."""
+  values = _new_flags(define)
+  words = _parsed(values, argv)
+  if any(values[name].value for name in _HELP):
+    print(usage.strip() + '\n')
+    print(_help_of(values, 'launcher'))
+    raise Leave(0)
+  return values, words
+
+
+def refuse_words(words: list[str]):
+  """Raises ConfigError where words stand on the command line that belong to no flag."""
+  if words:
+    raise ConfigError(
+      f'{" ".join(words)!r} belongs to no flag: write every value as '
+      '--NAME=VALUE; there are no positional arguments.'
+    )
+
+
+def _new_flags(define: Callable[[flags.FlagValues], None]) -> flags.FlagValues:
+  values = flags.FlagValues()
+  values.set_gnu_getopt(True)  # Flags behind a stray word are still flags.
+  define(values)
+  if 'exp' in values:
+    flags.DEFINE_boolean(
+      'list',
+      False,
+      'Print the experiments by area, a line each, and leave.',
+      values,
+      module_name='launcher',
+    )
+  for name in _HELP:
+    flags.DEFINE_boolean(
+      name,
+      False,
+      'Print help and leave; --exp=NAME --helpfull lists the fields of its Config.',
+      values,
+      module_name='launcher',
+    )
+  # Libraries that read absl's own flags (Grain's workers do) find the defaults.
+  flags.FLAGS.mark_as_parsed()
+  return values
+
+
+def _parsed(values: flags.FlagValues, argv: list[str]) -> list[str]:
+  """Parses, and returns the words that belong to no flag."""
+  try:
+    return values(argv)[1:]
+  except ValueError as e:  # absl's for --noNAME=VALUE is no flags.Error.
+    raise ConfigError(str(e)) from None
+
+
+def _without_config(args: list[str]) -> list[str]:
+  """The arguments without the flags whose name has a dot, and their values.
+
+  A value may stand apart, `--config.lr 1e-3`; whether it does depends on the type of a
+  field, unknown as yet: a word behind such a flag is left to the second pass.
+  """
+  kept, behind = [], False
+  for i, arg in enumerate(args):
+    if arg == '--':
+      return kept + args[i:]
+    name = arg.split('=', 1)[0]
+    is_flag = arg.startswith('--') or (arg.startswith('-') and not behind)
+    if is_flag and '.' in name:
+      behind = '=' not in arg
+    elif behind and not arg.startswith('--'):
+      behind = False
+    else:
+      kept.append(arg)
+      behind = False
+  return kept
+
+
+def _help_of(values: flags.FlagValues, heading: str) -> str:
+  """Flags under a heading, in the order in which they were defined."""
+  lines = [f'{heading}:']
+  for flag in values.get_flags_for_module(heading):
+    if flag.name in _HELP[1:]:
+      continue
+    name = f'--[no]{flag.name}' if flag.boolean else f'--{flag.name}'
+    kind = '' if flag.boolean else f'{flag.parser.syntactic_help or "text"}; '
+    default = config_flags.value_to_text(flag.default)
+    lines.append(
+      flags.text_wrap(
+        f'{name}: {flag.help}', indent='      ', firstline_indent='  ', length=88
+      )
+    )
+    if heading != 'launcher' or flag.default is not None:
+      lines.append(
+        flags.text_wrap(f'({kind}default {default})', indent='      ', length=88)
+      )
+  return '\n'.join(lines)

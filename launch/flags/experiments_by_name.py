@@ -1,0 +1,192 @@
+"""Finds an experiment by name (experiments/AREA/NAME.py) or by the path of a fork."""
+
+import ast
+import dataclasses
+import difflib
+import importlib
+import importlib.util
+import pathlib
+import pkgutil
+import sys
+import types
+from typing import Any, Callable, NamedTuple
+
+from dlx.errors import ConfigError
+
+PACKAGE = 'experiments'
+
+
+class Found(NamedTuple):
+  """An experiment that was found.
+
+  Attributes:
+    name: as given, or the absolute path of a fork: finds it again from anywhere.
+    short: the name, or the stem of the path; for folders and headings.
+    module: the module itself.
+    config_class: its `Config`.
+    build: its `build`.
+  """
+
+  name: str
+  short: str
+  module: types.ModuleType
+  config_class: type
+  build: Callable[[Any], Any]
+
+
+def by_area() -> dict[str, list[str]]:
+  """Names of experiments by area, a folder of experiments/; both sorted; imports none.
+
+  Raises:
+    ConfigError: a name that stands in two areas.
+  """
+  package = importlib.import_module(PACKAGE)
+  areas = {
+    area.name: sorted(
+      found.name
+      for found in pkgutil.iter_modules(
+        [str(pathlib.Path(folder, area.name)) for folder in package.__path__]
+      )
+      if not found.ispkg and not found.name.startswith('_')
+    )
+    for area in pkgutil.iter_modules(package.__path__)
+    if area.ispkg and not area.name.startswith('_')
+  }
+  area_of: dict[str, str] = {}
+  for area, found in areas.items():
+    for name in found:
+      if name in area_of:
+        raise ConfigError(
+          f'{PACKAGE}/{area_of[name]}/{name}.py and {PACKAGE}/{area}/{name}.py have '
+          'one name: must be unique over all areas; rename one of them.'
+        )
+      area_of[name] = area
+  return dict(sorted(areas.items()))
+
+
+def names() -> list[str]:
+  """The experiments of all areas, sorted; imports none of them."""
+  return sorted(name for found in by_area().values() for name in found)
+
+
+def module_name(name: str) -> str:
+  """Dotted name of the module of an experiment, e.g. experiments.vision.cnn.
+
+  Raises:
+    ConfigError: no such experiment; the message has the nearest name and the areas.
+  """
+  areas = by_area()
+  for area, found in areas.items():
+    if name in found:
+      return f'{PACKAGE}.{area}.{name}'
+  known = [other for found in areas.values() for other in found]
+  close = difflib.get_close_matches(name, known, n=1)
+  hint = f' Did you mean {close[0]}?' if close else ''
+  raise ConfigError(
+    f'--exp={name} is no experiment.{hint} Must be one of '
+    f'{", ".join(sorted(known))}, or the path of a .py file.'
+  )
+
+
+def listing() -> str:
+  """Every experiment by area with the first line of its docstring; imports none."""
+  package = importlib.import_module(PACKAGE)
+  lines = []
+  for area, found in by_area().items():
+    lines.append(area)
+    width = max(map(len, found), default=0)
+    for name in found:
+      path = next(
+        path
+        for folder in package.__path__
+        if (path := pathlib.Path(folder, area, f'{name}.py')).exists()
+      )
+      doc = ast.get_docstring(ast.parse(path.read_text(encoding='utf-8'))) or ''
+      lines.append(f'  {name:<{width}}  {doc.partition(chr(10))[0]}'.rstrip())
+  return '\n'.join(lines)
+
+
+def load(exp: str | None) -> Found:
+  """Imports an experiment.
+
+  Args:
+    exp: a name, or a path: whatever ends in .py or has a separator in it.
+
+  Raises:
+    ConfigError: no such experiment, or one without `Config` or `build`. What goes wrong
+      inside the experiment's own code is a bug and is raised as it is.
+  """
+  if not exp:
+    raise ConfigError(
+      f'--exp is missing: must be one of {", ".join(names())}, or the '
+      'path of a .py file.'
+    )
+  if exp.endswith('.py') or '/' in exp or '\\' in exp:
+    path = pathlib.Path(exp).expanduser().resolve()
+    return _checked(str(path), path.stem, _load_file(exp, path))
+  return _checked(exp, exp, importlib.import_module(module_name(exp)))
+
+
+def _load_file(exp: str, path: pathlib.Path) -> types.ModuleType:
+  """Imports a file under its stem, with its folder at the end of the search path.
+
+  Worker processes that read data get functions of the fork by the name of its module,
+  and find that name by the search path: an invented name would fail there.
+  """
+  if path.suffix != '.py' or not path.is_file():
+    raise ConfigError(
+      f'--exp={exp}: no such file; must be the path of a .py file, or '
+      f'one of {", ".join(names())}.'
+    )
+  name, folder = path.stem, str(path.parent)
+  if '.' in name:
+    raise ConfigError(
+      f'--exp={exp}: {name!r} cannot be the name of a module: rename '
+      'the file, without the dot.'
+    )
+  loaded = sys.modules.get(name)
+  if loaded is not None and _is_file(getattr(loaded, '__file__', None), path):
+    return loaded
+  if folder not in sys.path:
+    sys.path.append(folder)
+  importlib.invalidate_caches()
+  other = loaded.__spec__ if loaded is not None else importlib.util.find_spec(name)
+  if loaded is not None or other is None or not _is_file(other.origin, path):
+    where = other.origin if other is not None else 'loaded already'
+    raise ConfigError(
+      f'--exp={exp}: the name {name} belongs to another module '
+      f'({where}): rename the file.'
+    )
+  # import_module puts the module into sys.modules before it is executed, which
+  # dataclasses with postponed annotations need, and takes it out where that fails.
+  return importlib.import_module(name)
+
+
+def _is_file(origin: str | None, path: pathlib.Path) -> bool:
+  return origin is not None and pathlib.Path(origin).resolve() == path
+
+
+def _checked(name: str, short: str, module: types.ModuleType) -> Found:
+  """Raises ConfigError unless the module is an experiment."""
+  # Imported here, since it imports jax: the names above must be quick to list.
+  from dlx.experiment import Config
+
+  config_class, build = getattr(module, 'Config', None), getattr(module, 'build', None)
+  if config_class is None or not callable(build):
+    lacks = 'Config' if config_class is None else 'build'
+    raise ConfigError(
+      f'--exp={name} is no experiment: it has no {lacks}; it must have '
+      'a Config and build(config).'
+    )
+  if (
+    not isinstance(config_class, type)
+    or not issubclass(config_class, Config)
+    or '__dataclass_fields__' not in vars(config_class)
+    or not all(f.kw_only for f in dataclasses.fields(config_class))
+  ):
+    raise ConfigError(
+      f'--exp={name}: its Config is not allowed: must be '
+      '@dataclasses.dataclass(frozen=True, kw_only=True) class '
+      'Config(dlx.experiment.Config).'
+    )
+  return Found(name, short, module, config_class, build)

@@ -1,0 +1,115 @@
+"""Windows of a text: each start once an epoch, each target once a pass."""
+
+from absl.testing import parameterized
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlx.data.batches.windows import AllWindows, Windows
+from dlx.data.dataset import Loaded, Source
+from dlx.errors import ConfigError, DataError
+
+
+def source(n, *, declared=-1, shapes=None):
+  """A text whose tokens are their own places."""
+  data = {'token': np.arange(n, dtype=np.uint8)}
+  return Source(
+    'toy',
+    'train',
+    shapes or {'token': jax.ShapeDtypeStruct((), np.uint8)},
+    n if declared == -1 else declared,
+    lambda data_dir: Loaded(data, {'name': 'toy', 'path': data_dir}),
+  )
+
+
+def batches(data, count):
+  held = data.load().data
+  get = jax.jit(data.get)
+  return [jax.device_get(get(held, jnp.int32(i))) for i in range(count)]
+
+
+class WindowsTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (20, 4, 1, range(16)),  # The last window starts at 15 and ends at 19.
+    (20, 4, 4, (0, 4, 8, 12)),
+    (21, 4, 4, (0, 4, 8, 12, 16)),
+    (5, 4, 1, (0,)),
+  )
+  def test_every_start_once_an_epoch(self, n, length, stride, starts):
+    data = Windows(source(n), len(starts), length, seed=3, stride=stride)
+    found = batches(data, 2)
+    for batch in found:
+      token = batch['token']
+      self.assertEqual(sorted(token[:, 0].tolist()), list(starts))
+      np.testing.assert_array_equal(
+        token - token[:, :1], [range(length + 1)] * len(token)
+      )
+    if len(starts) > 4:
+      self.assertNotEqual(found[0]['token'].tolist(), found[1]['token'].tolist())
+
+  def test_a_batch_is_a_function_of_seed_and_step(self):
+    get = lambda size, seed, count: np.concatenate(
+      [b['token'] for b in batches(Windows(source(50), size, 7, seed), count)]
+    )
+    # The stream does not depend on how it is cut, but on the seed.
+    np.testing.assert_array_equal(get(4, 0, 6), get(8, 0, 3))
+    self.assertFalse(np.array_equal(get(4, 0, 6), get(4, 1, 6)))
+
+  def test_declares_shapes_without_reading(self):
+    for data in (Windows(source(50), 4, 7, 0), AllWindows(source(50), 4, 7)):
+      held = data.array_shapes()
+      batch = jax.eval_shape(data.get, held, jnp.int32(0))
+      chex.assert_trees_all_equal_shapes_and_dtypes(batch, dict(data.shapes[0]))
+      self.assertEqual(data.load('here').origin['path'], 'here')
+    self.assertIsNone(Windows(source(50), 4, 7, 0).num_batches(held))
+
+
+class AllWindowsTest(parameterized.TestCase):
+  @parameterized.product(n=(9, 17, 18, 24, 5), batch_size=(1, 3, 8))
+  def test_every_target_counts_once(self, n, batch_size):
+    data = AllWindows(source(n), batch_size, 4)
+    held = data.load().data
+    count = data.num_batches(held)
+    windows = -(-(n - 1) // 4)
+    self.assertEqual(count, -(-windows // batch_size))
+    found = batches(data, count + 1)
+    seen, total, weight = np.zeros(n), 0.0, 0.0
+    for batch in found:
+      target, counts = batch['token'][:, 1:], batch['counts']
+      np.testing.assert_array_equal(target, batch['token'][:, :-1] + 1)
+      real = batch['weight'] > 0
+      np.add.at(seen, target[real], counts[real])
+      mean = (target * counts).sum(1) / counts.sum(1)
+      total += (mean * batch['weight']).sum()
+      weight += batch['weight'].sum()
+    np.testing.assert_array_equal(seen, [0] + [1] * (n - 1))
+    # Means of windows, weighted, give the mean of all targets 1 to n - 1.
+    self.assertAlmostEqual(total / weight, n / 2, places=4)
+    np.testing.assert_array_equal(found[-1]['weight'], 0)  # Past the end.
+
+
+class RefusesTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (4, 0, 'length=0'), (0, 4, 'batch_size=0'), (4, 50, 'length=50 .* below 50')
+  )
+  def test_numbers(self, batch_size, length, message):
+    for make in (lambda *a: Windows(*a, seed=0), AllWindows):
+      with self.assertRaisesRegex(ConfigError, message):
+        make(source(50), batch_size, length)
+
+  def test_stride(self):
+    with self.assertRaisesRegex(ConfigError, 'stride=0 is not allowed'):
+      Windows(source(50), 4, 7, 0, stride=0)
+
+  def test_no_text(self):
+    image = jax.ShapeDtypeStruct((4,), np.uint8)
+    with self.assertRaisesRegex(ConfigError, 'toy/train is no text'):
+      AllWindows(source(50, shapes={'token': image}), 4, 7)
+
+  def test_a_text_of_unknown_size(self):
+    data = AllWindows(source(6, declared=None), 4, 7)
+    with self.assertRaisesRegex(ConfigError, 'known only once the text was read'):
+      data.array_shapes()
+    with self.assertRaisesRegex(DataError, 'more than 7 tokens, found 6'):
+      data.load()

@@ -1,0 +1,237 @@
+"""InfoNCE, the queue, the momentum encoder and views: by hand, then torch."""
+
+import collections
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dlx.data.images import geometry
+from dlx.data.sets import images
+from dlx.errors import ConfigError
+from dlx.losses import contrastive as lib
+
+ROOT = pathlib.Path(__file__).parents[3]
+
+
+def rows(seed, *shape):
+  x = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+  return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+class InfoNCETest(absltest.TestCase):
+  def test_by_hand(self):
+    query = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+    key = jnp.array([[1.0, 0.0], [0.0, -1.0]])
+    negatives = jnp.array([[0.0, 1.0], [-1.0, 0.0]])
+    found = jax.jit(lib.info_nce)(query, key, negatives, 0.5)
+    # Similarities (1; 0, -1) and (-1; 1, 0), each over 0.5.
+    wanted = [
+      np.log(np.exp(2) + 1 + np.exp(-2)) - 2,
+      np.log(np.exp(-2) + np.exp(2) + 1) + 2,
+    ]
+    np.testing.assert_allclose(found.loss_B, wanted, rtol=1e-6)
+    np.testing.assert_array_equal(found.hit_B, [True, False])
+    np.testing.assert_array_equal(found.positive_B, [1, -1])
+
+  def test_equal_keys_cost_the_log_of_their_number(self):
+    query = jnp.ones((3, 1))
+    found = jax.jit(lib.info_nce)(query, query, jnp.ones((6, 1)), 0.2)
+    np.testing.assert_allclose(found.loss_B, np.log(7), rtol=1e-6)
+
+  def test_parts_of_a_batch_give_the_loss_of_the_whole(self):
+    query, key, negatives = rows(0, 6, 4), rows(1, 6, 4), rows(2, 9, 4)
+    info_nce = jax.jit(lib.info_nce)
+    whole = info_nce(query, key, negatives, 0.1).loss_B
+    parts = [
+      info_nce(query[i : i + 2], key[i : i + 2], negatives, 0.1).loss_B
+      for i in (0, 2, 4)
+    ]
+    # Similarities over 0.1 are up to 10, and off by a few eps of that.
+    np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-5)
+
+  def test_in_the_batch_the_other_rows_are_the_negatives(self):
+    query, key = rows(0, 5, 4), rows(1, 5, 4)
+    found = jax.jit(lib.in_batch_info_nce)(query, key, 0.3)
+    info_nce = jax.jit(lib.info_nce)
+    for i in range(5):
+      others = np.delete(key, i, 0)
+      one = info_nce(query[i : i + 1], key[i : i + 1], others, 0.3)
+      np.testing.assert_allclose(found.loss_B[i], one.loss_B[0], atol=1e-6)
+      self.assertEqual(bool(found.hit_B[i]), bool(one.hit_B[0]))
+      np.testing.assert_allclose(found.positive_B[i], one.positive_B[0], atol=1e-6)
+
+  def test_equals_torch(self):
+    torch = pytest.importorskip(
+      'torch', reason='torch is not installed: pip install .[reference]'
+    )
+    query, key, negatives = rows(0, 4, 8), rows(1, 4, 8), rows(2, 16, 8)
+    q, k, n = (torch.tensor(np.asarray(x)) for x in (query, key, negatives))
+    q.requires_grad_()
+    logits = torch.cat([(q * k).sum(1, keepdim=True), q @ n.T], 1) / 0.2
+    loss = torch.nn.functional.cross_entropy(logits, torch.zeros(4, dtype=torch.long))
+    loss.backward()
+    mean = lambda q: lib.info_nce(q, key, negatives, 0.2).loss_B.mean()
+    value, grad = jax.jit(jax.value_and_grad(mean))(query)
+    # Logits up to 5, sums of 16: 16 * 5 eps = 1e-5.
+    np.testing.assert_allclose(value, loss.item(), atol=1e-5)
+    np.testing.assert_allclose(grad, q.grad.numpy(), atol=1e-5)
+
+  def test_unit(self):
+    x = jnp.array([[3.0, 4.0], [0.0, 0.0]])
+    np.testing.assert_allclose(lib.unit(x), [[0.6, 0.8], [0, 0]], rtol=1e-6)
+    grad = jax.jit(jax.grad(lambda x: lib.unit(x).sum()))(x)
+    self.assertTrue(np.isfinite(grad).all())
+    self.assertEqual(lib.unit(x.astype(jnp.bfloat16)).dtype, jnp.float32)
+
+
+class QueueTest(parameterized.TestCase):
+  @parameterized.product(count=(1, 2, 3, 7, 10), jit=(True, False))
+  def test_first_in_first_out(self, count, jit):
+    """Against a deque: 7 rows, pushes that wrap around, fill it or exceed it."""
+    push = jax.jit(lib.push) if jit else lib.push
+    queue = lib.init_queue(jax.random.key(0), 7, 2)
+    model = collections.deque(map(tuple, np.asarray(queue.keys_ND)), maxlen=7)
+    for i in range(9):
+      new = rows(i + 1, count, 2)
+      queue = push(queue, new)
+      model.extend(map(tuple, np.asarray(new)))
+      np.testing.assert_array_equal(lib.oldest_first(queue), np.array(model))
+    self.assertEqual(queue.start.dtype, jnp.int32)
+
+  def test_first_keys_have_length_1(self):
+    queue = lib.init_queue(jax.random.key(0), 50, 8)
+    norms = np.linalg.norm(queue.keys_ND, axis=1)
+    np.testing.assert_allclose(norms, 1, atol=1e-6)
+
+  def test_first_in_first_out_over_eight_devices(self):
+    """The keys of a batch lie on eight devices, the queue on each of them."""
+    program = '\n'.join(
+      (
+        'import json, jax, jax.numpy as jnp, numpy as np',
+        'from jax.sharding import PartitionSpec as P',
+        'from dlx import contrastive as lib',
+        'from dlx.training import sharding',
+        'mesh = sharding.make_mesh()',
+        'whole = sharding.replicated(mesh)',
+        'push = jax.jit(lib.push, out_shardings=whole)',
+        'queue = one = lib.init_queue(jax.random.key(0), 20, 4)',
+        'queue = jax.device_put(queue, whole)',
+        'same = []',
+        'for i in range(5):',
+        '  new = jax.random.normal(jax.random.key(i), (16, 4))',
+        '  one = lib.push(one, new)',
+        "  rows = sharding.on_mesh(mesh, P('data'))",
+        '  queue = push(queue, jax.device_put(new, rows))',
+        '  same.append(all(bool((np.asarray(s.data) == np.asarray(one.keys_ND)).all())',
+        '                  for s in queue.keys_ND.addressable_shards))',
+        'print(json.dumps([jax.device_count(), same]))',
+      )
+    )
+    env = {
+      **os.environ,
+      'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+      'JAX_PLATFORMS': 'cpu',
+      'PYTHONPATH': str(ROOT),
+    }
+    done = subprocess.run(
+      [sys.executable, '-c', program],
+      env=env,
+      cwd=ROOT,
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+    self.assertEqual(done.returncode, 0, done.stderr[-3000:])
+    self.assertEqual(json.loads(done.stdout.splitlines()[-1]), [8, [True] * 5])
+
+
+class MomentumTest(absltest.TestCase):
+  def test_by_hand_in_the_dtype_of_the_average(self):
+    slow = {'a': jnp.array([1.0, 2.0]), 'b': jnp.ones((), jnp.bfloat16)}
+    fast = {'a': jnp.array([3.0, 0.0]), 'b': jnp.zeros((), jnp.float32)}
+    new = lib.momentum_update(slow, fast, 0.75)
+    np.testing.assert_allclose(new['a'], [1.5, 1.5])
+    self.assertEqual(new['b'].dtype, jnp.bfloat16)
+    self.assertEqual(float(new['b']), 0.75)
+
+
+class ViewTest(parameterized.TestCase):
+  @parameterized.parameters(1, 3)
+  def test_two_draws_keyed_by_the_row(self, channels):
+    image = jax.random.uniform(jax.random.key(3), (4, 8, 8, channels))
+    views = jax.jit(lambda x: lib.two_views(lib.view_of(x.shape), jax.random.key(0), x))
+    a, b = views(image)
+    self.assertEqual([a.shape, b.shape], [image.shape] * 2)
+    for x in (a, b):
+      # Rounding of an interpolation may leave [0, 1] by an eps.
+      self.assertBetween(float(x.min()), -1e-6, 0.999)
+      self.assertBetween(float(x.max()), 0.001, 1 + 1e-6)
+    self.assertFalse(np.array_equal(a, b))
+    same = jnp.broadcast_to(image[:1], image.shape)
+    self.assertFalse(np.array_equal(*views(same)[0][:2]))
+    # A row has its own key, whatever the size of the batch; the program differs.
+    np.testing.assert_allclose(views(image[:2])[0], a[:2], atol=1e-6)
+
+  def test_a_drawing_that_nothing_happens_to(self):
+    view = lib.drawing_view(scale=(1, 1), degrees=0, shear=0, shift=0, erase=0)
+    image = jax.random.uniform(jax.random.key(0), (9, 9, 1))
+    same = jax.jit(view)(jax.random.key(1), image)
+    np.testing.assert_allclose(same, image, atol=1e-6)
+
+  def test_scale_magnifies_and_the_square_is_black(self):
+    image = jax.random.uniform(jax.random.key(0), (9, 9, 1))
+    only = dict(degrees=0, shear=0, shift=0)
+    larger = lib.drawing_view(scale=(2, 2), erase=0, **only)
+    wanted = geometry.zoom(image, 2.0, fill='constant')
+    found = jax.jit(larger)(jax.random.key(1), image)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    erased = jax.jit(lib.drawing_view(scale=(1, 1), erase=0.34, **only))
+    black = [
+      (np.asarray(erased(jax.random.key(i), jnp.ones((9, 9, 1)))) < 1e-3).sum()
+      for i in range(20)
+    ]
+    # A side of 3 of 9 pixels, cut by the border at times.
+    self.assertEqual(max(black), 9)
+    self.assertGreaterEqual(min(black), 4)
+
+  def test_shear_moves_columns_by_the_row(self):
+    image = jnp.zeros((9, 9, 1)).at[:, 4].set(1.0)
+    view = lib.drawing_view(scale=(1, 1), degrees=0, shear=1.0, shift=0, erase=0)
+    sheared = np.asarray(jax.jit(view)(jax.random.key(2), image))[..., 0]
+    steps = np.diff((sheared * np.arange(9.0)).sum(1)[2:7])
+    np.testing.assert_allclose(steps, steps[0], atol=1e-4)
+    self.assertGreater(abs(steps[0]), 0.01)
+
+  def test_scale_is_checked(self):
+    with self.assertRaisesRegex(ConfigError, r'scale=\(0, 1\) is not allowed'):
+      lib.drawing_view(scale=(0, 1))
+
+  def test_unlabelled(self):
+    source = images.images('digits').train
+    without = lib.unlabelled(source)
+    self.assertEqual(set(without.shapes), {'image'})
+    read = without.read(None)
+    self.assertEqual(set(read.data), {'image'})
+    np.testing.assert_array_equal(read.data['image'], source.read(None).data['image'])
+
+
+class MeasuresTest(absltest.TestCase):
+  def test_by_hand(self):
+    x = jnp.array([[1.0, 0.0], [-1.0, 0.0]])
+    # Squared distance 4 between the two: log exp(-8).
+    np.testing.assert_allclose(lib.uniformity(x), -8, rtol=1e-6)
+    np.testing.assert_allclose(lib.uniformity(jnp.ones((3, 1))), 0, atol=1e-6)
+    y = jnp.array([[0.0, 1.0], [-1.0, 0.0]])
+    np.testing.assert_allclose(lib.alignment(x, y), 1.0)
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,217 @@
+"""GPT on meshes of simulated devices: values and gradients are those of one device.
+
+The devices live in a process of their own, which prints what the tests below look at.
+"""
+
+import functools
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+from absl.testing import absltest, parameterized
+
+ROOT = pathlib.Path(__file__).parents[3]
+# Mesh, and the fields of a model; {} is plain attention with learned positions.
+GROUPED = {'num_kv_heads': 2, 'positions': 'rotary', 'pad_vocabulary_to': 4}
+CASES = {
+  'tensor': ('tensor=2', {}),
+  'both': ('fsdp=2,tensor=2', {}),
+  'sequence': ('sequence=2', {}),
+  'long_ring': ('sequence=4', GROUPED | {'remat': 'full'}),
+  'grouped': ('tensor=2', GROUPED | {'remat': 'dots'}),
+  # Four devices for two heads of keys: each pair of devices has the same one.
+  'repeated': ('tensor=4', GROUPED),
+  'all': ('fsdp=2,sequence=2,tensor=2', GROUPED),
+  'dropout': ('data=2,tensor=2', {'num_kv_heads': 1, 'dropout': 0.5}),
+  'odd': ('sequence=4', {'length': 6}),
+}
+
+
+@functools.cache
+def found():
+  flags = '--xla_force_host_platform_device_count=8'
+  environment = {**os.environ, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
+  command = [
+    sys.executable,
+    '-W',
+    'error',
+    '-m',
+    'tests.dlx.models.gpt_mesh_test',
+    'run',
+  ]
+  done = subprocess.run(
+    command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  said = [line for line in done.stderr.splitlines() if 'rematerialization' in line]
+  return {**json.loads(done.stdout.splitlines()[-1]), 'said': said}
+
+
+class MeshTest(parameterized.TestCase):
+  @parameterized.parameters(*CASES)
+  def test_loss_and_gradients_are_those_of_one_device(self, name):
+    # Float64, two blocks of sums of up to 64 products: relative to the largest gradient
+    # some hundred roundings of 1.1e-16.
+    self.assertLess(found()[name]['error'], 1e-12)
+
+  @parameterized.parameters(*CASES)
+  def test_weights_lie_over_tensor_and_fsdp(self, name):
+    axes = dict(part.split('=') for part in CASES[name][0].split(','))
+    parts = int(axes.get('tensor', 1)) * int(axes.get('fsdp', 1))
+    shares = found()[name]['shares']
+    self.assertEqual(shares['mlp/in'], parts)
+    self.assertEqual(shares['mlp/out'], parts)
+    self.assertEqual(shares['attention/query'], parts)
+    self.assertEqual(shares['attention/out'], parts)
+    if 'pad_vocabulary_to' in CASES[name][1]:
+      self.assertEqual(shares['token'], parts)
+
+  @parameterized.parameters(('sequence', 2), ('long_ring', 4))
+  def test_keys_go_round_and_are_never_gathered(self, name, size):
+    here = found()[name]
+    self.assertGreaterEqual(here['counts']['collective-permute'], size - 1)
+    # The gradient of learned positions [T, D] is.
+    self.assertEqual(here['gathered'], ['16,16'] if name == 'sequence' else [])
+    self.assertEqual(here['counts']['all-to-all'], 0)
+
+  @parameterized.parameters('tensor', 'grouped')
+  def test_a_block_over_tensor_moves_nothing_but_sums(self, name):
+    counts = found()[name]['counts']
+    self.assertEqual(counts['collective-permute'] + counts['all-to-all'], 0)
+    self.assertGreater(counts['all-reduce'], 0)
+
+  def test_xla_finds_a_way_from_each_placement_to_the_next(self):
+    self.assertEqual(found()['said'], [])
+
+  def test_dropping_weights_round_a_ring_is_refused(self):
+    self.assertRegex(
+      found()['refused'],
+      r'--config.dropout=0.5 is not allowed on a mesh with sequence=2: must be 0',
+    )
+
+  def test_samples_from_the_cache_are_those_of_one_device(self):
+    self.assertLess(found()['cached'], 1e-12)
+
+
+def main():
+  import jax
+
+  jax.config.update('jax_enable_x64', True)
+  jax.config.update('jax_numpy_rank_promotion', 'raise')
+  import jax.numpy as jnp
+  from jax.sharding import PartitionSpec as P
+  import numpy as np
+
+  from dlx.errors import ConfigError
+  from dlx.models.gpt import GPT, PLACEMENT
+  from dlx.run import sharding
+  from dlx.state import leaves_by_path
+  from dlx.tasks.language_modelling import next_token_loss
+
+  rng = np.random.default_rng(0)
+  text_BW = jnp.asarray(rng.integers(0, 11, (4, 17)))
+
+  def model_of(length=16, **fields):
+    del length
+    return GPT(
+      11, 16, 2, 4, 16, init_scale=0.3, dtype='float64', param_dtype='float64', **fields
+    )
+
+  def on(text, fields):
+    """(loss, gradients), program and parameters on a mesh of the first devices."""
+    model = model_of(**fields)
+    length = fields.get('length', 16)
+    batch = {'input': text_BW[:, :length], 'target': text_BW[:, 1 : length + 1]}
+    axes = dict(part.split('=') for part in text.split(','))
+    devices = int(np.prod([int(size) for size in axes.values()]))
+    mesh = sharding.make_mesh(text, jax.devices()[:devices])
+    params = initial(tuple(fields.items()))
+    places = sharding.state_shardings(mesh, params, PLACEMENT)
+    tokens = sharding.on_mesh(mesh, P(('data', 'fsdp'), 'sequence'), (4, length))
+
+    def loss(params, batch):
+      logits = model.apply(
+        {'params': params},
+        batch['input'],
+        train=model.dropout > 0,
+        rngs={'dropout': jax.random.key(1)},
+      )
+      return next_token_loss(logits, batch).sum()
+
+    step = sharding.traced_under(mesh, jax.value_and_grad(loss))
+    params, batch = jax.device_put((params, batch), (places, tokens))
+    program = jax.jit(step, out_shardings=(None, places)).lower(params, batch).compile()
+    return program(params, batch), program.as_text(), params
+
+  @functools.cache
+  def initial(fields):
+    model = model_of(**dict(fields))
+    init = lambda: model.init(jax.random.key(0), text_BW[:, :16], train=False)
+    return jax.tree.map(np.asarray, jax.jit(init)()['params'])
+
+  @functools.cache
+  def alone(fields):
+    return jax.tree.map(np.asarray, on('data=1', dict(fields))[0])
+
+  def error(a, b):
+    """Largest difference over the largest number; the slope of a key's bias is 0."""
+    pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    gap = max(np.abs(np.asarray(x) - y).max() for x, y in pairs)
+    return float(gap / max(np.abs(y).max() for _, y in pairs))
+
+  def counts(text):
+    names = ('collective-permute', 'all-gather', 'all-to-all', 'all-reduce')
+    return {n: len(re.findall(rf' {n}(?:-start)?\(', text)) for n in names}
+
+  def short(path):
+    path = path.removeprefix('transformer/blocks/')
+    return path.removesuffix('/kernel').removesuffix('/embedding')
+
+  found = {}
+  for name, (mesh, fields) in CASES.items():
+    got, program, params = on(mesh, fields)
+    # What is computed twice is the same: the model that keeps everything is compared.
+    plain = tuple((k, v) for k, v in fields.items() if k != 'remat')
+    found[name] = {
+      'error': max(error(x, y) for x, y in zip(got, alone(plain), strict=True)),
+      'counts': counts(program),
+      'gathered': re.findall(r'= f64\[([\d,]*)\]\S* all-gather', program),
+      'shares': {
+        short(path): x.size // int(np.prod(x.sharding.shard_shape(x.shape)))
+        for path, x in leaves_by_path(params).items()
+      },
+    }
+  try:
+    on('sequence=2', {'dropout': 0.5})
+  except ConfigError as e:
+    found['refused'] = str(e)
+
+  model = model_of(**GROUPED)
+  params = {'params': initial(tuple(GROUPED.items()))}
+
+  def extend(params, text_BT):
+    cache, parts = model.empty_cache(4), []
+    for part in (text_BT[:, :8], text_BT[:, 8:9], text_BT[:, 9:]):
+      logits, cache = model.apply(params, part, cache, method='extend')
+      parts.append(logits[..., :11])
+    return jnp.concatenate(parts, 1)
+
+  mesh = sharding.make_mesh('fsdp=2,sequence=2,tensor=2')
+  places = sharding.state_shardings(mesh, params, PLACEMENT)
+  tokens = jax.device_put(text_BW[:, :16], sharding.on_mesh(mesh, P('fsdp')))
+  wide = jax.jit(sharding.traced_under(mesh, extend))
+  found['cached'] = error(
+    wide(jax.device_put(params, places), tokens),
+    np.asarray(jax.jit(extend)(params, text_BW[:, :16])),
+  )
+  print(json.dumps(found))
+
+
+if __name__ == '__main__':
+  if sys.argv[1:] == ['run']:
+    main()
+  else:
+    absltest.main()

@@ -1,0 +1,136 @@
+"""Generation: a counting model by hand, GPT without a cache, the draws themselves."""
+
+import functools
+
+from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlx.errors import ConfigError
+from dlx.models.gpt import GPT
+from dlx.sampling.autoregressive import choose, generate
+
+
+def counting(context, vocabulary=10):
+  """A model whose next token is (tokens held + last token) mod V, for certain.
+
+  The cache is the number of tokens held; past `context` everything is -1.
+  """
+
+  def step(token_BT, held):
+    place_T = held + 1 + jnp.arange(token_BT.shape[1])
+    next_BT = (place_T[None] + token_BT) % vocabulary
+    logits = 100.0 * jax.nn.one_hot(next_BT, vocabulary)
+    return jnp.where((place_T <= context)[None, :, None], logits, jnp.nan), place_T[-1]
+
+  return step, jnp.zeros((), jnp.int32)
+
+
+class GenerateTest(parameterized.TestCase):
+  @parameterized.parameters((1, 1), (2, 3), (2, 5), (6, 1), (6, 2), (2, 6), (3, 23))
+  def test_counting_by_hand(self, length, num_tokens):
+    context, key = 6, jax.random.key(0)
+    step, cache = counting(context)
+    prompt = jnp.asarray([range(1, length + 1), [7] * length])
+    found = jax.jit(
+      lambda prompt: generate(step, cache, prompt, num_tokens, key, context=context)
+    )(prompt)
+    self.assertEqual((found.shape, found.dtype), ((2, num_tokens), np.int32))
+    for row, start in zip(np.asarray(found), np.asarray(prompt)):
+      # A window of 6 that is full, and has given its 7th token, starts again with 3.
+      last, held, want = int(start[-1]), length, []
+      for _ in range(num_tokens):
+        if held > context:
+          held = context // 2
+        last = (held + last) % 10
+        want.append(last)
+        held += 1
+      self.assertEqual(row.tolist(), want)
+
+  @parameterized.parameters(0.0, 0.7)
+  def test_cached_gpt_equals_uncached(self, temperature):
+    model = GPT(11, 8, num_layers=2, num_heads=2, width=16, init_scale=0.5)
+    prompt = jnp.asarray([[1, 2, 3], [9, 8, 7]])
+    variables = jax.jit(lambda k: model.init(k, prompt, train=False))(jax.random.key(0))
+    key = jax.random.key(1)
+    draw = jax.jit(functools.partial(choose, temperature=temperature, top_k=5))
+    found = jax.jit(
+      lambda v: generate(
+        lambda t, c: model.apply(v, t, c, method='extend'),
+        model.empty_cache(2),
+        prompt,
+        15,
+        key,
+        context=8,
+        temperature=temperature,
+        top_k=5,
+      )
+    )(variables)
+    # Without a cache: the whole window goes through the model for each token. Padding
+    # behind it changes nothing, since the model is causal.
+    full = jax.jit(functools.partial(model.apply, train=False))
+    text, held = prompt, 3
+    for i in range(15):
+      held = 4 if held > 8 else held
+      window = jnp.pad(text[:, -held:], ((0, 0), (0, 8 - held)))
+      logits = full(variables, window)[:, held - 1]
+      token = draw(jax.random.fold_in(key, i), logits)
+      text, held = jnp.concatenate([text, token[:, None]], 1), held + 1
+    self.assertEqual(found.tolist(), text[:, 3:].tolist())
+    self.assertGreater(len(set(np.asarray(found).ravel())), 3)
+
+  @parameterized.parameters(
+    ((2, 0), 3, 'A prompt of 0 tokens'),
+    ((2, 7), 3, 'A prompt of 7 tokens is not allowed: must be 1 to context=6'),
+    ((2, 3), 0, 'num_tokens=0 is not allowed'),
+  )
+  def test_refuses(self, shape, num_tokens, message):
+    step, cache = counting(6)
+    prompt = jnp.zeros(shape, jnp.int32)
+    with self.assertRaisesRegex(ConfigError, message):
+      generate(step, cache, prompt, num_tokens, jax.random.key(0), context=6)
+
+
+class ChooseTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (1.0, None, [1, 2, 3, 4]),
+    (0.5, None, [1, 4, 9, 16]),  # Probabilities squared.
+    (1.0, 2, [0, 0, 3, 4]),
+    (1.0, 1, [0, 0, 0, 1]),
+  )
+  def test_frequencies(self, temperature, top_k, wanted):
+    n = 20000
+    logits = jnp.broadcast_to(jnp.log(jnp.asarray([1.0, 2, 3, 4])), (n, 4))
+    draw = functools.partial(choose, temperature=temperature, top_k=top_k)
+    counts = np.bincount(jax.jit(draw)(jax.random.key(0), logits), minlength=4)
+    share = np.asarray(wanted) / sum(wanted)
+    bound = 5 * np.sqrt(share * (1 - share) / n)
+    np.testing.assert_array_less(np.abs(counts / n - share), bound + 1e-9)
+
+  def test_greedy_takes_the_first_of_equals(self):
+    logits = jnp.asarray([[0, 2, 2], [5, 1, 5.0]])
+    found = choose(jax.random.key(0), logits, temperature=0)
+    self.assertEqual((found.tolist(), found.dtype), ([1, 0], np.int32))
+
+  def test_a_row_does_not_depend_on_the_batch(self):
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(8, 50)), jnp.float32)
+    key = jax.random.key(0)
+    found = choose(key, logits)
+    self.assertEqual(choose(key, logits[:3]).tolist(), found[:3].tolist())
+    self.assertGreater(len(set(np.asarray(choose(key, 0 * logits)).tolist())), 4)
+
+  def test_temperature_may_be_traced(self):
+    logits = jnp.asarray([[1.0, 2.0, 3.0]])
+    key = jax.random.key(0)
+    found = jax.jit(lambda t: choose(key, logits, temperature=t))(0.7)
+    self.assertEqual(found.tolist(), choose(key, logits, temperature=0.7).tolist())
+
+  @parameterized.parameters((-1.0, None), (1.0, 0), (1.0, 5))
+  def test_refuses(self, temperature, top_k):
+    with self.assertRaisesRegex(ConfigError, 'is not allowed: must be'):
+      choose(jax.random.key(0), jnp.zeros((1, 4)), temperature=temperature, top_k=top_k)
+
+
+if __name__ == '__main__':
+  absltest.main()

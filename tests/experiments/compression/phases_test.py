@@ -1,0 +1,244 @@
+"""distill, transfer, ensemble, vae: what stays frozen, and when."""
+
+import dataclasses
+
+from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlx.errors import ConfigError
+from dlx.run.loop import fit
+from dlx.run.warm_start import same_bytes
+from experiments.compression import distill
+from experiments.generative import vae
+from experiments.vision import cnn, ensemble, transfer
+
+
+def run(built, steps):
+  """States before step 0 and after each step."""
+  data = jax.tree.map(jnp.asarray, built.train_data.load().data)
+  state = built.init(jax.random.key(0))
+  step = jax.jit(lambda s: built.train_step(s, built.train_data.get(data, s.step)))
+  states = [state]
+  for _ in range(steps):
+    states.append(step(states[-1])[0])
+  return states
+
+
+SMALL = {'batch_size': 8, 'labels': 20}
+
+
+class DistillTest(parameterized.TestCase):
+  CONFIG = distill.Config(
+    **SMALL,
+    num_steps=6,
+    teacher_steps=3,
+    teacher_features=(4,),
+    teacher_dense=8,
+    features=(8,),
+  )
+
+  def test_one_learns_while_the_other_keeps_every_byte(self):
+    states = run(distill.build(self.CONFIG), 6)
+    for i, (old, new) in enumerate(zip(states[:-1], states[1:], strict=True)):
+      teaching = i < 3
+      taught = same_bytes(old.model_state, new.model_state)
+      learnt = same_bytes(old.params, new.params)
+      self.assertEqual((taught, learnt), (not teaching, teaching), f'step {i}')
+      frozen = 'student' if teaching else 'teacher'
+      self.assertTrue(same_bytes(old.opt_state[frozen], new.opt_state[frozen]))
+
+  def test_labels_beyond_the_marked_are_never_read(self):
+    config = dataclasses.replace(self.CONFIG, transfer=40, alpha=0.5, teacher_steps=1)
+    built = distill.build(config)
+    data = jax.tree.map(jnp.asarray, built.train_data.load().data)
+    state = built.init(jax.random.key(0))._replace(step=jnp.int32(2))
+    batch = built.train_data.get(data, jnp.int32(2))
+    marked = batch['student/marked']
+    self.assertTrue(bool(marked.any()) and not bool(marked.all()))
+    label = batch['student/label']
+    hidden = {**batch, 'student/label': jnp.where(marked, label, (label + 1) % 10)}
+    shown = {**batch, 'student/label': jnp.where(marked, (label + 1) % 10, label)}
+    step = jax.jit(built.train_step)
+    params = [step(state, b)[0].params for b in (batch, hidden, shown)]
+    self.assertTrue(same_bytes(params[0], params[1]))
+    self.assertFalse(same_bytes(params[0], params[2]))
+
+  def test_the_teacher_of_another_run_is_that_of_its_workdir(self):
+    small = {'features': (4,), 'dense': 8, 'num_steps': 3}
+    source = cnn.Config(**small, eval_every_steps=None, save_every_steps=None)
+    folder = self.create_tempdir().full_path
+    known = fit(cnn.build(source)._replace(figures={}), source, folder).state
+    config = dataclasses.replace(self.CONFIG, teacher=folder, num_steps=2)
+    out = fit(
+      distill.build(config)._replace(figures={}),
+      config,
+      self.create_tempdir().full_path,
+    )
+    taught = out.state.model_state['teacher']
+    self.assertTrue(same_bytes(taught['params'], known.params))
+    self.assertTrue(same_bytes(taught['batch_stats'], known.model_state['batch_stats']))
+
+  def test_refuses_a_teacher_of_another_shape(self):
+    source = cnn.Config(features=(4,), dense=16, num_steps=1, eval_every_steps=None)
+    folder = self.create_tempdir().full_path
+    fit(cnn.build(source)._replace(figures={}), source, folder)
+    config = dataclasses.replace(self.CONFIG, teacher=folder)
+    with self.assertRaisesRegex(ConfigError, 'is of another program: state/params'):
+      fit(distill.build(config), config, self.create_tempdir().full_path)
+
+  def test_refuses_images_that_teach_nothing(self):
+    with self.assertRaisesRegex(ConfigError, 'transfer=5 is not allowed'):
+      distill.Config(transfer=5, alpha=0.0)
+
+
+class TransferTest(parameterized.TestCase):
+  CONFIG = transfer.Config(
+    **SMALL, num_steps=7, pretrain_steps=3, features=(4, 4), dense=8
+  )
+
+  @parameterized.parameters(
+    ('features', ('Dense_1',)),
+    ('last', ('Dense_0', 'Dense_1')),
+    ('full', ('BatchNorm_0', 'BatchNorm_1', 'Conv_0', 'Conv_1', 'Dense_0', 'Dense_1')),
+  )
+  def test_what_learns_and_what_keeps_every_byte(self, strategy, learns):
+    config = dataclasses.replace(self.CONFIG, strategy=strategy)
+    states = run(transfer.build(config), 6)
+    trunk = lambda p: {k: v for k, v in p.items() if k != 'Dense_1'}
+    # Before step 3 the target waits; at step 3 it takes the source's trunk.
+    self.assertTrue(same_bytes(states[0].params['target'], states[3].params['target']))
+    source = states[3].params['source']
+    for state in states[4:]:
+      self.assertTrue(same_bytes(state.params['source'], source))
+    last = states[-1].params['target']
+    moved = {name for name in last if not same_bytes(last[name], source[name])}
+    self.assertEqual(moved, set(learns))
+    frozen_stats = same_bytes(
+      states[-1].model_state['target'], states[3].model_state['source']
+    )
+    self.assertEqual(frozen_stats, strategy != 'full')
+    if strategy == 'features':
+      self.assertTrue(same_bytes(trunk(last), trunk(source)))
+
+  def test_unfreezes_at_its_step(self):
+    config = dataclasses.replace(self.CONFIG, unfreeze_at=2)
+    states = run(transfer.build(config), 7)
+    trunks = [
+      {k: v for k, v in s.params['target'].items() if k != 'Dense_1'} for s in states
+    ]
+    # Target steps 0 and 1 are run steps 3 and 4.
+    self.assertTrue(same_bytes(trunks[4], trunks[5]))
+    self.assertFalse(same_bytes(trunks[5], trunks[6]))
+
+  def test_scratch_has_no_source(self):
+    built = transfer.build(dataclasses.replace(self.CONFIG, strategy='scratch'))
+    self.assertEqual(
+      {n.partition('/')[0] for n in built.train_data.shapes[0]}, {'target'}
+    )
+    states = run(built, 1)
+    self.assertFalse(same_bytes(states[0].params, states[1].params))
+
+  def test_trunk_rate_is_a_part_of_the_step(self):
+    params = {}
+    for factor in (1.0, 0.5):
+      config = dataclasses.replace(self.CONFIG, strategy='full', trunk_lr=factor)
+      states = run(transfer.build(config), 4)
+      params[factor] = states[3].params['source'], states[4].params['target']
+    (before, whole), (_, half) = params[1.0], params[0.5]
+    step = lambda new: np.array(new['Conv_0']['kernel'] - before['Conv_0']['kernel'])
+    np.testing.assert_allclose(step(half), step(whole) / 2, atol=1e-7)
+
+  def test_restores_all_but_the_last_layer_of_a_cnn(self):
+    small = {'features': (4, 4), 'dense': 8, 'num_steps': 3}
+    source = cnn.Config(**small, eval_every_steps=None, save_every_steps=None)
+    folder = self.create_tempdir().full_path
+    known = fit(cnn.build(source)._replace(figures={}), source, folder).state
+    config = dataclasses.replace(self.CONFIG, pretrained=folder, num_steps=2)
+    out = fit(
+      transfer.build(config)._replace(figures={}),
+      config,
+      self.create_tempdir().full_path,
+    )
+    found = out.state.params['target']
+    for name in ('Conv_0', 'Conv_1', 'Dense_0', 'BatchNorm_0'):
+      self.assertTrue(same_bytes(found[name], known.params[name]), name)
+    self.assertEqual(found['Dense_1']['kernel'].shape, (8, 5))
+
+
+class EnsembleTest(absltest.TestCase):
+  def test_log_loss_is_never_above_the_mean_member(self):
+    for combine in ('logits', 'probs'):
+      config = ensemble.Config(combine=combine, features=(8,), members=3, labels=50)
+      built = ensemble.build(config)
+      states = run(built, 2)
+      test = built.evals['test']
+      data = jax.tree.map(jnp.asarray, test.data.load().data)
+      batch = test.data.get(data, jnp.int32(0))
+      for state in states:
+        found = test.summarize(test.step(state, batch))
+        self.assertGreater(float(found['loss_below_mean']), 0, combine)
+        self.assertEqual(found['member_accuracy'].shape, (3,))
+        self.assertEqual(found['accuracy'].shape, ())
+        gain = found['accuracy'] - found['member_accuracy'].max()
+        np.testing.assert_allclose(found['gain_over_best'], gain)
+
+  def test_equal_members_are_one_net(self):
+    built = ensemble.build(ensemble.Config(features=(8,), members=2, labels=50))
+    state = run(built, 1)[-1]
+    same = jax.tree.map(lambda x: jnp.stack([x[0], x[0]]), state.params)
+    test = built.evals['test']
+    data = jax.tree.map(jnp.asarray, test.data.load().data)
+    sums = test.step(state._replace(params=same), test.data.get(data, jnp.int32(0)))
+    found = test.summarize(sums)
+    np.testing.assert_allclose(found['loss'], found['member_loss'][0], rtol=1e-5)
+    np.testing.assert_allclose(found['ece_below_mean'], 0, atol=1e-6)
+
+
+class VaeTest(absltest.TestCase):
+  def test_bound_is_reconstruction_plus_kl(self):
+    built = vae.build(vae.Config(features=(8,), latents=3))
+    state = built.init(jax.random.key(0))
+    test = built.evals['test']
+    data = jax.tree.map(jnp.asarray, test.data.load().data)
+    found = test.summarize(test.step(state, test.data.get(data, jnp.int32(0))))
+    np.testing.assert_allclose(
+      found['loss'], found['reconstruction'] + found['kl'], rtol=1e-6
+    )
+    np.testing.assert_allclose(found['elbo'], -found['loss'])
+    # Untrained logits are near 0: 64 pixels of log 2 each.
+    np.testing.assert_allclose(found['reconstruction'], 64 * np.log(2), rtol=0.2)
+
+  def test_evaluation_noise_goes_by_the_image_and_not_by_the_batch(self):
+    losses = []
+    for size in (60, 360):
+      built = vae.build(vae.Config(features=(8,), latents=3, eval_batch_size=size))
+      state = built.init(jax.random.key(0))
+      test = built.evals['test']
+      data = jax.tree.map(jnp.asarray, test.data.load().data)
+      sums = [
+        test.step(state, test.data.get(data, jnp.int32(i))) for i in range(360 // size)
+      ]
+      total = jax.tree.map(lambda *x: sum(x), *sums)
+      losses.append(float(test.summarize(total)['loss']))
+    # Sums of 360 numbers near 50 in another order.
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+  def test_grey_targets_draw_nothing_and_no_sample_means_the_mean(self):
+    config = vae.Config(
+      features=(8,), latents=3, targets='grey', sample=False, beta=0.0
+    )
+    built = vae.build(config)
+    data = jax.tree.map(jnp.asarray, built.train_data.load().data)
+    batch = built.train_data.get(data, jnp.int32(0))
+    step = jax.jit(built.train_step)
+    params = []
+    for seed in (0, 1):
+      state = built.init(jax.random.key(0))._replace(rng=jax.random.key(seed))
+      params.append(step(state, batch)[0].params)
+    self.assertTrue(same_bytes(*params))
+
+
+if __name__ == '__main__':
+  absltest.main()

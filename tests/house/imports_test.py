@@ -1,0 +1,341 @@
+"""The rules of the house, read from the source by ast; nothing is imported.
+
+launch -> experiments (by name, at run time) -> dlx -> kernels -> jax, and a few more.
+Each rule is also shown a small tree that breaks it, and it alone.
+"""
+
+import ast
+from collections.abc import Callable, Iterator
+import pathlib
+import re
+import subprocess
+import sys
+from typing import NamedTuple
+
+import pytest
+
+REPO = pathlib.Path(__file__).resolve().parents[2]
+CODE = ('dlx', 'experiments', 'kernels', 'launch')
+MAX_LINES = 400
+TOP_LEVEL = {
+  *CODE, '.ci', '.github', '.gitignore', 'LICENSE', 'README.md', 'constraints.txt',
+  'pyproject.toml', 'setup.py', 'tests',
+}  # fmt: skip
+VAGUE = re.compile(r'(^|_)(utils?|helpers?|misc)$')
+
+
+class Rule(NamedTuple):
+  """What the modules below `where` may import.
+
+  Attributes:
+    where: module prefixes that the rule speaks of.
+    forbidden: module prefixes that they must not import.
+    allowed: if given, all that they may import besides the standard library.
+  """
+
+  where: tuple[str, ...]
+  forbidden: tuple[str, ...] = ()
+  allowed: tuple[str, ...] | None = None
+
+
+IMPORT_RULES = {
+  'launch finds experiments by name': Rule(('launch',), ('experiments', 'tests')),
+  'experiments never import each other': Rule(('experiments',), ('experiments',)),
+  'experiments know no launcher': Rule(('experiments',), ('launch', 'tests')),
+  'dlx knows what is above it by contract alone': Rule(
+    ('dlx',), ('experiments', 'launch', 'tests')
+  ),
+  'kernels stand on jax and numpy alone': Rule(
+    ('kernels',), allowed=('jax', 'kernels', 'numpy')
+  ),
+  'training and data know no model': Rule(
+    ('dlx.train', 'dlx.run', 'dlx.data'), ('dlx.models',)
+  ),
+  'models know no data and no training': Rule(
+    ('dlx.models',), ('dlx.data', 'dlx.train', 'dlx.run')
+  ),
+  'layers know no model, data or training': Rule(
+    ('dlx.layers',), ('dlx.models', 'dlx.data', 'dlx.train', 'dlx.run')
+  ),
+  'absl flags stay in launch': Rule(
+    ('dlx', 'experiments', 'kernels'), ('absl.flags', 'absl.app')
+  ),
+}
+
+
+class Source(NamedTuple):
+  """One file: its path below the root, its dotted name, its syntax tree."""
+
+  path: pathlib.PurePath
+  module: str
+  tree: ast.Module
+
+
+def sources(root: pathlib.Path, folders=CODE) -> Iterator[Source]:
+  """All Python files in `folders`."""
+  for path in sorted(p for f in folders for p in (root / f).rglob('*.py')):
+    relative = path.relative_to(root)
+    parts = relative.with_suffix('').parts
+    module = '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
+    yield Source(relative, module, ast.parse(path.read_text(encoding='utf-8')))
+
+
+def below(module: str, prefixes: tuple[str, ...]) -> bool:
+  """Whether `module` is one of `prefixes` or inside of one."""
+  return any(module == p or module.startswith(p + '.') for p in prefixes)
+
+
+def imports(source: Source) -> Iterator[tuple[int, str]]:
+  """Line and dotted name of every import, wherever it stands in the file.
+
+  `from a import b` gives a.b, whether b is a module or a name in a. A literal given to
+  import_module or __import__ counts, but for experiments: those are found by name.
+  """
+  package = source.module.split('.')
+  if source.path.name != '__init__.py':
+    package = package[:-1]
+  for node in ast.walk(source.tree):
+    if isinstance(node, ast.Import):
+      yield from ((node.lineno, alias.name) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      base = package[: len(package) + 1 - node.level] if node.level else []
+      base = '.'.join([*base, *([node.module] if node.module else [])])
+      yield from ((node.lineno, f'{base}.{alias.name}') for alias in node.names)
+    elif isinstance(node, ast.Call) and node.args:
+      called = node.func
+      name = getattr(called, 'attr', None) or getattr(called, 'id', None)
+      target = getattr(node.args[0], 'value', None)
+      if name in ('import_module', '__import__') and isinstance(target, str):
+        if not below(target, ('experiments',)):
+          yield node.lineno, target
+
+
+def breaks(rule: Rule, root: pathlib.Path) -> list[str]:
+  """The imports that a rule forbids, as `path:line: name`."""
+  found = []
+  for source in sources(root):
+    if not below(source.module, rule.where):
+      continue
+    for line, name in imports(source):
+      allowed = rule.allowed is None or (
+        name.split('.')[0] in sys.stdlib_module_names or below(name, rule.allowed)
+      )
+      if below(name, rule.forbidden) or not allowed:
+        found.append(f'{source.path}:{line}: imports {name}')
+  return found
+
+
+def uses_of_pmap(root: pathlib.Path) -> list[str]:
+  """Every use of a name pmap, imported or taken from a module."""
+  found = []
+  for source in sources(root, (*CODE, 'tests')):
+    for node in ast.walk(source.tree):
+      names = {getattr(node, 'attr', None), getattr(node, 'id', None)}
+      if isinstance(node, ast.alias):
+        names.add(node.name.split('.')[-1])
+      if 'pmap' in names:
+        found.append(f'{source.path}:{getattr(node, "lineno", 0)}: pmap')
+  return found
+
+
+def vague_names(root: pathlib.Path) -> list[str]:
+  """Files and folders whose name says nothing."""
+  paths = (source.path for source in sources(root, (*CODE, 'tests')))
+  return [
+    str(path)
+    for path in paths
+    if any(VAGUE.search(part) for part in path.with_suffix('').parts)
+  ]
+
+
+def long_files(root: pathlib.Path) -> list[str]:
+  """Files past the length at which they hold two subjects."""
+  found = []
+  for source in sources(root):
+    lines = len((root / source.path).read_text(encoding='utf-8').splitlines())
+    if lines > MAX_LINES:
+      found.append(f'{source.path}: {lines} lines')
+  return found
+
+
+def strange_entries(root: pathlib.Path) -> list[str]:
+  """Tracked entries of the top folder that nobody agreed on."""
+  listed = subprocess.run(
+    ['git', 'ls-files', '-z'], cwd=root, check=True, capture_output=True, text=True
+  ).stdout
+  return sorted({path.split('/')[0] for path in listed.split('\0') if path} - TOP_LEVEL)
+
+
+def import_check(rule: Rule) -> Callable[[pathlib.Path], list[str]]:
+  return lambda root: breaks(rule, root)
+
+
+CHECKS: dict[str, Callable[[pathlib.Path], list[str]]] = {
+  **{name: import_check(rule) for name, rule in IMPORT_RULES.items()},
+  'pmap is not used': uses_of_pmap,
+  'names say what a file is about': vague_names,
+  'a file holds one subject': long_files,
+  'the top folder holds what was agreed': strange_entries,
+}
+
+# A tree in which every rule holds.
+CLEAN = {
+  'README.md': '',
+  'dlx/__init__.py': '',
+  'dlx/data/batches.py': 'import numpy\n',
+  'dlx/layers/dense.py': 'import flax.linen as nn\n',
+  'dlx/losses/classification.py': 'import jax\n',
+  'dlx/models/cnn.py': 'from dlx.layers import dense\nfrom ..losses import jax\n',
+  'dlx/run/loop.py': 'from dlx.data import batches\nfrom . import step\n',
+  'dlx/train/steps.py': 'import dlx.losses\n',
+  'experiments/vision/cnn.py': 'from dlx.models import cnn\nimport kernels.attention\n',
+  'kernels/attention/__init__.py': 'from . import tuned\nfrom .. import bench\n',
+  'kernels/attention/tuned.py': 'import functools\nimport jax.numpy as jnp\n',
+  'kernels/bench.py': 'import numpy as np\nfrom kernels.attention import tuned\n',
+  'launch/train.py': (
+    'from absl import app, flags\nimport importlib\nimport dlx.run.loop\n'
+    "def load(name):\n  return importlib.import_module('experiments.vision.cnn')\n"
+  ),
+  'tests/cnn_test.py': 'from experiments import cnn\nimport dlx\nimport launch.train\n',
+}
+
+# By name, so that a search of the tree for its use does not stop at these samples.
+PMAP = 'pmap'
+
+# (rule, file, its text): each breaks that rule and no other.
+BROKEN = [
+  ('launch finds experiments by name', 'launch/a.py', 'import experiments.vision.cnn'),
+  ('launch finds experiments by name', 'launch/a.py', 'from experiments import cnn'),
+  ('launch finds experiments by name', 'launch/a.py', 'import experiments as e'),
+  ('launch finds experiments by name', 'launch/a.py', 'from ..experiments import cnn'),
+  ('launch finds experiments by name', 'launch/a.py', 'from tests import cnn_test'),
+  ('experiments never import each other', 'experiments/a.py', 'from . import cnn'),
+  ('experiments never import each other', 'experiments/a.py', 'from .cnn import build'),
+  (
+    'experiments never import each other',
+    'experiments/a.py',
+    'import experiments.vision.cnn',
+  ),
+  ('experiments know no launcher', 'experiments/a.py', 'from launch import train'),
+  (
+    'dlx knows what is above it by contract alone',
+    'dlx/a.py',
+    'def f():\n  import experiments.vision.cnn',
+  ),
+  (
+    'dlx knows what is above it by contract alone',
+    'dlx/inspect/a.py',
+    'from launch.train import main',
+  ),
+  (
+    'dlx knows what is above it by contract alone',
+    'dlx/a.py',
+    "__import__('launch.train')",
+  ),
+  ('kernels stand on jax and numpy alone', 'kernels/a.py', 'import flax'),
+  ('kernels stand on jax and numpy alone', 'kernels/a.py', 'from dlx import losses'),
+  (
+    'kernels stand on jax and numpy alone',
+    'kernels/conv/a.py',
+    'class A:\n  def f(self):\n    from scipy import signal',
+  ),
+  ('training and data know no model', 'dlx/train/a.py', 'import dlx.models.cnn'),
+  ('training and data know no model', 'dlx/train/a.py', 'from ..models import cnn'),
+  ('training and data know no model', 'dlx/data/a.py', 'from dlx import models'),
+  (
+    'training and data know no model',
+    'dlx/data/a.py',
+    "import importlib\nimportlib.import_module('dlx.models.cnn')",
+  ),
+  ('training and data know no model', 'dlx/data/__init__.py', 'from ..models import a'),
+  ('models know no data and no training', 'dlx/models/a.py', 'import dlx.data.batches'),
+  (
+    'models know no data and no training',
+    'dlx/models/vit/a.py',
+    'from ...train import step',
+  ),
+  (
+    'layers know no model, data or training',
+    'dlx/layers/a.py',
+    'from dlx.models.cnn import CNN',
+  ),
+  ('layers know no model, data or training', 'dlx/layers/a.py', 'from .. import data'),
+  (
+    'layers know no model, data or training',
+    'dlx/layers/a.py',
+    'if True:\n  from dlx.train import step',
+  ),
+  ('absl flags stay in launch', 'dlx/a.py', 'from absl import logging, flags'),
+  ('absl flags stay in launch', 'experiments/a.py', 'import absl.flags'),
+  ('absl flags stay in launch', 'dlx/a.py', 'def f():\n  from absl.flags import FLAGS'),
+  ('pmap is not used', 'dlx/a.py', f'import jax\nstep = jax.{PMAP}(abs)'),
+  ('pmap is not used', 'launch/a.py', f'from jax import {PMAP} as p'),
+  ('pmap is not used', 'tests/a_test.py', f'import jax as j\nstep = j.{PMAP}'),
+  ('names say what a file is about', 'dlx/utils.py', ''),
+  ('names say what a file is about', 'launch/test_helpers.py', ''),
+  ('names say what a file is about', 'tests/misc/a_test.py', ''),
+  ('a file holds one subject', 'experiments/a.py', '\n' * (MAX_LINES + 1)),
+  ('the top folder holds what was agreed', 'notes.md', ''),
+  ('the top folder holds what was agreed', 'scripts/a.py', ''),
+]
+
+
+def plant(root: pathlib.Path, files: dict[str, str]) -> pathlib.Path:
+  """Writes a tree and puts it under git, without a commit."""
+  for name, text in files.items():
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding='utf-8')
+  subprocess.run(['git', 'init', '-q'], cwd=root, check=True)
+  subprocess.run(['git', 'add', '-A'], cwd=root, check=True)
+  return root
+
+
+@pytest.mark.parametrize('name', CHECKS)
+def test_rule_holds(name):
+  if CHECKS[name] is strange_entries and not (REPO / '.git').exists():
+    pytest.skip('not a git checkout: what is tracked is not known')
+  assert CHECKS[name](REPO) == []
+
+
+def test_rules_see_the_code():
+  seen = {source.module for source in sources(REPO)}
+  assert {'dlx.experiment', 'dlx.state', *CODE} <= seen
+
+
+def test_clean_tree_breaks_no_rule(tmp_path):
+  root = plant(tmp_path, CLEAN)
+  assert {name: check(root) for name, check in CHECKS.items()} == dict.fromkeys(
+    CHECKS, []
+  )
+
+
+@pytest.mark.parametrize(('rule', 'path', 'text'), BROKEN)
+def test_broken_tree_breaks_that_rule_alone(tmp_path, rule, path, text):
+  root = plant(tmp_path, {**CLEAN, path: text})
+  reported = {name: found for name, check in CHECKS.items() if (found := check(root))}
+  assert list(reported) == [rule], reported
+  # The report names the file, or the top folder it lies in.
+  assert all(path.startswith(line.split(':')[0]) for line in reported[rule]), reported
+
+
+def test_every_rule_is_seen_to_fail():
+  assert {rule for rule, _, _ in BROKEN} == set(CHECKS)
+
+
+@pytest.mark.parametrize(
+  ('module', 'path', 'text', 'expected'),
+  [
+    ('a.b', 'a/b.py', 'import c.d as e, f', ['c.d', 'f']),
+    ('a.b', 'a/b.py', 'from c.d import e as f, g', ['c.d.e', 'c.d.g']),
+    ('a.b', 'a/b.py', 'from . import c', ['a.c']),
+    ('a.b', 'a/__init__.py', 'from . import c', ['a.b.c']),
+    ('a.b.c', 'a/b/c.py', 'from ..d import e', ['a.d.e']),
+    ('a', 'a/__init__.py', 'from .b import *', ['a.b.*']),
+    ('a', 'a.py', 'def f():\n  if f:\n    import b', ['b']),
+    ('a', 'a.py', 'import_module(name)\n"import b"  # import c', []),
+  ],
+)
+def test_imports_by_hand(module, path, text, expected):
+  source = Source(pathlib.PurePath(path), module, ast.parse(text))
+  assert [name for _, name in imports(source)] == expected
