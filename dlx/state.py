@@ -2,6 +2,7 @@
 
 from typing import Any, Mapping, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -108,3 +109,23 @@ def leaves_by_path(tree: PyTree) -> dict[str, Any]:
   if len(named) != len(paths):
     raise ValueError('Two leaves have the same path; rename a key that holds a "/".')
   return named
+
+
+def mean(values_B: Array, weight_B: Array | None = None) -> Mean:
+  """`sum(values * weight)` and `sum(weight)`.
+
+  Args:
+    values_B: one value an example.
+    weight_B: None: all ones.
+  """
+  chex.assert_rank(values_B, 1)
+  dtype = jnp.promote_types(values_B.dtype, jnp.float32)
+  weight_B = example_weights(values_B, weight_B).astype(dtype)
+  return Mean((values_B.astype(dtype) * weight_B).sum(), weight_B.sum())
+
+
+def example_weights(values_B: Array, weight_B: Array | None) -> Array:
+  if weight_B is None:
+    return jnp.ones(values_B.shape, jnp.float32)
+  chex.assert_equal_shape([values_B, weight_B])
+  return weight_B

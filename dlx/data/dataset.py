@@ -16,6 +16,8 @@ import numpy as np
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
 ROWS = P(('data', 'fsdp'))  # The default placement of a batch: its leading axis.
 
+MAX = 2**31 - 1  # The largest number of examples, of rows in a batch, and of a step.
+
 
 class Loaded(NamedTuple):
   """What `load` gives.

@@ -1,27 +1,62 @@
-"""Figures."""
+"""Figures by subject: NumPy arrays in, a matplotlib Figure out. Host only."""
 
-from dlx.figures.images import (
+from dlx.figures.classification import (
+  calibration_diagram,
+  class_shares,
+  confusion_matrix,
+)
+from dlx.figures.curves import gradient_flow, scatter
+from dlx.figures.diffusion import denoising, noising, signal_to_noise, spread
+from dlx.figures.features import class_map, codes, similarity_histogram
+from dlx.figures.images import image_grid, mosaic, predictions, weights_grid
+from dlx.figures.style import (
   BLUE,
   GREY,
   INK,
   RED,
   RULE,
-  confusion_matrix,
-  image_grid,
-  predictions,
-  scatter,
-  weights_grid,
+  names_of_classes,
+  new_figure,
+  ramp,
+  style_axes,
+)
+from dlx.figures.text import (
+  BAR,
+  LINE,
+  attention_maps,
+  sentence_predictions,
+  text_samples,
 )
 
 __all__ = [
+  'BAR',
   'BLUE',
   'GREY',
   'INK',
+  'LINE',
   'RED',
   'RULE',
+  'attention_maps',
+  'calibration_diagram',
+  'class_map',
+  'class_shares',
+  'codes',
   'confusion_matrix',
+  'denoising',
+  'gradient_flow',
   'image_grid',
+  'mosaic',
+  'names_of_classes',
+  'new_figure',
+  'noising',
   'predictions',
+  'ramp',
   'scatter',
+  'sentence_predictions',
+  'signal_to_noise',
+  'similarity_histogram',
+  'spread',
+  'style_axes',
+  'text_samples',
   'weights_grid',
 ]

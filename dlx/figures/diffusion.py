@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlx.diffusion import SCHEDULES, Schedule, snr
-from dlx.figures import BLUE, GREY, INK, RED, RULE, image_grid
+from dlx.figures.images import image_grid
+from dlx.figures.style import BLUE, GREY, INK, RED, RULE
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure

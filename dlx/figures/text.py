@@ -1,4 +1,4 @@
-"""Pictures of text for reports: what a model wrote, what its heads look at. Host only.
+"""Pictures of text: samples, attention maps, predictions of sentences. Host only.
 
 Plain matplotlib Figures, made without pyplot, as in dlx/figures/images.py.
 """
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Sequence
 
 import numpy as np
 
+from dlx.figures.style import INK, RED, RULE
+
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
-BAR, RULE = '\u2503', '\u2500'  # Between prompt and sample; between samples.
+BAR, LINE = '\u2503', '\u2500'  # Between prompt and sample; between samples.
 _VISIBLE = {'\n': '\u23ce', ' ': '\u2423'}
 
 
@@ -35,7 +37,7 @@ def text_samples(
   lines = []
   for prompt, sample in zip(prompts, samples):
     if lines:
-      lines.append(RULE * columns)
+      lines.append(LINE * columns)
     for line in f'{prompt}{BAR}{sample}'.split('\n'):
       lines += textwrap.wrap(line, columns, drop_whitespace=False) or ['']
   size = (0.078 * columns + 0.3, 0.14 * len(lines) + 0.2)
@@ -81,3 +83,64 @@ def attention_maps(weights_NHLM: Any, tokens: Sequence[str]) -> 'Figure':
 def _plain(text: str) -> str:
   """Without what matplotlib takes for mathematics."""
   return text.replace('$', r'\$')
+
+
+def sentence_predictions(
+  texts: Sequence[str],
+  label_B: Any,
+  probs_BK: Any,
+  class_names: Sequence[str],
+  *,
+  max_shown: int = 10,
+  max_wrong: int = 10,
+) -> 'Figure':
+  """The first sentences, then the wrong ones, the surest first; wrong ones in red.
+
+  Args:
+    texts: one a row.
+    label_B: true classes.
+    probs_BK: rows sum to 1.
+    class_names: K names.
+    max_shown: of the first part.
+    max_wrong: of the second.
+  """
+  from matplotlib.figure import Figure
+
+  probs_BK, label_B = np.asarray(probs_BK, np.float64), np.asarray(label_B)
+  predicted_B, sure_B = probs_BK.argmax(1), probs_BK.max(1)
+  wrong = np.flatnonzero(predicted_B != label_B)
+  wrong = wrong[np.argsort(-sure_B[wrong], kind='stable')]
+  parts = [
+    (f'The first of {len(texts)} sentences', np.arange(len(texts))[:max_shown]),
+    (f'The surest of {len(wrong)} wrong predictions', wrong[:max_wrong]),
+  ]
+  lines: list[tuple[str, str, str]] = []  # Left column, sentence, colour.
+  for title, rows in parts:
+    if len(rows):
+      lines += [(title, '', 'title')]
+    for i in rows:
+      name = class_names[predicted_B[i]]
+      colour = INK if predicted_B[i] == label_B[i] else RED
+      wrapped = textwrap.wrap(str(texts[i]), 118) or ['']
+      lines.append((f'{name} {100 * sure_B[i]:.0f} %', wrapped[0], colour))
+      lines += [('', more, colour) for more in wrapped[1:3]]
+  titles = sum(colour == 'title' for _, _, colour in lines)
+  height = 0.19 * (len(lines) - titles) + 0.4 * titles + 0.25
+  figure = Figure((8.6, height), dpi=160, facecolor='white')
+  ax = figure.add_axes((0, 0, 1, 1))
+  ax.axis('off')
+  ax.set(xlim=(0, 1), ylim=(-height, 0))
+  y = 0.0
+  for left, sentence, colour in lines:
+    title = colour == 'title'
+    y -= 0.36 if title else 0.19
+    style = dict(fontsize=9.5, fontweight='bold') if title else dict(fontsize=8)
+    colour = INK if title else colour
+    # A dollar sign would begin mathematics.
+    ax.text(0.015, y, left, color=colour, va='bottom', **style)  # pyright: ignore
+    sentence = sentence.replace('$', r'\$')
+    ax.text(0.16, y, sentence, color=colour, va='bottom', fontsize=8)
+    if title:
+      ax.plot((0.015, 0.985), (y - 0.02,) * 2, color=RULE, linewidth=0.8)
+      y -= 0.04
+  return figure

@@ -1,27 +1,37 @@
-"""Losses."""
+"""Losses by subject: one value an example, natural units, at least float32."""
 
+from dlx.losses.adversarial import (
+  KINDS,
+  discriminator_loss,
+  generator_loss,
+  gradient_penalty,
+  threshold,
+)
 from dlx.losses.classification import (
-  absolute_error,
   binary_cross_entropy,
-  distillation,
-  gaussian_kl,
-  gaussian_kl_terms,
-  huber,
   sigmoid_binary_cross_entropy,
   softmax_cross_entropy,
-  squared_error,
-  weighted_mean,
 )
+from dlx.losses.contrastive import InfoNCE, in_batch_info_nce, info_nce
+from dlx.losses.divergence import distillation, gaussian_kl, gaussian_kl_terms
+from dlx.losses.regression import absolute_error, huber, squared_error
 
 __all__ = [
+  'InfoNCE',
+  'KINDS',
   'absolute_error',
   'binary_cross_entropy',
+  'discriminator_loss',
   'distillation',
   'gaussian_kl',
   'gaussian_kl_terms',
+  'generator_loss',
+  'gradient_penalty',
   'huber',
+  'in_batch_info_nce',
+  'info_nce',
   'sigmoid_binary_cross_entropy',
   'softmax_cross_entropy',
   'squared_error',
-  'weighted_mean',
+  'threshold',
 ]

@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from dlx.errors import ConfigError
+from dlx.precision import at_least_float32
 from dlx.state import Array
 
 KINDS = ('minimax', 'non_saturating', 'least_squares', 'hinge')
@@ -51,7 +52,7 @@ def discriminator_loss(
   """
   chex.assert_rank([real_B, fake_B], 1)
   chex.assert_equal_shape([real_B, fake_B])
-  real_B, fake_B = _at_least_float32(real_B), _at_least_float32(fake_B)
+  real_B, fake_B = at_least_float32(real_B), at_least_float32(fake_B)
   if kind in ('minimax', 'non_saturating'):
     # Two softplus, not softplus(-x) + (1 - t) x: exact for large logits.
     real_loss_B = real_label * jax.nn.softplus(-real_B)
@@ -77,7 +78,7 @@ def generator_loss(kind: str, fake_B: Array) -> Array:
     ConfigError: another kind.
   """
   chex.assert_rank(fake_B, 1)
-  fake_B = _at_least_float32(fake_B)
+  fake_B = at_least_float32(fake_B)
   if kind == 'minimax':
     return -jax.nn.softplus(fake_B)
   if kind == 'non_saturating':
@@ -114,12 +115,8 @@ def gradient_penalty(logits_of: Callable[[Array], Array], real_BHWC: Array) -> A
     real_BHWC: real images.
   """
   slope_BHWC = jax.grad(lambda x: logits_of(x).sum())(real_BHWC)
-  slope_BHWC = _at_least_float32(slope_BHWC)
+  slope_BHWC = at_least_float32(slope_BHWC)
   return jnp.square(slope_BHWC).reshape(slope_BHWC.shape[0], -1).sum(1)
-
-
-def _at_least_float32(x: Array) -> Array:
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _is_one(x) -> bool:

@@ -1,25 +1,59 @@
-"""Metrics."""
+"""Metrics by subject: sums that add up over batches, steps and devices."""
 
+from dlx.metrics.calibration import calibration_error, calibration_sums
 from dlx.metrics.classification import (
   accuracy,
-  classification,
   classification_summary,
+  classification_sums,
   confusion,
-  mean,
   precision_recall_f1,
-  regression,
-  regression_summary,
   top_k,
 )
+from dlx.metrics.generation import (
+  diversity,
+  feature_moments,
+  frechet_distance,
+  nearest_distance,
+  place_rows,
+)
+from dlx.metrics.linear_probe import (
+  Linear,
+  draw_labels,
+  fit_linear,
+  in_chunks,
+  standardiser,
+)
+from dlx.metrics.neighbours import Neighbours, nearest, vote
+from dlx.metrics.regression import regression_summary, regression_sums
+from dlx.metrics.representation import alignment, principal_components, uniformity
+from dlx.state import mean
 
 __all__ = [
+  'Linear',
+  'Neighbours',
   'accuracy',
-  'classification',
+  'alignment',
+  'calibration_error',
+  'calibration_sums',
   'classification_summary',
+  'classification_sums',
   'confusion',
+  'diversity',
+  'draw_labels',
+  'feature_moments',
+  'fit_linear',
+  'frechet_distance',
+  'in_chunks',
   'mean',
+  'nearest',
+  'nearest_distance',
+  'place_rows',
   'precision_recall_f1',
-  'regression',
+  'principal_components',
   'regression_summary',
+  'regression_sums',
+  'standardiser',
   'top_k',
+  'uniformity',
+  'vote',
 ]

@@ -1,15 +1,14 @@
 """Whether a probability of 0.8 is right 8 times in 10 (arXiv 1706.04599)."""
 
-from typing import Any, Mapping
+from typing import Mapping
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dlx.state import Array
 
 
-def sums(
+def calibration_sums(
   probs_BK: Array, label_B: Array, weight_B: Array | None = None, num_bins: int = 15
 ) -> dict[str, Array]:
   """Sums over the examples of each bin of confidence: additive over batches.
@@ -31,48 +30,10 @@ def sums(
   }
 
 
-def error(found: Mapping[str, Array]) -> Array:
+def calibration_error(found: Mapping[str, Array]) -> Array:
   """Expected calibration error: mean |accuracy - confidence| over the bins, in [0, 1].
 
   Weighted by the examples of a bin.
   """
   gap_N = jnp.abs(found['correct'] - found['confidence'])
   return gap_N.sum(-1) / found['count'].sum(-1)
-
-
-def diagram(curves: Mapping[str, Mapping[str, Any]]) -> Any:
-  """Reliability diagram: accuracy against confidence, a line each. Host only.
-
-  Args:
-    curves: name -> the sums of `sums`, as NumPy arrays.
-  """
-  from matplotlib.figure import Figure
-
-  from dlx.figures import BLUE, GREY, RED, RULE
-
-  figure = Figure(figsize=(5.2, 5.4), layout='constrained')
-  top, bottom = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
-  top.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle='--')
-  for (name, found), colour in zip(
-    curves.items(), (BLUE, RED, '#3c8d40', '#8a5fb0') * len(curves), strict=False
-  ):
-    count = np.asarray(found['count'])
-    some = count > 0
-    confidence = np.asarray(found['confidence'])[some] / count[some]
-    accuracy = np.asarray(found['correct'])[some] / count[some]
-    gap = np.abs(np.asarray(found['correct']) - np.asarray(found['confidence']))
-    ece = gap.sum() / max(count.sum(), 1)
-    top.plot(
-      confidence, accuracy, 'o-', ms=4, color=colour, label=f'{name}, ECE {ece:.3f}'
-    )
-    bottom.step(confidence, count[some], where='mid', color=colour)
-  top.set(ylabel='Accuracy', xlim=(0, 1.02), ylim=(0, 1.02), title='Reliability')
-  bottom.set(ylabel='Examples', xlabel='Confidence', yscale='log')
-  top.legend(frameon=False, fontsize=8)
-  for ax in (top, bottom):
-    ax.title.set_fontsize(9.5)
-    ax.tick_params(labelsize=8)
-    ax.grid(color=RULE, linewidth=0.6)
-    for side in ax.spines.values():
-      side.set_color(RULE)
-  return figure

@@ -14,20 +14,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from dlx.state import Array, Mean, Metrics, ratios
-
-
-def mean(values_B: Array, weight_B: Array | None = None) -> Mean:
-  """`sum(values * weight)` and `sum(weight)`.
-
-  Args:
-    values_B: one value an example.
-    weight_B: None: all ones.
-  """
-  chex.assert_rank(values_B, 1)
-  dtype = jnp.promote_types(values_B.dtype, jnp.float32)
-  weight_B = _weights(values_B, weight_B).astype(dtype)
-  return Mean((values_B.astype(dtype) * weight_B).sum(), weight_B.sum())
+from dlx.state import Array, Mean, Metrics, example_weights, mean, ratios
 
 
 def accuracy(logits_BK: Array, label_B: Array, weight_B: Array | None = None) -> Mean:
@@ -68,7 +55,7 @@ def confusion(
   """
   chex.assert_rank([logits_BK, label_B], [2, 1])
   num_classes = logits_BK.shape[1] if num_classes is None else num_classes
-  weight_B = _weights(label_B, weight_B).astype(jnp.float32)
+  weight_B = example_weights(label_B, weight_B).astype(jnp.float32)
   true_BK = jax.nn.one_hot(label_B, num_classes) * weight_B[:, None]
   predicted_BK = jax.nn.one_hot(logits_BK.argmax(1), num_classes)
   # A product of one-hot rows rather than a scatter: sharded rows need one all-reduce.
@@ -78,7 +65,7 @@ def confusion(
   ).astype(jnp.float32)
 
 
-def classification(
+def classification_sums(
   logits_BK: Array, label_B: Array, weight_B: Array | None = None
 ) -> dict[str, Any]:
   """Sums for `classification_summary`: `accuracy` and `confusion`."""
@@ -134,68 +121,6 @@ def classification_summary(metrics: Metrics) -> Mapping[str, Any]:
     metrics: the sums of `classification`; others (`loss`) become their means.
   """
   return {**ratios(metrics), **precision_recall_f1(metrics['confusion'])}
-
-
-def regression(
-  prediction_B: Array,
-  target_B: Array,
-  weight_B: Array | None = None,
-  *,
-  shift: float | Array = 0.0,
-) -> dict[str, Mean]:
-  """Sums for `regression_summary`.
-
-  Args:
-    prediction_B: in the unit of the target.
-    target_B: what should have been predicted.
-    weight_B: None: all ones.
-    shift: one constant near the mean of the targets, the same for all batches (that
-      of the training set; 0 for standardised targets). The variance of the targets
-      is a difference of sums with relative error of about
-      `eps * (1 + (mean - shift)^2 / variance)`.
-
-  Returns:
-    `mse`, `mae`, and the first two moments of `target - shift`.
-  """
-  chex.assert_rank([prediction_B, target_B], 1)
-  chex.assert_equal_shape([prediction_B, target_B])
-  dtype = jnp.promote_types(
-    jnp.promote_types(prediction_B.dtype, target_B.dtype), jnp.float32
-  )
-  prediction_B, target_B = prediction_B.astype(dtype), target_B.astype(dtype)
-  error_B, shifted_B = prediction_B - target_B, target_B - shift
-  return {
-    'mse': mean(jnp.square(error_B), weight_B),
-    'mae': mean(jnp.abs(error_B), weight_B),
-    'target': mean(shifted_B, weight_B),
-    'target_squared': mean(jnp.square(shifted_B), weight_B),
-  }
-
-
-def regression_summary(metrics: Metrics) -> Mapping[str, Any]:
-  """`mse`, `rmse`, `mae` and `r2`; other entries (`loss`) become their means.
-
-  r2 = 1 - mse / variance of the targets; where all targets are equal it is 1 if every
-  prediction is exact and 0 otherwise, as in scikit-learn.
-
-  Args:
-    metrics: the sums of `regression`, in its unit (squared for mse).
-  """
-  means = dict(ratios(metrics))
-  variance = means.pop('target_squared') - jnp.square(means.pop('target'))
-  mse = means['mse']
-  constant = variance <= 0  # Rounding can take it below 0.
-  r2 = 1 - mse / jnp.where(constant, 1, variance)
-  means['r2'] = jnp.where(constant, jnp.where(mse == 0, 1.0, 0.0), r2)
-  means['rmse'] = jnp.sqrt(mse)
-  return means
-
-
-def _weights(values_B: Array, weight_B: Array | None) -> Array:
-  if weight_B is None:
-    return jnp.ones(values_B.shape, jnp.float32)
-  chex.assert_equal_shape([values_B, weight_B])
-  return weight_B
 
 
 def _divide(a: Array, b: Array) -> Array:

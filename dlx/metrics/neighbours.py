@@ -6,12 +6,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from dlx import metrics
 from dlx.errors import ConfigError
-from dlx.experiment import Eval
-from dlx.losses.contrastive import EXACT, unit
-from dlx.state import Array, Batch, Mean, TrainState, ratios
-from dlx.tasks.probes import FeaturesFn, TrainTest, both_parts, in_chunks, prefix
+from dlx.metrics.linear_probe import in_chunks
+from dlx.precision import EXACT, unit
+from dlx.state import Array
 
 
 class Neighbours(NamedTuple):
@@ -87,36 +85,3 @@ def vote(
   votes_MK = (weight_Mk[..., None] * one_hot_MkK).sum(1)
   total_M1 = votes_MK.sum(1, keepdims=True)
   return votes_MK / jnp.where(total_M1 == 0, 1, total_M1)
-
-
-def knn_eval(
-  features: FeaturesFn,
-  data: TrainTest,
-  *,
-  num_classes: int,
-  k: int = 20,
-  temperature: float = 0.07,
-  chunk: int = 500,
-  every: int | None = None,
-) -> Eval:
-  """Accuracy of the nearest neighbours' vote; the training images are the bank.
-
-  Reports `accuracy`, and `loss`, the share of wrong answers, for the features
-  `encoder`, and `NAME_accuracy` for the others. See `probe_eval`.
-  """
-
-  def step(state: TrainState, batch: Batch) -> dict[str, Mean]:
-    bank, query = both_parts(features, state, batch, chunk)
-    found = {}
-    for name in bank:
-      near = nearest(query[name], bank[name], k=k)
-      votes = vote(
-        near, batch['train_label'], num_classes=num_classes, temperature=temperature
-      )
-      right = metrics.accuracy(votes, batch['test_label'])
-      found[f'{prefix(name)}accuracy'] = right
-      if name == 'encoder':
-        found['loss'] = Mean(right.count - right.total, right.count)
-    return found
-
-  return Eval(step, data, every, ratios)

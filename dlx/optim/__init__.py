@@ -1,35 +1,27 @@
-"""Optimisers."""
+"""Optimisers and learning-rate schedules; every number may be a tracer of a sweep."""
 
 from dlx.optim.optimizers import (
-  MAX_LOSS_SCALE,
-  MIN_LOSS_SCALE,
-  LossScale,
   Mask,
-  Number,
-  Schedule,
   adam,
   adamw,
   by_path,
   clip,
-  constant,
-  cosine,
   decay_mask,
   freeze,
   global_norm,
-  init_loss_scale,
-  next_loss_scale,
-  one_cycle,
-  scale_loss,
   sgd,
+)
+from dlx.optim.schedules import (
+  Number,
+  Schedule,
+  constant,
+  cosine,
+  one_cycle,
   step_decay,
-  unscale_and_update,
   warmup_cosine,
 )
 
 __all__ = [
-  'LossScale',
-  'MAX_LOSS_SCALE',
-  'MIN_LOSS_SCALE',
   'Mask',
   'Number',
   'Schedule',
@@ -42,12 +34,8 @@ __all__ = [
   'decay_mask',
   'freeze',
   'global_norm',
-  'init_loss_scale',
-  'next_loss_scale',
   'one_cycle',
-  'scale_loss',
   'sgd',
   'step_decay',
-  'unscale_and_update',
   'warmup_cosine',
 ]

@@ -3,18 +3,21 @@
 An experiment's `warm_start` is (state) -> (state, origin); `origin` says what was read
 and stands in config.json, so that the other run may be deleted afterwards.
 
-restore        leaves of a checkpoint under one prefix of the TrainState
-restore_model  the variables of a Flax module, as that run's evaluation saw them
+restore          leaves of a checkpoint under one prefix of the TrainState
+restore_model    the variables of a Flax module, as that run's evaluation saw them
+restore_encoder  the encoder of a run that learns features
 """
 
 import json
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dlx.config_json import config_to_json
 from dlx.errors import ConfigError
+from dlx.experiment import Config
 from dlx.run.checkpoint.checkpointer import Checkpointer
 from dlx.run.records.records import read_json
 from dlx.run.records.workdir import absolute
@@ -128,3 +131,32 @@ def same_bytes(a: PyTree, b: PyTree) -> bool:
     and np.asarray(x).tobytes() == np.asarray(y).tobytes()
     for x, y in pairs
   )
+
+
+def restore_encoder(
+  config: Config,
+  weights: PyTree,
+  names: Sequence[str] = ('features', 'strides', 'groups'),
+) -> tuple[PyTree, dict[str, Any]]:
+  """The encoder in the run `config.encoder`, under `params/encoder`; and its origin.
+
+  Args:
+    config: its field `encoder` is a workdir.
+    weights: the structure that is filled.
+    names: fields of the config that must be as they are there: weights fit encoders of
+      other strides too, and the features would be other ones.
+
+  Raises:
+    ConfigError: one of those fields differs; see `restore`.
+  """
+  workdir = vars(config)['encoder']
+  found, origin = restore(workdir, weights, prefix='params/encoder')
+  there = read_json(absolute(workdir) / 'config.json')['config']
+  for name in names:
+    value = config_to_json(config)[name]
+    if name in there and there[name] != value:
+      raise ConfigError(
+        f'--config.{name}={value} is not allowed: must be {there[name]}, as of the '
+        f'encoder in {origin["path"]}.'
+      )
+  return found, origin

@@ -1,0 +1,33 @@
+"""From a trained model to samples."""
+
+from dlx.sampling.autoregressive import Step, choose, generate
+from dlx.sampling.diffusion import (
+  Denoise,
+  Steps,
+  ddim,
+  ddpm,
+  denoiser,
+  guided,
+  row_noise,
+  sample,
+  sample_path,
+)
+from dlx.sampling.interpolation import linear, slerp, spherical
+
+__all__ = [
+  'Denoise',
+  'Step',
+  'Steps',
+  'choose',
+  'ddim',
+  'ddpm',
+  'denoiser',
+  'generate',
+  'guided',
+  'linear',
+  'row_noise',
+  'sample',
+  'sample_path',
+  'slerp',
+  'spherical',
+]

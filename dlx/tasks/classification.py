@@ -12,7 +12,8 @@ import optax
 
 from dlx import figures as draw
 from dlx import metrics
-from dlx.data.batches.resident import InOrder, training
+from dlx.data.batches.choose import training
+from dlx.data.batches.resident import InOrder
 from dlx.data.images.levels import normalise
 from dlx.data.sets.images import ImageData
 from dlx.experiment import Config, Experiment, Figure
@@ -75,7 +76,7 @@ def image_classifier(
     augment=augment,
     train_data=training(data.train, config),
     eval_data={'test': test_data},
-    metrics=lambda logits, batch, weight: metrics.classification(
+    metrics=lambda logits, batch, weight: metrics.classification_sums(
       logits, batch['label'], weight
     ),
     train_metrics=lambda logits, batch, weight: {

@@ -10,7 +10,7 @@ from typing import Any, Callable, Mapping, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dlx import diffusion, losses, metrics
+from dlx import diffusion, losses, metrics, sampling
 from dlx.data.dataset import Dataset
 from dlx.data.sets.images import ImageData
 from dlx.experiment import Figure
@@ -55,7 +55,7 @@ class Task(NamedTuple):
     """Step and noise by the number of the example: every evaluation sees the same."""
     keys_B = _fold(jax.random.key(0), index_B)
     step = lambda key: jax.random.randint(key, (), 0, self.schedule.num_steps)
-    eps = diffusion.row_noise(keys_B, 0, image_BHWC.shape[1:])
+    eps = sampling.row_noise(keys_B, 0, image_BHWC.shape[1:])
     return self.noised(image_BHWC, jax.vmap(step)(keys_B), eps)
 
   def sums(self, output: Array, task: Batch, weight_B: Array | None = None) -> Metrics:
@@ -87,7 +87,7 @@ class Sampling(NamedTuple):
 
   network: Callable[[TrainState, Array, Array, Array], Array]
   task: Task
-  steps: diffusion.Steps
+  steps: sampling.Steps
   data: ImageData
   conditional: bool = True
   guidance: float = 0.0
@@ -98,7 +98,7 @@ class Sampling(NamedTuple):
 
   def images(self, state: TrainState, index_B: Array, label_B: Array) -> Array:
     """Samples by number, [B, H, W, C] in [0, 1]."""
-    return (diffusion.sample(*self._start(state, index_B, label_B)) + 1) / 2
+    return (sampling.sample(*self._start(state, index_B, label_B)) + 1) / 2
 
   def judged(self, judge: Judge, state: TrainState, batch: Batch) -> Metrics:
     """Sums for `judge.summarize`, of as many samples as the batch has real images.
@@ -118,18 +118,18 @@ class Sampling(NamedTuple):
 
   def path(self, state: TrainState, index_B: Array, label_B: Array):
     """x_t and the estimate of x_0 at every step, in [-1, 1], [S, B, H, W, C]."""
-    return diffusion.sample_path(*self._start(state, index_B, label_B))
+    return sampling.sample_path(*self._start(state, index_B, label_B))
 
   def _start(self, state: TrainState, index_B: Array, label_B: Array):
     keys_B = _fold(jax.random.fold_in(state.rng, _START), index_B)
-    output = diffusion.guided(
+    output = sampling.guided(
       lambda x, t_B, label_B: self.network(state, x, t_B, label_B),
       label_B,
       self.data.num_classes,
       self.guidance,
     )
-    denoise = diffusion.denoiser(self.task.schedule, self.task.prediction, output)
-    x_T = diffusion.row_noise(keys_B, 0, self.data.shape)
+    denoise = sampling.denoiser(self.task.schedule, self.task.prediction, output)
+    x_T = sampling.row_noise(keys_B, 0, self.data.shape)
     return denoise, self.steps, x_T, keys_B
 
 

@@ -17,10 +17,13 @@ from typing import Any, Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from dlx.data.batches.resident import InOrder, indexed
+from dlx import figures
+from dlx.data.batches.resident import InOrder
 from dlx.data.sets.images import ImageData
+from dlx.data.sources import indexed
 from dlx.experiment import Eval, Figure
-from dlx.figures import adversarial as draw
+from dlx.metrics.generation import diversity, place_rows
+from dlx.sampling.interpolation import spherical
 from dlx.state import Array, Batch, Key, Metrics, TrainState
 from dlx.tasks.judge import Judge
 
@@ -205,7 +208,7 @@ class SampleReport:
       done = found['step'] >= 0
       if not done.any():
         raise ValueError('No evaluation yet.')
-      return draw.mosaic(
+      return figures.mosaic(
         found['image'][done],
         [f'step {step}' for step in found['step'][done]],
         title='The same noise over training',
@@ -213,13 +216,13 @@ class SampleReport:
       )
 
     return {
-      'samples': Figure(lambda x: draw.mosaic(x, titles, title='Samples'), grid),
+      'samples': Figure(lambda x: figures.mosaic(x, titles, title='Samples'), grid),
       'interpolation': Figure(
-        lambda x: draw.mosaic(x, titles, title='From one noise to another'), between
+        lambda x: figures.mosaic(x, titles, title='From one noise to another'), between
       ),
       'over_training': Figure(draw_history, history),
       'classes': Figure(
-        lambda found: draw.class_shares(
+        lambda found: figures.class_shares(
           found['classes'], names, float(found['class_entropy'])
         ),
         eval=evaluation,
@@ -235,64 +238,3 @@ def history_row(step: Array, num_steps: int) -> Array:
   # In floats: step * HISTORY could overflow int32.
   part = jnp.ceil(step.astype(jnp.float32) / num_steps * HISTORY).astype(jnp.int32) - 1
   return jnp.clip(part, 0, HISTORY - 1)
-
-
-def spherical(a_Z: Array, b_Z: Array, share_S: Array) -> Array:
-  """Points between two vectors on the arc between them, [S, Z] (arXiv:1609.04468).
-
-  Normal noise of many entries has nearly one length; points on the chord are shorter,
-  and no generator has seen such. The arc turns by equal angles and grows in length
-  from |a| to |b| evenly.
-  """
-  length_a, length_b = jnp.linalg.norm(a_Z), jnp.linalg.norm(b_Z)
-  a, b = a_Z / length_a, b_Z / length_b
-  # Half the angle from chord and sum: exact for parallel vectors too.
-  angle = 2 * jnp.arctan2(jnp.linalg.norm(a - b), jnp.linalg.norm(a + b))
-  share_S1 = share_S[:, None]
-  # sin(s w) / sin(w), which is s where w is 0.
-  weight = lambda s: jnp.sinc(s * angle / jnp.pi) * s / jnp.sinc(angle / jnp.pi)
-  unit_SZ = weight(1 - share_S1) * a[None, :] + weight(share_S1) * b[None, :]
-  return unit_SZ * (length_a + (length_b - length_a) * share_S1)
-
-
-def place_rows(
-  image_BHWC: Array, index_B: Array, weight_B: Array, num_rows: int
-) -> Array:
-  """A sum over batches that gathers images: [num_rows, H*W*C], image i in row i.
-
-  Images of weight 0 and those from `num_rows` on are left out.
-  """
-  flat_BF = image_BHWC.reshape(image_BHWC.shape[0], -1) * weight_B[:, None]
-  blank = jnp.zeros((num_rows, flat_BF.shape[1]), flat_BF.dtype)
-  return blank.at[index_B].add(flat_BF, mode='drop')
-
-
-def nearest_distance(rows_NF: Array, count: Array | int) -> Array:
-  """Distance of each row to the nearest other, [N]: root mean square over entries.
-
-  Rows from `count` on are nobody's neighbour and have nan.
-  """
-  number_N = jnp.arange(rows_NF.shape[0])
-  square_N = jnp.square(rows_NF).sum(1)
-  dot_NN = jnp.matmul(rows_NF, rows_NF.T, precision=jax.lax.Precision.HIGHEST)
-  distance_NN = square_N[:, None] + square_N[None, :] - 2 * dot_NN
-  barred_NN = (number_N[:, None] == number_N[None, :]) | (number_N >= count)[None, :]
-  nearest_N = jnp.where(barred_NN, jnp.inf, distance_NN).min(1)
-  distance_N = jnp.sqrt(jnp.maximum(nearest_N, 0) / rows_NF.shape[1])
-  return jnp.where(number_N < count, distance_N, jnp.nan)
-
-
-def diversity(fake_NF: Array, real_NF: Array, count: Array | int) -> dict[str, Array]:
-  """`nearest`, `nearest_real` and `duplicates`; see `SampleReport.evaluation`.
-
-  Args:
-    count: rows that are images, the first ones.
-  """
-  fake_N = nearest_distance(fake_NF, count)
-  real_N = nearest_distance(real_NF, count)
-  close_N = fake_N < jnp.nanquantile(real_N, 0.01)  # False for nan.
-  return {
-    'nearest': jnp.nanmean(fake_N),
-    'nearest_real': jnp.nanmean(real_N),
-    'duplicates': close_N.sum() / jnp.minimum(count, fake_NF.shape[0]),
-  }

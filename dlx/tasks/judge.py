@@ -9,7 +9,7 @@ how far the features of samples lie from those of real images: a Frechet distanc
   model_state = {'judge': judge.init(key), ...}
   judge.train(state.model_state['judge'], step, rng, batch)   in the train step
   judge.sums(...), judge.summarize(...)                       of an Eval
-  judge.warm_start(state)                                     of the Experiment
+  judge.warm_start(restore_model)                             of the Experiment
 
 The judge comes from another run (`--exp=cnn` with the default model, or the features
 and width that are given), or it is trained by the first steps of the run itself, on the
@@ -17,7 +17,7 @@ batches of the generator. After that it does not change.
 """
 
 import dataclasses
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +26,16 @@ from dlx import losses, metrics, optim
 from dlx.data.images.levels import normalise
 from dlx.data.sets.images import ImageData
 from dlx.errors import ConfigError
+from dlx.metrics.generation import _gaussian, feature_moments, frechet_distance
 from dlx.models.cnn import CNN
-from dlx.run import warm_start
 from dlx.state import Array, Key, Mean, Metrics, PyTree, TrainState
 from dlx.train import steps
 
 CONFIDENT = 0.9
+
+# (workdir, the variables wanted) -> (variables, origin), as run.warm_start has them.
+Restore = Callable[[Any, Mapping[str, PyTree]], tuple[PyTree, Mapping[str, Any]]]
+WarmStart = Callable[[TrainState], tuple[TrainState, Mapping[str, Any]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,13 +79,23 @@ class Judge:
     variables = dict(self.model.init(key, image, train=False))
     return {**variables, 'opt_state': self._tx().init(variables['params'])}
 
-  def warm_start(self, state: TrainState) -> tuple[TrainState, Mapping[str, Any]]:
-    """The judge's weights from `workdir`; for `Experiment.warm_start`."""
-    judge = state.model_state['judge']
-    wanted = {name: judge[name] for name in ('params', 'batch_stats')}
-    found, origin = warm_start.restore_model(self.workdir, wanted)
-    model_state = {**state.model_state, 'judge': {**judge, **found}}
-    return state._replace(model_state=model_state), origin
+  def warm_start(self, restore: Restore) -> WarmStart | None:
+    """For `Experiment.warm_start`: the weights from `workdir`; None without one.
+
+    Args:
+      restore: `run.warm_start.restore_model`, which reads another run.
+    """
+    if self.workdir is None:
+      return None
+
+    def load(state):
+      judge = state.model_state['judge']
+      wanted = {name: judge[name] for name in ('params', 'batch_stats')}
+      found, origin = restore(self.workdir, wanted)
+      model_state = {**state.model_state, 'judge': {**judge, **found}}
+      return state._replace(model_state=model_state), origin
+
+    return load
 
   def train(
     self, judge: PyTree, step: Array, rng: Key, image_BHWC: Array, label_B: Array
@@ -155,8 +169,8 @@ class Judge:
       'confident_real': share(real_BK.max(1) > CONFIDENT),
       'judge_accuracy': metrics.accuracy(real_BK, label_B, weight_B),
       'classes': jax.nn.one_hot(classes_B, self.data.num_classes).T @ weight_B,
-      'fake': _moments(fake_BF, weight_B),
-      'real': _moments(real_BF, weight_B),
+      'fake': feature_moments(fake_BF, weight_B),
+      'real': feature_moments(real_BF, weight_B),
     }
     if asked_B is not None:
       out['asked_class'] = share(classes_B == asked_B)
@@ -193,35 +207,3 @@ def check_judge(config: Any):
   config.bounds('judge_steps', least=0)
   if config.judge is not None and not config.judge:
     raise ConfigError('--config.judge= is not allowed: must be a workdir, or None.')
-
-
-def frechet_distance(
-  mean_a_F: Array, cov_a_FF: Array, mean_b_F: Array, cov_b_FF: Array
-) -> Array:
-  """|m_a - m_b|^2 + tr(A + B - 2 (A^(1/2) B A^(1/2))^(1/2)) of two Gaussians.
-
-  Source: arXiv 1706.08500. By symmetric eigenvalues only; rounding below 0 counts 0.
-  """
-  values, vectors = jnp.linalg.eigh(cov_a_FF)
-  root_FF = (vectors * jnp.sqrt(jnp.maximum(values, 0))[None, :]) @ vectors.T
-  inner = jnp.linalg.eigvalsh(root_FF @ cov_b_FF @ root_FF)
-  trace = jnp.trace(cov_a_FF) + jnp.trace(cov_b_FF)
-  distance = ((mean_a_F - mean_b_F) ** 2).sum() + trace
-  return jnp.maximum(distance - 2 * jnp.sqrt(jnp.maximum(inner, 0)).sum(), 0)
-
-
-def _moments(feature_BF: Array, weight_B: Array) -> dict[str, Array]:
-  """Sums of weight, w x and w x x^T; additive over batches."""
-  weighted_BF = feature_BF * weight_B[:, None]
-  return {
-    'n': weight_B.sum(),
-    'sum': weighted_BF.sum(0),
-    'outer': weighted_BF.T @ feature_BF,
-  }
-
-
-def _gaussian(sums: Mapping[str, Array]) -> tuple[Array, Array]:
-  """Mean and covariance (n - 1) from the sums of `_moments`."""
-  mean_F = sums['sum'] / sums['n']
-  centred = sums['outer'] - sums['n'] * mean_F[:, None] * mean_F[None, :]
-  return mean_F, centred / jnp.maximum(sums['n'] - 1, 1)

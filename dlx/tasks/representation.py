@@ -1,108 +1,239 @@
-"""Pictures of features: views, a map of principal components, neighbours."""
+"""What experiments that learn features report: probes, neighbours, pictures.
 
-from typing import TYPE_CHECKING, Any, Callable, Sequence
+TrainTest    labelled training images and test images as one batch, for an Eval
+probe_eval   linear probes with many and with few labels
+knn_eval     nearest neighbours by their vote
+pictures     views, a map of principal components, the nearest images
 
+Nothing here trains an encoder: an experiment says how its features are computed.
+"""
+
+from typing import Any, Callable, Mapping
+
+import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 import numpy as np
 
+from dlx import figures, metrics
+from dlx.data.dataset import Loaded, Resident, Source
 from dlx.data.images.augment import Augment
+from dlx.data.images.views import two_views
 from dlx.data.sets.images import ImageData
+from dlx.data.sources import num_examples, read
+from dlx.errors import ConfigError, DataError
+from dlx.experiment import Eval
 from dlx.experiment import Figure as Picture
-from dlx.figures import images as figures
-from dlx.losses.contrastive import EXACT, alignment, two_views, uniformity, unit
-from dlx.metrics.neighbours import nearest
-from dlx.state import Array, TrainState
-from dlx.tasks.probes import TrainTest
+from dlx.figures.features import class_map, similarity_histogram
+from dlx.metrics.linear_probe import draw_labels, fit_linear, in_chunks, standardiser
+from dlx.metrics.neighbours import nearest, vote
+from dlx.metrics.representation import alignment, principal_components, uniformity
+from dlx.precision import unit
+from dlx.state import Array, Batch, Mean, TrainState, ratios
 
-if TYPE_CHECKING:
-  from matplotlib.figure import Figure
+# (state, images as read) -> features [B, F] by name: those called `encoder` are judged,
+# the others stand beside them.
+FeaturesFn = Callable[[TrainState, Array], Mapping[str, Array]]
 
 
-def principal_components(x_NF: Array, count: int = 2) -> Array:
-  """The first principal components [N, count] of the rows, by SVD.
+class TrainTest(Resident):
+  """The first images of a training and of a test split as one batch, replicated.
 
-  The sign of a component is that which makes its largest weight positive.
+  A probe needs all features at once: the one batch of a pass has the fields `train_X`
+  and `test_X` of each field X of the sources, and no `weight`.
   """
-  x_NF = x_NF - x_NF.mean(0, keepdims=True)
-  _, _, axes_RF = jnp.linalg.svd(x_NF, full_matrices=False)
-  axes_cF = axes_RF[:count]
-  largest_c1 = jnp.take_along_axis(
-    axes_cF, jnp.abs(axes_cF).argmax(1, keepdims=True), 1
-  )
-  return jnp.dot(x_NF, (axes_cF * jnp.sign(largest_c1)).T, precision=EXACT)
 
-
-def class_map(
-  points_N2: Any,
-  label_N: Any,
-  class_names: Sequence[str] | None = None,
-  *,
-  title: str = 'First two principal components',
-) -> 'Figure':
-  """Points in the plane, coloured by class, each class named at its median.
-
-  Args:
-    points_N2: where the examples lie.
-    label_N: int, from 0; up to 20 classes have colours of their own.
-    class_names: one a class; None: its number.
-    title: of the figure.
-  """
-  import matplotlib
-
-  points, label = np.asarray(points_N2, np.float64), np.asarray(label_N)
-  found = sorted(set(label.tolist()))
-  names = [str(k) for k in range(found[-1] + 1)] if class_names is None else class_names
-  colours = matplotlib.colormaps['tab10' if found[-1] < 10 else 'tab20']
-  figure = figures._figure(5.2, 4.6)
-  ax = figure.add_subplot()
-  for k in found:
-    mine = points[label == k]
-    colour = colours(k % colours.N)
-    ax.scatter(*mine.T, s=7, alpha=0.5, color=colour, linewidths=0)
-    ax.annotate(
-      str(names[k]),
-      tuple(np.median(mine, 0)),
-      ha='center',
-      va='center',
-      fontsize=9,
-      fontweight='bold',
-      color=figures.INK,
-      bbox={'boxstyle': 'round,pad=0.2', 'fc': 'white', 'ec': colour, 'alpha': 0.8},
-    )
-  ax.set_xlabel('Component 1')
-  ax.set_ylabel('Component 2')
-  ax.set_aspect('equal', adjustable='datalim')
-  figures._style(ax, title)
-  return figure
-
-
-def similarity_histogram(
-  pair_B: Any, other_N: Any, *, title: str | None = None
-) -> 'Figure':
-  """Cosine similarity of two views of one image against that of different images.
-
-  Args:
-    pair_B: in [-1, 1].
-    other_N: likewise.
-    title: None: how often a pair is more similar than a random other.
-  """
-  pair, other = np.asarray(pair_B, np.float64), np.asarray(other_N, np.float64)
-  if title is None:
-    below = np.searchsorted(np.sort(other), pair) / other.size
-    title = f'Two views are more similar than {100 * below.mean():.1f} % of others'
-  figure = figures._figure(5.2, 3.4)
-  ax = figure.add_subplot()
-  bins = np.linspace(-1, 1, 61).tolist()
-  for values, colour, name in (
-    (other, figures.RED, 'different images'),
-    (pair, figures.BLUE, 'two views of one image'),
+  def __init__(
+    self,
+    train: Source,
+    test: Source,
+    *,
+    num_train: int | None = None,
+    num_test: int | None = None,
   ):
-    ax.hist(values, bins, density=True, color=colour, alpha=0.55, label=name)
-  ax.set_xlabel('Cosine similarity of projections')
-  ax.set_ylabel('Density')
-  ax.legend(frameon=False, fontsize=8)
-  figures._style(ax, title)
-  return figure
+    """Reads nothing.
+
+    Args:
+      train, test: sources with the same fields.
+      num_train, num_test: examples, at most as many as there are; None: all.
+
+    Raises:
+      ConfigError: a number below 1, or None where the source declares no size.
+    """
+    self._parts = {'train': (train, num_train), 'test': (test, num_test)}
+    self._sizes = {}
+    shapes = {}
+    for part, (source, limit) in self._parts.items():
+      if limit is not None and limit < 1:
+        raise ConfigError(f'num_{part}={limit} is not allowed: must be at least 1.')
+      if limit is None and source.size is None:
+        raise ConfigError(
+          f'num_{part}=None is not allowed for {source.name}, whose size is known only '
+          'once it was read: give a number.'
+        )
+      self._sizes[part] = n = min(x for x in (source.size, limit) if x is not None)
+      for name, x in source.shapes.items():
+        shapes[f'{part}_{name}'] = jax.ShapeDtypeStruct((n, *x.shape), x.dtype)
+    self.shapes = (shapes,)
+    self.placement = dict.fromkeys(shapes, P())
+    self.size = sum(self._sizes.values())
+
+  def array_shapes(self) -> Mapping[str, jax.ShapeDtypeStruct]:
+    return self.shapes[0]
+
+  def load(self, data_dir=None) -> Loaded:
+    data, origins = {}, {}
+    for part, (source, _) in self._parts.items():
+      loaded, n = read(source, data_dir), self._sizes[part]
+      if (found := num_examples(loaded.data)) < n:
+        raise DataError(
+          f'{source.name}/{source.split}: {found} examples, fewer than {n}.'
+        )
+      data |= {f'{part}_{name}': np.array(x[:n]) for name, x in loaded.data.items()}
+      origins[part] = {**loaded.origin, 'size': n}
+    return Loaded(data, {**origins['train'], 'size': self.size, 'parts': origins})
+
+  def num_batches(self, data) -> int:
+    del data
+    return 1
+
+  def get(self, arrays, step: Array) -> Mapping[str, Array]:
+    del step
+    return arrays
+
+
+def prefix(name: str) -> str:
+  """What stands before the names of figures of these features."""
+  return '' if name == 'encoder' else f'{name}_'
+
+
+def both_parts(
+  features: FeaturesFn, state: TrainState, batch: Batch, chunk: int
+) -> tuple[dict[str, Array], dict[str, Array]]:
+  """Features of the training and of the test images of a `TrainTest` batch.
+
+  Of both in one call, so that the encoder is compiled once.
+  """
+  parts = batch['train_image'], batch['test_image']
+  compute = lambda image: dict(features(state, image))
+  found = in_chunks(compute, jnp.concatenate(parts), chunk)
+  n = parts[0].shape[0]
+  return {k: x[:n] for k, x in found.items()}, {k: x[n:] for k, x in found.items()}
+
+
+def probe_eval(
+  features: FeaturesFn,
+  data: TrainTest,
+  *,
+  num_classes: int,
+  per_class: int = 10,
+  draws: int = 5,
+  l2: float = 10.0,
+  chunk: int = 500,
+  every: int | None = None,
+) -> Eval:
+  """Linear probes of frozen features: with all labels of `data`, and with few.
+
+  Reports, for the features `encoder`: `accuracy` and `loss` (nats) with all labels and
+  `few_accuracy` with `per_class` labels a class, the mean over `draws` draws, which are
+  the same in every pass and run; `few_sd` is the deviation over them. For each other
+  entry NAME: `NAME_accuracy`, `NAME_few_accuracy`. `gradient` is the largest that a
+  solver left. Features are standardised by all training images, labelled or not.
+
+  Args:
+    features: applied to chunks; see FeaturesFn.
+    data: fields `image` and `label`.
+    num_classes: K.
+    per_class: labels a class of the small probe.
+    draws: of those.
+    l2: see `fit_linear`; the same for both probes.
+    chunk: images whose features are computed at a time.
+    every: see `Eval`.
+  """
+
+  def one(name: str, train_NF: Array, test_MF: Array, batch: Batch) -> dict[str, Any]:
+    scaled = standardiser(train_NF)
+    train_NF, test_MF = scaled(train_NF), scaled(test_MF)
+    label_N, label_M = batch['train_label'], batch['test_label']
+    linear = fit_linear(train_NF, label_N, num_classes=num_classes, l2=l2)
+    logits_MK = linear(test_MF)
+    log_probs_MK = jax.nn.log_softmax(logits_MK)
+    picked_M = jnp.take_along_axis(log_probs_MK, label_M[:, None], 1)[:, 0]
+
+    def few(i):
+      key = jax.random.fold_in(jax.random.key(0), i)
+      rows, weight = draw_labels(
+        key, label_N, per_class=per_class, num_classes=num_classes
+      )
+      fitted = fit_linear(
+        train_NF[rows], label_N[rows], weight, num_classes=num_classes, l2=l2
+      )
+      right = metrics.accuracy(fitted(test_MF), label_M)
+      return right.total / right.count, fitted.gradient
+
+    # One after the other: a vmapped solver would go on until the last is done.
+    few_D, gradient_D = jax.lax.map(few, jnp.arange(draws, dtype=jnp.int32))
+    return {
+      f'{name}loss': metrics.mean(-picked_M),
+      f'{name}accuracy': metrics.accuracy(logits_MK, label_M),
+      f'{name}few': few_D,
+      f'{name}gradient': jnp.maximum(gradient_D.max(), linear.gradient),
+    }
+
+  def step(state: TrainState, batch: Batch) -> dict[str, Any]:
+    train, test = both_parts(features, state, batch, chunk)
+    found = {}
+    for name in train:
+      found |= one(prefix(name), train[name], test[name], batch)
+    return found
+
+  def summarize(found):
+    gradients = [found[k] for k in found if k.endswith('gradient')]
+    report = {
+      'gradient': jnp.stack(gradients).max(),
+      'few_sd': found['few'].std(ddof=1),
+    }
+    for name, value in found.items():
+      if name.endswith('few'):
+        report[f'{name}_accuracy'] = value.mean()
+      elif name == 'loss' or name.endswith('accuracy'):
+        report[name] = value.total / value.count
+    return report
+
+  return Eval(step, data, every, summarize)
+
+
+def knn_eval(
+  features: FeaturesFn,
+  data: TrainTest,
+  *,
+  num_classes: int,
+  k: int = 20,
+  temperature: float = 0.07,
+  chunk: int = 500,
+  every: int | None = None,
+) -> Eval:
+  """Accuracy of the nearest neighbours' vote; the training images are the bank.
+
+  Reports `accuracy`, and `loss`, the share of wrong answers, for the features
+  `encoder`, and `NAME_accuracy` for the others. See `probe_eval`.
+  """
+
+  def step(state: TrainState, batch: Batch) -> dict[str, Mean]:
+    bank, query = both_parts(features, state, batch, chunk)
+    found = {}
+    for name in bank:
+      near = nearest(query[name], bank[name], k=k)
+      votes = vote(
+        near, batch['train_label'], num_classes=num_classes, temperature=temperature
+      )
+      right = metrics.accuracy(votes, batch['test_label'])
+      found[f'{prefix(name)}accuracy'] = right
+      if name == 'encoder':
+        found['loss'] = Mean(right.count - right.total, right.count)
+    return found
+
+  return Eval(step, data, every, ratios)
 
 
 def pictures(

@@ -16,7 +16,7 @@ from dlx import optim
 from dlx.data.dataset import Dataset
 from dlx.experiment import Config, Eval, Experiment, Figure
 from dlx.state import Array, Batch, Key, Mean, Metrics, TrainState, create, ratios
-from dlx.train import steps
+from dlx.train import loss_scale, steps
 from dlx.train.early_stopping import configured
 
 
@@ -97,7 +97,7 @@ def supervised(
     model_state, params = flax.core.pop(variables, 'params')
     opt_state = tx.init(params)
     if scaled:
-      opt_state = {'tx': opt_state, 'loss_scale': optim.init_loss_scale()}
+      opt_state = {'tx': opt_state, 'loss_scale': loss_scale.init_loss_scale()}
     ema = () if config.ema_decay is None else jax.tree.map(jnp.copy, params)
     return create(
       params, opt_state, jax.random.fold_in(key, 1), model_state=model_state, ema=ema
@@ -176,7 +176,7 @@ def _skip_overflow(old: TrainState, new: TrainState, grads, sums):
 
   Its sums count nothing, but for `skipped`, the share of such steps.
   """
-  loss_scale = old.opt_state['loss_scale']
+  scale = old.opt_state['loss_scale']
   finite = steps.all_finite(grads)
   kept = steps.where(
     finite,
@@ -191,7 +191,7 @@ def _skip_overflow(old: TrainState, new: TrainState, grads, sums):
     ema=kept.ema,
     opt_state={
       'tx': kept.opt_state,
-      'loss_scale': optim.next_loss_scale(loss_scale, finite),
+      'loss_scale': loss_scale.next_loss_scale(scale, finite),
     },
   )
   return state, {**sums, 'skipped': skipped}

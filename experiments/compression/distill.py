@@ -20,9 +20,10 @@ import jax
 import jax.numpy as jnp
 
 from dlx import experiment, figures, losses, metrics, optim
-from dlx.data.batches.resident import InOrder, Shuffled, subset
+from dlx.data.batches.resident import InOrder, Shuffled
 from dlx.data.batches.zipped import Zipped, part
 from dlx.data.sets import images
+from dlx.data.sources import subset
 from dlx.models.cnn import CNN
 from dlx.models.mlp import MLP
 from dlx.run import warm_start
@@ -186,7 +187,7 @@ def build(config: Config) -> experiment.Experiment:
     label, weight = batch['label'], batch['weight']
     return {
       'loss': metrics.mean(losses.softmax_cross_entropy(logits, label), weight),
-      **metrics.classification(logits, label, weight),
+      **metrics.classification_sums(logits, label, weight),
       'teacher_accuracy': metrics.accuracy(taught, label, weight),
       'agreement': metrics.accuracy(logits, taught.argmax(1), weight),
     }

@@ -29,11 +29,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from dlx import diffusion, experiment, optim
-from dlx.data.batches.resident import InOrder, indexed, training
+from dlx import diffusion, experiment, optim, sampling
+from dlx.data.batches.choose import training
+from dlx.data.batches.resident import InOrder
 from dlx.data.sets import images
+from dlx.data.sources import indexed
 from dlx.layers.embeddings import drop_labels
 from dlx.models.unet import UNet
+from dlx.run import warm_start
 from dlx.state import create
 from dlx.tasks import diffusion as denoising
 from dlx.tasks.judge import Judge, check_judge
@@ -166,9 +169,9 @@ def build(config: Config) -> experiment.Experiment:
     output = answer(state, asked['x'], asked['t'], batch['label'])
     return task.sums(output, asked, batch['weight'])
 
-  steps_taken = diffusion.ddim(schedule, config.sample_steps, config.eta)
-  sampling = denoising.Sampling(
-    answer, task, steps_taken, data, config.conditional, config.guidance
+  visited = sampling.ddim(schedule, config.sample_steps, config.eta)
+  drawn = denoising.Sampling(
+    answer, task, visited, data, config.conditional, config.guidance
   )
   test_data, sample_data = (
     InOrder(indexed(data.test, limit), config.eval_batch_size)
@@ -181,14 +184,14 @@ def build(config: Config) -> experiment.Experiment:
     evals={
       'test': experiment.Eval(test, test_data),
       'samples': experiment.Eval(
-        lambda state, batch: sampling.judged(judge, state, batch),
+        lambda state, batch: drawn.judged(judge, state, batch),
         sample_data,
         config.sample_every_steps,
         judge.summarize,
       ),
     },
-    warm_start=judge.warm_start if config.judge else None,
-    figures=denoising.figures(sampling, test_data),
+    warm_start=judge.warm_start(warm_start.restore_model),
+    figures=denoising.figures(drawn, test_data),
     overfit=('loss', 0.35),
   )
   return configured(built, config)

@@ -33,10 +33,11 @@ import jax
 import jax.numpy as jnp
 
 from dlx import experiment, metrics, optim
-from dlx.data.batches.resident import training
+from dlx.data.batches.choose import training
 from dlx.data.sets import images
 from dlx.losses import adversarial
 from dlx.models import dcgan, gan
+from dlx.run import warm_start
 from dlx.state import Mean, create
 from dlx.tasks.image_generation import SampleReport
 from dlx.tasks.judge import Judge, check_judge
@@ -286,7 +287,7 @@ def build(config: Config) -> experiment.Experiment:
     train_step=train_step,
     train_data=training(data.train, config, config.batch_size * config.critic_steps),
     evals=report.evaluations(config, health),
-    warm_start=None if config.judge is None else judge.warm_start,
+    warm_start=judge.warm_start(warm_start.restore_model),
     after_eval=report.remember(config.num_steps),
     figures=report.figures('samples'),
     overfit=None,

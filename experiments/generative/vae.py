@@ -20,13 +20,14 @@ import jax
 import jax.numpy as jnp
 
 from dlx import experiment, figures, losses, optim
-from dlx.data.batches.resident import InOrder, indexed, training
+from dlx.data.batches.choose import training
+from dlx.data.batches.resident import InOrder
 from dlx.data.sets import images
-from dlx.figures import latent
+from dlx.data.sources import indexed
+from dlx.metrics.representation import principal_components
 from dlx.models.vae import VAE
 from dlx.sampling.interpolation import slerp
 from dlx.state import Mean, create
-from dlx.tasks.representation import principal_components
 from dlx.train import steps
 
 
@@ -199,7 +200,7 @@ def build(config: Config) -> experiment.Experiment:
         first,
       ),
       'latents': experiment.Figure(
-        lambda tree: latent.codes(
+        lambda tree: figures.codes(
           tree['points'], tree['kl'], tree['label'], data.class_names
         ),
         latents,

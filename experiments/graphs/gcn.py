@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from dlx import experiment, losses, metrics, optim
 from dlx.data.batches.resident import Whole
-from dlx.data.sets import images
+from dlx.data.sets import graphs
 from dlx.models.gcn import GCN
 from dlx.state import Mean, create
 from dlx.train import steps
@@ -49,7 +49,7 @@ class Config(experiment.Config):
 
 
 def build(config: Config) -> experiment.Experiment:
-  data = images.graph(config.dataset, sparse=True)
+  data = graphs.graph(config.dataset, sparse=True)
   whole = Whole(data.source)
   model = GCN(
     features=config.features,

@@ -25,14 +25,16 @@ import jax
 import jax.numpy as jnp
 
 from dlx import experiment, figures, metrics
-from dlx.data.batches.resident import InOrder, indexed, training
+from dlx.data.batches.choose import training
+from dlx.data.batches.resident import InOrder
 from dlx.data.images.levels import normalise
 from dlx.data.sets import images
+from dlx.data.sources import indexed
 from dlx.metrics.neighbours import nearest, vote
 from dlx.models.conv_encoder import ConvEncoder, check_encoder
+from dlx.run.warm_start import restore_encoder
 from dlx.state import Mean, create
-from dlx.tasks.probes import TrainTest, restore_encoder
-from dlx.tasks.representation import pictures
+from dlx.tasks.representation import TrainTest, pictures
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,7 +110,7 @@ def build(config: Config) -> experiment.Experiment:
     )
 
   def sums(votes, label, weight=None):
-    found = metrics.classification(votes, label, weight)
+    found = metrics.classification_sums(votes, label, weight)
     right = found['accuracy']
     return {**found, 'loss': Mean(right.count - right.total, right.count)}
 

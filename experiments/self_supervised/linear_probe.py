@@ -26,6 +26,7 @@ import jax.numpy as jnp
 
 from dlx import experiment, losses, optim
 from dlx.data.images.levels import normalise
+from dlx.data.images.views import two_views, view_of
 from dlx.data.sets import images
 from dlx.losses import contrastive
 from dlx.models.conv_encoder import (
@@ -35,11 +36,12 @@ from dlx.models.conv_encoder import (
   ProjectionHead,
   check_encoder,
 )
+from dlx.precision import unit
 from dlx.run.checkpoint.checksums import checksum
+from dlx.run.warm_start import restore_encoder
 from dlx.state import Mean
 from dlx.tasks.classification import image_classifier
-from dlx.tasks.probes import TrainTest, restore_encoder
-from dlx.tasks.representation import pictures
+from dlx.tasks.representation import TrainTest, pictures
 from dlx.train import steps
 from dlx.train.early_stopping import configured
 
@@ -74,7 +76,7 @@ class Config(experiment.Config):
 
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
-  view = contrastive.view_of(data.shape)
+  view = view_of(data.shape)
   dtypes: dict[str, Any] = {
     'dtype': config.compute_dtype,
     'param_dtype': config.param_dtype,
@@ -137,8 +139,8 @@ def build(config: Config) -> experiment.Experiment:
 
   def pretrain(params, pretrain, rng, image):
     def loss_fn(both):
-      views = contrastive.two_views(view, rng, levels(image))
-      one, two = (contrastive.unit(apply(projected, both, x)) for x in views)
+      views = two_views(view, rng, levels(image))
+      one, two = (unit(apply(projected, both, x)) for x in views)
       found = contrastive.in_batch_info_nce(one, two, config.temperature)
       return found.loss_B.mean()
 

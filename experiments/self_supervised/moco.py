@@ -30,22 +30,24 @@ import jax
 import jax.numpy as jnp
 
 from dlx import experiment, metrics, optim
-from dlx.data.batches.resident import training
+from dlx.data.batches.choose import training
 from dlx.data.images.levels import normalise
+from dlx.data.images.views import two_views, view_of
 from dlx.data.sets import images
+from dlx.data.sources import unlabelled
 from dlx.losses import contrastive
-from dlx.metrics.neighbours import knn_eval
 from dlx.models.conv_encoder import (
   ConvEncoder,
   ProjectedEncoder,
   ProjectionHead,
   check_encoder,
 )
+from dlx.precision import unit
 from dlx.state import create
-from dlx.tasks.probes import TrainTest, probe_eval
-from dlx.tasks.representation import pictures
+from dlx.tasks.representation import TrainTest, knn_eval, pictures, probe_eval
 from dlx.train import steps
 from dlx.train.early_stopping import configured
+from dlx.train.queue import init_queue, momentum_update, push
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,7 +97,7 @@ def build(config: Config) -> experiment.Experiment:
     ConvEncoder(config.features, config.strides, config.groups, **dtypes),
     ProjectionHead(config.hidden, config.projection, **dtypes),
   )
-  view = contrastive.view_of(data.shape)
+  view = view_of(data.shape)
   # Without a warm-up the encoder moves faster than the queue: keys are told from old
   # ones by their age alone (top1 0.99, positive 0.15), and probes end below random.
   warmup_steps = min(config.warmup_steps, config.num_steps)
@@ -107,7 +109,7 @@ def build(config: Config) -> experiment.Experiment:
 
   def project(params, image):
     image = normalise(image, data.mean, data.std)
-    return contrastive.unit(jnp.asarray(model.apply({'params': params}, image)))
+    return unit(jnp.asarray(model.apply({'params': params}, image)))
 
   def encode(params, image) -> Any:
     image = normalise(image, data.mean, data.std)
@@ -123,16 +125,14 @@ def build(config: Config) -> experiment.Experiment:
     params = first_params(rng)
     model_state = {
       'key_encoder': jax.tree.map(jnp.copy, params),
-      'queue': contrastive.init_queue(
-        jax.random.fold_in(key, 0), config.queue, config.projection
-      ),
+      'queue': init_queue(jax.random.fold_in(key, 0), config.queue, config.projection),
     }
     return create(params, tx.init(params), rng, model_state=model_state)
 
   def train_step(state, batch):
     rng = jax.random.fold_in(state.rng, state.step)
-    first, second = contrastive.two_views(view, rng, levels(batch['image']))
-    slow = contrastive.momentum_update(
+    first, second = two_views(view, rng, levels(batch['image']))
+    slow = momentum_update(
       state.model_state['key_encoder'], state.params, config.momentum
     )
     key_BD, queue = project(slow, second), state.model_state['queue']
@@ -162,7 +162,7 @@ def build(config: Config) -> experiment.Experiment:
       step=state.step + 1,
       params=params,
       opt_state=opt_state,
-      model_state={'key_encoder': slow, 'queue': contrastive.push(queue, key_BD)},
+      model_state={'key_encoder': slow, 'queue': push(queue, key_BD)},
     )
     return state, sums
 
@@ -196,7 +196,7 @@ def build(config: Config) -> experiment.Experiment:
   built = experiment.Experiment(
     init,
     train_step,
-    training(contrastive.unlabelled(data.train), config),
+    training(unlabelled(data.train), config),
     {'probe': probe, 'knn': knn},
     figures=pictures(
       data,

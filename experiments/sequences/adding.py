@@ -17,7 +17,8 @@ import dataclasses
 import jax.numpy as jnp
 
 from dlx import experiment, figures, metrics, optim
-from dlx.data.batches.resident import InOrder, training
+from dlx.data.batches.choose import training
+from dlx.data.batches.resident import InOrder
 from dlx.data.sets import adding
 from dlx.layers.recurrent.cells import CELLS, cell_by_name
 from dlx.models.sequence_regressor import SequenceRegressor

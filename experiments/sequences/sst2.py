@@ -28,7 +28,6 @@ from dlx.data.batches.buckets import Bucketed
 from dlx.data.batches.resident import InOrder
 from dlx.data.sets.sentences import sentences, texts_of
 from dlx.data.text import vocabulary
-from dlx.figures import sentences as sentence_figures
 from dlx.layers.recurrent.cells import CELLS
 from dlx.models.text_classifier import POOLINGS, TextClassifier
 from dlx.train.supervised import make_predict, supervised
@@ -123,7 +122,7 @@ def build(config: Config) -> experiment.Experiment:
       'validation': InOrder(data.validation, config.eval_batch_size),
       'test': test_data,
     },
-    metrics=lambda logits, batch, weight: metrics.classification(
+    metrics=lambda logits, batch, weight: metrics.classification_sums(
       logits, batch['label'], weight
     ),
     train_metrics=lambda logits, batch, weight: {
@@ -136,7 +135,7 @@ def build(config: Config) -> experiment.Experiment:
         eval='test',
       ),
       'sentences': experiment.Figure(
-        lambda tree: sentence_figures.sentence_predictions(
+        lambda tree: figures.sentence_predictions(
           texts_of(tree['text']), tree['label'], tree['probs'], data.class_names
         ),
         compute=predictions,

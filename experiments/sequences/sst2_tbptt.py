@@ -21,12 +21,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dlx import experiment, losses, metrics, optim
+from dlx import experiment, figures, losses, metrics, optim
 from dlx.data.batches.contiguous import Continuing
 from dlx.data.batches.resident import InOrder
 from dlx.data.dataset import ROWS
 from dlx.data.sets.sentences import SentenceData, sentences
-from dlx.figures import sentences as sentence_figures
 from dlx.layers.recurrent.cells import CELLS, zero_state
 from dlx.layers.recurrent.unroll import gradient_by_distance
 from dlx.models.text_classifier import CarriedClassifiers
@@ -104,7 +103,7 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
     for name, logits_BK in logits.items():
       tail = '' if name == config.cells[0] else f'_{name}'
       losses_B = losses.softmax_cross_entropy(logits_BK, batch['label'])
-      found['loss' + tail] = losses.weighted_mean(losses_B, batch['weight'])
+      found['loss' + tail] = metrics.mean(losses_B, batch['weight'])
       hits = metrics.accuracy(logits_BK, batch['label'], batch['weight'])
       found['accuracy' + tail] = hits
     return found
@@ -157,7 +156,7 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
     return [of(name) for name in config.cells]
 
   def draw(shares):
-    return sentence_figures.gradient_flow(dict(zip(config.cells, shares)))
+    return figures.gradient_flow(dict(zip(config.cells, shares)))
 
   built = experiment.Experiment(
     init=init,

@@ -20,7 +20,8 @@ import dataclasses
 import jax.numpy as jnp
 
 from dlx import experiment, figures, losses, metrics, optim
-from dlx.data.batches.resident import InOrder, training
+from dlx.data.batches.choose import training
+from dlx.data.batches.resident import InOrder
 from dlx.data.sets import images
 from dlx.errors import ConfigError
 from dlx.models.mlp import MLP
@@ -68,7 +69,7 @@ def build(config: Config) -> experiment.Experiment:
     return scaled * std + mean
 
   def sums(outputs, batch, weight):
-    return metrics.regression(
+    return metrics.regression_sums(
       in_units(outputs[:, 0]), in_units(batch['target']), weight, shift=mean
     )
 

@@ -18,10 +18,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from dlx import experiment, losses, metrics, optim
-from dlx.data.batches.resident import subset
+from dlx import experiment, figures, losses, metrics, optim
 from dlx.data.sets import images
-from dlx.metrics import calibration
+from dlx.data.sources import subset
 from dlx.models.mlp import MLP
 from dlx.state import ratios
 from dlx.tasks.classification import image_classifier, normalised
@@ -93,8 +92,8 @@ def build(config: Config) -> experiment.Experiment:
     probs_BK = jax.nn.softmax(logits_BK)
     return {
       'loss': metrics.mean(loss_B, weight_B),
-      **metrics.classification(logits_BK, label_B, weight_B),
-      'bins': calibration.sums(probs_BK, label_B, weight_B),
+      **metrics.classification_sums(logits_BK, label_B, weight_B),
+      'bins': metrics.calibration_sums(probs_BK, label_B, weight_B),
     }
 
   def test(state, batch):
@@ -107,7 +106,7 @@ def build(config: Config) -> experiment.Experiment:
   def summarize(found):
     """Of the ensemble: numbers; of the members: [M] and what follows from them."""
     both = {
-      name: {**ratios(tree), 'ece': calibration.error(tree['bins'])}
+      name: {**ratios(tree), 'ece': metrics.calibration_error(tree['bins'])}
       for name, tree in found.items()
     }
     ensemble, member = both['ensemble'], both['member']
@@ -129,7 +128,7 @@ def build(config: Config) -> experiment.Experiment:
     evals={'test': evaluation},
     figures={
       'reliability': experiment.Figure(
-        lambda found: calibration.diagram(found['bins']), eval='test'
+        lambda found: figures.calibration_diagram(found['bins']), eval='test'
       ),
       'confusion': single.figures['confusion'],
     },

@@ -26,9 +26,10 @@ import jax
 import jax.numpy as jnp
 
 from dlx import experiment, figures, losses, metrics, optim
-from dlx.data.batches.resident import InOrder, Shuffled, of_classes, subset
+from dlx.data.batches.resident import InOrder, Shuffled
 from dlx.data.batches.zipped import Zipped, part
 from dlx.data.sets import images
+from dlx.data.sources import of_classes, subset
 from dlx.errors import ConfigError
 from dlx.models.cnn import CNN
 from dlx.run import warm_start
@@ -228,7 +229,7 @@ def build(config: Config) -> experiment.Experiment:
     loss = losses.softmax_cross_entropy(logits, label)
     return {
       'loss': metrics.mean(loss, weight),
-      **metrics.classification(logits, label, weight),
+      **metrics.classification_sums(logits, label, weight),
     }
 
   def load(state):

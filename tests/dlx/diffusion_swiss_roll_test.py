@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dlx import diffusion
+from dlx import diffusion, sampling
 from dlx.layers.embeddings import sinusoidal
 
 
@@ -58,10 +58,10 @@ class SwissRollTest(absltest.TestCase):
         step, (params, tx.init(params)), jax.random.split(jax.random.key(3), 2000)
       )
       output = lambda x_t, t_B: jnp.asarray(net.apply({'params': params}, x_t, t_B))
-      denoise = diffusion.denoiser(schedule, found, output)
+      denoise = sampling.denoiser(schedule, found, output)
       rows = jax.random.split(jax.random.key(4), 500)
-      return diffusion.sample(
-        denoise, diffusion.ddim(schedule, 50), diffusion.row_noise(rows, 0, (2,)), rows
+      return sampling.sample(
+        denoise, sampling.ddim(schedule, 50), sampling.row_noise(rows, 0, (2,)), rows
       )
 
     def distance(a, b):  # Mean distance of a point of a to the nearest of b.

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlx import diffusion
+from dlx import diffusion, sampling
 from dlx.errors import ConfigError
 
 COSINE, LINEAR = diffusion.cosine_schedule, diffusion.linear_schedule
@@ -164,27 +164,27 @@ class PredictionTest(parameterized.TestCase):
 class StepsTest(parameterized.TestCase):
   @parameterized.product(make=(COSINE, LINEAR), num_steps=(1, 7, 50, 100))
   def test_from_the_noisiest_step_to_the_data(self, make, num_steps):
-    for steps in (diffusion.ddpm(make(100), num_steps), diffusion.ddim(make(100), 7)):
+    for steps in (sampling.ddpm(make(100), num_steps), sampling.ddim(make(100), 7)):
       self.assertEqual(steps.t_S[0], 99)
       self.assertTrue(np.all(np.diff(steps.t_S) < 0))
       # The last step returns the estimate of the data alone.
       np.testing.assert_allclose(
         [steps.data_S[-1], steps.carry_S[-1], steps.sigma_S[-1]], [1, 0, 0], atol=1e-12
       )
-    self.assertLen(diffusion.ddim(make(100), num_steps).t_S, num_steps)
+    self.assertLen(sampling.ddim(make(100), num_steps).t_S, num_steps)
 
   @parameterized.parameters(3, 50, 100)
   def test_ddim_with_all_noise_is_ancestral_sampling(self, num_steps):
     ancestral, implicit = (
-      diffusion.ddpm(COSINE(100), num_steps),
-      diffusion.ddim(COSINE(100), num_steps, 1.0),
+      sampling.ddpm(COSINE(100), num_steps),
+      sampling.ddim(COSINE(100), num_steps, 1.0),
     )
     for a, b in zip(ancestral, implicit):
       np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-12)
 
   def test_ancestral_coefficients_are_those_of_the_paper(self):
     schedule = LINEAR(1000)
-    steps = diffusion.ddpm(schedule, 1000)
+    steps = sampling.ddpm(schedule, 1000)
     np.testing.assert_array_equal(steps.t_S, np.arange(999, -1, -1))
     beta, bar = schedule.beta_T[1:], schedule.signal_T**2
     bar, before = bar[1:], bar[:-1]
@@ -194,7 +194,7 @@ class StepsTest(parameterized.TestCase):
     expected = np.sqrt(1 - beta) * (1 - before) / (1 - bar)
     np.testing.assert_allclose(carry, expected, rtol=1e-9)
     small, large = (
-      diffusion.ddpm(schedule, 1000, variance).sigma_S[:-1][::-1]
+      sampling.ddpm(schedule, 1000, variance).sigma_S[:-1][::-1]
       for variance in ('small', 'large')
     )
     np.testing.assert_allclose(small**2, (1 - before) / (1 - bar) * beta, rtol=1e-9)
@@ -202,7 +202,7 @@ class StepsTest(parameterized.TestCase):
 
   def test_ddim_keeps_data_and_noise(self):
     schedule = COSINE(1000)
-    steps = diffusion.ddim(schedule, 20)
+    steps = sampling.ddim(schedule, 20)
     x_0, eps = 0.3, -1.2
     for i, (t, after) in enumerate(zip(steps.t_S, steps.t_S[1:])):
       x_t = schedule.signal_T[t] * x_0 + schedule.noise_T[t] * eps
@@ -213,10 +213,10 @@ class StepsTest(parameterized.TestCase):
   def test_impossible_values_are_refused(self):
     schedule = COSINE(100)
     for call, message in (
-      (lambda: diffusion.ddim(schedule, 0), 'num_steps=0 '),
-      (lambda: diffusion.ddpm(schedule, 101), 'num_steps=101 '),
-      (lambda: diffusion.ddim(schedule, 5, 1.5), 'eta=1.5 '),
-      (lambda: diffusion.ddpm(schedule, 5, 'no'), "variance='no' "),
+      (lambda: sampling.ddim(schedule, 0), 'num_steps=0 '),
+      (lambda: sampling.ddpm(schedule, 101), 'num_steps=101 '),
+      (lambda: sampling.ddim(schedule, 5, 1.5), 'eta=1.5 '),
+      (lambda: sampling.ddpm(schedule, 5, 'no'), "variance='no' "),
     ):
       with self.assertRaisesRegex(ConfigError, message):
         call()
@@ -264,8 +264,8 @@ class SamplerTest(parameterized.TestCase):
       np.testing.assert_allclose(moments[count][1], std**2, rtol=allowed)
     steps, rows = make(schedule, 300, option), keys(n)
     denoise = gaussian_denoiser(schedule, mean, std)
-    x_T = diffusion.row_noise(rows, 0, (1,))
-    x = np.asarray(jax.jit(lambda: diffusion.sample(denoise, steps, x_T, rows))())
+    x_T = sampling.row_noise(rows, 0, (1,))
+    x = np.asarray(jax.jit(lambda: sampling.sample(denoise, steps, x_T, rows))())
     # Standard errors of a mean and of a variance of n normal draws.
     np.testing.assert_allclose(x.mean(), moments[300][0], atol=5 * std / n**0.5)
     np.testing.assert_allclose(x.var(), moments[300][1], rtol=5 * (2 / n) ** 0.5)
@@ -278,9 +278,9 @@ class SamplerTest(parameterized.TestCase):
       signal = diffusion.at(schedule.signal_T, t_B)[:, None]
       return jnp.tanh(signal * x_t / diffusion.at(schedule.noise_T, t_B)[:, None] ** 2)
 
-    steps, rows = diffusion.ddim(schedule, 50, eta), keys(n, 1)
-    x_T = diffusion.row_noise(rows, 0, (1,))
-    x = np.asarray(jax.jit(lambda: diffusion.sample(denoise, steps, x_T, rows))())
+    steps, rows = sampling.ddim(schedule, 50, eta), keys(n, 1)
+    x_T = sampling.row_noise(rows, 0, (1,))
+    x = np.asarray(jax.jit(lambda: sampling.sample(denoise, steps, x_T, rows))())
     self.assertGreater((np.abs(x) > 0.99).mean(), 0.98)
     np.testing.assert_allclose((x > 0).mean(), 0.5, atol=5 * 0.5 / n**0.5)
 
@@ -288,19 +288,17 @@ class SamplerTest(parameterized.TestCase):
     schedule = COSINE(100)
     denoise, x_T = gaussian_denoiser(schedule, 0.4, 0.3), normal(0, 6, 2)
     for eta, equal in ((0.0, True), (0.7, False)):
-      steps = diffusion.ddim(schedule, 10, eta)
-      make = jax.jit(lambda k, s=steps: diffusion.sample(denoise, s, x_T, k))
+      steps = sampling.ddim(schedule, 10, eta)
+      make = jax.jit(lambda k, s=steps: sampling.sample(denoise, s, x_T, k))
       first, second = make(keys(6, 0)), make(keys(6, 1))
       np.testing.assert_array_equal(first, make(keys(6, 0)))
       self.assertEqual(bool(np.all(first == second)), equal)
 
   def test_a_row_does_not_depend_on_its_batch(self):
     schedule = COSINE(100)
-    denoise, steps = gaussian_denoiser(schedule, 0.4, 0.3), diffusion.ddpm(schedule, 9)
+    denoise, steps = gaussian_denoiser(schedule, 0.4, 0.3), sampling.ddpm(schedule, 9)
     rows = keys(6)
-    draw = lambda k: diffusion.sample(
-      denoise, steps, diffusion.row_noise(k, 0, (2,)), k
-    )
+    draw = lambda k: sampling.sample(denoise, steps, sampling.row_noise(k, 0, (2,)), k)
     whole, part = draw(rows), draw(rows[3:5])
     # The same draws; fused programs of two shapes may round each of 9 steps apart.
     np.testing.assert_allclose(whole[3:5], part, atol=9 * 4 * EPS32)
@@ -308,11 +306,11 @@ class SamplerTest(parameterized.TestCase):
   def test_path_ends_in_the_sample(self):
     schedule = COSINE(100)
     denoise, rows = gaussian_denoiser(schedule, 0.4, 0.3), keys(6)
-    steps, x_T = diffusion.ddim(schedule, 9), normal(0, 6, 2)
-    x_S, x0_S = diffusion.sample_path(denoise, steps, x_T, rows)
+    steps, x_T = sampling.ddim(schedule, 9), normal(0, 6, 2)
+    x_S, x0_S = sampling.sample_path(denoise, steps, x_T, rows)
     self.assertEqual((x_S.shape, x0_S.shape), ((9, 6, 2), (9, 6, 2)))
     np.testing.assert_array_equal(x_S[0], x_T)
-    sampled = diffusion.sample(denoise, steps, x_T, rows)
+    sampled = sampling.sample(denoise, steps, x_T, rows)
     np.testing.assert_allclose(x0_S[-1], sampled, atol=4 * EPS32)
 
   def test_guidance_moves_away_from_the_unconditional_answer(self):
@@ -326,7 +324,7 @@ class SamplerTest(parameterized.TestCase):
       (2.0, [[11 + 2 * (1 - 7)], [22 + 2 * (2 - 7)]], [4]),  # 7 stands for none.
     ):
       calls = []
-      output = diffusion.guided(network, label_B, 7, scale)
+      output = sampling.guided(network, label_B, 7, scale)
       np.testing.assert_allclose(output(x, t_B), expected)
       self.assertEqual(calls, sizes)
 
@@ -335,7 +333,7 @@ class SamplerTest(parameterized.TestCase):
     answer = lambda x_t, t_B: x_t
     found = diffusion.PREDICTIONS['x0']
     for clip, expected in ((1.0, [[-1, 0.5, 1]]), (None, [[-3, 0.5, 3]])):
-      denoise = diffusion.denoiser(schedule, found, answer, clip)
+      denoise = sampling.denoiser(schedule, found, answer, clip)
       np.testing.assert_array_equal(denoise(x, t_B), expected)
 
 

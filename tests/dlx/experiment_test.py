@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dlx.config import Config, traced
 from dlx.errors import ConfigError
-from dlx.experiment import Config, traced, vectorize
+from dlx.experiment import vectorize
 from experiments.foundations import softmax_regression
 from tests.dlx.run import kinds
 

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx.data.batches.permutation import permute
-from dlx.data.batches.resident import batch_shapes, read
 from dlx.data.dataset import Loaded, Resident, Source
+from dlx.data.sources import batch_shapes, read
 from dlx.data.text import vocabulary
 from dlx.errors import ConfigError, DataError
 

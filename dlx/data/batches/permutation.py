@@ -25,7 +25,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-MAX = 2**31 - 1  # The largest number of examples, of rows in a batch, and of a step.
+from dlx.data.dataset import MAX
+
 # Up to SMALL examples more rounds: each mixes only log2(sqrt(n)) bits, and with 8 the
 # orders of 5 to 100 examples are not uniform over many epochs.
 # tests/dlx/data/batches/permutation_test.py holds the statistics, and 2 rounds fail

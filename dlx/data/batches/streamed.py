@@ -17,7 +17,6 @@ from typing import Any, Iterator, Mapping, Sequence
 import numpy as np
 
 from dlx.data.batches.permutation import stream_rows
-from dlx.data.batches.resident import batch_shapes, num_examples, read
 from dlx.data.batches.workers import (
   BatchError,
   SharedBatches,
@@ -27,6 +26,7 @@ from dlx.data.batches.workers import (
   start_workers,
 )
 from dlx.data.dataset import Loaded, Shapes, Source, Streamed
+from dlx.data.sources import batch_shapes, num_examples, read
 from dlx.errors import ConfigError
 
 Batch = Mapping[str, np.ndarray]

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
-from dlx.data.batches.permutation import MAX, stream_rows
-from dlx.data.batches.resident import read
-from dlx.data.dataset import ROWS, Loaded, Resident, Source
+from dlx.data.batches.permutation import stream_rows
+from dlx.data.dataset import MAX, ROWS, Loaded, Resident, Source
+from dlx.data.sources import read
 from dlx.errors import ConfigError, DataError
 
 Arrays = Mapping[str, Any]

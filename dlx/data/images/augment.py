@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 
 from dlx.data.images import color, filters, geometry
-from dlx.data.images.levels import check, check_float, work_dtype
+from dlx.data.images.levels import check, check_float
 from dlx.data.images.resize import crop_and_resize
 from dlx.errors import ConfigError
+from dlx.precision import work_dtype
 
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)  # What a turn of the jitter does.
 Augment = Callable[[jax.Array, Any], Any]

@@ -7,8 +7,9 @@ afterwards. Levels (posterize, equalize) are those of 8 bits.
 import jax
 import jax.numpy as jnp
 
-from dlx.data.images.levels import check, check_float, work_dtype
+from dlx.data.images.levels import check, check_float
 from dlx.errors import ConfigError
+from dlx.precision import work_dtype
 
 LUMA = (0.299, 0.587, 0.114)  # Weights of R, G, B (ITU-R 601).
 

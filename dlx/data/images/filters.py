@@ -5,7 +5,8 @@ import jax.numpy as jnp
 
 from dlx.data.images.color import blend
 from dlx.data.images.geometry import pad
-from dlx.data.images.levels import check, check_float, work_dtype
+from dlx.data.images.levels import check, check_float
+from dlx.precision import work_dtype
 
 
 def gaussian_blur(

@@ -13,7 +13,8 @@ These are the names of Keras and scipy.ndimage; NumPy calls the first two 'edge'
 import jax
 import jax.numpy as jnp
 
-from dlx.data.images.levels import check, check_float, work_dtype
+from dlx.data.images.levels import check, check_float
+from dlx.precision import work_dtype
 
 _PAD_MODES = {'nearest': 'edge', 'reflect': 'symmetric', 'constant': 'constant'}
 FILLS = tuple(_PAD_MODES)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx.errors import ConfigError
+from dlx.precision import work_dtype
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # Of R, G, B in [0, 1], over the training set.
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -35,11 +36,6 @@ def check_float(image: jax.Array) -> None:
       f'image of dtype {jnp.result_type(image)} is not allowed: must be a float; '
       'convert it with to_float.'
     )
-
-
-def work_dtype(image: jax.Array) -> Any:
-  """The dtype that arithmetic on an image is done in: float32, or its own if wider."""
-  return jnp.promote_types(image.dtype, jnp.float32)
 
 
 def to_float(image: jax.Array) -> jax.Array:

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from dlx.data.images.geometry import box_mask
-from dlx.data.images.levels import check, check_float, work_dtype
+from dlx.data.images.levels import check, check_float
 from dlx.errors import ConfigError
+from dlx.precision import work_dtype
 
 
 def mixup(

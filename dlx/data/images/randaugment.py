@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from dlx.data.images import color, filters, geometry
-from dlx.data.images.levels import check, check_float, work_dtype
+from dlx.data.images.levels import check, check_float
+from dlx.precision import work_dtype
 
 OPERATIONS = (
   'identity',

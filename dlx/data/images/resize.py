@@ -16,8 +16,8 @@ from dlx.data.images.levels import (
   check_float,
   normalise,
   to_float,
-  work_dtype,
 )
+from dlx.precision import work_dtype
 
 METHODS = ('bilinear', 'bicubic', 'nearest')
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from dlx.data.dataset import Loaded, Source
 from dlx.data.formats import cifar, files, idx, planetoid, tfds
-from dlx.data.sets import karate, scikit, tables
+from dlx.data.sets import scikit, tables
 from dlx.errors import ConfigError, DataError
 
 TabularData = tables.TabularData
@@ -160,30 +160,6 @@ def images(name: str) -> ImageData:
     mean=spec.mean,
     std=spec.std,
   )
-
-
-def graph(name: str, *, sparse: bool = False) -> planetoid.GraphData:
-  """A graph by name: karate_club (embedded), cora, citeseer or pubmed; reads nothing.
-
-  Args:
-    sparse: the features as `indices` and `values` of their non-zero entries.
-
-  Raises:
-    ConfigError: a name that is not known.
-  """
-  if name != 'karate_club':
-    return planetoid.graph(name, sparse=sparse)
-  left_out = ('features',) if sparse else ('indices', 'values')
-  fields = {k: v for k, v in karate.fields().items() if k not in left_out}
-  source = Source(
-    name,
-    'train',
-    {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in fields.items()},
-    1,
-    functools.partial(karate.read, tuple(fields)),
-  )
-  n = karate.NUM_NODES
-  return planetoid.GraphData(name, source, n, n, karate.NUM_CLASSES, karate.NUM_EDGES)
 
 
 def photographs() -> Source:

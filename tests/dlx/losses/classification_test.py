@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from dlx import losses
+from dlx import losses, metrics
 
 EPS = float(np.finfo(np.float32).eps)
 
@@ -334,7 +334,7 @@ class RegressionTest(parameterized.TestCase):
     np.testing.assert_allclose(hot, expected, rtol=5e-2, atol=5e-2)
 
   def test_weighted_mean(self):
-    got = losses.weighted_mean(jnp.array([1.0, 2.0, 5.0]), jnp.array([1.0, 0.5, 0.0]))
+    got = metrics.mean(jnp.array([1.0, 2.0, 5.0]), jnp.array([1.0, 0.5, 0.0]))
     self.assertEqual((float(got.total), float(got.count)), (2.0, 1.5))
 
 

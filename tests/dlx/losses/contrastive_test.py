@@ -13,10 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dlx import metrics
 from dlx.data.images import geometry
+from dlx.data.images.views import drawing_view, two_views, view_of
 from dlx.data.sets import images
+from dlx.data.sources import unlabelled
 from dlx.errors import ConfigError
 from dlx.losses import contrastive as lib
+from dlx.precision import unit
+from dlx.train import queue as queue_train
+from dlx.train.queue import init_queue, momentum_update, oldest_first
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -86,28 +92,28 @@ class InfoNCETest(absltest.TestCase):
 
   def test_unit(self):
     x = jnp.array([[3.0, 4.0], [0.0, 0.0]])
-    np.testing.assert_allclose(lib.unit(x), [[0.6, 0.8], [0, 0]], rtol=1e-6)
-    grad = jax.jit(jax.grad(lambda x: lib.unit(x).sum()))(x)
+    np.testing.assert_allclose(unit(x), [[0.6, 0.8], [0, 0]], rtol=1e-6)
+    grad = jax.jit(jax.grad(lambda x: unit(x).sum()))(x)
     self.assertTrue(np.isfinite(grad).all())
-    self.assertEqual(lib.unit(x.astype(jnp.bfloat16)).dtype, jnp.float32)
+    self.assertEqual(unit(x.astype(jnp.bfloat16)).dtype, jnp.float32)
 
 
 class QueueTest(parameterized.TestCase):
   @parameterized.product(count=(1, 2, 3, 7, 10), jit=(True, False))
   def test_first_in_first_out(self, count, jit):
     """Against a deque: 7 rows, pushes that wrap around, fill it or exceed it."""
-    push = jax.jit(lib.push) if jit else lib.push
-    queue = lib.init_queue(jax.random.key(0), 7, 2)
+    push = jax.jit(queue_train.push) if jit else queue_train.push
+    queue = init_queue(jax.random.key(0), 7, 2)
     model = collections.deque(map(tuple, np.asarray(queue.keys_ND)), maxlen=7)
     for i in range(9):
       new = rows(i + 1, count, 2)
       queue = push(queue, new)
       model.extend(map(tuple, np.asarray(new)))
-      np.testing.assert_array_equal(lib.oldest_first(queue), np.array(model))
+      np.testing.assert_array_equal(oldest_first(queue), np.array(model))
     self.assertEqual(queue.start.dtype, jnp.int32)
 
   def test_first_keys_have_length_1(self):
-    queue = lib.init_queue(jax.random.key(0), 50, 8)
+    queue = init_queue(jax.random.key(0), 50, 8)
     norms = np.linalg.norm(queue.keys_ND, axis=1)
     np.testing.assert_allclose(norms, 1, atol=1e-6)
 
@@ -157,7 +163,7 @@ class MomentumTest(absltest.TestCase):
   def test_by_hand_in_the_dtype_of_the_average(self):
     slow = {'a': jnp.array([1.0, 2.0]), 'b': jnp.ones((), jnp.bfloat16)}
     fast = {'a': jnp.array([3.0, 0.0]), 'b': jnp.zeros((), jnp.float32)}
-    new = lib.momentum_update(slow, fast, 0.75)
+    new = momentum_update(slow, fast, 0.75)
     np.testing.assert_allclose(new['a'], [1.5, 1.5])
     self.assertEqual(new['b'].dtype, jnp.bfloat16)
     self.assertEqual(float(new['b']), 0.75)
@@ -167,7 +173,7 @@ class ViewTest(parameterized.TestCase):
   @parameterized.parameters(1, 3)
   def test_two_draws_keyed_by_the_row(self, channels):
     image = jax.random.uniform(jax.random.key(3), (4, 8, 8, channels))
-    views = jax.jit(lambda x: lib.two_views(lib.view_of(x.shape), jax.random.key(0), x))
+    views = jax.jit(lambda x: two_views(view_of(x.shape), jax.random.key(0), x))
     a, b = views(image)
     self.assertEqual([a.shape, b.shape], [image.shape] * 2)
     for x in (a, b):
@@ -181,7 +187,7 @@ class ViewTest(parameterized.TestCase):
     np.testing.assert_allclose(views(image[:2])[0], a[:2], atol=1e-6)
 
   def test_a_drawing_that_nothing_happens_to(self):
-    view = lib.drawing_view(scale=(1, 1), degrees=0, shear=0, shift=0, erase=0)
+    view = drawing_view(scale=(1, 1), degrees=0, shear=0, shift=0, erase=0)
     image = jax.random.uniform(jax.random.key(0), (9, 9, 1))
     same = jax.jit(view)(jax.random.key(1), image)
     np.testing.assert_allclose(same, image, atol=1e-6)
@@ -189,11 +195,11 @@ class ViewTest(parameterized.TestCase):
   def test_scale_magnifies_and_the_square_is_black(self):
     image = jax.random.uniform(jax.random.key(0), (9, 9, 1))
     only = dict(degrees=0, shear=0, shift=0)
-    larger = lib.drawing_view(scale=(2, 2), erase=0, **only)
+    larger = drawing_view(scale=(2, 2), erase=0, **only)
     wanted = geometry.zoom(image, 2.0, fill='constant')
     found = jax.jit(larger)(jax.random.key(1), image)
     np.testing.assert_allclose(found, wanted, atol=1e-6)
-    erased = jax.jit(lib.drawing_view(scale=(1, 1), erase=0.34, **only))
+    erased = jax.jit(drawing_view(scale=(1, 1), erase=0.34, **only))
     black = [
       (np.asarray(erased(jax.random.key(i), jnp.ones((9, 9, 1)))) < 1e-3).sum()
       for i in range(20)
@@ -204,7 +210,7 @@ class ViewTest(parameterized.TestCase):
 
   def test_shear_moves_columns_by_the_row(self):
     image = jnp.zeros((9, 9, 1)).at[:, 4].set(1.0)
-    view = lib.drawing_view(scale=(1, 1), degrees=0, shear=1.0, shift=0, erase=0)
+    view = drawing_view(scale=(1, 1), degrees=0, shear=1.0, shift=0, erase=0)
     sheared = np.asarray(jax.jit(view)(jax.random.key(2), image))[..., 0]
     steps = np.diff((sheared * np.arange(9.0)).sum(1)[2:7])
     np.testing.assert_allclose(steps, steps[0], atol=1e-4)
@@ -212,11 +218,11 @@ class ViewTest(parameterized.TestCase):
 
   def test_scale_is_checked(self):
     with self.assertRaisesRegex(ConfigError, r'scale=\(0, 1\) is not allowed'):
-      lib.drawing_view(scale=(0, 1))
+      drawing_view(scale=(0, 1))
 
   def test_unlabelled(self):
     source = images.images('digits').train
-    without = lib.unlabelled(source)
+    without = unlabelled(source)
     self.assertEqual(set(without.shapes), {'image'})
     read = without.read(None)
     self.assertEqual(set(read.data), {'image'})
@@ -227,10 +233,10 @@ class MeasuresTest(absltest.TestCase):
   def test_by_hand(self):
     x = jnp.array([[1.0, 0.0], [-1.0, 0.0]])
     # Squared distance 4 between the two: log exp(-8).
-    np.testing.assert_allclose(lib.uniformity(x), -8, rtol=1e-6)
-    np.testing.assert_allclose(lib.uniformity(jnp.ones((3, 1))), 0, atol=1e-6)
+    np.testing.assert_allclose(metrics.uniformity(x), -8, rtol=1e-6)
+    np.testing.assert_allclose(metrics.uniformity(jnp.ones((3, 1))), 0, atol=1e-6)
     y = jnp.array([[0.0, 1.0], [-1.0, 0.0]])
-    np.testing.assert_allclose(lib.alignment(x, y), 1.0)
+    np.testing.assert_allclose(metrics.alignment(x, y), 1.0)
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlx.metrics import calibration
+from dlx import figures, metrics
 from dlx.state import add
 
 
@@ -14,45 +14,47 @@ class CalibrationTest(absltest.TestCase):
     # Ten answers at 0.75, of which five are right, and ten at 0.95, all right.
     probs = jnp.array([[0.75, 0.25]] * 10 + [[0.05, 0.95]] * 10)
     label = jnp.array([0] * 5 + [1] * 5 + [1] * 10)
-    found = calibration.sums(probs, label)
+    found = metrics.calibration_sums(probs, label)
     # (10 * |0.5 - 0.75| + 10 * |1 - 0.95|) / 20
-    np.testing.assert_allclose(calibration.error(found), 0.15, rtol=1e-6)
+    np.testing.assert_allclose(metrics.calibration_error(found), 0.15, rtol=1e-6)
     self.assertEqual(float(found['count'].sum()), 20)
 
   def test_a_calibrated_predictor_has_a_small_error(self):
     rng = np.random.default_rng(0)
     p = rng.uniform(0.5, 1, 20000).astype(np.float32)
     label = (rng.uniform(size=20000) > p).astype(np.int32)
-    found = calibration.sums(jnp.stack([p, 1 - p], 1), jnp.asarray(label))
+    found = metrics.calibration_sums(jnp.stack([p, 1 - p], 1), jnp.asarray(label))
     # Each of 8 bins holds 2500: deviations of 0.01, of which the mean is 0.8 of it.
-    self.assertLess(float(calibration.error(found)), 0.015)
-    tenth = calibration.sums(jnp.stack([p, 1 - p], 1) ** 3, jnp.asarray(label))
-    self.assertGreater(float(calibration.error(tenth)), 0.1)
+    self.assertLess(float(metrics.calibration_error(found)), 0.015)
+    tenth = metrics.calibration_sums(jnp.stack([p, 1 - p], 1) ** 3, jnp.asarray(label))
+    self.assertGreater(float(metrics.calibration_error(tenth)), 0.1)
 
   def test_adds_up_and_padding_counts_nothing(self):
     probs = jax.nn.softmax(jax.random.normal(jax.random.key(0), (12, 3)))
     label = jnp.arange(12) % 3
-    whole = calibration.sums(probs, label)
+    whole = metrics.calibration_sums(probs, label)
     parts = add(
-      calibration.sums(probs[:5], label[:5]), calibration.sums(probs[5:], label[5:])
+      metrics.calibration_sums(probs[:5], label[:5]),
+      metrics.calibration_sums(probs[5:], label[5:]),
     )
     for name in whole:
       np.testing.assert_allclose(whole[name], parts[name], rtol=1e-6)
     weight = (jnp.arange(12) < 5).astype(jnp.float32)
-    some = calibration.sums(probs, label, weight)
+    some = metrics.calibration_sums(probs, label, weight)
     np.testing.assert_allclose(
-      calibration.error(some), calibration.error(calibration.sums(probs[:5], label[:5]))
+      metrics.calibration_error(some),
+      metrics.calibration_error(metrics.calibration_sums(probs[:5], label[:5])),
     )
 
   def test_bounds_of_the_bins(self):
     probs = jnp.array([[1.0, 0.0], [0.5, 0.5], [0.6, 0.4]])
-    found = calibration.sums(probs, jnp.zeros(3, jnp.int32), num_bins=5)
+    found = metrics.calibration_sums(probs, jnp.zeros(3, jnp.int32), num_bins=5)
     # (0.8, 1], (0.4, 0.6] and 0.6 itself, as far as float32 goes.
     np.testing.assert_array_equal(found['count'], [0, 0, 2, 0, 1])
 
   def test_diagram_draws(self):
-    found = calibration.sums(jnp.array([[0.9, 0.1]]), jnp.zeros(1, jnp.int32))
-    figure = calibration.diagram({'one': jax.tree.map(np.array, found)})
+    found = metrics.calibration_sums(jnp.array([[0.9, 0.1]]), jnp.zeros(1, jnp.int32))
+    figure = figures.calibration_diagram({'one': jax.tree.map(np.array, found)})
     self.assertLen(figure.axes, 2)
 
 

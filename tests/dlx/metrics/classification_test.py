@@ -88,7 +88,7 @@ class ClassificationTest(parameterized.TestCase):
 
   def test_sum_over_shards_is_exact(self):
     logits, label, weight = problem()
-    whole = metrics.classification(logits, label, weight)
+    whole = metrics.classification_sums(logits, label, weight)
     shards = [x.reshape(8, 12, *x.shape[1:]) for x in (logits, label, weight)]
     parts = jax.vmap(metrics.classification)(*shards)
     summed = jax.tree.map(lambda x: x.sum(0), parts)
@@ -109,7 +109,7 @@ class ClassificationTest(parameterized.TestCase):
     logits, label, weight = problem()
     sums = {
       'loss': state.Mean(jnp.array(6.0), jnp.array(4.0)),
-      **metrics.classification(logits, label, weight),
+      **metrics.classification_sums(logits, label, weight),
     }
     got = metrics.classification_summary(sums)
     self.assertEqual(
@@ -142,7 +142,7 @@ class ClassificationTest(parameterized.TestCase):
 class RegressionTest(parameterized.TestCase):
   def test_by_hand(self):
     prediction, target = jnp.array([1.0, 2.0, 6.0]), jnp.array([1.0, 3.0, 5.0])
-    got = metrics.regression_summary(metrics.regression(prediction, target))
+    got = metrics.regression_summary(metrics.regression_sums(prediction, target))
     # Errors 0, -1, 1; variance of the targets 8/3, so r2 = 1 - (2/3) / (8/3) = 3/4.
     self.assertEqual(set(got), {'mse', 'rmse', 'mae', 'r2'})
     np.testing.assert_allclose(got['mse'], 2 / 3, rtol=2 * EPS)
@@ -156,7 +156,7 @@ class RegressionTest(parameterized.TestCase):
     target = mean + jax.random.normal(a, (64,))
     prediction = target + 0.5 * jax.random.normal(b, (64,))
     weight = (jax.random.uniform(c, (64,)) > 0.3 * padded).astype(jnp.float32)
-    sums = metrics.regression(prediction, target, weight, shift=mean)
+    sums = metrics.regression_sums(prediction, target, weight, shift=mean)
     got = metrics.regression_summary(sums)
     kept = np.array(weight) > 0
     y, p = np.array(target, np.float64)[kept], np.array(prediction, np.float64)[kept]
@@ -174,7 +174,7 @@ class RegressionTest(parameterized.TestCase):
   def test_constant_targets_as_sklearn(self, exact):
     target = jnp.full(6, 0.1)
     prediction = target if exact else target + jnp.arange(6.0)
-    sums = metrics.regression(prediction, target, shift=0.1)
+    sums = metrics.regression_sums(prediction, target, shift=0.1)
     r2 = float(metrics.regression_summary(sums)['r2'])
     self.assertEqual(r2, sklearn.metrics.r2_score(target, prediction))
 
@@ -182,15 +182,17 @@ class RegressionTest(parameterized.TestCase):
     # Small integers: every sum is exact, so shards give the same bits.
     target = jnp.arange(32.0) % 7
     prediction, weight = jnp.arange(32.0) % 5, (jnp.arange(32) % 3 > 0).astype(float)
-    whole = metrics.regression(prediction, target, weight, shift=3.0)
+    whole = metrics.regression_sums(prediction, target, weight, shift=3.0)
     shards = [x.reshape(8, 4) for x in (prediction, target, weight)]
-    parts = jax.vmap(lambda p, t, w: metrics.regression(p, t, w, shift=3.0))(*shards)
+    parts = jax.vmap(lambda p, t, w: metrics.regression_sums(p, t, w, shift=3.0))(
+      *shards
+    )
     summed = jax.tree.map(lambda x: x.sum(0), parts)
     jax.tree.map(np.testing.assert_array_equal, summed, whole)
 
   def test_a_column_is_refused(self):
     with self.assertRaises(AssertionError):
-      metrics.regression(jnp.zeros((4, 1)), jnp.zeros(4))
+      metrics.regression_sums(jnp.zeros((4, 1)), jnp.zeros(4))
 
 
 if __name__ == '__main__':

@@ -118,7 +118,6 @@ class ScheduleTest(parameterized.TestCase):
     (lambda: optim.sgd(0.1, nesterov=True), 'momentum'),
     (lambda: optim.clip(optim.sgd(0.1), norm=0.0), 'clip_norm=0.0 .* above 0'),
     (lambda: optim.clip(optim.sgd(0.1), value=-1.0), 'clip_value=-1.0 .* above 0'),
-    (lambda: optim.init_loss_scale(3.0), 'initial=3.0 .* power of two'),
   )
   def test_impossible_numbers(self, make, message):
     with self.assertRaisesRegex(ConfigError, message):
@@ -291,52 +290,6 @@ class FreezeTest(parameterized.TestCase):
     tx = optim.freeze(optim.sgd(0.1), optim.by_path('bodi/.*'))
     with self.assertRaisesRegex(ConfigError, "'bodi/.*' .* 'body/bias'"):
       tx.init(params())
-
-
-class LossScaleTest(parameterized.TestCase):
-  def test_scale_and_unscale_are_exact(self):
-    scale = optim.init_loss_scale(2.0**12)
-    loss = lambda w: jnp.sum(jnp.sin(w))
-    w = jax.random.normal(jax.random.key(0), (7,))
-    grads = jax.grad(lambda w: optim.scale_loss(scale, loss(w)))(w)
-    got, finite, new = optim.unscale_and_update(scale, {'w': grads})
-    np.testing.assert_array_equal(got['w'], jax.grad(loss)(w))
-    self.assertTrue(finite)
-    self.assertEqual((float(new.scale), int(new.good_steps)), (2.0**12, 1))
-
-  def test_keeps_float16_gradients_from_underflow(self):
-    tiny = jnp.float16(1e-5)
-    loss = lambda w: (w * tiny * tiny).astype(jnp.float32)
-    w = jnp.float16(1.0)
-    self.assertEqual(float(jax.grad(loss)(w)), 0)
-    # Scaled from the top, 2**15 * 1e-5 * 1e-5 = 3e-6 is a float16.
-    scale = optim.init_loss_scale()
-    grad = jax.grad(lambda w: optim.scale_loss(scale, loss(w)))(w)
-    self.assertGreater(float(grad), 0)
-
-  @parameterized.parameters(jnp.inf, -jnp.inf, jnp.nan)
-  def test_overflow_halves(self, bad):
-    scale = optim.LossScale(jnp.float32(8), jnp.int32(5))
-    grads = {'a': jnp.ones(3), 'b': jnp.array([1.0, bad])}
-    _, finite, new = optim.unscale_and_update(scale, grads)
-    self.assertFalse(finite)
-    self.assertEqual((float(new.scale), int(new.good_steps)), (4, 0))
-
-  def test_doubles_after_2000_good_steps(self):
-    def body(scale, _):
-      return optim.next_loss_scale(scale, jnp.array(True)), scale.scale
-
-    last, scales = jax.lax.scan(body, optim.init_loss_scale(4.0), length=4001)
-    np.testing.assert_array_equal(scales, np.repeat([4.0, 8.0, 16.0], [2000, 2000, 1]))
-    self.assertEqual(int(last.good_steps), 1)
-
-  def test_stays_in_bounds(self):
-    low = optim.next_loss_scale(optim.init_loss_scale(1.0), jnp.array(False))
-    self.assertEqual(float(low.scale), 1)
-    high = optim.next_loss_scale(
-      optim.init_loss_scale(2.0**24), jnp.array(True), growth_steps=1
-    )
-    self.assertEqual(float(high.scale), 2.0**24)
 
 
 if __name__ == '__main__':

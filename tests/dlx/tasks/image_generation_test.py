@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dlx import metrics, sampling
 from dlx.data.sets import images as catalog
-from dlx.figures import adversarial
+from dlx.figures import classification
+from dlx.figures import images as images_figures
 from dlx.state import create
 from dlx.tasks import image_generation
 from dlx.tasks.judge import Judge
@@ -76,41 +78,41 @@ class NumberTest(parameterized.TestCase):
 class SphericalTest(parameterized.TestCase):
   def test_by_hand(self):
     a, b = jnp.array([2.0, 0.0]), jnp.array([0.0, 4.0])
-    got = image_generation.spherical(a, b, jnp.array([0.0, 0.5, 1.0]))
+    got = sampling.spherical(a, b, jnp.array([0.0, 0.5, 1.0]))
     wanted = [[2, 0], [3 / 2**0.5, 3 / 2**0.5], [0, 4]]
     # A few roundings of numbers below 4.
     np.testing.assert_allclose(got, wanted, atol=2e-6)
 
   def test_parallel_vectors(self):
     a = jnp.array([1.0, 2.0])
-    got = image_generation.spherical(a, 3 * a, jnp.array([0.0, 0.25]))
+    got = sampling.spherical(a, 3 * a, jnp.array([0.0, 0.25]))
     np.testing.assert_allclose(got, [a, 1.5 * a], rtol=1e-6)
 
 
 class DiversityTest(parameterized.TestCase):
   def test_by_hand(self):
     rows = jnp.array([[0.0, 0], [3, 4], [3, 4], [0, 1], [0, 0]])
-    got = image_generation.nearest_distance(rows, 4)
+    got = metrics.nearest_distance(rows, 4)
     # Squares are whole numbers: exact; the root of the mean of two entries.
     np.testing.assert_allclose(got[:4] * 2**0.5, [1, 0, 0, 1], rtol=1e-6)
     self.assertTrue(np.isnan(got[4]))
 
   def test_duplicates(self):
     real = jnp.asarray(np.random.default_rng(0).normal(size=(200, 6)), jnp.float32)
-    same = image_generation.diversity(real, real, 200)
+    same = metrics.diversity(real, real, 200)
     self.assertEqual(same['nearest'], same['nearest_real'])
     np.testing.assert_allclose(same['duplicates'], 0.01, atol=1e-7)
     # Half of them copies of ten: those are duplicates, and few others.
     collapsed = real.at[100:].set(jnp.tile(real[:10], (10, 1)))
-    found = image_generation.diversity(collapsed, real, 200)
+    found = metrics.diversity(collapsed, real, 200)
     self.assertBetween(found['duplicates'], 0.55, 0.57)
     self.assertLess(found['nearest'], found['nearest_real'])
 
   def test_rows_are_gathered_over_batches(self):
     image = jnp.arange(1.0, 17).reshape(4, 2, 2, 1)
-    first = image_generation.place_rows(image, jnp.array([0, 1, 2, 3]), jnp.ones(4), 6)
+    first = metrics.place_rows(image, jnp.array([0, 1, 2, 3]), jnp.ones(4), 6)
     # The last batch repeats a row with weight 0; row 7 is past the end.
-    last = image_generation.place_rows(
+    last = metrics.place_rows(
       image, jnp.array([4, 5, 5, 7]), jnp.array([1.0, 1, 0, 1]), 6
     )
     wanted = np.concatenate([image, image[:2]]).reshape(6, 4)
@@ -167,7 +169,7 @@ class HistoryTest(parameterized.TestCase):
 class FigureTest(parameterized.TestCase):
   def test_mosaic_by_hand(self):
     images = np.arange(12.0).reshape(2, 3, 1, 2, 1)
-    figure = adversarial.mosaic(images, ['a', 'b'], value_range=(0, 20))
+    figure = images_figures.mosaic(images, ['a', 'b'], value_range=(0, 20))
     (shown,) = figure.axes[0].images
     pixels = 20 * np.asarray(shown.get_array())
     # One white pixel between images.
@@ -176,14 +178,14 @@ class FigureTest(parameterized.TestCase):
 
   @parameterized.parameters(1, 3)
   def test_what_is_no_row_of_images_is_refused(self, channels):
-    adversarial.mosaic(np.zeros((1, 1, 2, 2, channels)))
+    images_figures.mosaic(np.zeros((1, 1, 2, 2, channels)))
     with self.assertRaisesRegex(ValueError, 'shape'):
-      adversarial.mosaic(np.zeros((1, 2, 2, channels)))
+      images_figures.mosaic(np.zeros((1, 2, 2, channels)))
     with self.assertRaisesRegex(ValueError, '1 names for 2 rows'):
-      adversarial.mosaic(np.zeros((2, 1, 2, 2, channels)), ['a'])
+      images_figures.mosaic(np.zeros((2, 1, 2, 2, channels)), ['a'])
 
   def test_class_shares(self):
-    figure = adversarial.class_shares([3, 1], ['no', 'yes'], 0.56)
+    figure = classification.class_shares([3, 1], ['no', 'yes'], 0.56)
     heights = [bar.get_height() for bar in figure.axes[0].patches]
     self.assertEqual(heights, [75, 25])
     self.assertIn('0.56 of 0.69 nats', figure.axes[0].get_title('left'))

@@ -7,9 +7,10 @@ import numpy as np
 import scipy.linalg
 
 from dlx.data.sets import images
+from dlx.metrics.generation import frechet_distance
 from dlx.run.warm_start import same_bytes
 from dlx.state import add
-from dlx.tasks.judge import Judge, frechet_distance
+from dlx.tasks.judge import Judge
 
 DATA = images.images('digits')
 SMALL = {'features': (4,), 'dense': 8}

@@ -5,11 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dlx import metrics
 from dlx.data.dataset import Loaded, Source
 from dlx.data.sets import images
 from dlx.errors import ConfigError, DataError
 from dlx.metrics import neighbours
-from dlx.tasks import probes, representation
+from dlx.tasks import representation
+from dlx.tasks.representation import TrainTest, knn_eval, probe_eval
 
 
 def source(name, n, size=None, seed=0):
@@ -36,7 +38,7 @@ def digits(part):
 class TrainTestTest(absltest.TestCase):
   def test_one_batch_of_the_first_examples(self):
     train = source('train', 12, 12)
-    data = probes.TrainTest(train, source('test', 8, None), num_train=5, num_test=6)
+    data = TrainTest(train, source('test', 8, None), num_train=5, num_test=6)
     loaded = data.load()
     self.assertEqual(data.num_batches(loaded.data), 1)
     batch = data.get(loaded.data, 0)
@@ -47,17 +49,17 @@ class TrainTestTest(absltest.TestCase):
     np.testing.assert_array_equal(batch['test_label'], [0, 1, 2, 3, 0, 1])
     self.assertEqual([loaded.origin['size'], data.size], [11, 11])
     self.assertEqual(set(data.placement), set(batch))
-    more = probes.TrainTest(train, train, num_train=99)
+    more = TrainTest(train, train, num_train=99)
     self.assertEqual(more.shapes[0]['train_label'].shape, (12,))
 
   def test_refused(self):
     train, unknown = source('train', 12, 12), source('test', 8, None)
     with self.assertRaisesRegex(ConfigError, 'num_train=0 is not allowed'):
-      probes.TrainTest(train, train, num_train=0)
+      TrainTest(train, train, num_train=0)
     with self.assertRaisesRegex(ConfigError, 'num_test=None is not allowed'):
-      probes.TrainTest(train, unknown)
+      TrainTest(train, unknown)
     with self.assertRaisesRegex(DataError, 'stripes/test: 8 examples, fewer than 9'):
-      probes.TrainTest(train, unknown, num_test=9).load()
+      TrainTest(train, unknown, num_test=9).load()
 
 
 class InChunksTest(parameterized.TestCase):
@@ -65,7 +67,7 @@ class InChunksTest(parameterized.TestCase):
   def test_any_size_gives_the_same_rows(self, size):
     rows = {'a': jnp.arange(14.0).reshape(7, 2), 'b': jnp.arange(7)}
     fn = lambda t: (t['a'] + t['b'][:, None], 2 * t['b'])
-    found = jax.jit(lambda t: probes.in_chunks(fn, t, size))(rows)
+    found = jax.jit(lambda t: metrics.in_chunks(fn, t, size))(rows)
     for a, b in zip(found, fn(rows), strict=True):
       np.testing.assert_array_equal(a, b)
 
@@ -77,9 +79,9 @@ class FitLinearTest(parameterized.TestCase):
     from sklearn.linear_model import LogisticRegression
 
     x_NF, label_N = digits('train')
-    scaled = probes.standardiser(jnp.asarray(x_NF))
+    scaled = metrics.standardiser(jnp.asarray(x_NF))
     x_NF, label_N = np.asarray(scaled(x_NF))[:n], label_N[:n]
-    fit = jax.jit(lambda x, y: probes.fit_linear(x, y, num_classes=10, l2=l2))
+    fit = jax.jit(lambda x, y: metrics.fit_linear(x, y, num_classes=10, l2=l2))
     found = fit(x_NF, label_N)
     reference = LogisticRegression(C=1 / l2, tol=1e-10, max_iter=10000)
     reference.fit(x_NF.astype(np.float64), label_N)
@@ -100,7 +102,7 @@ class FitLinearTest(parameterized.TestCase):
     x_NF, label_N = x_NF[:60], label_N[:60]
     weight_DN = np.ones((2, 60), np.float32)
     weight_DN[0, 50:], weight_DN[1, :10] = 0, 0
-    fit = lambda x, y, w: probes.fit_linear(x, y, w, num_classes=10, l2=1.0)
+    fit = lambda x, y, w: metrics.fit_linear(x, y, w, num_classes=10, l2=1.0)
     both = jax.jit(jax.vmap(fit, (None, None, 0)))(x_NF, label_N, weight_DN)
     one = jax.jit(fit)
     ones = np.ones(50, np.float32)
@@ -112,7 +114,7 @@ class FitLinearTest(parameterized.TestCase):
   def test_constant_columns_become_0(self):
     x = np.random.default_rng(0).normal(3, 2, (1000, 3)).astype(np.float32)
     x[:, 1], x[:, 2] = 0.1, 0.0
-    scale = jax.jit(lambda x, y: probes.standardiser(x)(y))
+    scale = jax.jit(lambda x, y: metrics.standardiser(x)(y))
     found = np.asarray(scale(x, x))
     np.testing.assert_allclose(found.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(found.std(0), [1, 0, 0], atol=1e-5)
@@ -124,7 +126,7 @@ class DrawLabelsTest(absltest.TestCase):
   def test_so_many_of_each_class_by_chance(self):
     label_N = jnp.array([0, 1, 2, 2] * 5)
     draw = jax.jit(
-      lambda i: probes.draw_labels(
+      lambda i: metrics.draw_labels(
         jax.random.key(i), label_N, per_class=7, num_classes=3
       )
     )
@@ -148,7 +150,7 @@ class EvalsTest(absltest.TestCase):
     return {'noise': x[:, 1:] * state, 'encoder': told * state}
 
   def run_eval(self, make, **kwargs):
-    data = probes.TrainTest(
+    data = TrainTest(
       source('train', 60, 60), source('test', 40, 40, seed=1), num_test=32
     )
     evaluation = make(self.features, data, num_classes=4, chunk=7, **kwargs)
@@ -157,7 +159,7 @@ class EvalsTest(absltest.TestCase):
     return {name: float(value) for name, value in found.items()}
 
   def test_probe(self):
-    found = self.run_eval(probes.probe_eval, per_class=3, draws=3, l2=0.01)
+    found = self.run_eval(probe_eval, per_class=3, draws=3, l2=0.01)
     self.assertEqual(
       set(found),
       {'accuracy', 'few_accuracy', 'few_sd', 'loss', 'gradient'}
@@ -172,7 +174,7 @@ class EvalsTest(absltest.TestCase):
     self.assertLess(found['gradient'], 1e-3)
 
   def test_knn(self):
-    found = self.run_eval(neighbours.knn_eval, k=5)
+    found = self.run_eval(knn_eval, k=5)
     self.assertEqual(set(found), {'accuracy', 'loss', 'noise_accuracy'})
     self.assertEqual([found['accuracy'], found['loss']], [1, 0])
     # One positive number has direction 1 whatever its size.
@@ -231,7 +233,7 @@ class PrincipalComponentsTest(absltest.TestCase):
     from sklearn.decomposition import PCA
 
     x, _ = digits('test')
-    found = np.asarray(jax.jit(representation.principal_components)(x))
+    found = np.asarray(jax.jit(metrics.principal_components)(x))
     wanted = PCA(2, svd_solver='full').fit_transform(x.astype(np.float64))
     for i in range(2):
       sign = np.sign((found[:, i] * wanted[:, i]).sum())
@@ -242,7 +244,7 @@ class PrincipalComponentsTest(absltest.TestCase):
 class PicturesTest(absltest.TestCase):
   def test_all_are_drawn(self):
     data = images.images('digits')
-    labelled = probes.TrainTest(data.train, data.test, num_train=50, num_test=20)
+    labelled = TrainTest(data.train, data.test, num_train=50, num_test=20)
     flat = lambda state, image: image.reshape(image.shape[0], -1)
     found = representation.pictures(
       data, labelled, pooled=flat, project=flat, view=lambda key, x: x

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dlx import experiment
-from dlx.data.sets import images, karate
+from dlx.data.sets import graphs, karate
 from dlx.run.loop import draw, evaluate, fit
 from experiments.graphs import gcn
 
@@ -120,7 +120,7 @@ class VectorizeTest(absltest.TestCase):
   def test_unknown_graphs_are_refused_with_the_names(self):
     with self.assertRaisesRegex(Exception, 'karate_club, cora, citeseer, pubmed'):
       gcn.build(gcn.Config(dataset='karate'))
-    self.assertEqual(images.graph('citeseer', sparse=True).num_classes, 6)
+    self.assertEqual(graphs.graph('citeseer', sparse=True).num_classes, 6)
     self.assertEqual(dataclasses.replace(gcn.Config(), chunk=3).chunk, 3)
 
 

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
+from dlx.data.batches.choose import in_order, shuffled
 from dlx.data.batches.permutation import stream_rows
-from dlx.data.batches.resident import InOrder, Shuffled, Whole, in_order, shuffled
+from dlx.data.batches.resident import InOrder, Shuffled, Whole
 from dlx.data.dataset import Loaded, Source
 from dlx.errors import ConfigError, DataError
 

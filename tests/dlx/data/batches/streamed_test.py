@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlx.data.batches.resident import InOrder, Shuffled, in_order, shuffled
+from dlx.data.batches.choose import in_order, shuffled
+from dlx.data.batches.resident import InOrder, Shuffled
 from dlx.data.batches.streamed import InOrderStream, ShuffledStream, batches
 from dlx.data.dataset import Loaded, Source
 from dlx.errors import ConfigError

@@ -5,16 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlx.data.batches.resident import (
-  InOrder,
-  Shuffled,
-  indexed,
-  of_classes,
-  read,
-  subset,
-)
+from dlx.data.batches.resident import InOrder, Shuffled
 from dlx.data.batches.zipped import Zipped, part
 from dlx.data.dataset import Loaded, Source
+from dlx.data.sources import indexed, of_classes, read, subset
 from dlx.errors import ConfigError, DataError
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 0, 0, 2], np.int32)

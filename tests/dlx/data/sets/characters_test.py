@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from dlx.data.batches.resident import read
 from dlx.data.formats import checksums, text
 from dlx.data.sets import characters
+from dlx.data.sources import read
 from dlx.errors import ConfigError, DataError
 from tests.dlx.data import real_data
 

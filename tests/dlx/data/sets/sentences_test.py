@@ -4,9 +4,9 @@ from absl.testing import absltest, parameterized
 import numpy as np
 
 from dlx.data.batches.buckets import Bucketed, bucket_sizes
-from dlx.data.batches.resident import read
 from dlx.data.sets import grammar
 from dlx.data.sets import sentences as lib
+from dlx.data.sources import read
 from dlx.data.text import vocabulary
 from dlx.errors import ConfigError, DataError
 from tests.dlx.data import real_data

@@ -1,0 +1,209 @@
+"""Where examples come from: sources read and checked, cut by class or size."""
+
+import dataclasses
+from typing import Any, Mapping, Sequence
+
+import jax
+import numpy as np
+
+from dlx.data.dataset import MAX, Loaded, Shapes, Source
+from dlx.errors import ConfigError, DataError
+
+
+def unlabelled(source: Source) -> Source:
+  """A source without the field `label`: what is not in a batch cannot leak."""
+
+  def read(data_dir):
+    loaded = source.read(data_dir)
+    return loaded._replace(data={k: x for k, x in loaded.data.items() if k != 'label'})
+
+  shapes = {name: x for name, x in source.shapes.items() if name != 'label'}
+  return dataclasses.replace(source, shapes=shapes, read=read)
+
+
+Arrays = Mapping[str, Any]
+
+
+def read(source: Source, data_dir: Any = None) -> Loaded:
+  """Reads a source and checks what came against what it declares.
+
+  Returns:
+    The declared fields, in their declared order, as C-contiguous arrays.
+
+  Raises:
+    DataError: nothing found, or a field, shape, dtype or size that is not the declared
+      one.
+  """
+  loaded = source.read(data_dir)
+  where = f'{source.name}/{source.split}'
+
+  def wrong(field, expected, found):
+    return DataError(
+      f'{where}: {field}: expected {expected}, found {found}: replace the files by '
+      'undamaged ones, or correct the source.'
+    )
+
+  if set(loaded.data) != set(source.shapes):
+    raise wrong('fields', sorted(source.shapes), sorted(loaded.data))
+  sizes = {}
+  for name, declared in source.shapes.items():
+    found = np.asanyarray(loaded.data[name])
+    if found.dtype != declared.dtype:
+      raise wrong(f'dtype of field {name!r}', np.dtype(declared.dtype), found.dtype)
+    if found.ndim < 1 or found.shape[1:] != tuple(declared.shape):
+      expected = ', '.join(['N', *map(str, declared.shape)])
+      raise wrong(f'shape of field {name!r}', f'({expected})', found.shape)
+    sizes[name] = len(found)
+  first, size = next(iter(sizes.items()))
+  for name, found in sizes.items():
+    if found != size:
+      raise wrong(f'size of field {name!r}', f'{size} as of field {first!r}', found)
+  if source.size is not None and size != source.size:
+    raise wrong('size', f'{source.size} examples', size)
+  if not 1 <= size <= MAX:
+    raise wrong('size', '1 to 2**31 - 1 examples', size)
+  # Memory-mapped files stay what they are: nothing of them is read here.
+  contiguous = lambda x: x if x.flags.c_contiguous else np.ascontiguousarray(x)
+  data = {name: contiguous(np.asanyarray(loaded.data[name])) for name in source.shapes}
+  return Loaded(data, {**loaded.origin, 'size': size})
+
+
+def indexed(source: Source, limit: int | None = None) -> Source:
+  """A source with one more field, `index` int32 []: 0 for its first example, 1, ...
+
+  Noise keyed by it (a sampler's start, the time of a denoising loss) does not depend on
+  the batch size.
+
+  Args:
+    limit: only the first examples, at most this many; None: all.
+
+  Raises:
+    ConfigError: limit below 1, or the source has a field `index`.
+  """
+  if limit is not None and limit < 1:
+    raise ConfigError(f'limit={limit} is not allowed: must be at least 1.')
+  if 'index' in source.shapes:
+    raise ConfigError(
+      f'{source.name}/{source.split}: field index is not allowed: it is added here.'
+    )
+  size = source.size if limit is None else min(source.size or limit, limit)
+
+  def read_some(data_dir):
+    loaded = source.read(data_dir)
+    data = {name: x[:limit] for name, x in loaded.data.items()}
+    n = num_examples(data)
+    data['index'] = np.arange(n, dtype=np.int32)
+    return Loaded(data, {**loaded.origin, 'size': n})
+
+  shapes = {**source.shapes, 'index': jax.ShapeDtypeStruct((), np.int32)}
+  unknown = source.size is None  # Whether there are as many shows on load.
+  return dataclasses.replace(
+    source, shapes=shapes, size=None if unknown else size, read=read_some
+  )
+
+
+def of_classes(source: Source, classes: Sequence[int], field: str = 'label') -> Source:
+  """The examples of some classes, whose labels become 0, 1, ... in the given order.
+
+  Their number is known only on load.
+  """
+  if not classes or len(set(classes)) != len(classes):
+    raise ConfigError(f'classes={classes} are not allowed: must be some, each once.')
+
+  def read_some(data_dir):
+    loaded = source.read(data_dir)
+    label_N = np.asarray(loaded.data[field])
+    rows = np.isin(label_N, classes).nonzero()[0]
+    data = {name: np.asarray(x)[rows] for name, x in loaded.data.items()}
+    new = np.zeros(max(max(classes), label_N.max()) + 1, label_N.dtype)
+    new[list(classes)] = np.arange(len(classes))
+    data[field] = new[data[field]]
+    origin = {**loaded.origin, 'size': len(rows), 'classes': list(classes)}
+    return Loaded(data, origin)
+
+  return dataclasses.replace(source, size=None, read=read_some)
+
+
+def subset(
+  source: Source,
+  size: int,
+  seed: int = 0,
+  *,
+  by_class: str | None = None,
+  marked: int | None = None,
+) -> Source:
+  """`size` examples of a source, at random by `seed` (NumPy's, on the host).
+
+  Args:
+    size: examples that are kept; more than there are is an error on load.
+    by_class: field of integer classes: as many of each class, as far as that goes (the
+      first classes get one more). The smaller subset of a seed is part of the larger.
+    marked: adds a field `marked` bool []: whether an example is also in the subset of
+      this size.
+
+  Raises:
+    ConfigError: size below 1, or more than the source declares.
+  """
+  most = source.size
+  if size < 1 or (most is not None and size > most):
+    raise ConfigError(
+      f'subset of {size} examples is not allowed: {source.name}/{source.split} has '
+      f'{most or "some"}: must be 1 to that.'
+    )
+
+  def read_some(data_dir):
+    loaded = source.read(data_dir)
+    n = num_examples(loaded.data)
+    order_N = np.random.default_rng(seed).permutation(n)
+    if by_class is not None:
+      # Turn by turn through the classes: sorted by (rank within the class, class).
+      class_N = np.asarray(loaded.data[by_class])[order_N]
+      rank_N = np.zeros(n, np.int64)
+      for value in np.unique(class_N):
+        rank_N[class_N == value] = np.arange((class_N == value).sum())
+      order_N = order_N[np.lexsort((class_N, rank_N))]
+    if size > n:
+      raise DataError(
+        f'{source.name}/{source.split}: a subset of {size} examples is asked for, '
+        f'there are {n}.'
+      )
+    rows = np.sort(order_N[:size])
+    data = {name: np.asarray(x)[rows] for name, x in loaded.data.items()}
+    if marked is not None:
+      data['marked'] = np.isin(rows, order_N[:marked])
+    return Loaded(data, {**loaded.origin, 'size': size, 'subset_seed': seed})
+
+  shapes = dict(source.shapes)
+  if marked is not None:
+    shapes['marked'] = jax.ShapeDtypeStruct((), np.bool_)
+  return dataclasses.replace(source, shapes=shapes, size=size, read=read_some)
+
+
+def num_examples(data: Arrays) -> int:
+  """Length of the leading axis that all fields share."""
+  return next(iter(data.values())).shape[0]
+
+
+def batch_shapes(source: Source, batch_size: int, *, weight: bool = False) -> Shapes:
+  """Shapes of one global batch of a source.
+
+  Raises:
+    ConfigError: an impossible batch size, or a field that is called `weight` where the
+      batch gets one.
+  """
+  if not 1 <= batch_size <= MAX:
+    raise ConfigError(f'batch_size={batch_size} is not allowed: must be at least 1.')
+  if not source.shapes:
+    raise ConfigError(f'{source.name}/{source.split} declares no fields.')
+  shapes = {
+    name: jax.ShapeDtypeStruct((batch_size, *x.shape), x.dtype)
+    for name, x in source.shapes.items()
+  }
+  if weight:
+    if 'weight' in shapes:
+      raise ConfigError(
+        f'{source.name}/{source.split}: field weight is not allowed: the batches of a '
+        'pass get one; rename the field.'
+      )
+    shapes['weight'] = jax.ShapeDtypeStruct((batch_size,), np.float32)
+  return shapes

@@ -1,0 +1,110 @@
+"""Curves and scatter plots: NumPy arrays in, a matplotlib Figure out. Host only."""
+
+from typing import TYPE_CHECKING, Any, Mapping
+
+import numpy as np
+
+from dlx.figures.style import BLUE, GREY, INK, RULE, new_figure, style_axes
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
+
+_COLOURS = ('#2563a8', '#c62f2f', '#2f8f4e', '#8a5fb0', '#c77f1a')
+
+
+def scatter(
+  prediction_B: Any,
+  target_B: Any,
+  *,
+  unit: str | None = None,
+  title: str | None = None,
+  max_points: int = 5000,
+) -> 'Figure':
+  """Predicted against true values, with the line on which they are equal.
+
+  Args:
+    prediction_B: one an example.
+    target_B: the same.
+    unit: of both, for the labels of the axes.
+    title: None: root mean squared error and r2 of all points.
+    max_points: evenly spaced ones are drawn where there are more.
+  """
+  prediction = np.asarray(prediction_B, np.float64).reshape(-1)
+  target = np.asarray(target_B, np.float64).reshape(-1)
+  if prediction.shape != target.shape or not target.size:
+    raise ValueError(
+      f'{prediction.size} predictions for {target.size} targets: must be as many, '
+      'and at least 1.'
+    )
+  if title is None:
+    mse, variance = np.mean((prediction - target) ** 2), target.var()
+    r2 = f', r2 {1 - mse / variance:.3f}' if variance else ''
+    title = f'Root mean squared error {np.sqrt(mse):.4g}{r2}'
+  picked = np.unique(np.linspace(0, target.size - 1, max_points).round().astype(int))
+  shown = picked if target.size > max_points else slice(None)
+  low = min(prediction.min(), target.min())
+  high = max(prediction.max(), target.max())
+  margin = 0.04 * (high - low) or 1.0
+  ends = (low - margin, high + margin)
+  figure = new_figure(4.6, 4.5)
+  ax = figure.add_subplot()
+  ax.plot(ends, ends, color=GREY, linewidth=1, zorder=1)
+  ax.annotate(
+    'predicted = true',
+    (ends[1], ends[1]),
+    xytext=(-5, -2),
+    textcoords='offset points',
+    ha='right',
+    va='bottom',
+    rotation=45,
+    rotation_mode='anchor',
+    color=GREY,
+    fontsize=8,
+  )
+  # Many points: small and transparent, so that density shows.
+  dense = target.size > 500
+  ax.scatter(
+    target[shown],
+    prediction[shown],
+    s=9 if dense else 18,
+    alpha=0.3 if dense else 0.6,
+    color=BLUE,
+    linewidths=0,
+    zorder=2,
+  )
+  ax.set(xlim=ends, ylim=ends, aspect='equal')
+  suffix = f' ({unit})' if unit else ''
+  ax.set_xlabel('True' + suffix)
+  ax.set_ylabel('Predicted' + suffix)
+  ax.grid(color=RULE, linewidth=0.6)
+  ax.set_axisbelow(True)
+  style_axes(ax, title)
+  return figure
+
+
+def gradient_flow(shares: Mapping[str, Any]) -> 'Figure':
+  """How much the answer depends on the state some tokens before the end.
+
+  Args:
+    shares: of each cell, `layers.recurrent.unroll.gradient_by_distance`; the first is
+      drawn thickest. What is not finite or not above 0 is left out.
+  """
+  from matplotlib.figure import Figure
+
+  figure = Figure((5.6, 3.6), dpi=160, facecolor='white', layout='constrained')
+  ax = figure.add_subplot()
+  for i, (name, values) in enumerate(shares.items()):
+    y = np.asarray(values, np.float64)
+    shown = np.flatnonzero(np.isfinite(y) & (y > 0))
+    width, colour = (2.2 if i == 0 else 1.4), _COLOURS[i % len(_COLOURS)]
+    ax.plot(shown, y[shown], color=colour, linewidth=width, label=name)
+  ax.set_yscale('log')
+  ax.set_xlabel('Tokens before the end of the sentence', color=INK, fontsize=9)
+  ax.set_ylabel('Norm of the gradient over that at the end', color=INK, fontsize=9)
+  title = 'How far back the answer depends on the state'
+  ax.set_title(title, fontsize=10, color=INK, fontweight='bold', loc='left', pad=8)
+  ax.tick_params(labelsize=8, colors=GREY, color=RULE)
+  ax.grid(color=RULE, linewidth=0.6)
+  ax.spines[['top', 'right']].set_visible(False)
+  ax.legend(frameon=False, fontsize=8.5)
+  return figure

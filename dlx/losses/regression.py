@@ -1,0 +1,63 @@
+"""Losses of real-valued predictions, one value a row."""
+
+import chex
+import jax.numpy as jnp
+
+from dlx.precision import at_least_float32
+from dlx.state import Array
+
+
+def squared_error(prediction: Array, target: Array) -> Array:
+  """`(prediction - target)^2`, without a half; gradient `2 (prediction - target)`.
+
+  Args:
+    prediction: [B] or [B, ...].
+    target: same shape.
+
+  Returns:
+    [B], the mean over the trailing axes.
+  """
+  return _mean_of_rows(jnp.square(_error(prediction, target)))
+
+
+def absolute_error(prediction: Array, target: Array) -> Array:
+  """`|prediction - target|`; gradient 0 where they are equal.
+
+  Args:
+    prediction: [B] or [B, ...].
+    target: same shape.
+
+  Returns:
+    [B], the mean over the trailing axes.
+  """
+  error = _error(prediction, target)
+  # The derivative of jnp.abs at 0 is 1: an exact prediction would be pushed away.
+  return _mean_of_rows(jnp.where(error == 0, 0, jnp.abs(error)))
+
+
+def huber(prediction: Array, target: Array, delta: float | Array = 1.0) -> Array:
+  """Half the squared error near 0, linear beyond `delta` (Huber 1964).
+
+  `e^2 / 2` for |e| <= delta, else `delta (|e| - delta / 2)`. Divided by delta it is
+  the smooth L1 loss.
+
+  Args:
+    prediction: [B] or [B, ...].
+    target: same shape.
+    delta: error from which on the gradient grows no more, above 0.
+
+  Returns:
+    [B], the mean over the trailing axes.
+  """
+  size = jnp.abs(_error(prediction, target))
+  near = jnp.minimum(size, delta)  # Never squares a large error: no inf times 0.
+  return _mean_of_rows(near * (size - near / 2))
+
+
+def _error(prediction: Array, target: Array) -> Array:
+  chex.assert_equal_shape([prediction, target])
+  return at_least_float32(prediction) - at_least_float32(target)
+
+
+def _mean_of_rows(values: Array) -> Array:
+  return values.reshape(values.shape[0], -1).mean(1) if values.ndim > 1 else values

@@ -1,0 +1,83 @@
+"""Measures of generated images: Frechet distance, nearest neighbours, diversity."""
+
+from typing import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from dlx.state import Array
+
+
+def place_rows(
+  image_BHWC: Array, index_B: Array, weight_B: Array, num_rows: int
+) -> Array:
+  """A sum over batches that gathers images: [num_rows, H*W*C], image i in row i.
+
+  Images of weight 0 and those from `num_rows` on are left out.
+  """
+  flat_BF = image_BHWC.reshape(image_BHWC.shape[0], -1) * weight_B[:, None]
+  blank = jnp.zeros((num_rows, flat_BF.shape[1]), flat_BF.dtype)
+  return blank.at[index_B].add(flat_BF, mode='drop')
+
+
+def nearest_distance(rows_NF: Array, count: Array | int) -> Array:
+  """Distance of each row to the nearest other, [N]: root mean square over entries.
+
+  Rows from `count` on are nobody's neighbour and have nan.
+  """
+  number_N = jnp.arange(rows_NF.shape[0])
+  square_N = jnp.square(rows_NF).sum(1)
+  dot_NN = jnp.matmul(rows_NF, rows_NF.T, precision=jax.lax.Precision.HIGHEST)
+  distance_NN = square_N[:, None] + square_N[None, :] - 2 * dot_NN
+  barred_NN = (number_N[:, None] == number_N[None, :]) | (number_N >= count)[None, :]
+  nearest_N = jnp.where(barred_NN, jnp.inf, distance_NN).min(1)
+  distance_N = jnp.sqrt(jnp.maximum(nearest_N, 0) / rows_NF.shape[1])
+  return jnp.where(number_N < count, distance_N, jnp.nan)
+
+
+def diversity(fake_NF: Array, real_NF: Array, count: Array | int) -> dict[str, Array]:
+  """`nearest`, `nearest_real` and `duplicates`; see `SampleReport.evaluation`.
+
+  Args:
+    count: rows that are images, the first ones.
+  """
+  fake_N = nearest_distance(fake_NF, count)
+  real_N = nearest_distance(real_NF, count)
+  close_N = fake_N < jnp.nanquantile(real_N, 0.01)  # False for nan.
+  return {
+    'nearest': jnp.nanmean(fake_N),
+    'nearest_real': jnp.nanmean(real_N),
+    'duplicates': close_N.sum() / jnp.minimum(count, fake_NF.shape[0]),
+  }
+
+
+def frechet_distance(
+  mean_a_F: Array, cov_a_FF: Array, mean_b_F: Array, cov_b_FF: Array
+) -> Array:
+  """|m_a - m_b|^2 + tr(A + B - 2 (A^(1/2) B A^(1/2))^(1/2)) of two Gaussians.
+
+  Source: arXiv 1706.08500. By symmetric eigenvalues only; rounding below 0 counts 0.
+  """
+  values, vectors = jnp.linalg.eigh(cov_a_FF)
+  root_FF = (vectors * jnp.sqrt(jnp.maximum(values, 0))[None, :]) @ vectors.T
+  inner = jnp.linalg.eigvalsh(root_FF @ cov_b_FF @ root_FF)
+  trace = jnp.trace(cov_a_FF) + jnp.trace(cov_b_FF)
+  distance = ((mean_a_F - mean_b_F) ** 2).sum() + trace
+  return jnp.maximum(distance - 2 * jnp.sqrt(jnp.maximum(inner, 0)).sum(), 0)
+
+
+def feature_moments(feature_BF: Array, weight_B: Array) -> dict[str, Array]:
+  """Sums of weight, w x and w x x^T; additive over batches."""
+  weighted_BF = feature_BF * weight_B[:, None]
+  return {
+    'n': weight_B.sum(),
+    'sum': weighted_BF.sum(0),
+    'outer': weighted_BF.T @ feature_BF,
+  }
+
+
+def _gaussian(sums: Mapping[str, Array]) -> tuple[Array, Array]:
+  """Mean and covariance (n - 1) from the sums of `_moments`."""
+  mean_F = sums['sum'] / sums['n']
+  centred = sums['outer'] - sums['n'] * mean_F[:, None] * mean_F[None, :]
+  return mean_F, centred / jnp.maximum(sums['n'] - 1, 1)

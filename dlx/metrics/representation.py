@@ -1,0 +1,36 @@
+"""What a set of features looks like: alignment, uniformity, principal components."""
+
+import jax.numpy as jnp
+
+from dlx.precision import EXACT
+from dlx.state import Array
+
+
+def alignment(x_BD: Array, y_BD: Array) -> Array:
+  """Mean squared distance of pairs of views, in [0, 4]; 0 is best."""
+  return jnp.square(x_BD - y_BD).sum(-1).mean()
+
+
+def uniformity(x_BD: Array) -> Array:
+  """`log mean exp(-2 d^2)` over pairs of different rows; lower is more even.
+
+  0 where all are one point; about -4 for directions drawn at random.
+  """
+  squared_BB = 2 - 2 * jnp.dot(x_BD, x_BD.T, precision=EXACT)
+  n = x_BD.shape[0]
+  terms_BB = jnp.where(jnp.eye(n, dtype=bool), 0, jnp.exp(-2 * squared_BB))
+  return jnp.log(terms_BB.sum() / (n * (n - 1)))
+
+
+def principal_components(x_NF: Array, count: int = 2) -> Array:
+  """The first principal components [N, count] of the rows, by SVD.
+
+  The sign of a component is that which makes its largest weight positive.
+  """
+  x_NF = x_NF - x_NF.mean(0, keepdims=True)
+  _, _, axes_RF = jnp.linalg.svd(x_NF, full_matrices=False)
+  axes_cF = axes_RF[:count]
+  largest_c1 = jnp.take_along_axis(
+    axes_cF, jnp.abs(axes_cF).argmax(1, keepdims=True), 1
+  )
+  return jnp.dot(x_NF, (axes_cF * jnp.sign(largest_c1)).T, precision=EXACT)

@@ -1,0 +1,106 @@
+"""Learning rates by step."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from dlx.config import check_bounds
+from dlx.state import Array
+
+Number = float | Array  # An int, an array of rank 0 or a tracer will do.
+
+
+Schedule = optax.Schedule  # Number of updates done -> value.
+
+
+def constant(value: Number) -> Schedule:
+  """The same at every step."""
+  return lambda count: jnp.asarray(value, _float(count).dtype)
+
+
+def cosine(peak: Number, num_steps: Number, final_fraction: Number = 0.0) -> Schedule:
+  """Half a cosine from `peak` to `peak * final_fraction` (arXiv:1608.03983)."""
+  return warmup_cosine(peak, num_steps, 0, final_fraction)
+
+
+def warmup_cosine(
+  peak: Number, num_steps: Number, warmup_steps: Number, final_fraction: Number = 0.0
+) -> Schedule:
+  """Linear from 0 to `peak`, then half a cosine to `peak * final_fraction`.
+
+  Args:
+    peak: largest value, at count `warmup_steps`.
+    num_steps: count from which on the value is `peak * final_fraction`.
+    warmup_steps: of the linear part, in [0, num_steps]; the update at count 0 has
+      value 0 where there are any.
+    final_fraction: of the peak, in [0, 1].
+  """
+  check_bounds('num_steps', num_steps, 1)
+  check_bounds('warmup_steps', warmup_steps, 0, num_steps)
+  check_bounds('final_fraction', final_fraction, 0, 1)
+
+  def schedule(count):
+    t = _float(count)
+    rise = _fraction(t, 0, warmup_steps)
+    fall = _ease(_fraction(t, warmup_steps, num_steps))
+    unit = jnp.where(t < warmup_steps, rise, 1 - (1 - final_fraction) * fall)
+    return peak * unit
+
+  return schedule
+
+
+def one_cycle(
+  peak: Number,
+  num_steps: Number,
+  pct_start: Number = 0.3,
+  div_factor: Number = 25.0,
+  final_div_factor: Number = 1e4,
+) -> Schedule:
+  """One cycle of two half cosines (arXiv:1708.07120).
+
+  From `peak / div_factor` up to `peak` at count `pct_start * num_steps` (not rounded),
+  down to `peak / div_factor / final_div_factor` at count `num_steps`.
+
+  Args:
+    peak: largest value.
+    num_steps: length of the cycle.
+    pct_start: fraction of the cycle that rises, in [0, 1].
+    div_factor: peak over first value, at least 1.
+    final_div_factor: first value over last value, at least 1.
+  """
+  check_bounds('num_steps', num_steps, 1)
+  check_bounds('pct_start', pct_start, 0, 1)
+  check_bounds('div_factor', div_factor, 1)
+  check_bounds('final_div_factor', final_div_factor, 1)
+
+  def schedule(count):
+    t = _float(count)
+    top = pct_start * num_steps
+    first = 1 / div_factor
+    last = first / final_div_factor
+    rising = first + (1 - first) * _ease(_fraction(t, 0, top))
+    falling = 1 - (1 - last) * _ease(_fraction(t, top, num_steps))
+    return peak * jnp.where(t < top, rising, falling)
+
+  return schedule
+
+
+def step_decay(peak: Number, every_steps: Number, factor: Number = 0.1) -> Schedule:
+  """`peak * factor^n` after n times `every_steps` updates."""
+  check_bounds('every_steps', every_steps, 1)
+  check_bounds('factor', factor, 0)
+  return lambda count: peak * jnp.power(factor, _float(count) // every_steps)
+
+
+def _float(count: Any) -> Array:
+  return jnp.maximum(jnp.asarray(count), 0).astype(jnp.float32)
+
+
+def _fraction(t: Array, start: Any, end: Any) -> Array:
+  """How much of [start, end] has passed, in [0, 1]; a step where they are equal."""
+  return jnp.clip((t - start) / jnp.maximum(end - start, 1e-6), 0.0, 1.0)
+
+
+def _ease(fraction: Array) -> Array:
+  return 0.5 * (1 - jnp.cos(jnp.pi * fraction))
