@@ -10,8 +10,6 @@ import numpy as np
 from dlx.errors import ConfigError
 
 DTYPES = ('float32', 'bfloat16', 'float16', 'float64')
-
-
 UNSCALED_DTYPES = ('float32', 'bfloat16', 'float64')  # They need no loss scale.
 
 
@@ -78,6 +76,18 @@ class Config:
       self.batch_size % self.micro_batches == 0,
       f'a divisor of batch_size={self.batch_size}',
     )
+
+  # What several pieces of a run are given together.
+
+  @property
+  def dtypes(self) -> dict[str, Any]:
+    """`model(..., **config.dtypes)`: dtype and param_dtype of a module."""
+    return {'dtype': self.compute_dtype, 'param_dtype': self.param_dtype}
+
+  @property
+  def clipping(self) -> dict[str, Any]:
+    """`optim.clip(tx, **config.clipping)`."""
+    return {'norm': self.clip_norm, 'value': self.clip_value}
 
   # Checks for `__post_init__` alone. Each raises ConfigError, one line.
 

@@ -16,9 +16,19 @@ from jax.sharding import PartitionSpec as P
 from dlx.config import UNSCALED_DTYPES, Config
 from dlx.data.dataset import Dataset
 from dlx.errors import ConfigError
-from dlx.state import Array, Batch, Key, Metrics, PyTree, TrainState, ratios
+from dlx.state import Array, Batch, Key, Metric, Metrics, PyTree, TrainState, ratios
 
-__all__ = ('UNSCALED_DTYPES', 'Config', 'Eval', 'Experiment', 'Figure', 'vectorize')
+__all__ = (
+  'KINDS',
+  'UNSCALED_DTYPES',
+  'Config',
+  'Eval',
+  'Experiment',
+  'Field',
+  'Figure',
+  'Function',
+  'vectorize',
+)
 
 
 class Eval(NamedTuple):
@@ -57,6 +67,51 @@ class Figure(NamedTuple):
   eval: str | None = None
 
 
+class Field(NamedTuple):
+  """One input or output of a `Function`, for one example, without the batch axis.
+
+  Attributes:
+    kind: one of KINDS: tells the host how a file, a text or a number becomes the array,
+      and back.
+    shape: sizes; a name, e.g. 'length', where the size varies.
+    dtype: e.g. 'uint8'.
+  """
+
+  kind: str
+  shape: tuple[int | str, ...]
+  dtype: str
+
+
+# image: H, W, C as read from a file; text: codes of characters; tokens: numbers in a
+# vocabulary, 0 past the end; row: numbers of a table; graph: a whole graph, without a
+# batch axis; latent, features: vectors; label: a class; probabilities: one a class;
+# number: any real number; seed: uint32, one an example.
+KINDS = (
+  *('image', 'text', 'tokens', 'row', 'graph', 'latent', 'features', 'label'),
+  *('probabilities', 'number', 'seed'),
+)
+
+
+class Function(NamedTuple):
+  """What a trained model can do: predict, encode, decode, sample, generate, score.
+
+  A row of the outputs depends on that row of the inputs alone, whatever else is in
+  the batch. Randomness is an input of the kind `seed`.
+
+  Attributes:
+    call: pure; (state, inputs by name, **options) -> outputs by name, each with a
+      leading batch axis; with the averaged parameters where the run keeps an average.
+    inputs: raw, as a user has them; scaling belongs to `call`.
+    outputs: likewise.
+    options: static, with their defaults: each combination is a program of its own.
+  """
+
+  call: Callable[..., Mapping[str, Array]]
+  inputs: Mapping[str, Field]
+  outputs: Mapping[str, Field]
+  options: Mapping[str, Any] = {}
+
+
 class Experiment(NamedTuple):
   """The pure functions that a run is made of.
 
@@ -77,6 +132,12 @@ class Experiment(NamedTuple):
     flops_per_step: floating-point operations of the model in one optimiser step over
       the global batch, as its formula counts them, a multiply-add two: what utilisation
       is measured by. None: it states none.
+    functions: by name, what the trained model can do; evaluations and figures call the
+      same ones.
+    metrics: declarations by name, or by "split/name" where a name means something else
+      in one split: all numbers that `train_step` and the evaluations report.
+    headline: "split/name" of the numbers that a summary shows, the first first.
+    phases: (name, first step) of a run that does one thing after the other.
   """
 
   init: Callable[[Key], TrainState]
@@ -89,6 +150,10 @@ class Experiment(NamedTuple):
   figures: Mapping[str, Figure] = {}
   overfit: tuple[str, float] | None = ('loss', 0.05)
   flops_per_step: float | None = None
+  functions: Mapping[str, Function] = {}
+  metrics: Mapping[str, Metric] = {}
+  headline: tuple[str, ...] = ()
+  phases: tuple[tuple[str, int], ...] = ()
 
 
 def vectorize(
@@ -96,9 +161,10 @@ def vectorize(
 ) -> Experiment:
   """n members in one program: member i starts from `fold_in(key, i)`.
 
-  Every member sees the same batches. Metrics gain a leading axis of members. Equal to
-  single runs to rounding, not to the bit. A member whose `stop` is set changes no more;
-  the run ends when all have stopped. Evaluations are mapped over members: an ensemble's
+  Every member sees the same batches. Metrics gain a leading axis of members. Figures
+  and functions are those of member 0, and figures say so. Equal to single runs to
+  rounding, not to the bit. A member whose `stop` is set changes no more; the run ends
+  when all have stopped. Evaluations are mapped over members: an ensemble's
   own evaluation (mean of logits) takes the place of `Eval.step`.
 
   Args:
@@ -169,12 +235,48 @@ def vectorize(
     metrics = {name: jnp.broadcast_to(v, (n,)) for name, v in metrics.items()}
     return hold(common(each(function, state, metrics)), state)
 
+  def member(state, i=0):
+    own = state._replace(step=(), evaluated=())
+    own = jax.tree.map(lambda x: x[i], own)
+    return own._replace(step=state.step, evaluated=state.evaluated)
+
+  def first(figure):
+    """The picture of member 0, and its title says so."""
+    compute, of_eval = figure.compute, figure.eval
+
+    def draw(tree):
+      if of_eval is not None and compute is None:
+        tree = jax.tree.map(lambda x: x[0], tree)
+      return _titled(figure.draw(tree), f'member 0 of {n}')
+
+    if compute is None:
+      return figure._replace(draw=draw)
+    return figure._replace(
+      draw=draw, compute=lambda state, key, batch: compute(member(state), key, batch)
+    )
+
+  def of_first(function):
+    call = lambda state, inputs, **options: function.call(
+      member(state), inputs, **options
+    )
+    return function._replace(call=call)
+
   return e._replace(
     init=init,
     train_step=train_step,
     after_eval=None if e.after_eval is None else after_eval,
     evals={name: mapped(v) for name, v in e.evals.items()},
-    figures={},
+    figures={name: first(v) for name, v in e.figures.items()},
+    functions={name: of_first(v) for name, v in e.functions.items()},
     placement=tuple((path, P(None, *spec)) for path, spec in e.placement),
     flops_per_step=None if e.flops_per_step is None else n * e.flops_per_step,
   )
+
+
+def _titled(drawn: Any, note: str) -> Any:
+  """A drawn text or matplotlib figure with a line about whose it is; images pass."""
+  if isinstance(drawn, str):
+    return f'({note})\n{drawn}'
+  if hasattr(drawn, 'text') and hasattr(drawn, 'axes'):
+    drawn.text(0.995, 0.005, note, ha='right', va='bottom', fontsize=7, color='#6b7683')
+  return drawn

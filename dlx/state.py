@@ -1,6 +1,7 @@
 """What a run carries from step to step, and the sums that it reports."""
 
 from typing import Any, Mapping, NamedTuple
+import zlib
 
 import chex
 import jax
@@ -27,13 +28,15 @@ class TrainState(NamedTuple):
     params: what the optimiser changes.
     opt_state: the optimiser's state; a dict of several where there are several.
     model_state: all else that changes: batch statistics, queue, carry, a frozen
-      teacher, plateau counters, the best parameters so far.
+      teacher, plateau counters.
     rng: a typed key that never changes. Randomness is `fold_in(rng, step)`, then the
       micro-batch, then the row of the global batch.
     ema: exponential moving average of `params`, or () where there is none.
     evaluated: int32, the last step whose evaluation is folded in (-1: none). The loop
       writes it, nobody else.
     stop: bool, or one bool a member. `after_eval` writes it, the loop reads it.
+    best: what early stopping remembers: the best figure and its weights; () where it is
+      off. dlx/train/early_stopping.py writes it, nobody else.
   """
 
   step: Array
@@ -44,6 +47,31 @@ class TrainState(NamedTuple):
   ema: PyTree
   evaluated: Array
   stop: Array
+  best: PyTree = ()
+
+  @property
+  def averaged(self) -> PyTree:
+    """What is evaluated and used: `ema` where an average is kept, else `params`."""
+    return self.ema if jax.tree.leaves(self.ema) else self.params
+
+
+class Metric(NamedTuple):
+  """What a reported number is: declared where it is made, shown wherever it stands.
+
+  Attributes:
+    title: for people, e.g. 'Accuracy'.
+    better: 'higher' or 'lower', where one is better; None where neither is.
+    meaning: one line that stands alone.
+    unit: 'nats', 'dollars'; '' for a pure number; '%' for a share in [0, 1], which is
+      shown as percent.
+    group: numbers of one group may share axes: 'loss', 'share', 'norm'.
+  """
+
+  title: str
+  better: str | None
+  meaning: str
+  unit: str = ''
+  group: str = ''
 
 
 class Mean(NamedTuple):
@@ -77,6 +105,21 @@ def create(
     evaluated=jnp.full((), -1, jnp.int32),
     stop=jnp.zeros((), bool),
   )
+
+
+def streams(rng: Key, *names: str) -> tuple[Key, ...]:
+  """One random stream a name: `noise, labels = streams(rng, 'noise', 'labels')`.
+
+  A stream depends on its name alone, not on the others that are asked for, and is none
+  of the keys of micro-batches, `fold_in(rng, 0)`, `fold_in(rng, 1)` and so on.
+
+  Args:
+    rng: key of a step, or of a run.
+    names: one name, one stream; the same name gives the same stream.
+  """
+  # The highest bit is set: no count of micro-batches or rows reaches 2**31.
+  number = lambda name: zlib.crc32(name.encode()) | 1 << 31
+  return tuple(jax.random.fold_in(rng, number(name)) for name in names)
 
 
 def is_key(x: Any) -> bool:
@@ -125,6 +168,7 @@ def mean(values_B: Array, weight_B: Array | None = None) -> Mean:
 
 
 def example_weights(values_B: Array, weight_B: Array | None) -> Array:
+  """The weights of the examples [B]; all ones where None."""
   if weight_B is None:
     return jnp.ones(values_B.shape, jnp.float32)
   chex.assert_equal_shape([values_B, weight_B])

@@ -63,9 +63,10 @@ def restore_model(
   """
   config = _run(workdir).get('config', {})
   averaged = config.get('ema_decay') is not None
-  inner = 'model_state' + ('/run' if config.get('early_stop_metric') else '')
   places = {
-    name: ('ema' if averaged else 'params') if name == 'params' else f'{inner}/{name}'
+    name: ('ema' if averaged else 'params')
+    if name == 'params'
+    else f'model_state/{name}'
     for name in variables
   }
   trees = {places[name]: tree for name, tree in variables.items()}

@@ -7,7 +7,7 @@ from typing import Callable, Mapping
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 import optax
 
 from dlx import figures as draw
@@ -25,7 +25,7 @@ def normalised(data: ImageData) -> Callable[[Batch], Batch]:
   """batch -> batch with `image` of mean 0 and deviation 1 over the training set."""
 
   def prepare(batch: Batch) -> Batch:
-    image = batch['image'].astype(jnp.float32) / data.max_value
+    image = data.to_unit(batch['image'])
     return {**batch, 'image': normalise(image, data.mean, data.std)}
 
   return prepare
@@ -41,6 +41,7 @@ def image_classifier(
   augment: Callable[[Key, Batch], Batch] | None = None,
   figures: Mapping[str, Figure] | None = None,
   overfit: tuple[str, float] | None = ('loss', 0.05),
+  placement: tuple[tuple[str, P], ...] = (),
 ) -> Experiment:
   """A classifier with accuracy, precision, recall, F1, confusion and sample figures.
 
@@ -54,6 +55,7 @@ def image_classifier(
     augment: (key, batch of normalised images) -> batch, in training.
     figures: besides `confusion` and `predictions`.
     overfit: floor for the generic test.
+    placement: rules for leaves of the state, see `Experiment`.
   """
   prepare = normalised(data)
   predict = make_predict(config, model, prepare=prepare)
@@ -90,7 +92,7 @@ def image_classifier(
       ),
       'predictions': Figure(
         lambda tree: draw.predictions(
-          tree['image'] / data.max_value, tree['label'], tree['probs'], data.class_names
+          data.to_unit(tree['image']), tree['label'], tree['probs'], data.class_names
         ),
         compute=predictions,
         data=test_data,
@@ -98,4 +100,5 @@ def image_classifier(
       **(figures or {}),
     },
     overfit=overfit,
+    placement=placement,
   )

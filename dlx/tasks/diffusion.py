@@ -16,10 +16,8 @@ from dlx.data.sets.images import ImageData
 from dlx.experiment import Figure
 from dlx.figures import diffusion as diffusion_figures
 from dlx.figures import image_grid
-from dlx.state import Array, Batch, Key, Metrics, TrainState
+from dlx.state import Array, Batch, Key, Metrics, TrainState, streams
 from dlx.tasks.judge import Judge
-
-_START = 2**31 - 1  # Folded into the key of a run for samples; no step has this number.
 
 
 class Task(NamedTuple):
@@ -110,7 +108,7 @@ class Sampling(NamedTuple):
     return judge.sums(
       state.model_state['judge'],
       self.images(state, batch['index'], label_B),
-      batch['image'].astype(jnp.float32) / self.data.max_value,
+      self.data.to_unit(batch['image']),
       batch['label'],
       batch['weight'],
       asked_B=label_B if self.conditional else None,
@@ -121,7 +119,7 @@ class Sampling(NamedTuple):
     return sampling.sample_path(*self._start(state, index_B, label_B))
 
   def _start(self, state: TrainState, index_B: Array, label_B: Array):
-    keys_B = _fold(jax.random.fold_in(state.rng, _START), index_B)
+    keys_B = _fold(*streams(state.rng, 'samples'), index_B)
     output = sampling.guided(
       lambda x, t_B, label_B: self.network(state, x, t_B, label_B),
       label_B,
@@ -161,7 +159,7 @@ def figures(
 
   def noising(state, key, batch):
     del state
-    image_NHWC = batch['image'][:4].astype(jnp.float32) / data.max_value
+    image_NHWC = data.to_unit(batch['image'][:4])
     eps = jax.random.normal(key, image_NHWC.shape)
     made = [
       sampling.task.noised(image_NHWC, jnp.full(len(image_NHWC), t), eps)['x']

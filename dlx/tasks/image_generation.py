@@ -24,15 +24,12 @@ from dlx.data.sources import indexed
 from dlx.experiment import Eval, Figure
 from dlx.metrics.generation import diversity, place_rows
 from dlx.sampling.interpolation import spherical
-from dlx.state import Array, Batch, Key, Metrics, TrainState
+from dlx.state import Array, Batch, Key, Metrics, TrainState, streams
 from dlx.tasks.judge import Judge
 
 HISTORY = 8  # Rows of the picture of samples over training.
 COLUMNS = 10
 NEIGHBOURS = 1000  # Samples among which the nearest other is looked for.
-SAMPLES = 2**31 - 1  # Folded into the run's key; no step.
-# Seen in no batch: numbers of the samples in the picture of interpolation.
-ENDS = 2**30
 
 Health = Callable[[TrainState, Array, Batch], Metrics]
 
@@ -56,9 +53,9 @@ class SampleReport:
   noise: int
   conditional: bool
 
-  def z(self, rng: Key, number_B: Array) -> Array:
-    """Standard normal noise of samples by number, [B, Z]."""
-    key = jax.random.fold_in(rng, SAMPLES)
+  def z(self, rng: Key, number_B: Array, stream: str = 'samples') -> Array:
+    """Standard normal noise of samples by number, [B, Z], from a stream by name."""
+    (key,) = streams(rng, stream)
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, number_B)
     return jax.vmap(lambda key: jax.random.normal(key, (self.noise,)))(keys_B)
 
@@ -191,7 +188,7 @@ class SampleReport:
 
     def between(state, key, batch):
       del key, batch
-      ends = self.z(state.rng, ENDS + jnp.arange(2 * num_classes))
+      ends = self.z(state.rng, jnp.arange(2 * num_classes), 'interpolation')
       share = jnp.linspace(0, 1, COLUMNS)
       z_KSZ = jax.vmap(lambda a, b: spherical(a, b, share))(
         ends[:num_classes], ends[num_classes:]
@@ -230,7 +227,7 @@ class SampleReport:
     }
 
   def _unit(self, image: Array) -> Array:
-    return image.astype(jnp.float32) / self.data.max_value
+    return self.data.to_unit(image)
 
 
 def history_row(step: Array, num_steps: int) -> Array:

@@ -71,7 +71,7 @@ def language_model(
   context = model.context
 
   def variables(state: TrainState) -> dict[str, Any]:
-    return {'params': state.params if config.ema_decay is None else state.ema}
+    return {'params': state.averaged}
 
   def sample(state, key, batch):
     prompt_BP = batch['token'][:, : min(PROMPT_LENGTH, context)]
@@ -107,7 +107,7 @@ def language_model(
     return text.attention_maps(tree['weights'], tokens)
 
   first = AllWindows(data.validation, NUM_SAMPLES, context)
-  experiment = supervised(
+  return supervised(
     config,
     model=model,
     inputs='input',
@@ -126,10 +126,8 @@ def language_model(
       **(figures or {}),
     },
     overfit=overfit,
-  )
-  tokens = config.batch_size * context
-  return experiment._replace(
-    placement=PLACEMENT, flops_per_step=tokens * flops_per_token(model, context)
+    placement=PLACEMENT,
+    flops_per_step=config.batch_size * context * flops_per_token(model, context),
   )
 
 

@@ -260,7 +260,7 @@ def pictures(
   """
 
   def levels(image):
-    return image.astype(jnp.float32) / data.max_value
+    return data.to_unit(image)
 
   def embed(state, key, batch):
     del key

@@ -1,6 +1,6 @@
 """Early stopping and best weights as pure functions of the state: they resume."""
 
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,17 +8,17 @@ import jax.numpy as jnp
 from dlx.errors import ConfigError
 from dlx.experiment import Config, Experiment
 from dlx.state import Array, TrainState
-from dlx.train import steps
 
 
 class Best(NamedTuple):
-  """What early stopping remembers.
+  """What early stopping remembers, in `TrainState.best`.
 
   Attributes:
-    value: best figure so far, float32; the worst finite number before the first.
+    value: best figure so far, float32; the worst finite number before the first. One a
+      member where the run has members, as `bad`.
     bad: int32, evaluations in a row without an improvement.
-    weights: (params, model_state, ema) of the best evaluation, or () where they are
-      not put back.
+    weights: params, model_state and ema of the best evaluation by these names, or ()
+      where they are not put back.
   """
 
   value: Array
@@ -31,8 +31,8 @@ def improved(value: Array, best: Array, mode: str, min_delta: float = 0.0) -> Ar
   return value < best - min_delta if mode == 'min' else value > best + min_delta
 
 
-def configured(experiment: Experiment, config: Config) -> Experiment:
-  """`early_stopping` as a config says: the experiment itself without a metric."""
+def with_early_stopping(experiment: Experiment, config: Config) -> Experiment:
+  """`early_stopping` as a config says; launchers call it on what `build` returns."""
   if config.early_stop_metric is None:
     return experiment
   return early_stopping(
@@ -54,8 +54,9 @@ def early_stopping(
 ) -> Experiment:
   """Stops a run whose figure has not improved for `patience` evaluations.
 
-  The state gains a `Best` beside the experiment's own model_state; everything else of
-  the experiment sees the state that it knows. Its own after_eval runs first.
+  The state gains a `Best` in `state.best`, which the experiment's own functions pass on
+  untouched. Its own after_eval runs first. Where the run has members, each stops by a
+  figure of its own, or all by the one figure that they share.
 
   Args:
     experiment: any.
@@ -82,69 +83,58 @@ def early_stopping(
   if mode not in ('min', 'max'):
     raise ConfigError(f'early_stop_mode={mode} is not allowed: must be min or max.')
   worst = float(jnp.finfo(jnp.float32).max) * (1 if mode == 'min' else -1)
-
-  def inner(state: TrainState) -> TrainState:
-    return state._replace(model_state=state.model_state['run'])
-
-  def outer(state: TrainState, best: Best) -> TrainState:
-    return state._replace(model_state={'run': state.model_state, 'best': best})
+  own = experiment.after_eval or (lambda state, metrics: state)
 
   def weights(state: TrainState) -> Any:
-    return (state.params, state.model_state, state.ema) if restore_best else ()
+    names = ('params', 'model_state', 'ema') if restore_best else ()
+    return {name: getattr(state, name) for name in names}
 
   def init(key):
     state = experiment.init(key)
+    members = state.stop.shape
     copies = jax.tree.map(jnp.copy, weights(state))
-    return outer(state, Best(jnp.float32(worst), jnp.int32(0), copies))
-
-  def train_step(state, batch):
-    new, metrics = experiment.train_step(inner(state), batch)
-    return outer(new, state.model_state['best']), metrics
+    best = Best(
+      jnp.full(members, worst, jnp.float32), jnp.zeros(members, jnp.int32), copies
+    )
+    return state._replace(best=best)
 
   def after_eval(state, metrics):
-    best: Best = state.model_state['best']
-    state = inner(state)
-    if metric in metrics:  # Evaluations may have intervals of their own.
-      value = metrics[metric].astype(jnp.float32)
-      better = improved(value, best.value, mode, min_delta)
-      best = Best(
-        jnp.where(better, value, best.value),
-        jnp.where(better, 0, best.bad + 1),
-        steps.where(better, weights(state), best.weights),
-      )
-      if experiment.after_eval is not None:
-        state = experiment.after_eval(state, metrics)
-      stop = best.bad >= patience
-      if restore_best:
-        params, model_state, ema = steps.where(stop, best.weights, weights(state))
-        state = state._replace(params=params, model_state=model_state, ema=ema)
-      return outer(state._replace(stop=state.stop | stop), best)
-    if split in {name.partition('/')[0] for name in metrics}:
-      raise ConfigError(
-        f'early_stop_metric={metric} is not allowed: must be one of '
-        f'{", ".join(sorted(metrics))}.'
-      )
-    if experiment.after_eval is not None:
-      state = experiment.after_eval(state, metrics)
-    return outer(state, best)
-
-  def seen(function: Callable) -> Callable:
-    return lambda state, *rest: function(inner(state), *rest)
+    seen, best = state, state.best
+    state = own(state, metrics)
+    if metric not in metrics:  # Evaluations may have intervals of their own.
+      if split in {name.partition('/')[0] for name in metrics}:
+        raise ConfigError(
+          f'early_stop_metric={metric} is not allowed: must be one of '
+          f'{", ".join(sorted(metrics))}.'
+        )
+      return state
+    value = jnp.broadcast_to(metrics[metric], seen.stop.shape).astype(jnp.float32)
+    running = ~seen.stop  # A member that has stopped changes no more.
+    better = improved(value, best.value, mode, min_delta) & running
+    best = Best(
+      jnp.where(better, value, best.value),
+      jnp.where(better, 0, best.bad + running),
+      _where(better, weights(seen), best.weights),
+    )
+    stop = (best.bad >= patience) & running
+    kept = _where(stop, best.weights, weights(state))
+    return state._replace(stop=state.stop | stop, best=best, **kept)
 
   def warm_start(state):
     assert experiment.warm_start is not None
-    new, origin = experiment.warm_start(inner(state))
-    best = state.model_state['best']
-    return outer(new, best._replace(weights=weights(new))), origin
+    new, origin = experiment.warm_start(state)
+    return new._replace(best=state.best._replace(weights=weights(new))), origin
 
   return experiment._replace(
     init=init,
-    train_step=train_step,
     after_eval=after_eval,
     warm_start=None if experiment.warm_start is None else warm_start,
-    evals={name: e._replace(step=seen(e.step)) for name, e in experiment.evals.items()},
-    figures={
-      name: f._replace(compute=None if f.compute is None else seen(f.compute))
-      for name, f in experiment.figures.items()
-    },
   )
+
+
+def _where(condition: Array, new: Any, old: Any) -> Any:
+  """`new` where the condition holds: one for all, or one a member, the first axis."""
+  spread = lambda x: condition.reshape(
+    condition.shape + (1,) * (x.ndim - condition.ndim)
+  )
+  return jax.tree.map(lambda a, b: jnp.where(spread(a), a, b), new, old)

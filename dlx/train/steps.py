@@ -15,7 +15,16 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 import optax
 
-from dlx.state import Array, Batch, Key, Mean, Metrics, PyTree, leaves_by_path
+from dlx.state import (
+  Array,
+  Batch,
+  Key,
+  Mean,
+  Metrics,
+  PyTree,
+  TrainState,
+  leaves_by_path,
+)
 
 LossFn = Callable[[PyTree, PyTree, Batch, Key], tuple[Mean, tuple[PyTree, Metrics]]]
 
@@ -118,6 +127,36 @@ def update(
   """One optimiser step: (new params, new opt_state) in unchanged dtypes."""
   updates, new_state = tx.update(grads, opt_state, params)
   return optax.apply_updates(params, updates), like(new_state, opt_state)
+
+
+def apply(
+  tx: optax.GradientTransformation,
+  state: TrainState,
+  grads: PyTree,
+  *,
+  ema_decay: Array | float | None = None,
+  **changes: Any,
+) -> TrainState:
+  """The state after this step: parameters, optimiser, average, and `step` + 1.
+
+  Args:
+    tx: of `state.opt_state`.
+    grads: of `state.params`.
+    ema_decay: of `state.ema`, which `initial_average` began; None: none is kept.
+    changes: other fields of the state that this step changes, e.g. model_state.
+  """
+  params, opt_state = update(tx, grads, state.opt_state, state.params)
+  ema = state.ema
+  if ema_decay is not None:
+    ema = average(ema, params, ema_decay, state.step)
+  return state._replace(
+    step=state.step + 1, params=params, opt_state=opt_state, ema=ema, **changes
+  )
+
+
+def initial_average(params: PyTree, ema_decay: Array | float | None) -> PyTree:
+  """`state.ema` before step 0: a copy of the parameters, () where none is kept."""
+  return () if ema_decay is None else jax.tree.map(jnp.copy, params)
 
 
 def average(ema: PyTree, params: PyTree, decay: Array | float, step: Array) -> PyTree:

@@ -10,14 +10,24 @@ import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 import optax
 
 from dlx import optim
 from dlx.data.dataset import Dataset
 from dlx.experiment import Config, Eval, Experiment, Figure
-from dlx.state import Array, Batch, Key, Mean, Metrics, TrainState, create, ratios
+from dlx.state import (
+  Array,
+  Batch,
+  Key,
+  Mean,
+  Metrics,
+  TrainState,
+  create,
+  ratios,
+  streams,
+)
 from dlx.train import loss_scale, steps
-from dlx.train.early_stopping import configured
 
 
 def make_predict(
@@ -33,7 +43,7 @@ def make_predict(
   """
 
   def predict(state: TrainState, batch: Batch) -> Array:
-    params = state.params if config.ema_decay is None else state.ema
+    params = state.averaged
     variables = {'params': params, **state.model_state}
     return jnp.asarray(model.apply(variables, prepare(batch)[inputs], train=False))
 
@@ -57,11 +67,13 @@ def supervised(
   frozen: optim.Mask | None = None,
   figures: Mapping[str, Figure] | None = None,
   overfit: tuple[str, float] | None = ('loss', 0.05),
+  placement: tuple[tuple[str, P], ...] = (),
+  flops_per_step: float | None = None,
 ) -> Experiment:
-  """An Experiment with micro-batches, mixed precision, clipping, EMA, early stopping.
+  """An Experiment with micro-batches, mixed precision, clipping and averages.
 
   Args:
-    config: micro_batches, clip_*, ema_decay, early_stop_* and the dtypes are read.
+    config: micro_batches, clip_*, ema_decay and the dtypes are read.
     model: called as `model(x, train=...)`; its own dtype fields set the precision.
     loss: (outputs, batch) -> loss of each example [B], float32 or wider.
     tx: the optimiser; clipping by `config` goes before it.
@@ -78,9 +90,10 @@ def supervised(
       (`optim.by_path`): these keep every byte for the whole run.
     figures: pictures of the report.
     overfit: floor for the generic test.
+    placement, flops_per_step: see `Experiment`.
   """
   train_metrics = train_metrics or metrics
-  tx = optim.clip(tx, norm=config.clip_norm, value=config.clip_value)
+  tx = optim.clip(tx, **config.clipping)
   if frozen is not None:  # Outside, so that frozen gradients count in no norm.
     tx = optim.freeze(tx, frozen)
   scaled = config.compute_dtype == 'float16'
@@ -98,7 +111,7 @@ def supervised(
     opt_state = tx.init(params)
     if scaled:
       opt_state = {'tx': opt_state, 'loss_scale': loss_scale.init_loss_scale()}
-    ema = () if config.ema_decay is None else jax.tree.map(jnp.copy, params)
+    ema = steps.initial_average(params, config.ema_decay)
     return create(
       params, opt_state, jax.random.fold_in(key, 1), model_state=model_state, ema=ema
     )
@@ -120,8 +133,7 @@ def supervised(
     rng = jax.random.fold_in(state.rng, state.step)
     batch = prepare(batch)
     if augment is not None:
-      # Index 2**31 - 1 is no micro-batch: the augmentation has a key of its own.
-      batch = augment(jax.random.fold_in(rng, 2**31 - 1), batch)
+      batch = augment(*streams(rng, 'augment'), batch)
     scale = 1.0
     if scaled:  # Over the rows, since sums of a large batch would overflow float16.
       rows = config.batch_size // config.micro_batches
@@ -136,16 +148,12 @@ def supervised(
       scale=scale,
     )
     opt_state = state.opt_state['tx'] if scaled else state.opt_state
-    params, opt_state = steps.update(tx, grads, opt_state, state.params)
-    ema = state.ema
-    if config.ema_decay is not None:
-      ema = steps.average(ema, params, config.ema_decay, state.step)
-    new = state._replace(
-      step=state.step + 1,
-      params=params,
-      opt_state=opt_state,
+    new = steps.apply(
+      tx,
+      state._replace(opt_state=opt_state),
+      grads,
+      ema_decay=config.ema_decay,
       model_state=model_state,
-      ema=ema,
     )
     return _skip_overflow(state, new, grads, sums) if scaled else (new, sums)
 
@@ -157,7 +165,7 @@ def supervised(
       **metrics(outputs, prepare(batch), weight_B),
     }
 
-  experiment = Experiment(
+  return Experiment(
     init=init,
     train_step=train_step,
     train_data=train_data,
@@ -167,8 +175,9 @@ def supervised(
     },
     figures=figures or {},
     overfit=overfit,
+    placement=placement,
+    flops_per_step=flops_per_step,
   )
-  return configured(experiment, config)
 
 
 def _skip_overflow(old: TrainState, new: TrainState, grads, sums):

@@ -64,25 +64,21 @@ class Config(experiment.Config):
     )
     self.choice('compute_dtype', of=experiment.UNSCALED_DTYPES)
     self.unused('stream', why='two sets are read at once')
-    self.unused('ema_decay', 'early_stop_metric', why='not used here')
+    self.unused('ema_decay', why='not used here')
 
 
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
-  dtypes: dict[str, Any] = {
-    'dtype': config.compute_dtype,
-    'param_dtype': config.param_dtype,
-  }
-  student = MLP(features=config.features, num_outputs=data.num_classes, **dtypes)
+  student = MLP(features=config.features, num_outputs=data.num_classes, **config.dtypes)
   teacher = CNN(
     features=config.teacher_features,
     dense=config.teacher_dense,
     num_outputs=data.num_classes,
-    **dtypes,
+    **config.dtypes,
   )
   first = 0 if config.teacher else min(config.teacher_steps, config.num_steps)
   learning = max(config.num_steps - first, 1)
-  clip = lambda tx: optim.clip(tx, norm=config.clip_norm, value=config.clip_value)
+  clip = lambda tx: optim.clip(tx, **config.clipping)
   tx_student = clip(optim.adam(optim.cosine(config.lr, learning)))
   tx_teacher = clip(optim.adam(optim.one_cycle(config.teacher_lr, max(first, 1))))
   prepare = normalised(data)
@@ -218,7 +214,7 @@ def build(config: Config) -> experiment.Experiment:
       ),
       'softened_teacher': experiment.Figure(
         lambda tree: figures.predictions(
-          tree['image'] / data.max_value, tree['label'], tree['probs'], data.class_names
+          data.to_unit(tree['image']), tree['label'], tree['probs'], data.class_names
         ),
         compute=softened,
         data=test_data,

@@ -37,11 +37,10 @@ from dlx.data.sources import indexed
 from dlx.layers.embeddings import drop_labels
 from dlx.models.unet import UNet
 from dlx.run import warm_start
-from dlx.state import create
+from dlx.state import create, streams
 from dlx.tasks import diffusion as denoising
 from dlx.tasks.judge import Judge, check_judge
 from dlx.train import steps
-from dlx.train.early_stopping import configured
 
 fold = jax.random.fold_in
 
@@ -101,19 +100,17 @@ def build(config: Config) -> experiment.Experiment:
     num_classes=data.num_classes if config.conditional else None,
     patch=config.patch,
     dropout=config.dropout,
-    dtype=config.compute_dtype,
-    param_dtype=config.param_dtype,
+    **config.dtypes,
   )
   warmup = min(config.warmup_steps, config.num_steps // 2)
   tx = optim.adam(optim.warmup_cosine(config.lr, config.num_steps, warmup))
-  tx = optim.clip(tx, norm=config.clip_norm, value=config.clip_value)
+  tx = optim.clip(tx, **config.clipping)
   schedule = diffusion.SCHEDULES[config.schedule](config.noise_steps)
   prediction = diffusion.PREDICTIONS[config.prediction]
   task = denoising.Task(schedule, prediction, config.min_snr)
   judge = Judge(
     data, workdir=config.judge, num_steps=config.judge_steps, dtype=config.param_dtype
   )
-  unit = lambda image: image.astype(jnp.float32) / data.max_value
 
   def init(key):
     one = jnp.zeros((1,), jnp.int32)
@@ -124,7 +121,7 @@ def build(config: Config) -> experiment.Experiment:
       tx.init(params),
       fold(key, 1),
       model_state={'judge': judge.init(fold(key, 2))},
-      ema=() if config.ema_decay is None else jax.tree.map(jnp.copy, params),
+      ema=steps.initial_average(params, config.ema_decay),
     )
 
   def network(params, x_BHWC, t_B, label_B, train=False, rngs=None):
@@ -140,32 +137,27 @@ def build(config: Config) -> experiment.Experiment:
 
   def train_step(state, batch):
     rng = fold(state.rng, state.step)
-    # Numbers that no micro-batch has. Noise is that of the whole batch, so that
-    # micro-batches do not change it.
-    noise, drop, judging = (fold(rng, 2**31 - i) for i in (1, 2, 3))
-    image_BHWC, label_B = unit(batch['image']), batch['label']
+    # Noise is that of the whole batch, so that micro-batches do not change it.
+    noise, drop, judging = streams(rng, 'noise', 'labels', 'judge')
+    image_BHWC, label_B = data.to_unit(batch['image']), batch['label']
     asked = task.for_training(noise, image_BHWC)
     null = data.num_classes
     asked['label'] = drop_labels(drop, label_B, config.label_dropout, null)
     grads, _, sums = steps.gradients(
       loss_fn, state.params, (), asked, rng, micro_batches=config.micro_batches
     )
-    params, opt_state = steps.update(tx, grads, state.opt_state, state.params)
-    ema, judged = state.ema, state.model_state['judge']
-    if config.ema_decay is not None:
-      ema = steps.average(ema, params, config.ema_decay, state.step)
-    judged = judge.train(judged, state.step, judging, image_BHWC, label_B)
-    new = dict(params=params, opt_state=opt_state, ema=ema)
-    return state._replace(
-      step=state.step + 1, model_state={'judge': judged}, **new
+    judged = judge.train(
+      state.model_state['judge'], state.step, judging, image_BHWC, label_B
+    )
+    return steps.apply(
+      tx, state, grads, ema_decay=config.ema_decay, model_state={'judge': judged}
     ), sums
 
   def answer(state, x_BHWC, t_B, label_B):
-    averaged = state.params if config.ema_decay is None else state.ema
-    return network(averaged, x_BHWC, t_B, label_B)
+    return network(state.averaged, x_BHWC, t_B, label_B)
 
   def test(state, batch):
-    asked = task.for_test(batch['index'], unit(batch['image']))
+    asked = task.for_test(batch['index'], data.to_unit(batch['image']))
     output = answer(state, asked['x'], asked['t'], batch['label'])
     return task.sums(output, asked, batch['weight'])
 
@@ -177,7 +169,7 @@ def build(config: Config) -> experiment.Experiment:
     InOrder(indexed(data.test, limit), config.eval_batch_size)
     for limit in (None, config.num_samples)
   )
-  built = experiment.Experiment(
+  return experiment.Experiment(
     init=init,
     train_step=train_step,
     train_data=training(data.train, config),
@@ -194,4 +186,3 @@ def build(config: Config) -> experiment.Experiment:
     figures=denoising.figures(drawn, test_data),
     overfit=('loss', 0.35),
   )
-  return configured(built, config)

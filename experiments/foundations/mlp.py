@@ -47,8 +47,7 @@ def build(config: Config) -> experiment.Experiment:
     dropout=config.dropout,
     input_dropout=config.input_dropout,
     batch_norm=config.batch_norm,
-    dtype=config.compute_dtype,
-    param_dtype=config.param_dtype,
+    **config.dtypes,
   )
   return image_classifier(
     config,
@@ -58,4 +57,5 @@ def build(config: Config) -> experiment.Experiment:
     tx=optim.adamw(
       optim.one_cycle(config.lr, config.num_steps), weight_decay=config.weight_decay
     ),
-  )._replace(placement=PLACEMENT)
+    placement=PLACEMENT,
+  )

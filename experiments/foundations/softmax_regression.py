@@ -34,12 +34,7 @@ class Config(experiment.Config):
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
   height, width, channels = data.shape
-  model = MLP(
-    features=(),
-    num_outputs=data.num_classes,
-    dtype=config.compute_dtype,
-    param_dtype=config.param_dtype,
-  )
+  model = MLP(features=(), num_outputs=data.num_classes, **config.dtypes)
 
   def templates(state, key, batch):
     del key, batch

@@ -27,7 +27,6 @@ All measured figures stand in experiments/README.md.
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,15 +37,13 @@ from dlx.data.sets import images
 from dlx.losses import adversarial
 from dlx.models import dcgan, gan
 from dlx.run import warm_start
-from dlx.state import Mean, create
+from dlx.state import Mean, create, streams
 from dlx.tasks.image_generation import SampleReport
 from dlx.tasks.judge import Judge, check_judge
 from dlx.train import steps
-from dlx.train.early_stopping import configured
 
 fold = jax.random.fold_in
 # Folded into the key of a step: no numbers of a critic step.
-DROPOUT, JUDGE = 2**31 - 2, 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,37 +101,38 @@ class Config(experiment.Config):
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
   num_classes = data.num_classes if config.conditional else None
-  dtypes: Any = {'dtype': config.compute_dtype, 'param_dtype': config.param_dtype}
   if config.model == 'conv':
     generator = dcgan.Generator(
-      shape=data.shape, width=config.generator_width, num_classes=num_classes, **dtypes
+      shape=data.shape,
+      width=config.generator_width,
+      num_classes=num_classes,
+      **config.dtypes,
     )
     discriminator = dcgan.Discriminator(
       width=config.discriminator_width,
       norm=config.discriminator_norm,
       num_classes=num_classes,
-      **dtypes,
+      **config.dtypes,
     )
   else:
     generator = gan.Generator(
       shape=data.shape,
       features=config.generator_features,
       num_classes=num_classes,
-      **dtypes,
+      **config.dtypes,
     )
     discriminator = gan.Discriminator(
       features=config.discriminator_features,
       dropout=config.dropout,
       num_classes=num_classes,
-      **dtypes,
+      **config.dtypes,
     )
   tx = optim.adam(optim.cosine(config.lr, config.num_steps), config.b1)
-  tx = optim.clip(tx, norm=config.clip_norm, value=config.clip_value)
+  tx = optim.clip(tx, **config.clipping)
   judge = Judge(
     data, workdir=config.judge, num_steps=config.judge_steps, dtype=config.param_dtype
   )
   real_above = adversarial.threshold(config.loss, config.real_label)
-  unit = lambda image: image.astype(jnp.float32) / data.max_value
   known = lambda label_B: label_B if config.conditional else None
 
   def init(key):
@@ -156,7 +154,7 @@ def build(config: Config) -> experiment.Experiment:
       {name: tx.init(p) for name, p in params.items()},
       fold(key, 2),
       model_state={**stats, **model_state},
-      ema=() if config.ema_decay is None else jax.tree.map(jnp.copy, average),
+      ema=steps.initial_average(average, config.ema_decay),
     )
 
   def generate(params, stats, z_BZ, label_B):
@@ -206,6 +204,7 @@ def build(config: Config) -> experiment.Experiment:
 
   def train_step(state, batch):
     rng = fold(state.rng, state.step)
+    drop, judging = streams(rng, 'dropout', 'judge')
     params, opt_state = dict(state.params), dict(state.opt_state)
     stats = {name: state.model_state[name] for name in params}
     sums = []
@@ -215,12 +214,12 @@ def build(config: Config) -> experiment.Experiment:
     for k in range(config.critic_steps):
       image, label_B = rows['image'][k], rows['label'][k]
       z_BZ = jax.random.normal(fold(rng, k), (label_B.shape[0], config.noise))
-      dropout = fold(fold(rng, DROPOUT), k)
+      dropout = fold(drop, k)
       make = lambda p, z=z_BZ, y=label_B: generate(p, state.model_state['g'], z, y)
       # The last samples are those that the generator learns from: made once.
       fake, to_generator, stats['g'] = jax.vjp(make, params['g'], has_aux=True)
       grads, (stats['d'], found) = jax.grad(critic_loss, has_aux=True)(
-        params['d'], stats['d'], 2 * unit(image) - 1, fake, label_B, dropout
+        params['d'], stats['d'], 2 * data.to_unit(image) - 1, fake, label_B, dropout
       )
       found['d_grad_norm'] = Mean(optim.global_norm(grads), jnp.ones(()))
       params['d'], opt_state['d'] = steps.update(tx, grads, opt_state['d'], params['d'])
@@ -241,7 +240,7 @@ def build(config: Config) -> experiment.Experiment:
       new = {'params': params['g'], 'batch_stats': stats['g']}
       ema = steps.average(ema, new, config.ema_decay, state.step)
     judged = judge.train(
-      state.model_state['judge'], state.step, fold(rng, JUDGE), unit(image), label_B
+      state.model_state['judge'], state.step, judging, data.to_unit(image), label_B
     )
     state = state._replace(
       step=state.step + 1,
@@ -277,12 +276,12 @@ def build(config: Config) -> experiment.Experiment:
       )
     )
     return critic_metrics(
-      logits(unit(batch['image']), batch['label'], 'real'),
+      logits(data.to_unit(batch['image']), batch['label'], 'real'),
       logits(fake, report.asked(batch['index']), 'fake'),
       batch['weight'],
     )
 
-  built = experiment.Experiment(
+  return experiment.Experiment(
     init=init,
     train_step=train_step,
     train_data=training(data.train, config, config.batch_size * config.critic_steps),
@@ -292,4 +291,3 @@ def build(config: Config) -> experiment.Experiment:
     figures=report.figures('samples'),
     overfit=None,
   )
-  return configured(built, config)

@@ -53,31 +53,23 @@ class Config(experiment.Config):
     self.bounds('beta', least=0)
     self.bounds('lr', above=0)
     self.choice('compute_dtype', of=experiment.UNSCALED_DTYPES)
-    self.unused('early_stop_metric', why='not used here')
 
 
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
   model = VAE(
-    features=config.features,
-    latents=config.latents,
-    shape=data.shape,
-    dtype=config.compute_dtype,
-    param_dtype=config.param_dtype,
+    features=config.features, latents=config.latents, shape=data.shape, **config.dtypes
   )
   rate = {'cosine': optim.cosine, 'constant': lambda lr, _: optim.constant(lr)}
   tx = optim.clip(
-    optim.adam(rate[config.schedule](config.lr, config.num_steps)),
-    norm=config.clip_norm,
-    value=config.clip_value,
+    optim.adam(rate[config.schedule](config.lr, config.num_steps)), **config.clipping
   )
   train_data = training(data.train, config)
   test_data = InOrder(indexed(data.test), config.eval_batch_size)
-  grey = lambda batch: batch['image'].astype(jnp.float32) / data.max_value
 
   def draw_targets(keys_B, batch):
     """What the net reads and predicts, in [0, 1]; one key an image."""
-    image = grey(batch)
+    image = data.to_unit(batch['image'])
     if config.targets == 'grey':
       return image
     drawn = jax.vmap(lambda key, p: jax.random.bernoulli(key, p))(keys_B, image)
@@ -105,7 +97,7 @@ def build(config: Config) -> experiment.Experiment:
       jnp.zeros((1, *data.shape)),
       jnp.zeros((1, config.latents)),
     )['params']
-    ema = () if config.ema_decay is None else jax.tree.map(jnp.copy, params)
+    ema = steps.initial_average(params, config.ema_decay)
     return create(params, tx.init(params), jax.random.fold_in(key, 1), ema=ema)
 
   def loss_fn(params, model_state, batch, rng):
@@ -126,21 +118,12 @@ def build(config: Config) -> experiment.Experiment:
       jax.random.fold_in(state.rng, state.step),
       micro_batches=config.micro_batches,
     )
-    params, opt_state = steps.update(tx, grads, state.opt_state, state.params)
-    ema = state.ema
-    if config.ema_decay is not None:
-      ema = steps.average(ema, params, config.ema_decay, state.step)
-    new = state._replace(
-      step=state.step + 1, params=params, opt_state=opt_state, ema=ema
-    )
-    return new, sums
-
-  seen = lambda state: state.params if config.ema_decay is None else state.ema
+    return steps.apply(tx, state, grads, ema_decay=config.ema_decay), sums
 
   def test(state, batch):
     """Noise keyed by the image, the same at every evaluation."""
     keys_B = keys(jax.random.key(0), batch['index'])
-    reconstruction_B, kl_B = bounds(seen(state), keys_B, batch, config.sample)
+    reconstruction_B, kl_B = bounds(state.averaged, keys_B, batch, config.sample)
     terms = {
       'loss': reconstruction_B + kl_B,
       'elbo': -reconstruction_B - kl_B,
@@ -151,12 +134,12 @@ def build(config: Config) -> experiment.Experiment:
     return {k: Mean((v * weight_B).sum(), weight_B.sum()) for k, v in terms.items()}
 
   def decode(state, z):
-    logits: Any = model.apply({'params': seen(state)}, z, method='decode')
+    logits: Any = model.apply({'params': state.averaged}, z, method='decode')
     return jax.nn.sigmoid(logits)
 
   def encode(state, batch):
     target = draw_targets(keys(jax.random.key(0), batch['index']), batch)
-    code: Any = model.apply({'params': seen(state)}, target, method='encode')
+    code: Any = model.apply({'params': state.averaged}, target, method='encode')
     return target, *code
 
   def reconstructions(state, key, batch):

@@ -21,7 +21,6 @@ from dlx.data.sets import graphs
 from dlx.models.gcn import GCN
 from dlx.state import Mean, create
 from dlx.train import steps
-from dlx.train.early_stopping import configured
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,10 +54,9 @@ def build(config: Config) -> experiment.Experiment:
     features=config.features,
     num_outputs=data.num_classes,
     dropout=config.dropout,
-    dtype=config.compute_dtype,
-    param_dtype=config.param_dtype,
+    **config.dtypes,
   )
-  tx = optim.clip(optim.adam(config.lr), norm=config.clip_norm, value=config.clip_value)
+  tx = optim.clip(optim.adam(config.lr), **config.clipping)
 
   def logits_NK(params, graph, train=False, rng=None):
     rngs = None if rng is None else {'dropout': rng}
@@ -96,9 +94,7 @@ def build(config: Config) -> experiment.Experiment:
 
     grads, found = jax.grad(loss_fn, has_aux=True)(state.params)
     grads = steps.watch(grads, 'gradients')
-    params, opt_state = steps.update(tx, grads, state.opt_state, state.params)
-    state = state._replace(step=state.step + 1, params=params, opt_state=opt_state)
-    return state, found
+    return steps.apply(tx, state, grads), found
 
   def evaluation(mask):
     def step(state, graph):
@@ -119,7 +115,6 @@ def build(config: Config) -> experiment.Experiment:
     evals={name: evaluation(name) for name in ('validation', 'test')},
     figures={'wrong_nodes': experiment.Figure(wrong_nodes, nodes, whole)},
   )
-  built = configured(built, config)
   if config.members > 1:
     built = experiment.vectorize(built, config.members, chunk=config.chunk)
   return built

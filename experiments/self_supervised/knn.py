@@ -66,17 +66,7 @@ def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
   size = min(config.bank, data.train.size or config.bank)
   train = indexed(data.train, size)
-  dtypes: dict[str, Any] = {'dtype': config.compute_dtype}
-  encoder = ConvEncoder(
-    config.features,
-    config.strides,
-    config.groups,
-    param_dtype=config.param_dtype,
-    **dtypes,
-  )
-
-  def levels(image):
-    return image.astype(jnp.float32) / data.max_value
+  encoder = ConvEncoder(config.features, config.strides, config.groups, **config.dtypes)
 
   def embed(state, image) -> Any:
     """Features of images in [0, 1]."""
@@ -115,7 +105,7 @@ def build(config: Config) -> experiment.Experiment:
     return {**found, 'loss': Mean(right.count - right.total, right.count)}
 
   def train_step(state, batch):
-    query, index = embed(state, levels(batch['image'])), batch['index']
+    query, index = embed(state, data.to_unit(batch['image'])), batch['index']
     found = sums(votes(state, query, index), batch['label'])
     bank = state.model_state['bank']
     put = lambda name, x: bank[name].at[index].set(x, mode='promise_in_bounds')
@@ -131,7 +121,7 @@ def build(config: Config) -> experiment.Experiment:
     return state, {'loss': found['loss'], 'filled': filled}
 
   def evaluate(state, batch):
-    found = votes(state, embed(state, levels(batch['image'])))
+    found = votes(state, embed(state, data.to_unit(batch['image'])))
     return sums(found, batch['label'], batch['weight'])
 
   def load(state):

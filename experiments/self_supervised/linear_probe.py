@@ -39,11 +39,10 @@ from dlx.models.conv_encoder import (
 from dlx.precision import unit
 from dlx.run.checkpoint.checksums import checksum
 from dlx.run.warm_start import restore_encoder
-from dlx.state import Mean
+from dlx.state import Mean, streams
 from dlx.tasks.classification import image_classifier
 from dlx.tasks.representation import TrainTest, pictures
 from dlx.train import steps
-from dlx.train.early_stopping import configured
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,21 +76,13 @@ class Config(experiment.Config):
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
   view = view_of(data.shape)
-  dtypes: dict[str, Any] = {
-    'dtype': config.compute_dtype,
-    'param_dtype': config.param_dtype,
-  }
-  encoder = ConvEncoder(config.features, config.strides, config.groups, **dtypes)
-  projected = ProjectedEncoder(encoder, ProjectionHead(**dtypes))
+  encoder = ConvEncoder(config.features, config.strides, config.groups, **config.dtypes)
+  projected = ProjectedEncoder(encoder, ProjectionHead(**config.dtypes))
   own = 0 if config.encoder else min(config.pretrain_steps, config.num_steps // 2)
   pre_tx = optim.clip(
     optim.adam(optim.warmup_cosine(config.pretrain_lr, max(own, 1), own // 4)),
-    norm=config.clip_norm,
-    value=config.clip_value,
+    **config.clipping,
   )
-
-  def levels(image):
-    return image.astype(jnp.float32) / data.max_value
 
   def weights(state):
     return state.model_state['encoder']['params']
@@ -103,11 +94,11 @@ def build(config: Config) -> experiment.Experiment:
   def pooled(state, image):
     return apply(encoder, weights(state), image).pooled_BF
 
-  # The classifier proper. Early stopping goes around all of it, at the end.
+  # The classifier proper.
   probe = image_classifier(
-    dataclasses.replace(config, early_stop_metric=None),
+    config,
     data,
-    model=LinearProbe(encoder, data.num_classes, **dtypes),
+    model=LinearProbe(encoder, data.num_classes, **config.dtypes),
     loss=lambda logits, batch: losses.softmax_cross_entropy(logits, batch['label']),
     tx=optim.adamw(
       optim.cosine(config.lr, config.num_steps - own), weight_decay=config.weight_decay
@@ -139,7 +130,7 @@ def build(config: Config) -> experiment.Experiment:
 
   def pretrain(params, pretrain, rng, image):
     def loss_fn(both):
-      views = two_views(view, rng, levels(image))
+      views = two_views(view, rng, data.to_unit(image))
       one, two = (unit(apply(projected, both, x)) for x in views)
       found = contrastive.in_batch_info_nce(one, two, config.temperature)
       return found.loss_B.mean()
@@ -160,7 +151,7 @@ def build(config: Config) -> experiment.Experiment:
       layer = lambda s: (s.params, s.opt_state, s.ema)
       kept = steps.where(done, layer(new), layer(old))
       new = new._replace(params=kept[0], opt_state=kept[1], ema=kept[2])
-      rng = jax.random.fold_in(jax.random.fold_in(state.rng, state.step), 2**31 - 2)
+      (rng,) = streams(jax.random.fold_in(state.rng, state.step), 'pretrain')
       params, other, loss = jax.lax.cond(
         done,
         lambda params, other, *_: (params, other, jnp.zeros(())),
@@ -186,7 +177,6 @@ def build(config: Config) -> experiment.Experiment:
     )
     return state, origin
 
-  built = probe._replace(
+  return probe._replace(
     init=init, train_step=train_step, warm_start=load if config.encoder else None
   )
-  return configured(built, config)

@@ -11,7 +11,7 @@
 No label is read in training. An encoder learns to find, among the keys of a queue, the
 one of another view of the same image; a slow average of it makes the keys. Views of
 images in grey levels are those of drawings (warped, a square erased), of images in
-colour those of photographs (crop, mirror, jitter, grey): dlx/losses/contrastive.py.
+colour those of photographs (crop, mirror, jitter, grey): dlx/data/images/views.py.
 
 `probe` is a linear probe of the frozen pooled features: with `probe_labels` labels
 (`accuracy`) and with `few_per_class` labels a class (`few_accuracy`). Beside it stand
@@ -43,10 +43,9 @@ from dlx.models.conv_encoder import (
   check_encoder,
 )
 from dlx.precision import unit
-from dlx.state import create
+from dlx.state import create, streams
 from dlx.tasks.representation import TrainTest, knn_eval, pictures, probe_eval
 from dlx.train import steps
-from dlx.train.early_stopping import configured
 from dlx.train.queue import init_queue, momentum_update, push
 
 
@@ -89,23 +88,16 @@ class Config(experiment.Config):
 
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
-  dtypes: dict[str, Any] = {
-    'dtype': config.compute_dtype,
-    'param_dtype': config.param_dtype,
-  }
   model = ProjectedEncoder(
-    ConvEncoder(config.features, config.strides, config.groups, **dtypes),
-    ProjectionHead(config.hidden, config.projection, **dtypes),
+    ConvEncoder(config.features, config.strides, config.groups, **config.dtypes),
+    ProjectionHead(config.hidden, config.projection, **config.dtypes),
   )
   view = view_of(data.shape)
   # Without a warm-up the encoder moves faster than the queue: keys are told from old
   # ones by their age alone (top1 0.99, positive 0.15), and probes end below random.
   warmup_steps = min(config.warmup_steps, config.num_steps)
   schedule = optim.warmup_cosine(config.lr, config.num_steps, warmup_steps)
-  tx = optim.clip(optim.adam(schedule), norm=config.clip_norm, value=config.clip_value)
-
-  def levels(image):
-    return image.astype(jnp.float32) / data.max_value
+  tx = optim.clip(optim.adam(schedule), **config.clipping)
 
   def project(params, image):
     image = normalise(image, data.mean, data.std)
@@ -118,7 +110,8 @@ def build(config: Config) -> experiment.Experiment:
   def first_params(rng):
     # From the key of the state, so that a probe can draw the random encoder again.
     image = jnp.zeros((1, *data.shape), jnp.float32)
-    return model.init(jax.random.fold_in(rng, 2**31 - 1), image)['params']
+    (key,) = streams(rng, 'encoder')
+    return model.init(key, image)['params']
 
   def init(key):
     rng = jax.random.fold_in(key, 1)
@@ -131,7 +124,7 @@ def build(config: Config) -> experiment.Experiment:
 
   def train_step(state, batch):
     rng = jax.random.fold_in(state.rng, state.step)
-    first, second = two_views(view, rng, levels(batch['image']))
+    first, second = two_views(view, rng, data.to_unit(batch['image']))
     slow = momentum_update(
       state.model_state['key_encoder'], state.params, config.momentum
     )
@@ -157,17 +150,11 @@ def build(config: Config) -> experiment.Experiment:
       rng,
       micro_batches=config.micro_batches,
     )
-    params, opt_state = steps.update(tx, grads, state.opt_state, state.params)
-    state = state._replace(
-      step=state.step + 1,
-      params=params,
-      opt_state=opt_state,
-      model_state={'key_encoder': slow, 'queue': push(queue, key_BD)},
-    )
-    return state, sums
+    model_state = {'key_encoder': slow, 'queue': push(queue, key_BD)}
+    return steps.apply(tx, state, grads, model_state=model_state), sums
 
   def features(state, image):
-    image = levels(image)
+    image = data.to_unit(image)
     flat = lambda x: x.reshape(x.shape[0], -1)
     random = encode(first_params(state.rng), image)
     return {
@@ -193,7 +180,7 @@ def build(config: Config) -> experiment.Experiment:
   knn = knn_eval(
     features, labelled, num_classes=data.num_classes, k=config.neighbours, every=every
   )
-  built = experiment.Experiment(
+  return experiment.Experiment(
     init,
     train_step,
     training(unlabelled(data.train), config),
@@ -207,4 +194,3 @@ def build(config: Config) -> experiment.Experiment:
     ),
     overfit=None,
   )
-  return configured(built, config)

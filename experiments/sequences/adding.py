@@ -50,12 +50,7 @@ class Config(experiment.Config):
 
 
 def build(config: Config) -> experiment.Experiment:
-  model = SequenceRegressor(
-    cell_by_name(config.cell),
-    config.features,
-    dtype=config.compute_dtype,
-    param_dtype=config.param_dtype,
-  )
+  model = SequenceRegressor(cell_by_name(config.cell), config.features, **config.dtypes)
   train = adding.source('train', config.examples, config.length, config.seed)
   test = adding.source('test', 2000, config.length, config.seed)
   test_data = InOrder(test, config.eval_batch_size)

@@ -84,8 +84,7 @@ def build(config: Config) -> experiment.Experiment:
     pooling=config.pooling,
     embedding_dropout=config.embedding_dropout,
     dropout=config.dropout,
-    dtype=config.compute_dtype,
-    param_dtype=config.param_dtype,
+    **config.dtypes,
   )
   test_data = InOrder(data.test, config.eval_batch_size)
   predict = make_predict(config, model, inputs='tokens')

@@ -31,7 +31,6 @@ from dlx.layers.recurrent.unroll import gradient_by_distance
 from dlx.models.text_classifier import CarriedClassifiers
 from dlx.state import Mean, create
 from dlx.train import steps
-from dlx.train.early_stopping import configured
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,15 +73,13 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
     vocabulary_size=data.vocabulary_size,
     embedding=config.embedding,
     features=config.features,
-    dtype=config.compute_dtype,
-    param_dtype=config.param_dtype,
+    **config.dtypes,
   )
   tx = optim.clip(
     optim.adamw(
       optim.cosine(config.lr, config.num_steps), weight_decay=config.weight_decay
     ),
-    norm=config.clip_norm,
-    value=config.clip_value,
+    **config.clipping,
   )
   own = lambda params: {name: name.split('_')[0] for name in params}
   tx = optax.partition(dict.fromkeys(config.cells, tx), own)
@@ -125,14 +122,7 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
     grads, carry, found = steps.gradients(
       loss_fn, state.params, carry, batch, state.rng
     )
-    params, opt_state = steps.update(tx, grads, state.opt_state, state.params)
-    new = state._replace(
-      step=state.step + 1,
-      params=params,
-      opt_state=opt_state,
-      model_state={'carry': carry},
-    )
-    return new, found
+    return steps.apply(tx, state, grads, model_state={'carry': carry}), found
 
   def whole(state, tokens_BT, nudges=None):
     """Logits of whole sentences, from a state of zeros."""
@@ -158,7 +148,7 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
   def draw(shares):
     return figures.gradient_flow(dict(zip(config.cells, shares)))
 
-  built = experiment.Experiment(
+  return experiment.Experiment(
     init=init,
     train_step=train_step,
     train_data=Continuing(
@@ -174,7 +164,6 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
       ),
       'test': experiment.Eval(eval_step, test_data),
     },
-    placement=((r'model_state/(run/)?carry/', ROWS),),
+    placement=(('model_state/carry/', ROWS),),
     figures={'gradient_flow': experiment.Figure(draw, gradient_flow, test_data)},
   )
-  return configured(built, config)

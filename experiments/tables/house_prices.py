@@ -57,11 +57,7 @@ def build(config: Config) -> experiment.Experiment:
       'table with numbers to predict, diabetes or california_housing.'
     )
   model = MLP(
-    features=config.features,
-    num_outputs=1,
-    dropout=config.dropout,
-    dtype=config.compute_dtype,
-    param_dtype=config.param_dtype,
+    features=config.features, num_outputs=1, dropout=config.dropout, **config.dtypes
   )
   test_data = InOrder(data.test, config.eval_batch_size)
 

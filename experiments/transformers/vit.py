@@ -82,8 +82,7 @@ def build(config: Config) -> experiment.Experiment:
     dropout=config.dropout,
     unroll=config.unroll,
     remat=config.remat,
-    dtype=config.compute_dtype,
-    param_dtype=config.param_dtype,
+    **config.dtypes,
   )
   moves = [functools.partial(random_shift, fraction=config.shift)] * (config.shift > 0)
   moves += [random_flip] * config.flip
@@ -93,8 +92,8 @@ def build(config: Config) -> experiment.Experiment:
 
   def attention(state, key, batch):
     del key
-    image = batch['image'].astype(jnp.float32) / data.max_value
-    variables = {'params': state.params if config.ema_decay is None else state.ema}
+    image = data.to_unit(batch['image'])
+    variables = {'params': state.averaged}
     weights = jnp.asarray(
       model.apply(variables, normalise(image, data.mean, data.std), method='attention')
     )
@@ -127,7 +126,8 @@ def build(config: Config) -> experiment.Experiment:
         data=InOrder(data.test, 6),
       )
     },
-  )._replace(placement=vit.PLACEMENT)
+    placement=vit.PLACEMENT,
+  )
 
 
 def draw_attention(tree, *, patch, names):

@@ -46,8 +46,7 @@ def build(config: Config) -> experiment.Experiment:
     dense=config.dense,
     num_outputs=data.num_classes,
     dropout=config.dropout,
-    dtype=config.compute_dtype,
-    param_dtype=config.param_dtype,
+    **config.dtypes,
   )
   return image_classifier(
     config,

@@ -49,7 +49,6 @@ class Config(experiment.Config):
     self.choice('combine', of=('logits', 'probs'))
     self.bounds('dropout', least=0, below=1)
     self.bounds('lr', above=0)
-    self.unused('early_stop_metric', why='not used here')
 
 
 def build(config: Config) -> experiment.Experiment:
@@ -61,8 +60,7 @@ def build(config: Config) -> experiment.Experiment:
     features=config.features,
     num_outputs=data.num_classes,
     dropout=config.dropout,
-    dtype=config.compute_dtype,
-    param_dtype=config.param_dtype,
+    **config.dtypes,
   )
   single = image_classifier(
     config,

@@ -88,8 +88,7 @@ def build(config: Config) -> experiment.Experiment:
     num_outputs=data.num_classes,
     skip=config.skip,
     zero_init=config.zero_init,
-    dtype=config.compute_dtype,
-    param_dtype=config.param_dtype,
+    **config.dtypes,
     **choices,
   )
   # The mean image after normalisation is 0, so that padding is grey and not black.

@@ -69,7 +69,7 @@ class Config(experiment.Config):
     self.bounds('lr', 'pretrain_lr', 'trunk_lr', above=0)
     self.choice('compute_dtype', of=experiment.UNSCALED_DTYPES)
     self.unused('stream', why='two sets are read at once')
-    self.unused('ema_decay', 'early_stop_metric', why='not used here')
+    self.unused('ema_decay', why='not used here')
 
 
 def build(config: Config) -> experiment.Experiment:
@@ -97,8 +97,7 @@ def build(config: Config) -> experiment.Experiment:
       dense=config.dense,
       num_outputs=len(classes),
       dropout=config.dropout,
-      dtype=config.compute_dtype,
-      param_dtype=config.param_dtype,
+      **config.dtypes,
     )
 
   nets = {'source': net(before), 'target': net(after)}
@@ -106,7 +105,7 @@ def build(config: Config) -> experiment.Experiment:
   transferred = config.strategy != 'scratch'
   own = transferred and config.pretrained is None
   first = min(config.pretrain_steps, config.num_steps) if own else 0
-  clip = lambda tx: optim.clip(tx, norm=config.clip_norm, value=config.clip_value)
+  clip = lambda tx: optim.clip(tx, **config.clipping)
   rate = optim.cosine(config.lr, max(config.num_steps - first, 1))
   txs = {
     'source': clip(optim.adam(optim.one_cycle(config.pretrain_lr, max(first, 1)))),

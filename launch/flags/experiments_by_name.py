@@ -24,7 +24,7 @@ class Found(NamedTuple):
     short: the name, or the stem of the path; for folders and headings.
     module: the module itself.
     config_class: its `Config`.
-    build: its `build`.
+    build: its `build`, with early stopping where the config asks for it.
   """
 
   name: str
@@ -170,6 +170,7 @@ def _checked(name: str, short: str, module: types.ModuleType) -> Found:
   """Raises ConfigError unless the module is an experiment."""
   # Imported here, since it imports jax: the names above must be quick to list.
   from dlx.experiment import Config
+  from dlx.train.early_stopping import with_early_stopping
 
   config_class, build = getattr(module, 'Config', None), getattr(module, 'build', None)
   if config_class is None or not callable(build):
@@ -189,4 +190,8 @@ def _checked(name: str, short: str, module: types.ModuleType) -> Found:
       '@dataclasses.dataclass(frozen=True, kw_only=True) class '
       'Config(dlx.experiment.Config).'
     )
-  return Found(name, short, module, config_class, build)
+
+  def whole(config: Any) -> Any:
+    return with_early_stopping(build(config), config)
+
+  return Found(name, short, module, config_class, whole)

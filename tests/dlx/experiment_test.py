@@ -10,7 +10,7 @@ import numpy as np
 
 from dlx.config import Config, traced
 from dlx.errors import ConfigError
-from dlx.experiment import vectorize
+from dlx.experiment import Field, Figure, Function, vectorize
 from experiments.foundations import softmax_regression
 from tests.dlx.run import kinds
 
@@ -124,6 +124,41 @@ class TracedTest(parameterized.TestCase):
 
 
 class VectorizeTest(absltest.TestCase):
+  def test_figures_are_those_of_the_first_member_and_say_so(self):
+    config = kinds.Small()
+    one = kinds.classifier(config)
+    look = lambda state, key, batch: state.params['Dense_0']['bias'] + state.step
+    figures = {
+      'computed': Figure(lambda tree: f'{tree.shape}', look),
+      'of_eval': Figure(lambda found: f'{found["loss"].shape}', eval='val'),
+    }
+    many = vectorize(one._replace(figures=figures), 3)
+    state = many.init(jax.random.key(5))
+    tree = many.figures['computed'].compute(state, jax.random.key(0), {})
+    np.testing.assert_array_equal(tree, state.params['Dense_0']['bias'][0])
+    shape = state.params['Dense_0']['bias'].shape[1:]
+    self.assertEqual(
+      many.figures['computed'].draw(np.asarray(tree)), f'(member 0 of 3)\n{shape}'
+    )
+    drawn = many.figures['of_eval'].draw({'loss': np.zeros(3)})
+    self.assertEqual(drawn, '(member 0 of 3)\n()')
+
+  def test_functions_are_those_of_the_first_member(self):
+    one = kinds.classifier(kinds.Small())
+    call = lambda state, inputs, add=0: {'y': inputs['x'] + state.params['w'] + add}
+    number = {'x': Field('number', (), 'float32')}
+    of_one = one._replace(functions={'predict': Function(call, number, number)})
+    state = one.init(jax.random.key(0))._replace(
+      params={'w': jnp.array([1.0, 2.0])}, opt_state=(), stop=jnp.zeros(2, bool)
+    )
+    state = state._replace(rng=jax.random.split(jax.random.key(0), 2))
+    found = (
+      vectorize(of_one, 2)
+      .functions['predict']
+      .call(state, {'x': jnp.array([10.0])}, add=5)
+    )
+    np.testing.assert_array_equal(found['y'], [16.0])
+
   def test_members_start_from_keys_of_their_own(self):
     config = kinds.Small()
     many = vectorize(kinds.classifier(config), 3).init(jax.random.key(5))

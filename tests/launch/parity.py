@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx import diffusion, optim
-from dlx.state import TrainState
+from dlx.state import TrainState, streams
 from launch.benchmarks import workloads
 
 STEPS = 5
@@ -65,7 +65,7 @@ def noise(name, config, state_rng, step, batch):
   if name == 'dcgan':
     return {'z': jax.random.normal(fold(rng, 0), (size, config.noise))}
   if name == 'ddpm':
-    t_key, eps_key = jax.random.split(fold(rng, 2**31 - 1))
+    t_key, eps_key = jax.random.split(*streams(rng, 'noise'))
     return {
       't': diffusion.stratified_times(t_key, size, config.noise_steps),
       'eps': jax.random.normal(eps_key, batch['image'].shape, jnp.float32),

@@ -50,6 +50,10 @@ class ImageData:
   mean: tuple[float, ...]
   std: tuple[float, ...]
 
+  def to_unit(self, image: Any) -> Any:
+    """Images as read, NumPy or jnp, in [0, 1], float32."""
+    return image.astype(np.float32) / self.max_value
+
 
 class _Spec(NamedTuple):
   sizes: tuple[int | None, int | None] = (None, None)  # Training and test images.

@@ -68,7 +68,7 @@ class NumberTest(parameterized.TestCase):
   def test_interpolation_has_its_ends_and_one_class_a_row(self):
     r, state = report(), a_state()
     image = r.figures('samples')['interpolation'].compute(state, jax.random.key(0), {})
-    ends = r.z(state.rng, image_generation.ENDS + jnp.arange(20))
+    ends = r.z(state.rng, jnp.arange(20), 'interpolation')
     label = jnp.arange(10)
     # Norm and angle are rounded: a few eps of numbers near 3.
     for column, z in ((0, ends[:10]), (-1, ends[10:])):

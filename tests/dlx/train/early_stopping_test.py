@@ -93,7 +93,7 @@ class EarlyStoppingTest(parameterized.TestCase):
     )
     self.assertEqual((out.status, out.step), ('finished', stop))
     self.assertEqual(float(out.state.params['w']), best)
-    self.assertEqual(float(out.state.model_state['run']['seen']), best)
+    self.assertEqual(float(out.state.model_state['seen']), best)
 
   def test_without_restore_the_last_weights_stay(self):
     out = run(
@@ -131,19 +131,14 @@ class EarlyStoppingTest(parameterized.TestCase):
       self.create_tempdir().full_path,
       stop_at=6,
     )
-    self.assertEqual(
-      float(out.state.model_state['run']['best']),
-      float(out.state.model_state['best'].value),
-    )
+    self.assertEqual(float(out.state.model_state['best']), float(out.state.best.value))
 
   def test_nan_is_no_improvement(self):
     wrapped = early_stopping(scripted([1.0]), 'val/loss', patience=1)
     state = wrapped.init(jax.random.key(0))
     new = wrapped.after_eval(state, {'val/loss': jnp.float32(jnp.nan)})
     self.assertTrue(bool(new.stop))
-    chex.assert_trees_all_equal(
-      new.model_state['best'].value, state.model_state['best'].value
-    )
+    chex.assert_trees_all_equal(new.best.value, state.best.value)
 
   @parameterized.parameters(
     ({'metric': 'test/loss'}, 'SPLIT one of val'),

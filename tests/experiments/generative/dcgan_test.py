@@ -283,11 +283,6 @@ class TwoPlayersTest(parameterized.TestCase):
       small('conv', r1=1.0)
     small('dense', r1=1.0)
 
-  def test_early_stopping_wraps(self):
-    built = dcgan.build(small('dense', early_stop_metric='samples/frechet'))
-    state = jax.eval_shape(lambda: built.init(jax.random.key(0)))
-    self.assertEqual(set(state.model_state), {'run', 'best'})
-
 
 def sampler(built):
   """(state, z, label) -> images, out of the experiment's evaluation."""

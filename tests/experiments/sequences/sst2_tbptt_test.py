@@ -13,6 +13,7 @@ from dlx.data.sets.sentences import from_texts
 from dlx.errors import ConfigError
 from dlx.layers.recurrent.cells import CELLS
 from dlx.models.text_classifier import CarriedClassifiers
+from dlx.train.early_stopping import with_early_stopping
 from experiments.sequences import sst2_tbptt
 
 WORDS = 'a b c d e f g h'.split()
@@ -202,13 +203,14 @@ class RunTest(parameterized.TestCase):
 
   def test_carry_lies_along_the_batch_and_early_stopping_keeps_it(self):
     for metric in (None, 'validation/loss'):
-      built = sst2_tbptt.build(config(early_stop_metric=metric))
+      asked = config(early_stop_metric=metric)
+      built = with_early_stopping(sst2_tbptt.build(asked), asked)
       state = jax.eval_shape(lambda built=built: built.init(jax.random.key(0)))
       batch = built.train_data.shapes[0]
       new, _ = jax.eval_shape(built.train_step, state, batch)
       chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
-      inner = state.model_state if metric is None else state.model_state['run']
-      self.assertEqual(inner['carry']['reset'][0].shape, (8, 6))
+      self.assertEqual(state.model_state['carry']['reset'][0].shape, (8, 6))
+      self.assertEqual(state.best == (), metric is None)
 
   @parameterized.parameters(
     (dict(cells=('reset', 'reset')), 'one or more, each once, of rnn, lstm'),

@@ -1,0 +1,45 @@
+"""What a run carries: averaged parameters and named random streams."""
+
+from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlx.state import create, streams
+
+
+class AveragedTest(absltest.TestCase):
+  def test_the_average_where_one_is_kept(self):
+    params, ema = {'w': jnp.ones(2)}, {'w': jnp.zeros(2)}
+    key = jax.random.key(0)
+    self.assertIs(create(params, (), key, ema=ema).averaged, ema)
+    self.assertIs(create(params, (), key).averaged, params)
+
+
+class StreamsTest(parameterized.TestCase):
+  def test_a_stream_depends_on_its_name_alone(self):
+    key = jax.random.key(3)
+    a, b = streams(key, 'noise', 'labels')
+    (again,) = streams(key, 'labels')
+    data = lambda k: jax.random.key_data(k).tolist()
+    self.assertEqual(data(b), data(again))
+    self.assertNotEqual(data(a), data(b))
+
+  @parameterized.parameters(*range(4))
+  def test_no_stream_is_the_key_of_a_micro_batch(self, name):
+    # The streams of a million names and the keys of 2**31 micro-batches lie apart, as
+    # the numbers that are folded in do: here the numbers of some names.
+    key = jax.random.key(0)
+    seen = {tuple(jax.random.key_data(jax.random.fold_in(key, i))) for i in range(64)}
+    (stream,) = streams(key, f'name {name}')
+    self.assertNotIn(tuple(np.asarray(jax.random.key_data(stream))), seen)
+
+  def test_under_jit_and_vmap_as_outside(self):
+    keys = jax.random.split(jax.random.key(0), 3)
+    draw = lambda k: jax.random.uniform(*streams(k, 'noise'))
+    together = jax.jit(jax.vmap(draw))(keys)
+    np.testing.assert_array_equal(together, jnp.stack([draw(k) for k in keys]))
+
+
+if __name__ == '__main__':
+  absltest.main()
