@@ -121,7 +121,7 @@ class TestForks:
     # What multiprocessing does in a spawned worker: the same sys.path, then pickle.
     out = subprocess.run(
       [sys.executable, '-c', f'import sys; sys.path[:] = {sys.path}; {program}'],
-      input=pickle.dumps(found.build),
+      input=pickle.dumps(found.module.build),
       capture_output=True,
       check=True,
     )
