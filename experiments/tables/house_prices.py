@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from dlx import experiment, figures, losses, metrics, optim
 from dlx.data.batches.choose import training
 from dlx.data.batches.resident import InOrder
-from dlx.data.sets import images
+from dlx.data.sets import tables
 from dlx.errors import ConfigError
 from dlx.models.mlp import MLP
 from dlx.train.supervised import make_predict, supervised
@@ -49,7 +49,7 @@ class Config(experiment.Config):
 
 
 def build(config: Config) -> experiment.Experiment:
-  data = images.tabular(config.dataset, scale_target=True)
+  data = tables.tabular(config.dataset, scale_target=True)
   mean, std = data.target_mean, data.target_std
   if mean is None or std is None:
     raise ConfigError(

@@ -14,9 +14,9 @@ import numpy as np
 
 from dlx.data.dataset import Loaded, Source
 from dlx.data.formats import text
-from dlx.errors import ConfigError, DataError
+from dlx.data.sets import registry
+from dlx.errors import DataError
 
-NAMES = ('pydoc', 'tiny_shakespeare')
 PRINTABLE = '\n' + ''.join(map(chr, range(32, 127)))
 # Python 3.11 has 376238 characters of it, 3.12 has 400156: the first of them, so that
 # every version has as many. What they say differs.
@@ -44,17 +44,14 @@ def characters(name: str) -> CharacterData:
   """A text by name; reads nothing.
 
   Raises:
-    ConfigError: a name that is not in NAMES.
+    ConfigError: no set of this kind has the name.
   """
+  registry.check(name, 'characters')
   if name == 'pydoc':
     vocabulary, sizes, get = PRINTABLE, PYDOC_COUNTS, _read_pydoc
-  elif name == 'tiny_shakespeare':
+  else:
     vocabulary, sizes = text.SHAKESPEARE_VOCABULARY, text.SHAKESPEARE_COUNTS
     get = _read_tiny_shakespeare
-  else:
-    raise ConfigError(
-      f'dataset={name!r} is not allowed: must be one of {", ".join(NAMES)}.'
-    )
   shapes = {'token': jax.ShapeDtypeStruct((), np.uint8)}
   train, validation = (
     Source(name, split, shapes, sizes[split], functools.partial(get, split))

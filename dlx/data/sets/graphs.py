@@ -6,7 +6,7 @@ import jax
 
 from dlx.data.dataset import Source
 from dlx.data.formats import planetoid
-from dlx.data.sets import karate
+from dlx.data.sets import karate, registry
 
 
 def graph(name: str, *, sparse: bool = False) -> planetoid.GraphData:
@@ -18,6 +18,7 @@ def graph(name: str, *, sparse: bool = False) -> planetoid.GraphData:
   Raises:
     ConfigError: a name that is not known.
   """
+  registry.check(name, 'graphs')
   if name != 'karate_club':
     return planetoid.graph(name, sparse=sparse)
   left_out = ('features',) if sparse else ('indices', 'values')

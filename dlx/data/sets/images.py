@@ -1,4 +1,4 @@
-"""Data sets by name: what `--config.dataset` takes.
+"""Labelled images by name: what `--config.dataset` of a classifier of images takes.
 
 Looking a name up reads nothing. A set is read from where its name says and from nowhere
 else: an embedded set from scikit-learn; any other from raw files in the data folder,
@@ -15,12 +15,9 @@ import jax
 import numpy as np
 
 from dlx.data.dataset import Loaded, Source
-from dlx.data.formats import cifar, files, idx, planetoid, tfds
-from dlx.data.sets import scikit, tables
+from dlx.data.formats import cifar, files, idx, tfds
+from dlx.data.sets import registry, scikit
 from dlx.errors import ConfigError, DataError
-
-TabularData = tables.TabularData
-tabular = tables.tabular
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,35 +107,19 @@ _SPECS = {
     ),
   ),
 }
-IMAGE_NAMES = tuple(_SPECS)
-_NOT_IMAGES = (
-  *tables.NAMES,
-  *planetoid.COUNTS,
-  'karate_club',
-  'grammar',
-  'pydoc',
-  'sst2',
-  'tiny_shakespeare',
-  'multi30k',
-  'photographs',
-)
 
 
 def images(name: str) -> ImageData:
   """A set of labelled images by name; reads nothing.
 
   Args:
-    name: one of IMAGE_NAMES, or any other name: a folder of that name in MNIST's idx
+    name: of the kind images, or any other name: a folder of that name in MNIST's idx
       format, 28x28x1 in 10 classes, sizes known after load.
 
   Raises:
     ConfigError: a name that cannot be a folder's, or that of a set without images.
   """
-  if name in _NOT_IMAGES:
-    raise ConfigError(
-      f'dataset={name!r} holds no labelled images: must be one of '
-      f'{", ".join(IMAGE_NAMES)}, or the name of a folder in MNIST format.'
-    )
+  registry.check(name, 'images', or_else='the name of a folder in MNIST format')
   if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_.-]*', name):
     raise ConfigError(
       f'dataset={name!r} is not allowed: must be letters, digits, "_", "-" and ".", '
@@ -200,9 +181,8 @@ def _read_prepared(name: str, split: str, spec: _Spec, data_dir: Any) -> Loaded:
     downloaded = prepared is not None
   if prepared is None:
     wanted = cifar.WANTED if name == 'cifar10' else idx.WANTED[split]
-    known = (
-      '' if name in _SPECS else f'Names known beforehand: {", ".join(IMAGE_NAMES)}. '
-    )
+    names = ', '.join(registry.names('images'))
+    known = '' if name in _SPECS else f'Names known beforehand: {names}. '
     raise files.missing(
       name,
       split,

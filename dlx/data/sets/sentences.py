@@ -15,11 +15,10 @@ import numpy as np
 
 from dlx.data.dataset import Loaded, Source
 from dlx.data.formats import text
-from dlx.data.sets import grammar
+from dlx.data.sets import grammar, registry
 from dlx.data.text import vocabulary
 from dlx.errors import ConfigError, DataError
 
-NAMES = ('grammar', 'sst2')
 TEXT_BYTES = 300  # Bytes of a sentence that are kept for the report, as UTF-8.
 
 # fmt: off
@@ -84,7 +83,7 @@ def sentences(
   """A set of labelled sentences by name; reads nothing.
 
   Args:
-    name: one of NAMES.
+    name: of the kind sentences.
     phrases: sst2: train on GLUE's phrases of the training sentences; validation and
       test stay whole sentences.
     min_count: rarer training words are unknown.
@@ -93,11 +92,7 @@ def sentences(
   Raises:
     ConfigError: another name, or phrases of a set without.
   """
-  if name not in NAMES:
-    raise ConfigError(
-      f'dataset={name!r} holds no labelled sentences: must be one of '
-      f'{", ".join(NAMES)}.'
-    )
+  registry.check(name, 'sentences')
   if phrases and name != 'sst2':
     raise ConfigError(f'phrases=True is not allowed: {name} has none, use sst2.')
   spec = _grammar() if name == 'grammar' else _sst2(phrases)

@@ -13,7 +13,7 @@ import numpy as np
 
 from dlx.data.dataset import Loaded, Source
 from dlx.data.formats import files, housing
-from dlx.data.sets import scikit
+from dlx.data.sets import registry, scikit
 from dlx.errors import ConfigError
 
 
@@ -111,7 +111,6 @@ _SPECS = {
     target_std=115688.00717448475,
   ),
 }
-NAMES = tuple(_SPECS)
 
 
 def tabular(
@@ -120,7 +119,7 @@ def tabular(
   """A table by name; reads nothing.
 
   Args:
-    name: one of NAMES.
+    name: of the kind tables.
     standardize: features minus the mean, over the standard deviation, of the training
       split; False: as measured.
     scale_target: likewise for the target of a regression.
@@ -128,10 +127,7 @@ def tabular(
   Raises:
     ConfigError: unknown name, or scale_target where the target is a class.
   """
-  if name not in _SPECS:
-    raise ConfigError(
-      f'dataset={name!r} is not a known table: must be one of {", ".join(NAMES)}.'
-    )
+  registry.check(name, 'tables')
   spec = _SPECS[name]
   if scale_target and spec.num_classes is not None:
     raise ConfigError(f'scale_target=True is not allowed for {name}: it has classes.')

@@ -123,8 +123,8 @@ class QueueTest(parameterized.TestCase):
       (
         'import json, jax, jax.numpy as jnp, numpy as np',
         'from jax.sharding import PartitionSpec as P',
-        'from dlx import contrastive as lib',
-        'from dlx.training import sharding',
+        'from dlx.train import queue as lib',
+        'from dlx.run import sharding',
         'mesh = sharding.make_mesh()',
         'whole = sharding.replicated(mesh)',
         'push = jax.jit(lib.push, out_shardings=whole)',

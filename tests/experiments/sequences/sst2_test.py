@@ -88,7 +88,7 @@ class BuildTest(parameterized.TestCase):
       sst2.Config(**fields)
 
   @parameterized.parameters(
-    (dict(dataset='imdb'), "dataset='imdb' holds no labelled sentences"),
+    (dict(dataset='imdb'), "dataset='imdb' is not known. For labelled sentences"),
     (dict(phrases=True), 'phrases=True is not allowed: grammar has none'),
     (dict(bucket_lengths=(9, 4)), 'must be one or more rising numbers'),
     (dict(bucket_lengths=(1, 18)), 'no sentence belongs to the bucket of 1 tokens'),

@@ -81,5 +81,7 @@ def test_the_published_tiny_shakespeare():
 
 
 def test_unknown_name():
-  with pytest.raises(ConfigError, match="'mnist' is not allowed: must be one of pydoc"):
+  with pytest.raises(
+    ConfigError, match="'mnist' holds labelled images, not .*: must be one of pydoc"
+  ):
     characters.characters('mnist')

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dlx.data.formats import tfds
-from dlx.data.sets import images
+from dlx.data.sets import images, registry
 from dlx.errors import ConfigError, DataError
 from tests.dlx.data import real_data
 from tests.dlx.data.formats import idx_test
@@ -53,7 +53,7 @@ def check_statistics(data: images.ImageData, train):
 
 
 class TestDeclared:
-  @pytest.mark.parametrize('name', [*images.IMAGE_NAMES, 'own'])
+  @pytest.mark.parametrize('name', [*registry.names('images'), 'own'])
   def test_looking_up_reads_nothing_and_can_be_pickled(self, name, monkeypatch):
     monkeypatch.setattr(pathlib.Path, 'open', None)
     monkeypatch.setenv('DLX_DATA_DIR', '/nowhere')
@@ -79,7 +79,7 @@ class TestDeclared:
 
   @pytest.mark.parametrize('name', ['wine', 'california_housing', 'cora', 'sst2'])
   def test_names_of_other_sets(self, name):
-    with pytest.raises(ConfigError, match='holds no labelled images'):
+    with pytest.raises(ConfigError, match='holds .*, not labelled images'):
       images.images(name)
 
 
@@ -157,11 +157,12 @@ def test_lookup_and_embedded_reads_import_nothing_heavy():
   # Reading an embedded set imports scikit-learn and what that needs, nothing more.
   code = """
 import sys
-from dlx.data import catalog, planetoid, text
-[catalog.images(n) for n in catalog.IMAGE_NAMES]
+from dlx.data.formats import planetoid, text
+from dlx.data.sets import images, registry, tables
+[images.images(n) for n in registry.names('images')]
 heavy = 'tensorflow tensorflow_datasets torch matplotlib sklearn scipy PIL'.split()
 assert not [m for m in heavy if m in sys.modules], sys.modules.keys()
-catalog.images('digits').train.read(None)
+images.images('digits').train.read(None)
 assert not [m for m in heavy[:4] if m in sys.modules]
 """
   root = pathlib.Path(__file__).resolve().parents[4]

@@ -41,7 +41,9 @@ class GrammarTest(absltest.TestCase):
     self.assertEqual(loaded.origin['unknown_share'], 1.0)
 
   def test_refuses(self):
-    with self.assertRaisesRegex(ConfigError, "dataset='mnist' holds no labelled sent"):
+    with self.assertRaisesRegex(
+      ConfigError, "dataset='mnist' holds labelled images, not labelled sent"
+    ):
       lib.sentences('mnist')
     with self.assertRaisesRegex(ConfigError, 'phrases=True is not allowed: grammar'):
       lib.sentences('grammar', phrases=True)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dlx.data.formats import housing
-from dlx.data.sets import images, scikit, tables
+from dlx.data.sets import registry, scikit, tables
 from dlx.errors import ConfigError, DataError
 from tests.dlx.data import real_data
 
@@ -14,9 +14,9 @@ def data_dir(name):
   return real_data.folder(housing.NAME) if name == housing.NAME else None
 
 
-@pytest.mark.parametrize('name', tables.NAMES)
+@pytest.mark.parametrize('name', registry.names('tables'))
 def test_source_gives_what_it_declares(name):
-  data = images.tabular(name)
+  data = tables.tabular(name)
   for source in (data.train, data.test):
     loaded = source.read(data_dir(name))
     got = {
@@ -29,10 +29,10 @@ def test_source_gives_what_it_declares(name):
   assert len(data.feature_names) == data.num_features == len(set(data.feature_names))
 
 
-@pytest.mark.parametrize('name', tables.NAMES)
+@pytest.mark.parametrize('name', registry.names('tables'))
 def test_statistics_are_those_of_the_training_split(name):
-  data = images.tabular(name)
-  raw = images.tabular(name, standardize=False)
+  data = tables.tabular(name)
+  raw = tables.tabular(name, standardize=False)
   folder = data_dir(name)
   train = raw.train.read(folder).data['features'].astype(np.float64)
   for source, plain in ((data.train, raw.train), (data.test, raw.test)):
@@ -47,7 +47,7 @@ def test_statistics_are_those_of_the_training_split(name):
 
 @pytest.mark.parametrize('name', ['diabetes', housing.NAME])
 def test_scaled_targets_can_be_undone(name):
-  raw, scaled = images.tabular(name), images.tabular(name, scale_target=True)
+  raw, scaled = tables.tabular(name), tables.tabular(name, scale_target=True)
   assert raw.target_std is not None
   folder = data_dir(name)
   target = raw.train.read(folder).data['target'].astype(np.float64)
@@ -63,9 +63,9 @@ def test_scaled_targets_can_be_undone(name):
     np.testing.assert_allclose(back, want, rtol=1e-6)
 
 
-@pytest.mark.parametrize('name', tables.NAMES)
+@pytest.mark.parametrize('name', registry.names('tables'))
 def test_baseline_is_least_squares(name):
-  data = images.tabular(name)
+  data = tables.tabular(name)
   folder = data_dir(name)
   train, test = data.train.read(folder).data, data.test.read(folder).data
   with_one = lambda x: np.column_stack([x.astype(np.float64), np.ones(len(x))])
@@ -84,7 +84,7 @@ def test_baseline_is_least_squares(name):
 
 @pytest.mark.parametrize('name', ['wine', 'breast_cancer'])
 def test_classes_are_stratified(name):
-  data = images.tabular(name)
+  data = tables.tabular(name)
   label = scikit.table(name)[1]
   share = np.bincount(label) / len(label)
   got = np.bincount(data.test.read(None).data['label'])
@@ -112,7 +112,7 @@ def test_csv_alone_is_filled(tmp_path):
   (tmp_path / housing.NAME / 'housing.csv').symlink_to(
     f'{raw}/california_housing/housing.csv'
   )
-  data = images.tabular(housing.NAME)
+  data = tables.tabular(housing.NAME)
   loaded = [s.read(tmp_path) for s in (data.train, data.test)]
   assert sum(x.origin['filled_with_median'] for x in loaded) == 207
   assert all(np.isfinite(x.data['features']).all() for x in loaded)
@@ -121,8 +121,8 @@ def test_csv_alone_is_filled(tmp_path):
 def test_refusals(tmp_path, monkeypatch):
   monkeypatch.delenv('DLX_DATA_DIR', raising=False)
   with pytest.raises(ConfigError, match="dataset='vine'.*wine, breast_cancer"):
-    images.tabular('vine')
+    tables.tabular('vine')
   with pytest.raises(ConfigError, match='scale_target=True is not allowed for wine'):
-    images.tabular('wine', scale_target=True)
+    tables.tabular('wine', scale_target=True)
   with pytest.raises(DataError, match=r'cal_housing.data.*dlx\[tfds\].*diabetes'):
-    images.tabular(housing.NAME).train.read(None)
+    tables.tabular(housing.NAME).train.read(None)
