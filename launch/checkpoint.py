@@ -135,7 +135,7 @@ def show_list(workdir: str) -> int:
   """Prints one line a checkpoint, and what else lies there."""
   from dlx.run.checkpoint import files
   from dlx.run.checkpoint.checkpointer import Checkpointer
-  from dlx.run.records.records import read_json
+  from dlx.run.records.json_files import read_json
 
   folder = folder_of(workdir)
   record = folder.parent / 'config.json'

@@ -140,9 +140,9 @@ def versions() -> dict[str, Any]:
   """Those that decide a plan."""
   import importlib.metadata
 
-  from dlx.run.records import records
+  from dlx.run.records.environment import versions
 
-  found: dict[str, Any] = dict(records.versions())
+  found: dict[str, Any] = dict(versions())
   for name in ('libtpu', 'jax-cuda13-plugin'):
     try:
       found[name] = importlib.metadata.version(name)

@@ -16,7 +16,8 @@ from etils import epath
 from dlx.errors import DataError
 from dlx.report import chart, page
 from dlx.report.markup import Run, get
-from dlx.run.records import records
+from dlx.run.records.json_files import read_json, write_bytes
+from dlx.run.records.metrics_file import MetricsFile
 
 
 def _mean(value: Any) -> tuple[float, float, float]:
@@ -85,10 +86,10 @@ def read(workdir: Any) -> Run:
   files = {}
   for name in ('config', 'result'):
     path = workdir / f'{name}.json'
-    files[name] = records.read_json(path) if path.exists() else {}
+    files[name] = read_json(path) if path.exists() else {}
     if not isinstance(files[name], dict):
       raise DataError(f'{path} holds no JSON object: take another workdir.')
-  log = records.MetricsFile(workdir).read()
+  log = MetricsFile(workdir).read()
   if not files['config'] and not log:
     raise DataError(
       f'{workdir} holds neither config.json nor metrics.jsonl: give the '
@@ -128,5 +129,5 @@ def render(workdir: Any) -> Any:
     DataError: it is no workdir of a run, or one of its JSON files is damaged.
   """
   path = epath.Path(workdir) / 'report.html'
-  records.write_bytes(path, page.page(read(workdir)).encode(errors='backslashreplace'))
+  write_bytes(path, page.page(read(workdir)).encode(errors='backslashreplace'))
   return path

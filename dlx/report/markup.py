@@ -64,13 +64,3 @@ def get(mapping: Any, *names: str) -> Any:
   for name in names:
     mapping = mapping.get(name) if isinstance(mapping, Mapping) else None
   return mapping
-
-
-def flat(tree: Any, prefix: str = '') -> dict[str, Any]:
-  out = {}
-  for name, value in (tree or {}).items():
-    if isinstance(value, Mapping):
-      out |= flat(value, f'{prefix}{name}.')
-    else:
-      out[prefix + name] = value
-  return out

@@ -10,7 +10,7 @@ import numpy as np
 from dlx.data.batches.prefetch import Ahead
 from dlx.data.dataset import Dataset, Loaded, Resident, Streamed
 from dlx.experiment import Eval
-from dlx.run import global_arrays, sharding
+from dlx.run import processes, sharding
 from dlx.run.dispatch import get_batch, make_eval
 from dlx.state import TrainState
 
@@ -43,7 +43,7 @@ def place(dataset: Dataset, loaded: Loaded, mesh: Mesh) -> Placed:
   """Resident arrays to every device of the mesh; streamed data stays on the host."""
   arrays = None
   if isinstance(dataset, Resident):
-    arrays = global_arrays.put(loaded.data, sharding.replicated(mesh))
+    arrays = processes.put(loaded.data, sharding.replicated(mesh))
   return Placed(dataset, loaded, arrays)
 
 

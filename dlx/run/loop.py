@@ -22,7 +22,7 @@ from dlx.run import drawing, sharding
 from dlx.run.checkpoint.checkpointer import Checkpointer
 from dlx.run.dispatch import make_dispatch
 from dlx.run.evaluation import Evaluator, one_batch, place
-from dlx.run.records import records
+from dlx.run.records.environment import environment
 from dlx.run.records.reporter import plain, reported
 from dlx.run.records.workdir import Workdir, absolute
 from dlx.run.session import Outcome, Run
@@ -89,7 +89,7 @@ def fit(
       'defaults': config_to_json(type(config)()),
       'argv': list(argv),
       'mesh': mesh,
-      **records.environment(),
+      **environment(),
     }
   )
   try:

@@ -12,7 +12,7 @@ from jax.extend import core as jex_core
 import jax.numpy as jnp
 import numpy as np
 
-from dlx.run.global_arrays import to_host
+from dlx.run.processes import to_host
 from dlx.state import TrainState, is_key, leaves_by_path
 from dlx.train.steps import all_finite, first_non_finite
 

@@ -15,15 +15,13 @@ from dlx.run.checkpoint.checkpointer import Checkpointer, NotFinite
 from dlx.run.diagnosis import diagnose
 from dlx.run.dispatch import Dispatch
 from dlx.run.drawing import draw_figures
-from dlx.run.global_arrays import put
 from dlx.run.in_flight import InFlight
-from dlx.run.processes import meet
-from dlx.run.profile import Trace
+from dlx.run.processes import meet, put
 from dlx.run.records.reporter import Reporter, reported
 from dlx.run.records.result import write_result
 from dlx.run.records.workdir import Workdir
 from dlx.run.stop_request import StopRequest
-from dlx.run.timing import Clock
+from dlx.run.timing import Clock, Trace
 from dlx.state import TrainState, ratios, zeros_like
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from dlx.errors import ConfigError
 from dlx.run.checkpoint.checkpointer import Checkpointer
-from dlx.run.records.records import read_json
+from dlx.run.records.json_files import read_json
 from dlx.run.records.workdir import absolute
 from dlx.state import PyTree, leaves_by_path
 

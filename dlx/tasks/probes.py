@@ -23,7 +23,7 @@ from dlx.data.dataset import Loaded, Resident, Source
 from dlx.errors import ConfigError, DataError
 from dlx.experiment import Config, Eval
 from dlx.run import warm_start
-from dlx.run.records.records import read_json
+from dlx.run.records.json_files import read_json
 from dlx.run.records.workdir import absolute
 from dlx.state import Array, Batch, Key, PyTree, TrainState
 

@@ -5,7 +5,7 @@ import re
 
 from absl.testing import absltest
 
-from dlx.run.records.records import versions
+from dlx.run.records.environment import versions
 from launch.flags import experiments_by_name
 from tests.every_experiment import contract_test
 

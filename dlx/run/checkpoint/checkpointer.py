@@ -3,7 +3,7 @@
 A checkpoint is the TrainState and the sums of the open log window. Beside them lie
 `meta`: the checksums, since Orbax restores flipped bits without a word, and the figures
 by which the best is kept. They are never needed to go on. What lies on the disk is told
-in checkpoint_files.py.
+in files.py.
 """
 
 import contextlib

@@ -22,7 +22,7 @@ import numpy as np
 
 from dlx.errors import ConfigError
 from dlx.run.checkpoint import checksums
-from dlx.run.records.records import is_remote
+from dlx.run.records.json_files import is_remote
 
 _TEMPORARY = '.orbax-checkpoint-tmp'
 _REMOVED, _REPLACED = '.removed', '.replaced'

@@ -5,8 +5,8 @@ from typing import Any, Mapping
 import jax
 import numpy as np
 
+from dlx.run.records.metrics_file import MetricsFile
 from dlx.run.records.progress import Progress
-from dlx.run.records.records import MetricsFile
 from dlx.run.records.tensorboard import EventWriter
 
 

@@ -5,7 +5,8 @@ from typing import Any, Mapping
 import jax
 
 from dlx.run.checkpoint.checksums import fingerprint
-from dlx.run.records import records
+from dlx.run.records.environment import environment
+from dlx.run.records.json_files import write_json
 from dlx.state import TrainState
 
 
@@ -41,10 +42,10 @@ def write_result(
     'stopped_early': stopped_early,
     'seconds': {k: round(v, 3) for k, v in seconds.items()},
     'examples_per_second': round(step * rows / max(seconds['train'], 1e-9), 1),
-    **records.environment(),
+    **environment(),
     'fingerprint': fingerprint(state),
     'finished': True,
   }
   if jax.process_index() == 0:
-    records.write_json(folder / 'result.json', done)
+    write_json(folder / 'result.json', done)
   return done

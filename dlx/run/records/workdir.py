@@ -12,7 +12,8 @@ import jax
 
 from dlx.errors import ConfigError
 from dlx.run import processes
-from dlx.run.records.records import environment, is_remote, read_json, write_json
+from dlx.run.records.environment import environment
+from dlx.run.records.json_files import is_remote, read_json, write_json
 
 SHARED_SECONDS = 30.0  # NFS remembers for about as long that a file was not there.
 

@@ -1,107 +1,21 @@
-"""What a run writes down: metrics.jsonl, JSON files, and where it ran.
+"""metrics.jsonl: a line for every log window and evaluation of a run.
 
-  metrics = MetricsFile(workdir)
-  metrics.write(50, 'train', {'loss': 0.3}, {'elapsed': 1.2})
-  write_json(workdir / 'config.json', {...})
-
-A workdir on a local disk is appended to and renamed in. One in an object store (a path
-with `://`) is written in whole files only, through etils.epath.
+metrics = MetricsFile(workdir)
+metrics.write(50, 'train', {'loss': 0.3}, {'seconds': {'train': 1.1, 'total': 1.2}})
 """
 
-import importlib.metadata
 import json
 import os
-import pathlib
-import platform
-import subprocess
 import tempfile
 from typing import Any, Mapping
 
 from absl import logging
 from etils import epath
-import numpy as np
 
-from dlx.errors import DataError
+from dlx.run.records.json_files import is_remote, plain, write_bytes
 
-PACKAGES = (
-  'dlx',
-  'jax',
-  'jaxlib',
-  'flax',
-  'optax',
-  'orbax-checkpoint',
-  'grain',
-  'numpy',
-)
 NAME = 'metrics.jsonl'
 PART_BYTES = 2**20  # A part is rewritten whole by every flush until it is this long.
-
-
-def is_remote(path: Any) -> bool:
-  """Whether a path lies in an object store, where files can only be written whole."""
-  return '://' in os.fspath(path)
-
-
-def plain(value: Any) -> Any:
-  """The JSON tree of a value: NumPy and jax scalars as Python ones, arrays as lists.
-
-  A float32 becomes the Python float of equal value, so that its repr reads back to the
-  same bits.
-
-  Raises:
-    TypeError: what has no plain form.
-  """
-  if value is None or isinstance(value, (bool, int, float, str)):
-    return value
-  if isinstance(value, Mapping):
-    return {str(k): plain(v) for k, v in value.items()}
-  if isinstance(value, (list, tuple)):
-    return [plain(v) for v in value]
-  if isinstance(value, os.PathLike):
-    return os.fspath(value)
-  array = np.asarray(value)
-  if array.dtype.kind in 'OSUMm':
-    raise TypeError(f'{type(value).__name__} has no plain JSON form: {value!r}')
-  if array.dtype.kind not in 'biuf':
-    array = array.astype(np.float64)  # bfloat16 and its kin, exactly.
-  return array.tolist()
-
-
-def write_bytes(path: Any, data: bytes) -> None:
-  """Writes a whole file. On a local disk a reader sees the old file or the new one."""
-  path = epath.Path(path)
-  if is_remote(path):
-    path.write_bytes(data)  # Object stores show an object only once it is complete.
-    return
-  local = pathlib.Path(os.fspath(path))
-  temporary = local.with_name(f'.{local.name}.tmp')
-  with open(temporary, 'wb') as f:
-    f.write(data)
-    f.flush()
-    os.fsync(f.fileno())
-  os.replace(temporary, local)
-
-
-def write_json(path: Any, value: Any) -> None:
-  """Writes a value as indented JSON, keys in the order given; see `write_bytes`."""
-  text = json.dumps(plain(value), indent=2, ensure_ascii=False)
-  # A lone surrogate (argv may hold one) becomes its JSON escape.
-  write_bytes(path, (text + '\n').encode(errors='backslashreplace'))
-
-
-def read_json(path: Any) -> Any:
-  """Reads a JSON file.
-
-  Raises:
-    FileNotFoundError: there is none.
-    DataError: it is not JSON.
-  """
-  try:
-    return json.loads(epath.Path(path).read_text())
-  except ValueError as e:
-    raise DataError(
-      f'{path} is not JSON ({e}): mend it by hand or take another workdir.'
-    ) from e
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
@@ -134,7 +48,7 @@ def _rewound(data: bytes, step: int, evaluated: int) -> bytes:
 class MetricsFile:
   """metrics.jsonl of a workdir: one object a line, only process 0 writes it.
 
-    {"step": 50, "split": "train", "metrics": {"loss": 0.3}, "time": {"elapsed": 1.2}}
+    {"step": 50, "split": "train", "metrics": {"loss": 0.3}, "time": {...}}
 
   Numbers are written by repr (`NaN` and `Infinity` where they are not finite, as
   Python's json reads them), vectors over members as lists. All that depends on the
@@ -264,73 +178,3 @@ class MetricsFile:
     if (whole := len(_whole(data))) < len(data):
       self._file.truncate(whole)
     return self._file
-
-
-def _git(*args: str) -> str:
-  root = pathlib.Path(__file__).resolve().parents[3]
-  # No locks: a status must not disturb somebody's commit.
-  done = subprocess.run(
-    ('git', *args),
-    cwd=root,
-    capture_output=True,
-    text=True,
-    timeout=10,
-    check=True,
-    env=os.environ | {'GIT_OPTIONAL_LOCKS': '0'},
-  )
-  return done.stdout.strip()
-
-
-def git() -> dict[str, Any] | None:
-  """Commit of the checkout that this package lies in, and whether it was changed.
-
-  None where it lies in no checkout, where git is missing, or before the first commit.
-  """
-  try:
-    # An installed copy may lie inside the checkout of something else.
-    _git('ls-files', '--error-unmatch', 'dlx/run/records/records.py')
-    return {
-      'commit': _git('rev-parse', 'HEAD'),
-      'dirty': bool(_git('status', '--porcelain', '--untracked-files=no')),
-    }
-  except (OSError, subprocess.SubprocessError):
-    return None
-
-
-def versions() -> dict[str, str | None]:
-  """Versions of Python and of packages, without an import; None: not installed."""
-  found: dict[str, str | None] = {'python': platform.python_version()}
-  for name in PACKAGES:
-    try:
-      found[name] = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-      found[name] = None
-  return found
-
-
-def num_threads() -> int:
-  """CPU threads that this process may run on."""
-  if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
-
-
-def environment() -> dict[str, Any]:
-  """Where a run runs: all that may decide its bits or its speed. Starts the devices."""
-  import jax  # Not needed by those who only read a workdir.
-
-  from kernels.onednn import library
-
-  device = jax.devices()[0]
-  return {
-    'versions': {**versions(), 'onednn': library.version()},
-    'device': {
-      'kind': device.device_kind,
-      'count': jax.device_count(),
-      'platform': device.platform,
-    },
-    'processes': jax.process_count(),
-    'threads': num_threads(),
-    'xla_flags': os.environ.get('XLA_FLAGS', ''),
-    'git': git(),
-  }
