@@ -8,7 +8,6 @@ result.json; it needs no device and no plotting library.
 
 import math
 import os
-import re
 from typing import Any, Mapping, Sequence
 
 from etils import epath
@@ -61,19 +60,10 @@ def lines(log: Sequence[Mapping[str, Any]]) -> dict[str, list[chart.Series]]:
   return out
 
 
-def _figures(workdir: Any) -> list[tuple[str, bytes]]:
-  """(name, PNG); of NAME-000100.png, NAME-000200.png, ... the newest."""
-  newest = {}
-  for path in sorted((workdir / 'figures').glob('*.png'), key=os.fspath):
-    stem = path.name.removesuffix('.png')
-    match = re.fullmatch(r'(.+)[-_](\d{3,})', stem)
-    name, step = (match[1], int(match[2])) if match else (stem, -1)
-    if name not in newest or step >= newest[name][0]:
-      newest[name] = (step, path)
-  return [
-    (name if step < 0 else f'{name}, step {step:,}', path.read_bytes())
-    for name, (step, path) in sorted(newest.items())
-  ]
+def _by_name(workdir: Any, ending: str) -> list[tuple[str, Any]]:
+  """(name, path) of the figures of one kind."""
+  found = (workdir / 'figures').glob(f'*{ending}')
+  return sorted((path.name.removesuffix(ending), path) for path in found)
 
 
 def read(workdir: Any) -> Run:
@@ -97,11 +87,8 @@ def read(workdir: Any) -> Run:
     )
   curves = lines(log)
   splits = sorted({r['split'] for r in log}, key=lambda s: (s != 'train', s))
-  elapsed = [
-    r['time']['elapsed']
-    for r in log
-    if isinstance(get(r, 'time', 'elapsed'), (int, float))
-  ]
+  totals = [get(r, 'time', 'seconds', 'total') for r in log]
+  totals = [total for total in totals if isinstance(total, (int, float))]
   return Run(
     name=workdir.name or os.fspath(workdir),
     config=files['config'],
@@ -110,12 +97,9 @@ def read(workdir: Any) -> Run:
     splits=splits,
     last={f'{s.name}/{name}': s.points[-1][1] for name, c in curves.items() for s in c},
     step=max((r['step'] for r in log), default=0),
-    elapsed=elapsed[-1] if elapsed else None,
-    figures=_figures(workdir),
-    texts=[
-      (path.name.removesuffix('.txt'), path.read_text())
-      for path in sorted((workdir / 'figures').glob('*.txt'), key=os.fspath)
-    ],
+    seconds=totals[-1] if totals else None,
+    figures=[(name, path.read_bytes()) for name, path in _by_name(workdir, '.png')],
+    texts=[(name, path.read_text()) for name, path in _by_name(workdir, '.txt')],
   )
 
 

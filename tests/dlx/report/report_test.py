@@ -19,9 +19,9 @@ from PIL import Image
 
 from dlx import report
 from dlx.errors import DataError
-from dlx.report import page
 from dlx.run.records.json_files import read_json, write_json
 from dlx.run.records.metrics_file import MetricsFile
+from dlx.run.records.reporter import Reporter
 
 EVIL = '"><script>alert(1)</script>\'&<img src=x onerror=alert(2)>'
 VOID = {'meta', 'img', 'br', 'link', 'input', 'hr'}
@@ -86,7 +86,7 @@ def write_run(workdir, *, finished=True, members=False, figures=True, name='cnn'
   with MetricsFile(workdir) as metrics:
     for step in range(1, 101 if finished else 41):
       loss = [1 / step, 2 / step] if members else 1 / step
-      metrics.write(step, 'train', {'loss': loss}, {'elapsed': step / 2})
+      metrics.write(step, 'train', {'loss': loss}, {'seconds': {'total': step / 2}})
       if step % 20 == 0:
         metrics.write(step, 'test', {'loss': 2 / step, 'accuracy': 1 - 1 / step}, {})
   if figures:
@@ -184,17 +184,15 @@ class RenderTest(parameterized.TestCase):
     image = Image.open(io.BytesIO(base64.b64decode(data)))
     self.assertEqual(image.size, (6, 4))
 
-  def test_the_newest_of_a_series_of_figures(self):
+  def test_every_figure_has_its_own_name(self):
     write_run(self.workdir)
-    for step in (100, 1000, 900):
-      Image.new('L', (step, 5)).save(
-        os.fspath(self.workdir / 'figures' / f'samples-{step}.png')
-      )
-    run = report.read(self.workdir)
+    for name in ('samples', 'samples-100', 'layer_1000'):
+      image = Image.new('L', (5, 5))
+      image.save(os.fspath(self.workdir / 'figures' / f'{name}.png'))
+    shown = [name for name, _ in report.read(self.workdir).figures]
     self.assertEqual(
-      [n for n, _ in run.figures], ['confusion_matrix', 'samples, step 1,000']
+      shown, ['confusion_matrix', 'layer_1000', 'samples', 'samples-100']
     )
-    self.assertEqual(page._size(run.figures[1][1]), (1000, 5))
 
   def test_an_unfinished_run_says_so(self):
     got = Html(self.render(finished=False, figures=False))
@@ -207,6 +205,16 @@ class RenderTest(parameterized.TestCase):
       self.assertIn(part, got.text)
     for part in ('Figures', 'Where the time went', 'fingerprint'):
       self.assertNotIn(part, got.text)
+
+  def test_the_wall_time_of_an_unfinished_run_is_what_the_reporter_writes(self):
+    self.workdir.mkdir()
+    reporter = Reporter(
+      self.workdir, 100, members=(), step=None, evaluated=-1, terminal=False
+    )
+    loss = {'loss': np.float32(1)}
+    reporter.write(10, 'train', loss, {'train': 3.0, 'total': 7.5}, 80.0)
+    reporter.close()
+    self.assertEqual(report.read(self.workdir).seconds, 7.5)
 
   def test_a_result_that_is_not_final(self):
     write_run(self.workdir)
