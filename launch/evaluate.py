@@ -94,7 +94,7 @@ def finite(value: Any) -> Any:
 def show(experiment, config, values, step: str | int) -> int:
   """Prints a figure that is a text; writes a picture to --out."""
   from dlx.run.drawing import to_png
-  from dlx.run.loop import draw
+  from dlx.run.reopen import draw
 
   drawn = draw(
     experiment,
@@ -135,7 +135,7 @@ def main(argv: list[str]) -> int:
 
   import jax
 
-  from dlx.run.loop import evaluate
+  from dlx.run.reopen import evaluate
 
   if values.show is not None:
     return show(experiment, config, values, step)

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from dlx.run import processes
+from dlx.run.at import NotFinite
 
 MOST = 2  # So that the devices never wait for the host, and a signal is never far.
 TARGET_S = 0.1
@@ -58,17 +59,16 @@ class Pace:
 class InFlight:
   """Tickets of dispatches, in order; the host waits for them here and nowhere else."""
 
-  def __init__(self, steps: int | None, sharding, failed: Callable[[int], None]):
+  def __init__(self, steps: int | None, sharding):
     """Starts with none.
 
     Args:
       steps: of a dispatch; None: by their time, or 1 where there are several processes,
         as these would measure different times and must send the same programs.
       sharding: of a number.
-      failed: is told the first step that was not finite.
     """
     self.pace = Pace(steps or (None if jax.process_count() == 1 else 1))
-    self._failed, self._sharding = failed, sharding
+    self._sharding = sharding
     self._tickets: collections.deque[tuple[jax.Array, int]] = collections.deque()
     self._counts: dict[int, jax.Array] = {}
 
@@ -83,12 +83,16 @@ class InFlight:
     self._tickets.append((bad, steps))
 
   def make_room(self):
-    """Waits until one more may be sent."""
+    """Waits until one more may be sent. Raises as `drain` does."""
     while len(self._tickets) >= MOST:
       self._wait()
 
   def drain(self):
-    """Waits for all."""
+    """Waits for all.
+
+    Raises:
+      NotFinite: the first step whose metrics are not finite.
+    """
     while self._tickets:
       self._wait()
     self.pace.idle()
@@ -99,7 +103,7 @@ class InFlight:
 
   def _wait(self):
     bad, steps = self._tickets.popleft()
-    step = int(bad)
+    step = int(jax.device_get(bad))
     self.pace.ended(steps)
     if step >= 0:
-      self._failed(step)
+      raise NotFinite(step + 1, f'The metrics of step {step} are not finite')

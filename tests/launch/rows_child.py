@@ -15,7 +15,7 @@ import numpy as np
 from dlx.data.batches.resident import Shuffled
 from dlx.data.batches.streamed import ShuffledStream
 from dlx.data.dataset import Loaded, Source
-from dlx.run import evaluation, processes, sharding
+from dlx.run import feed, processes, sharding
 from dlx.run.checkpoint import checksums
 
 MESHES = ('data=4', 'fsdp=4', 'data=2,tensor=2', 'data=2,sequence=2', 'tensor=4')
@@ -36,9 +36,7 @@ def main(argv):
     mesh = sharding.make_mesh(text)
     placed = sharding.batch_shardings(mesh, streamed)['x']
     rows = sharding.rows_of_process(placed, (B, 3))
-    batches = evaluation.stream(
-      evaluation.place(streamed, streamed.load(), mesh), mesh, 0, 4
-    )
+    batches = feed.stream(feed.place(streamed, streamed.load(), mesh), 0, 4)
     same = [
       np.array_equal(
         processes.to_host(batch['x']), streamed.get(data, step, slice(0, B))['x']
@@ -46,7 +44,7 @@ def main(argv):
       for step, batch in enumerate(batches)
     ]
     batches.close()
-    arrays = evaluation.place(resident, resident.load(), mesh).arrays
+    arrays = feed.place(resident, resident.load(), mesh).arrays
     get = jax.jit(resident.get, out_shardings={'x': placed})
     gathered = processes.to_host(get(arrays, np.int32(2))['x'])
     same.append(np.array_equal(gathered, streamed.get(data, 2, slice(0, B))['x']))
@@ -56,9 +54,7 @@ def main(argv):
   shapes['all'] = jax.ShapeDtypeStruct((), np.int32)
   streamed = ShuffledStream(source, B, seed=3, num_workers=0)
   streamed.placement = {'all': P()}
-  batches = evaluation.stream(
-    evaluation.place(streamed, streamed.load(), mesh), mesh, 0, 2
-  )
+  batches = feed.stream(feed.place(streamed, streamed.load(), mesh), 0, 2)
   found['whole'] = [
     np.array_equal(
       processes.to_host(batch[name]), streamed.get(data, step, slice(0, B))[name]

@@ -67,7 +67,7 @@ class Workdir:
     self.record: Mapping[str, Any] = former or {}
 
   def begin(self, record: Mapping[str, Any]):
-    """Takes the lock and writes config.json unless it is there.
+    """Takes the lock and writes config.json unless it is there; `close` it then.
 
     Raises:
       ConfigError: not writable, another process is running in it, or process 0 has

@@ -19,7 +19,8 @@ from dlx.errors import ConfigError  # noqa: E402
 from dlx.layers.convolution import conv_general_dilated  # noqa: E402
 from dlx.run import sharding  # noqa: E402
 from dlx.run.dispatch import make_dispatch  # noqa: E402
-from dlx.run.loop import evaluate, fit  # noqa: E402
+from dlx.run.loop import fit  # noqa: E402
+from dlx.run.reopen import evaluate  # noqa: E402
 from dlx.state import zeros_like  # noqa: E402
 from tests.dlx.run import kinds  # noqa: E402
 from tests.dlx.train import supervised_test  # noqa: E402

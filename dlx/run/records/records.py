@@ -1,0 +1,165 @@
+"""What one session of a run writes down: log windows, evaluations, result.json."""
+
+from typing import Any, Mapping, NamedTuple
+
+import jax
+import numpy as np
+
+from dlx.run.records.environment import environment
+from dlx.run.records.json_files import write_json
+from dlx.run.records.reporter import Reporter
+from dlx.run.records.tensorboard import EventWriter
+from dlx.run.records.workdir import Workdir
+from dlx.run.timing import Clock
+from dlx.state import ratios
+
+
+class _Window(NamedTuple):
+  """A closed log window whose sums are still on the device."""
+
+  step: int
+  sums: Any
+  seconds: Mapping[str, float]
+  rate: float
+
+
+class Records:
+  """Reports of a run from a step on; a context manager. All processes call it alike."""
+
+  def __init__(
+    self,
+    folder: Workdir,
+    clock: Clock,
+    *,
+    num_steps: int,
+    members: tuple[int, ...],
+    rows: int,
+    step: int,
+    evaluated: int,
+    restored: bool,
+    terminal: bool | None,
+  ):
+    """Opens the files and drops the lines that this session writes again.
+
+    Args:
+      clock: is given the seconds of former sessions.
+      num_steps: of the whole run.
+      members: shape of a metric of each member: (n,), or () where there are none.
+      rows: of a training batch; rates count them.
+      step, evaluated: where the session starts.
+      restored: whether that is a checkpoint.
+      terminal: a progress bar or plain lines; None: as stderr is.
+    """
+    self._folder, self._clock, self._rows = folder, clock, rows
+    self._reporter = Reporter(
+      folder.path,
+      num_steps,
+      members=members,
+      evaluated=evaluated,
+      step=step if restored else None,
+      terminal=terminal,
+    )
+    clock.add(self._reporter.seconds)
+    if changed := folder.changed():
+      self.note(f'Other than at the start: {changed}. Bits may differ.')
+    self._window: _Window | None = None  # The last one closed, until it is written.
+    self._mark = step, clock.seconds()['train']
+
+  def __enter__(self) -> 'Records':
+    return self
+
+  def __exit__(self, *exc):
+    self._reporter.close()
+
+  @property
+  def latest(self) -> Mapping[str, Any]:
+    """Last figures by "split/name", also those of former sessions."""
+    return self._reporter.latest
+
+  @property
+  def events(self) -> EventWriter | None:
+    """TensorBoard; None on other processes than the first."""
+    return self._reporter.events
+
+  def note(self, text: str):
+    """Tells a person something."""
+    self._reporter.note(text)
+
+  def data(self, split: str, origin: Mapping[str, Any]):
+    """Tells what the examples of a split were read from; see `Loaded`."""
+    self._reporter.data(split, origin)
+
+  def close_window(self, step: int, sums: Any):
+    """Ends a log window. Its sums are fetched later, so that nothing waits for them."""
+    self.write_window()
+    seconds = self._clock.seconds()
+    since, train = self._mark
+    rate = (step - since) * self._rows / max(seconds['train'] - train, 1e-9)
+    self._mark = step, seconds['train']
+    self._window = _Window(step, sums, seconds, rate)
+
+  def write_window(self):
+    """Writes the window that was closed last, unless that is done."""
+    if self._window is None:
+      return
+    (step, sums, seconds, rate), self._window = self._window, None
+    with self._clock.span('train'):
+      fetched = ratios(jax.device_get(sums))
+    values = {name: np.array(value) for name, value in fetched.items()}
+    self._reporter.write(step, 'train', values, seconds, rate)
+
+  def evaluated(self, step: int, found: Mapping[str, Mapping[str, np.ndarray]]):
+    """Writes what evaluations found, by split and name."""
+    for split, figures in found.items():
+      self._reporter.write(step, split, figures, self._clock.seconds())
+
+  def metrics(self, found: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    """The metrics of evaluations by "split/name"; writes nothing."""
+    return {
+      f'{split}/{name}': value
+      for split, figures in found.items()
+      for name, value in self._reporter.scalars(figures).items()
+    }
+
+  def flush(self):
+    """Before a save: no figure of a saved step may be lost."""
+    self._reporter.flush()
+
+  def finish(
+    self,
+    step: int,
+    metrics: Mapping[str, Any],
+    *,
+    stopped_early: bool,
+    origins: Mapping[str, Mapping[str, Any]],
+    seconds: Mapping[str, float],
+    fingerprint: str,
+  ):
+    """Writes result.json, the last file: without it the run counts as unfinished.
+
+    Args:
+      metrics: by "split/name".
+      origins: what data each split was read from.
+      seconds: by kind and in total, of all sessions.
+      fingerprint: of the final state.
+    """
+    record = self._folder.record
+    if self.events is not None:
+      means = {name: float(np.mean(value)) for name, value in metrics.items()}
+      self.events.hparams(step, record['config'], means)
+    rate = step * self._rows / max(seconds['train'], 1e-9)
+    done = {
+      'experiment': record['experiment'],
+      'dataset': {split: dict(origin) for split, origin in origins.items()},
+      'metrics': dict(sorted(metrics.items())),
+      'step': step,
+      'num_steps': record['config']['num_steps'],
+      'stopped_early': stopped_early,
+      'seconds': {kind: round(value, 3) for kind, value in seconds.items()},
+      'examples_per_second': round(rate, 1),
+      **environment(),
+      'fingerprint': fingerprint,
+      'finished': True,
+    }
+    if jax.process_index() == 0:
+      write_json(self._folder.path / 'result.json', done)
