@@ -19,8 +19,13 @@ SHARED_SECONDS = 30.0  # NFS remembers for about as long that a file was not the
 
 
 def absolute(path) -> epath.Path:
-  """The path of a workdir; of a local one from the root, as Orbax needs it."""
-  return epath.Path(path if is_remote(path) else os.path.abspath(path))
+  """The path of a workdir; of a local one from the root, as Orbax needs it.
+
+  A leading `~` is the home folder, also where it comes from a field of a config.
+  """
+  if is_remote(path):
+    return epath.Path(path)
+  return epath.Path(os.path.abspath(os.path.expanduser(path)))
 
 
 class Workdir:

@@ -351,7 +351,7 @@ class LauncherTest(absltest.TestCase):
       ([f'--workdir={empty}'], 'neither config.json nor metrics.jsonl'),
       ([f'--workdir={damaged}'], 'config.json is not JSON'),
       (['--wrkdir=x'], "Unknown command line flag 'wrkdir'"),
-      ([f'--workdir={empty}', 'more'], "what is 'more'"),
+      ([f'--workdir={empty}', 'more'], "'more' belongs to no flag"),
     ):
       with self.subTest(what):
         done = self.launch(*args)

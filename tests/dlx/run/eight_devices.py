@@ -5,6 +5,7 @@ as largest differences, and what the placement rule did.
 """
 
 import json
+import pathlib
 import sys
 
 import jax
@@ -129,6 +130,15 @@ def main(folder):
     fit(odd, config, f'{folder}/odd', mesh='data=8')
   except ConfigError as error:
     found['odd_batch'] = str(error)
+  val = experiment.evals['test']._replace(
+    data=kinds.Rolling(kinds.IMAGES, 12, passes=True)
+  )
+  try:
+    fit(
+      experiment._replace(evals={'test': val}), config, f'{folder}/eval', mesh='data=8'
+    )
+  except ConfigError as error:
+    found['odd_evaluation'] = [str(error), pathlib.Path(f'{folder}/eval').exists()]
   mesh = sharding.make_mesh('data=4,tensor=2')
   rows = sharding.on_mesh(mesh, P('data'))
   found['rows'] = [
