@@ -112,7 +112,7 @@ class Checkpointer:
     meta: dict[str, Any] = {
       'step': step,
       'checksums': checksums.as_text(sums),
-      'leaves': files.describe(leaves),
+      'leaves': files.dtypes_and_shapes(leaves),
       'metrics': dict(metrics),
     }
     meta['digest'] = files.digest(meta)
@@ -211,7 +211,7 @@ class Checkpointer:
     try:
       meta = files.read_meta(path)
       there = {name: x for name, x in meta['leaves'].items() if name in wanted}
-      files.check_structure(there, files.describe(wanted), path)
+      files.check_structure(there, files.dtypes_and_shapes(wanted), path)
       with quiet.orbax():
         leaves = files.read_leaves(path, meta, wanted)
       for wrong in files.wrong_leaves(meta, leaves).values():
@@ -278,7 +278,7 @@ class Checkpointer:
         f'{jax.process_index()}: all must see the same --workdir, on a shared disk.'
       )
     meta = files.read_meta(path)
-    files.check_structure(meta['leaves'], files.describe(target), path)
+    files.check_structure(meta['leaves'], files.dtypes_and_shapes(target), path)
     plain = {n: _plain(x) for n, x in target.items() if np.prod(x.shape)}
     # The handler itself: Orbax's Checkpointer ends in a barrier, at which the others
     # would wait for a process that could not read.
