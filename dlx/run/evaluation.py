@@ -3,12 +3,13 @@
 from typing import Callable, Mapping, NamedTuple, Sequence
 
 import jax
+from jax.sharding import AbstractMesh, Mesh
 import numpy as np
 
 from dlx.data.dataset import Resident
 from dlx.errors import ConfigError
 from dlx.experiment import Config, Eval, Experiment
-from dlx.run import cadence, processes
+from dlx.run import cadence, processes, sharding
 from dlx.run.at import At
 from dlx.run.dispatch import Dispatch, make_eval, placed
 from dlx.run.feed import Placed, stream
@@ -141,8 +142,15 @@ class Evaluations:
     )
 
 
-def check_metrics(config: Config, experiment: Experiment):
-  """Raises ConfigError for a metric in the config that no evaluation reports."""
+def check(config: Config, experiment: Experiment, mesh: Mesh | AbstractMesh):
+  """Looks at what evaluations need, before anything is read or written.
+
+  Raises:
+    ConfigError: a batch that the mesh does not divide, or a metric in the config that
+      no evaluation reports.
+  """
+  for e in experiment.evals.values():
+    sharding.of_batches(mesh, e.data)
   wanted = {
     field: getattr(config, field)
     for field in ('best_metric', 'early_stop_metric')

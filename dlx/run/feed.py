@@ -20,7 +20,8 @@ class Placed(NamedTuple):
     dataset: its batches by number.
     loaded: what its `load` gave.
     arrays: of resident data, on every device; None: streamed.
-    shardings: of each field of a batch, by shape id.
+    shardings: of each field of a batch of streamed data, by shape id; of resident data
+      none, as batches are made on the devices.
   """
 
   dataset: Dataset
@@ -42,7 +43,8 @@ def load(
     By the id of the Dataset, as several parts may share one.
 
   Raises:
-    ConfigError: data that are not there, or a batch that the mesh does not divide.
+    ConfigError: data that are not there, or a streamed batch that the mesh does not
+      divide.
   """
   wanted: list[Dataset] = [experiment.train_data] if train else []
   wanted += [e.data for e in experiment.evals.values()]
@@ -53,10 +55,10 @@ def load(
 
 def place(dataset: Dataset, loaded: Loaded, mesh: Mesh | AbstractMesh) -> Placed:
   """Resident arrays to every device of the mesh; streamed data stays on the host."""
-  arrays = None
   if isinstance(dataset, Resident):
     arrays = processes.put(loaded.data, sharding.replicated(mesh))
-  return Placed(dataset, loaded, arrays, sharding.of_batches(mesh, dataset))
+    return Placed(dataset, loaded, arrays, ())
+  return Placed(dataset, loaded, None, sharding.of_batches(mesh, dataset))
 
 
 def stream(placed: Placed, start: int, stop: int) -> Ahead:

@@ -17,12 +17,11 @@ import jax
 from dlx.config_json import config_to_json
 from dlx.errors import ConfigError
 from dlx.experiment import Config, Experiment
-from dlx.run import feed, sharding
+from dlx.run import evaluation, feed, sharding
 from dlx.run.at import At, NotFinite
 from dlx.run.cadence import due, next_boundary
 from dlx.run.checkpoint.checksums import fingerprint
 from dlx.run.dispatch import make_dispatch
-from dlx.run.evaluation import Interrupted, check_metrics
 from dlx.run.nonfinite import diagnose
 from dlx.run.records.environment import environment
 from dlx.run.records.workdir import Workdir
@@ -94,7 +93,7 @@ def fit(
     return Outcome('finished', step, metrics, None)
   _check_x64(config)
   dispatch = make_dispatch(experiment, sharding.make_mesh(mesh))
-  check_metrics(config, experiment)
+  evaluation.check(config, experiment, dispatch.mesh)
   clock = Clock()
   with clock.span('input'):
     data = feed.load(experiment, data_dir, dispatch.mesh)
@@ -184,7 +183,7 @@ def _evaluate_if_due(run: Session, at: At) -> At:
   _settle(run)
   try:
     found = run.evaluations.run(names, at.state, lambda: run.stop.here)
-  except Interrupted:
+  except evaluation.Interrupted:
     return at  # The loop leaves next; the state is saved as it was before.
   run.records.evaluated(at.step, {name: x.figures for name, x in found.items()})
   return run.evaluations.fold_in(at, found)

@@ -8,22 +8,25 @@ import traceback
 from typing import Any, Callable, Iterator
 import warnings
 
+_left: list[contextlib.ExitStack] = []  # What the first failure leaves behind.
+
 
 @contextlib.contextmanager
 def orbax() -> Iterator[None]:
   """Around a save or a restore: what threads of Orbax print of its failure is dropped.
 
   A save to a full disk printed some hundred lines before the error reached the caller,
-  and some behind it, of reads and writes that nobody waited for any more. All that is
+  and some behind it, of reads and writes that nobody waited for any more. What is
   changed holds for the whole process, as threads print, and is undone at the end; what
-  is not Orbax's is printed meanwhile, too.
+  others print comes through at any time.
+
+  After a failure alone it stays, for what names Orbax and nothing else: threads of
+  TensorStore are then still writing, and print when they fail as well.
   """
+  inside = [True]
   with contextlib.ExitStack() as undone:
     for name in ('absl', 'asyncio'):
-      # An object of its own, so that one of two that overlap does not take the other's.
-      dropped, logger = _TracesOfOrbax(), logging.getLogger(name)
-      logger.addFilter(dropped)
-      undone.callback(logger.removeFilter, dropped)
+      undone.enter_context(_filtered(logging.getLogger(name), inside))
     undone.enter_context(_replaced(sys, 'unraisablehook', _is_orphan))
     # No public name. The warning itself has the name of the coroutine alone, by which
     # a user's own could not be told from Orbax's.
@@ -31,20 +34,34 @@ def orbax() -> Iterator[None]:
     undone.enter_context(_replaced(warnings, hook, _is_of_orbax))
     try:
       yield
-    except BaseException as error:
+    except Exception as error:
       _let_go(error)
+      if not _left:
+        _left.append(undone.pop_all())
       raise
+    finally:
+      inside.clear()
 
 
-class _TracesOfOrbax(logging.Filter):
-  """Drops stack traces that Orbax, or asyncio for it, logs."""
+@contextlib.contextmanager
+def _filtered(logger: logging.Logger, inside: list[bool]) -> Iterator[None]:
+  """Drops stack traces that Orbax logs, or asyncio for it."""
 
-  def filter(self, record: logging.LogRecord) -> bool:
+  def keep(record: logging.LogRecord) -> bool:
+    if not record.exc_info:
+      return True
     if record.name == 'absl':
-      return not (record.exc_info and 'orbax' in record.pathname)
+      return 'orbax' not in record.pathname
     told = record.getMessage()
-    orphan = 'exception was never retrieved' in told  # Of a future or task.
-    return not (record.exc_info and (orphan or 'orbax' in told))
+    # Of a future or task: whose it was is not always told.
+    orphan = bool(inside) and 'exception was never retrieved' in told
+    return not (orphan or 'orbax' in told)
+
+  logger.addFilter(keep)
+  try:
+    yield
+  finally:
+    logger.removeFilter(keep)
 
 
 @contextlib.contextmanager
@@ -80,10 +97,12 @@ def _is_of_orbax(coroutine: Any) -> bool:
 def _is_orphan(unraisable: Any) -> bool:
   """A read or write that was under way beside a failure.
 
-  Orbax closes its event loop at the first; the others then find it closed.
+  Orbax closes its event loop at the first; the others then find it closed, in a call
+  of TensorStore's that belongs to no coroutine.
   """
-  closed = str(unraisable.exc_value) == 'Event loop is closed'
-  return closed or _is_of_orbax(unraisable.object)
+  if getattr(unraisable.object, 'cr_code', None) is not None:
+    return _is_of_orbax(unraisable.object)
+  return str(unraisable.exc_value) == 'Event loop is closed'
 
 
 def _let_go(error: BaseException | None):
