@@ -41,7 +41,7 @@ from absl import flags
 
 from dlx.errors import ConfigError
 from launch.benchmarks import rounds
-from launch.flags import command_line
+from launch.flags import command_line, paths
 from launch.machine import devices
 
 PEERS = {'torch': 'torch', 'torch_compile': 'torch', 'flax': 'flax', 'keras': 'keras'}
@@ -63,8 +63,8 @@ def define(values: flags.FlagValues):
     flag_values=values,
     module_name='launcher',
   )
-  text('data_dir', None, 'For --suite=mnist. Default: $DLX_DATA_DIR.')
-  text('out', None, 'JSON file that is written after every row.')
+  paths.define(values, 'data_dir', None, 'For --suite=mnist. Default: $DLX_DATA_DIR.')
+  paths.define(values, 'out', None, 'JSON file that is written after every row.')
   text('workloads', None, 'Some of the workloads, e.g. mlp,vae. Default: all.')
   text('peers', None, f'Some of {", ".join(PEERS)}. Default: all that are installed.')
   text('cpus', None, 'Cores that are used, e.g. 0 or 0,1. Default: all allowed.')

@@ -68,7 +68,12 @@ def main(argv: list[str]) -> int:
   jax.config.update('jax_enable_x64', True)  # Leaves of 8 bytes an element.
   from dlx.run.checkpoint import quiet
 
-  quiet.orbax()
+  with quiet.orbax():
+    return run(command, places, values)
+
+
+def run(command: str, places: list[str], values: flags.FlagValues) -> int:
+  """One of the commands; returns the exit status."""
   if command == 'ls':
     return show_list(places[0])
   if command == 'verify':
@@ -135,7 +140,7 @@ def show_list(workdir: str) -> int:
   """Prints one line a checkpoint, and what else lies there."""
   from dlx.run.checkpoint import files
   from dlx.run.checkpoint.checkpointer import Checkpointer
-  from dlx.run.records.records import read_json
+  from dlx.run.records.json_files import read_json
 
   folder = folder_of(workdir)
   record = folder.parent / 'config.json'

@@ -14,7 +14,7 @@ from typing import Any, Mapping
 from absl import flags
 
 from dlx.errors import ConfigError
-from launch.flags import command_line, experiments_by_name
+from launch.flags import command_line, experiments_by_name, paths
 from launch.machine import devices
 
 
@@ -24,9 +24,10 @@ def define(values: flags.FlagValues):
   def text(name, default, help_):
     flags.DEFINE_string(name, default, help_, values, module_name='launcher')
 
-  text('workdir', None, 'Folder or gs:// address of the run.')
+  paths.define(values, 'workdir', None, 'Folder or gs:// address of the run.')
   text('step', 'latest', 'Which checkpoint: latest, best or a number of steps.')
-  text(
+  paths.define(
+    values,
     'data_dir',
     None,
     'Folder of raw files or prepared TFDS sets. Default: $DLX_DATA_DIR.',
@@ -36,7 +37,8 @@ def define(values: flags.FlagValues):
     None,
     'Sizes of the mesh of devices, e.g. data=4,tensor=2. Default: all devices on data.',
   )
-  text('out', None, 'File to write the JSON, or the figure of --show, to.')
+  out = 'File to write the JSON, or the figure of --show, to.'
+  paths.define(values, 'out', None, out)
   text('show', None, 'Instead of metrics: a figure of the report, by its name.')
   devices.define(values)
 
@@ -94,7 +96,7 @@ def finite(value: Any) -> Any:
 def show(experiment, config, values, step: str | int) -> int:
   """Prints a figure that is a text; writes a picture to --out."""
   from dlx.run.drawing import to_png
-  from dlx.run.loop import draw
+  from dlx.run.reopen import draw
 
   drawn = draw(
     experiment,
@@ -135,7 +137,7 @@ def main(argv: list[str]) -> int:
 
   import jax
 
-  from dlx.run.loop import evaluate
+  from dlx.run.reopen import evaluate
 
   if values.show is not None:
     return show(experiment, config, values, step)

@@ -18,6 +18,7 @@ not installed (one line on stderr).
 
 import collections
 import datetime
+import functools
 import json
 import os
 import pathlib
@@ -29,7 +30,7 @@ from absl import flags
 
 from dlx import config_json
 from dlx.errors import ConfigError
-from launch.flags import command_line, config_flags
+from launch.flags import command_line, config_flags, paths
 from launch.planning import hardware
 
 DOES_NOT_FIT = 3
@@ -71,6 +72,8 @@ def define(values: flags.FlagValues):
   def text(name, default, help_):
     flags.DEFINE_string(name, default, help_, values, module_name='launcher')
 
+  path = functools.partial(paths.define, values)
+
   def boolean(name, default, help_):
     flags.DEFINE_boolean(name, default, help_, values, module_name='launcher')
 
@@ -85,8 +88,8 @@ def define(values: flags.FlagValues):
     module_name='launcher',
   )
   text('mesh', None, 'As of launch.train, e.g. fsdp=64,tensor=4. Default: data.')
-  text('out', None, 'JSON file of the plan, or of the rows of the sweep.')
-  text('data_dir', None, 'Folder of data whose size is known only from its files.')
+  path('out', None, 'JSON file of the plan, or of the rows of the sweep.')
+  path('data_dir', None, 'Folder of data whose size is known only from its files.')
   boolean('evaluations', True, 'Also compile the evaluations, for their memory.')
   boolean('advise', True, 'Where it does not fit, search for a change that does.')
   boolean('sweep', False, 'Plan all meshes and batch sizes, ranked by the bound.')
@@ -140,9 +143,9 @@ def versions() -> dict[str, Any]:
   """Those that decide a plan."""
   import importlib.metadata
 
-  from dlx.run.records import records
+  from dlx.run.records.environment import versions
 
-  found: dict[str, Any] = dict(records.versions())
+  found: dict[str, Any] = dict(versions())
   for name in ('libtpu', 'jax-cuda13-plugin'):
     try:
       found[name] = importlib.metadata.version(name)

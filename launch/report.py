@@ -1,48 +1,39 @@
 """Writes WORKDIR/report.html out of what a run has written.
 
-python -m launch.report --workdir=runs/cnn
+  python -m launch.report --workdir=runs/cnn
+
+Exit status 2: bad input, one line on stderr.
 """
 
 import sys
-from typing import NoReturn
 
-from absl import app, flags
+from absl import flags
 from etils import epath
 
 from dlx import report
 from dlx.errors import ConfigError
-
-_WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Folder of the run, as in launch.train.'
-)
+from launch.flags import command_line, paths
 
 
-def _refuse(message: object) -> NoReturn:
-  line = ' '.join(str(message).split())
-  print(f'launch.report: {line}', file=sys.stderr)
-  sys.exit(2)
+def define(values: flags.FlagValues):
+  """The launcher's flags."""
+  paths.define(values, 'workdir', None, 'Folder of the run, as in launch.train.')
 
 
-def _parse(argv: list[str]) -> list[str]:
-  try:
-    return flags.FLAGS(argv)
-  except flags.Error as e:
-    _refuse(e)
-
-
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    _refuse(f'what is {argv[1]!r}? Everything is a flag: --workdir=DIR.')
-  workdir = _WORKDIR.value
+@command_line.one_line_errors
+def main(argv: list[str]) -> int:
+  """Runs the launcher; returns the exit status."""
+  workdir = command_line.parse_alone(argv, define, __doc__ or '').workdir
   if not workdir:
-    _refuse('--workdir is missing: name the folder of a run, --workdir=DIR.')
+    raise ConfigError('--workdir is missing: name the folder of a run, --workdir=DIR.')
+  if '://' not in workdir and not epath.Path(workdir).is_dir():
+    raise ConfigError(f'--workdir={workdir} is no folder: name that of a run.')
   try:
-    if '://' not in workdir and not epath.Path(workdir).is_dir():
-      _refuse(f'--workdir={workdir} is no folder: name that of a run.')
     print(f'wrote {report.render(workdir)}')
-  except (ConfigError, OSError) as e:
-    _refuse(e)
+  except OSError as error:
+    raise ConfigError(f'--workdir={workdir}: {error}.') from None
+  return 0
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=_parse)
+  sys.exit(main(sys.argv))

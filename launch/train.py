@@ -18,7 +18,7 @@ from typing import Mapping
 from absl import flags
 
 from dlx.errors import ConfigError
-from launch.flags import command_line, config_flags
+from launch.flags import command_line, config_flags, paths
 from launch.machine import devices, multihost
 
 STATUS = {'finished': 0, 'stopped': 0, 'interrupted': 42}
@@ -31,8 +31,11 @@ def define(values: flags.FlagValues):
     flags.DEFINE_string(name, default, help_, values, module_name='launcher')
 
   text('exp', None, 'A name in experiments/, or the path of a .py file.')
-  text('workdir', None, 'Folder or gs:// address of the run. Default: runs/NAME.')
-  text(
+  paths.define(
+    values, 'workdir', None, 'Folder or gs:// address of the run. Default: runs/NAME.'
+  )
+  paths.define(
+    values,
     'data_dir',
     None,
     'Folder of raw files or prepared TFDS sets. Default: $DLX_DATA_DIR.',

@@ -8,7 +8,6 @@ result.json; it needs no device and no plotting library.
 
 import math
 import os
-import re
 from typing import Any, Mapping, Sequence
 
 from etils import epath
@@ -16,7 +15,8 @@ from etils import epath
 from dlx.errors import DataError
 from dlx.report import chart, page
 from dlx.report.markup import Run, get
-from dlx.run.records import records
+from dlx.run.records.json_files import read_json, write_bytes
+from dlx.run.records.metrics_file import MetricsFile
 
 
 def _mean(value: Any) -> tuple[float, float, float]:
@@ -60,19 +60,10 @@ def lines(log: Sequence[Mapping[str, Any]]) -> dict[str, list[chart.Series]]:
   return out
 
 
-def _figures(workdir: Any) -> list[tuple[str, bytes]]:
-  """(name, PNG); of NAME-000100.png, NAME-000200.png, ... the newest."""
-  newest = {}
-  for path in sorted((workdir / 'figures').glob('*.png'), key=os.fspath):
-    stem = path.name.removesuffix('.png')
-    match = re.fullmatch(r'(.+)[-_](\d{3,})', stem)
-    name, step = (match[1], int(match[2])) if match else (stem, -1)
-    if name not in newest or step >= newest[name][0]:
-      newest[name] = (step, path)
-  return [
-    (name if step < 0 else f'{name}, step {step:,}', path.read_bytes())
-    for name, (step, path) in sorted(newest.items())
-  ]
+def _by_name(workdir: Any, ending: str) -> list[tuple[str, Any]]:
+  """(name, path) of the figures of one kind."""
+  found = (workdir / 'figures').glob(f'*{ending}')
+  return sorted((path.name.removesuffix(ending), path) for path in found)
 
 
 def read(workdir: Any) -> Run:
@@ -85,10 +76,10 @@ def read(workdir: Any) -> Run:
   files = {}
   for name in ('config', 'result'):
     path = workdir / f'{name}.json'
-    files[name] = records.read_json(path) if path.exists() else {}
+    files[name] = read_json(path) if path.exists() else {}
     if not isinstance(files[name], dict):
       raise DataError(f'{path} holds no JSON object: take another workdir.')
-  log = records.MetricsFile(workdir).read()
+  log = MetricsFile(workdir).read()
   if not files['config'] and not log:
     raise DataError(
       f'{workdir} holds neither config.json nor metrics.jsonl: give the '
@@ -96,11 +87,8 @@ def read(workdir: Any) -> Run:
     )
   curves = lines(log)
   splits = sorted({r['split'] for r in log}, key=lambda s: (s != 'train', s))
-  elapsed = [
-    r['time']['elapsed']
-    for r in log
-    if isinstance(get(r, 'time', 'elapsed'), (int, float))
-  ]
+  totals = [get(r, 'time', 'seconds', 'total') for r in log]
+  totals = [total for total in totals if isinstance(total, (int, float))]
   return Run(
     name=workdir.name or os.fspath(workdir),
     config=files['config'],
@@ -109,12 +97,9 @@ def read(workdir: Any) -> Run:
     splits=splits,
     last={f'{s.name}/{name}': s.points[-1][1] for name, c in curves.items() for s in c},
     step=max((r['step'] for r in log), default=0),
-    elapsed=elapsed[-1] if elapsed else None,
-    figures=_figures(workdir),
-    texts=[
-      (path.name.removesuffix('.txt'), path.read_text())
-      for path in sorted((workdir / 'figures').glob('*.txt'), key=os.fspath)
-    ],
+    seconds=totals[-1] if totals else None,
+    figures=[(name, path.read_bytes()) for name, path in _by_name(workdir, '.png')],
+    texts=[(name, path.read_text()) for name, path in _by_name(workdir, '.txt')],
   )
 
 
@@ -128,5 +113,5 @@ def render(workdir: Any) -> Any:
     DataError: it is no workdir of a run, or one of its JSON files is damaged.
   """
   path = epath.Path(workdir) / 'report.html'
-  records.write_bytes(path, page.page(read(workdir)).encode(errors='backslashreplace'))
+  write_bytes(path, page.page(read(workdir)).encode(errors='backslashreplace'))
   return path

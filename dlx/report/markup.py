@@ -20,7 +20,7 @@ class Run(NamedTuple):
     splits: all splits, 'train' first: they decide the colours.
     last: the newest value of every "split/name".
     step: the last step that was logged.
-    elapsed: seconds so far, where the metrics say so.
+    seconds: so far, in all sessions; None: the metrics say nothing of it.
     figures: (name, PNG).
     texts: (name, text): figures that are texts.
   """
@@ -32,7 +32,7 @@ class Run(NamedTuple):
   splits: Sequence[str]
   last: Mapping[str, float]
   step: int
-  elapsed: float | None
+  seconds: float | None
   figures: Sequence[tuple[str, bytes]]
   texts: Sequence[tuple[str, str]] = ()
 
@@ -64,13 +64,3 @@ def get(mapping: Any, *names: str) -> Any:
   for name in names:
     mapping = mapping.get(name) if isinstance(mapping, Mapping) else None
   return mapping
-
-
-def flat(tree: Any, prefix: str = '') -> dict[str, Any]:
-  out = {}
-  for name, value in (tree or {}).items():
-    if isinstance(value, Mapping):
-      out |= flat(value, f'{prefix}{name}.')
-    else:
-      out[prefix + name] = value
-  return out

@@ -130,7 +130,7 @@ def cards(run: Run) -> str:
   lead += train[: 1 if lead else 4]
   out = [_metric_card(run, n, values[n]) for n in lead]
   total = get(run.result, 'seconds', 'total')
-  total = run.elapsed if total is None else total
+  total = run.seconds if total is None else total
   if total is not None:
     compile_s = get(run.result, 'seconds', 'compile')
     more = '' if compile_s is None else f'compile {compile_s:.3g} s'

@@ -5,7 +5,8 @@ import shlex
 from typing import Any, Mapping
 
 from dlx.report import chart
-from dlx.report.markup import Run, flat, get, section, table, text, titled
+from dlx.report.markup import Run, get, section, table, text, titled
+from dlx.run.records.json_files import flat
 
 STAGES = ('compile', 'input', 'train', 'eval', 'save', 'figures', 'other')
 

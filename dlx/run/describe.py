@@ -13,7 +13,7 @@ from dlx.data.dataset import Dataset, Resident
 from dlx.errors import ConfigError
 from dlx.experiment import Experiment
 from dlx.run.dispatch import make_dispatch
-from dlx.run.sharding import replicated, slices_of
+from dlx.run.sharding import slices_of
 from dlx.state import is_key, leaves_by_path
 
 # Parts of the state, by the first word of a leaf's path.
@@ -85,8 +85,8 @@ def describe(experiment: Experiment, mesh: Mesh | AbstractMesh) -> Description:
   Raises:
     ConfigError: a batch that the mesh does not divide.
   """
-  state = make_dispatch(experiment, mesh).state
-  leaves = tuple(_leaf(path, x) for path, x in leaves_by_path(state).items())
+  dispatch = make_dispatch(experiment, mesh)
+  leaves = tuple(_leaf(*named) for named in leaves_by_path(dispatch.state).items())
   parts: dict[str, list[Leaf]] = {}
   for leaf in leaves:
     part = PARTS.get(leaf.path.partition('/')[0], 'step, key and flags')
@@ -98,7 +98,7 @@ def describe(experiment: Experiment, mesh: Mesh | AbstractMesh) -> Description:
     max(1, len(slices_of(devices))),
     leaves,
     {**{part: total(of) for part, of in parts.items()}, 'all': total(leaves)},
-    _resident(experiment, mesh),
+    _resident(experiment, dispatch.arrays),
   )
 
 
@@ -118,9 +118,7 @@ def _leaf(path: str, x: Any) -> Leaf:
   return Leaf(path, shape, x.dtype.name, count, placement, count * size, part * size)
 
 
-def _resident(
-  experiment: Experiment, mesh: Mesh | AbstractMesh
-) -> dict[str, Total | None]:
+def _resident(experiment: Experiment, everywhere: Any) -> dict[str, Total | None]:
   out: dict[str, Total | None] = {}
   seen = set()
   data: dict[str, Dataset] = {'train': experiment.train_data}
@@ -134,9 +132,8 @@ def _resident(
     except ConfigError:  # The source does not declare its size.
       out[name] = None
       continue
-    whole = replicated(mesh)
     out[name] = total(
-      _leaf(path, jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole))
+      _leaf(path, jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere))
       for path, x in shapes.items()
     )
   return out

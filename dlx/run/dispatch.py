@@ -5,6 +5,7 @@ shardings from, so that what is planned is what runs. Init, steps and summaries 
 traced with the mesh ambient (dlx/layers/mesh.py), where it has several devices.
 """
 
+import functools
 from typing import Any, Callable, Mapping, NamedTuple
 
 import jax
@@ -22,24 +23,30 @@ class Dispatch(NamedTuple):
   """What a run needs to go k steps on.
 
   Attributes:
+    mesh: that everything here lies on.
     state: ShapeDtypeStructs of the state, with their shardings.
     window: the same of the metric sums, replicated.
     batches: shardings of each field of a batch, by shape id.
-    arrays: sharding of resident arrays (on every device).
+    arrays: sharding of resident arrays, and of all else that every device holds.
     init: jitted key -> state, placed.
+    zeros: jitted () -> metric sums of no step.
     run: by shape id, jitted (state, window, data, n) -> (state, window, bad). `data`
       is the resident arrays, or one placed batch where data is streamed; n the number
       of steps, traced, 1 unless resident. `bad` is the first step (counted from 0)
       whose metrics are not finite, or -1; it is never donated, so that the host can
       wait for it. Donates state and window.
+    after_eval: of the experiment, jitted; donates the state. None: it has none.
   """
 
+  mesh: Mesh | AbstractMesh
   state: TrainState
   window: Any
   batches: tuple[Mapping[str, Any], ...]
   arrays: Any
   init: Callable[[Key], TrainState]
+  zeros: Callable[[], Any]
   run: tuple[Callable[..., tuple[TrainState, Any, jax.Array]], ...]
+  after_eval: Callable[[TrainState, Mapping[str, Any]], TrainState] | None
 
 
 def placed(abstract: Any, shardings: Any) -> Any:
@@ -62,17 +69,16 @@ def make_dispatch(experiment: Experiment, mesh: Mesh | AbstractMesh) -> Dispatch
   """
   data = experiment.train_data
   resident = isinstance(data, Resident)
+  traced = functools.partial(sharding.traced_under, mesh)
+  init = traced(experiment.init)
   # The key is made while tracing: making a real one would compile a program.
-  init = sharding.traced_under(mesh, experiment.init)
   abstract = jax.eval_shape(lambda: init(jax.random.key(0)))
   shapes = sharding.state_shardings(mesh, abstract, experiment.placement)
   whole = sharding.replicated(mesh)
-  batches = tuple(
-    sharding.batch_shardings(mesh, data, i) for i in range(len(data.shapes))
-  )
+  batches = sharding.of_batches(mesh, data)
   # Traced here and inlined where it is called: one trace serves both. Placed, as the
   # mesh is a part of what JAX knows a trace by.
-  train_step = jax.jit(sharding.traced_under(mesh, experiment.train_step), inline=True)
+  train_step = jax.jit(traced(experiment.train_step), inline=True)
   new, sums = jax.eval_shape(
     train_step, placed(abstract, shapes), placed(data.shapes[0], batches[0])
   )
@@ -110,13 +116,19 @@ def make_dispatch(experiment: Experiment, mesh: Mesh | AbstractMesh) -> Dispatch
   window = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), sums
   )
+  after_eval = experiment.after_eval
   return Dispatch(
+    mesh=mesh,
     state=placed(abstract, shapes),
     window=window,
     batches=batches,
     arrays=whole,
     init=jax.jit(init, out_shardings=shapes),
+    zeros=jax.jit(lambda: zeros_like(sums), out_shardings=whole),
     run=tuple(make_run(i) for i in range(len(data.shapes))),
+    after_eval=None
+    if after_eval is None
+    else jax.jit(traced(after_eval), donate_argnums=0, out_shardings=shapes),
   )
 
 
@@ -136,9 +148,7 @@ def make_eval(evaluation: Eval, mesh: Mesh | AbstractMesh, state: TrainState):
   data: Dataset = evaluation.data
   resident = isinstance(data, Resident)
   whole = sharding.replicated(mesh)
-  batches = tuple(
-    sharding.batch_shardings(mesh, data, i) for i in range(len(data.shapes))
-  )
+  batches = sharding.of_batches(mesh, data)
   # One trace, here and below.
   step = jax.jit(sharding.traced_under(mesh, evaluation.step), inline=True)
   sums = jax.eval_shape(step, state, placed(data.shapes[0], batches[0]))

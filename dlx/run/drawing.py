@@ -11,8 +11,8 @@ import numpy as np
 from dlx.data.dataset import Dataset
 from dlx.experiment import Figure
 from dlx.run import processes, sharding
-from dlx.run.global_arrays import whole
-from dlx.run.records.records import write_bytes
+from dlx.run.processes import whole
+from dlx.run.records.json_files import write_bytes
 from dlx.run.records.tensorboard import EventWriter, png
 from dlx.state import TrainState, is_key, leaves_by_path
 

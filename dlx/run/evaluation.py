@@ -1,26 +1,21 @@
-"""Passes over finite data, and the batches of a training stream on the devices."""
+"""Evaluations: passes over finite data, when they are due, what the state takes in."""
 
-from typing import Any, Callable, Generator, Mapping, NamedTuple
+from typing import Callable, Mapping, NamedTuple, Sequence
 
 import jax
-import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 import numpy as np
 
-from dlx.data.batches.prefetch import Ahead
-from dlx.data.dataset import Dataset, Loaded, Resident, Streamed
-from dlx.experiment import Eval
-from dlx.run import global_arrays, sharding
-from dlx.run.dispatch import get_batch, make_eval
+from dlx.data.dataset import Resident
+from dlx.errors import ConfigError
+from dlx.experiment import Config, Eval, Experiment
+from dlx.run import cadence, processes, sharding
+from dlx.run.at import At
+from dlx.run.dispatch import Dispatch, make_eval, placed
+from dlx.run.feed import Placed, stream
+from dlx.run.records.reporter import reported
+from dlx.run.timing import Clock
 from dlx.state import TrainState
-
-
-class Placed(NamedTuple):
-  """Data of one Dataset, ready for use: resident arrays on the devices."""
-
-  dataset: Dataset
-  loaded: Loaded
-  arrays: Any
 
 
 class Summary(NamedTuple):
@@ -39,82 +34,24 @@ class Interrupted(Exception):
   """An evaluation was dropped because the run was asked to leave."""
 
 
-def place(dataset: Dataset, loaded: Loaded, mesh: Mesh) -> Placed:
-  """Resident arrays to every device of the mesh; streamed data stays on the host."""
-  arrays = None
-  if isinstance(dataset, Resident):
-    arrays = global_arrays.put(loaded.data, sharding.replicated(mesh))
-  return Placed(dataset, loaded, arrays)
-
-
-def stream(placed: Placed, mesh: Mesh, start: int, stop: int) -> Ahead:
-  """Placed global batches `start` to `stop - 1` of streamed data; close it.
-
-  They are read ahead, and a thread sends two of them ahead to the devices.
-  """
-  return Ahead(_stream(placed, mesh, start, stop))
-
-
-def _stream(
-  placed: Placed, mesh: Mesh, start: int, stop: int
-) -> Generator[Any, None, None]:
-  from dlx.data.batches.streamed import (
-    batches,  # Grain: 2 s of imports that few runs need.
-  )
-
-  data = placed.dataset
-  assert isinstance(data, Streamed)
-  shardings = [sharding.batch_shardings(mesh, data, i) for i in range(len(data.shapes))]
-  # Of all fields together: one may lie whole on every device.
-  parts = [
-    sharding.rows_of_process(shardings[0][name], x.shape)
-    for name, x in data.shapes[0].items()
-  ]
-  rows = slice(min(p.start for p in parts), max(p.stop for p in parts))
-  source = batches(data, placed.loaded.data, start, stop, rows)
-  try:
-    for step, batch in enumerate(source, start):
-      shape_id = data.shape_id(step)
-      yield sharding.put_batch(batch, shardings[shape_id], data.shapes[shape_id], rows)
-  finally:
-    source.close()
-
-
-def one_batch(placed: Placed, mesh: Mesh, step: int) -> Any:
-  """Batch `step`, placed: for figures and for the replay of the NaN guard."""
-  data = placed.dataset
-  if isinstance(data, Resident):
-    shape_id = data.shape_id(step)
-    return jax.jit(lambda a, i: get_batch(data, a, i, shape_id))(
-      placed.arrays, jnp.int32(step)
-    )
-  batches = stream(placed, mesh, step, step + 1)
-  batch = next(batches)
-  batches.close()
-  return batch
-
-
 class Evaluator:
   """One Eval, compiled once and run many times."""
 
-  def __init__(self, evaluation: Eval, placed: Placed, mesh: Mesh, state: TrainState):
-    """Compiles. `state`: ShapeDtypeStructs with shardings."""
-    self._mesh, self._placed = mesh, placed
-    data = placed.dataset
-    count = data.num_batches(placed.loaded.data)
+  def __init__(self, evaluation: Eval, data: Placed, dispatch: Dispatch):
+    """Compiles. `dispatch`: of the run whose states are evaluated."""
+    self._placed = data
+    count = data.dataset.num_batches(data.loaded.data)
     if count is None:
       raise ValueError('The data of an evaluation must be finite: num_batches is None.')
     self._count = count
-    self._zeros, accumulate, self._summarize = make_eval(evaluation, mesh, state)
-    reads = placed.arrays
-    if not isinstance(data, Resident):
-      shardings = sharding.batch_shardings(mesh, data)
-      reads = {
-        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings[name])
-        for name, x in data.shapes[0].items()
-      }
+    self._zeros, accumulate, self._summarize = make_eval(
+      evaluation, dispatch.mesh, dispatch.state
+    )
+    reads = data.arrays
+    if not isinstance(data.dataset, Resident):
+      reads = placed(data.dataset.shapes[0], data.shardings[0])
     self._accumulate = accumulate.lower(
-      self._zeros(), state, reads, np.int32(0)
+      self._zeros(), dispatch.state, reads, np.int32(0)
     ).compile()
 
   def run(self, state: TrainState, interrupted: Callable[[], bool]) -> Summary:
@@ -124,17 +61,14 @@ class Evaluator:
       Interrupted: `interrupted()` held before a batch.
     """
     sums, tickets = self._zeros(), []
-    placed = self._placed
-    source = (
-      None
-      if isinstance(placed.dataset, Resident)
-      else stream(placed, self._mesh, 0, self._count)
-    )
+    source = None
+    if not isinstance(self._placed.dataset, Resident):
+      source = stream(self._placed, 0, self._count)
     try:
       for i in range(self._count):
         if interrupted():
           raise Interrupted
-        data = placed.arrays if source is None else next(source)
+        data = self._placed.arrays if source is None else next(source)
         sums, ticket = self._accumulate(sums, state, data, np.int32(i))
         tickets.append(ticket)
         if len(tickets) > 2:
@@ -144,3 +78,96 @@ class Evaluator:
         source.close()
     found = self._summarize(sums)
     return Summary(found, jax.tree.map(np.array, dict(found)))
+
+
+class Evaluations:
+  """The evaluations of a run; each is compiled at its first pass."""
+
+  def __init__(
+    self,
+    experiment: Experiment,
+    config: Config,
+    dispatch: Dispatch,
+    data: Mapping[int, Placed],
+    clock: Clock,
+  ):
+    """Compiles nothing. `data`: by the id of the Dataset."""
+    self._evals, self._config = experiment.evals, config
+    self._dispatch, self._data, self._clock = dispatch, data, clock
+    self._compiled: dict[str, Evaluator] = {}
+
+  def due(self, at: At) -> list[str]:
+    """Names of those that this step asks for and the state has not taken in yet."""
+    if at.stopped or at.evaluated >= at.step:
+      return []
+    return cadence.evals_due(at.step, self._evals, self._config)
+
+  def run(
+    self,
+    names: Sequence[str],
+    state: TrainState,
+    interrupted: Callable[[], bool] = lambda: False,
+  ) -> dict[str, Summary]:
+    """One pass of each.
+
+    Raises:
+      Interrupted: `interrupted()` held before a batch.
+    """
+    return {name: self._pass(name, state, interrupted) for name in names}
+
+  def _pass(self, name: str, state: TrainState, interrupted) -> Summary:
+    if name not in self._compiled:
+      with self._clock.span('compile'):
+        e = self._evals[name]
+        self._compiled[name] = Evaluator(e, self._data[id(e.data)], self._dispatch)
+        processes.meet()
+    with self._clock.span('eval'):
+      return self._compiled[name].run(state, interrupted)
+
+  def fold_in(self, at: At, found: Mapping[str, Summary]) -> At:
+    """`evaluated` and `after_eval`, from the summaries of one boundary."""
+    evaluated = processes.put(np.int32(at.step), self._dispatch.arrays)
+    state = at.state._replace(evaluated=evaluated)
+    if self._dispatch.after_eval is not None:
+      members = self._dispatch.state.stop.shape
+      scalars = {
+        f'{name}/{k}': v
+        for name, summary in found.items()
+        for k, v in summary.scalars.items()
+        if reported(v, members)
+      }
+      state = self._dispatch.after_eval(state, scalars)
+    return at._replace(
+      state=state, evaluated=at.step, stopped=bool(np.all(jax.device_get(state.stop)))
+    )
+
+
+def check(config: Config, experiment: Experiment, mesh: Mesh | AbstractMesh):
+  """Looks at what evaluations need, before anything is read or written.
+
+  Raises:
+    ConfigError: a batch that the mesh does not divide, or a metric in the config that
+      no evaluation reports.
+  """
+  for e in experiment.evals.values():
+    sharding.of_batches(mesh, e.data)
+  wanted = {
+    field: getattr(config, field)
+    for field in ('best_metric', 'early_stop_metric')
+    if getattr(config, field) is not None
+  }
+  if not wanted:
+    return
+  state = jax.eval_shape(lambda: experiment.init(jax.random.key(0)))
+  known = set()
+  for split, e in experiment.evals.items():
+    sums = jax.eval_shape(e.step, state, e.data.shapes[0])
+    found = jax.eval_shape(e.summarize, sums)
+    shown = {k for k, v in found.items() if reported(v, state.stop.shape)}
+    known |= {f'{split}/{k}' for k in shown}
+  for field, metric in wanted.items():
+    if metric not in known:
+      raise ConfigError(
+        f'--config.{field}={metric} is not allowed: must be one of '
+        f'{", ".join(sorted(known)) or "none, as nothing is evaluated"}.'
+      )

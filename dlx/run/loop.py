@@ -8,26 +8,43 @@ the last one (so that two are in flight and a signal is never far), for metrics 
 dispatch after they were made, for evaluations, and for checksums at a save.
 """
 
+import contextlib
 import sys
 from typing import Any, Mapping, NamedTuple, Sequence
 
 import jax
-import numpy as np
 
 from dlx.config_json import config_to_json
-from dlx.data.dataset import Dataset, Loaded
 from dlx.errors import ConfigError
 from dlx.experiment import Config, Experiment
-from dlx.run import drawing, sharding
-from dlx.run.checkpoint.checkpointer import Checkpointer
+from dlx.run import evaluation, feed, sharding
+from dlx.run.at import At, NotFinite
+from dlx.run.cadence import due, next_boundary
+from dlx.run.checkpoint.checksums import fingerprint
 from dlx.run.dispatch import make_dispatch
-from dlx.run.evaluation import Evaluator, one_batch, place
-from dlx.run.records import records
-from dlx.run.records.reporter import plain, reported
-from dlx.run.records.workdir import Workdir, absolute
-from dlx.run.session import Outcome, Run
+from dlx.run.nonfinite import diagnose
+from dlx.run.records.environment import environment
+from dlx.run.records.workdir import Workdir
+from dlx.run.session import Session, opened
 from dlx.run.timing import Clock
 from dlx.state import TrainState
+
+
+class Outcome(NamedTuple):
+  """How a run ended.
+
+  Attributes:
+    status: 'finished' (result.json is written), 'stopped' (at `stop_at`) or
+      'interrupted' (by a signal; the state is saved).
+    step: steps done.
+    metrics: last figures by "split/name".
+    state: on the devices; None where the run had been finished before.
+  """
+
+  status: str
+  step: int
+  metrics: Mapping[str, Any]
+  state: TrainState | None
 
 
 def fit(
@@ -72,152 +89,148 @@ def fit(
   if folder.finished is not None:
     if jax.process_index() == 0:
       print(f'The run in {folder.path} is finished.', file=sys.stderr)
-    return Outcome(
-      'finished', folder.finished['step'], folder.finished['metrics'], None
-    )
+    step, metrics = folder.finished['step'], folder.finished['metrics']
+    return Outcome('finished', step, metrics, None)
   _check_x64(config)
-  device_mesh = sharding.make_mesh(mesh)
-  dispatch = make_dispatch(experiment, device_mesh)
-  _check_metrics(config, experiment)
+  dispatch = make_dispatch(experiment, sharding.make_mesh(mesh))
+  evaluation.check(config, experiment, dispatch.mesh)
   clock = Clock()
   with clock.span('input'):
-    loaded = _load(experiment, data_dir)
-  folder.begin(
-    {
-      'experiment': name,
-      'config': as_json,
-      'defaults': config_to_json(type(config)()),
-      'argv': list(argv),
-      'mesh': mesh,
-      **records.environment(),
-    }
-  )
-  try:
-    with Run(
-      experiment, config, folder, device_mesh, dispatch, loaded, clock, terminal
-    ) as run:
-      return run.go(stop_at, trace_steps)
-  finally:
-    folder.close()
-
-
-def evaluate(
-  experiment: Experiment,
-  config: Config,
-  workdir,
-  *,
-  step: int | str = 'latest',
-  data_dir=None,
-  mesh: str | None = None,
-) -> dict[str, float]:
-  """Metrics by "split/name" of a checkpoint of a workdir; writes nothing there.
-
-  Args:
-    step: 'latest', 'best' (by `config.best_metric`) or a number.
-
-  Raises:
-    ConfigError: no such checkpoint; see `fit`.
-  """
-  opened = _open(experiment, config, workdir, step, data_dir, mesh)
-  metrics: dict[str, float] = {}
-  for split in experiment.evals:
-    members = opened.state.stop.shape
-    metrics |= {
-      f'{split}/{key}': plain(value)
-      for key, value in opened.summary(split).items()
-      if reported(value, members)
-    }
-  return metrics
-
-
-def draw(
-  experiment: Experiment,
-  config: Config,
-  workdir,
-  name: str,
-  *,
-  step: int | str = 'latest',
-  data_dir=None,
-  mesh: str | None = None,
-) -> Any:
-  """A figure of a checkpoint, as drawn: a text, a matplotlib Figure or an image.
-
-  Args:
-    name: one of `experiment.figures`.
-    step: see `evaluate`.
-
-  Raises:
-    ConfigError: no such figure or checkpoint.
-  """
-  if name not in experiment.figures:
-    raise ConfigError(
-      f'--show={name} is not allowed: must be one of '
-      f'{", ".join(experiment.figures) or "none, as nothing is drawn"}.'
-    )
-  opened = _open(experiment, config, workdir, step, data_dir, mesh)
-  figure = experiment.figures[name]
-  tree = drawing.compute(
-    name,
-    figure,
-    opened.state,
-    int(opened.state.step),
-    batch=lambda data: one_batch(opened.placed[id(data)], opened.mesh, 0),
-    summary=opened.summary,
-  )
-  return figure.draw(tree)
-
-
-class _Opened(NamedTuple):
-  """A checkpoint on the devices, and the data of evaluations and figures."""
-
-  experiment: Experiment
-  state: TrainState
-  like: TrainState
-  placed: Mapping[int, Any]
-  mesh: Any
-
-  def summary(self, split: str) -> Mapping[str, np.ndarray]:
-    evaluation = self.experiment.evals[split]
-    evaluator = Evaluator(
-      evaluation, self.placed[id(evaluation.data)], self.mesh, self.like
-    )
-    return evaluator.run(self.state, lambda: False).figures
-
-
-def _open(experiment, config, workdir, step, data_dir, mesh) -> _Opened:
-  device_mesh = sharding.make_mesh(mesh)
-  dispatch = make_dispatch(experiment, device_mesh)
-  found, checkpointer = _pick(absolute(workdir), config, step)
-  placed = {
-    key: place(dataset, data, device_mesh)
-    for key, (dataset, data) in _load(experiment, data_dir, train=False).items()
+    data = feed.load(experiment, data_dir, dispatch.mesh)
+  record = {
+    'experiment': name,
+    'config': as_json,
+    'defaults': config_to_json(type(config)()),
+    'argv': list(argv),
+    'mesh': mesh,
+    **environment(),
   }
-  restored = checkpointer.restore(dispatch.state, dispatch.window, found)
-  checkpointer.close()
-  assert restored is not None
-  return _Opened(experiment, restored.state, dispatch.state, placed, device_mesh)
-
-
-def _pick(workdir, config: Config, step: int | str) -> tuple[int, Checkpointer]:
-  checkpointer = Checkpointer(
-    workdir / 'checkpoints',
-    keep=config.keep_checkpoints,
-    read_only=True,
-    best_metric=config.best_metric,
-    best_mode=config.best_mode,
-  )
-  steps = checkpointer.steps()
-  if not steps:
-    raise ConfigError(f'--workdir={workdir} holds no checkpoint: train there first.')
-  if step == 'best':
-    found = checkpointer.best()
-    if found is None:
-      raise ConfigError(
-        f'--step=best: the run in {workdir} kept no best checkpoint: '
-        'train with --config.best_metric, or use --step=latest.'
+  with contextlib.ExitStack() as held:
+    held.callback(folder.close)
+    folder.begin(record)
+    session = held.enter_context(
+      opened(
+        experiment,
+        config,
+        folder,
+        dispatch,
+        data,
+        clock,
+        trace_steps=trace_steps,
+        terminal=terminal,
       )
-    return found, checkpointer
-  return steps[-1] if step == 'latest' else int(step), checkpointer
+    )
+    try:
+      return _turn(session, stop_at or config.num_steps)
+    except NotFinite as error:
+      session.programs.abandon()
+      raise diagnose(error, session) from error
+
+
+def _turn(run: Session, stop_at: int) -> Outcome:
+  """The loop itself, from where the session starts."""
+  config, evals = run.config, run.experiment.evals
+  programs, records, trace = run.programs, run.records, run.trace
+  last, end = config.num_steps, min(config.num_steps, stop_at)
+  at = _evaluate_if_due(run, run.start)
+  _save_if_due(run, at)
+  while at.step < end and not at.stopped:
+    if run.stop.agreed():
+      return _leave(run, at, 'interrupted')
+    trace.update(at.step, programs.drain)
+    most, cuts = programs.most_steps, trace.cuts
+    to = next_boundary(at.step, most, end, config, evals, cuts)
+    with _no_hidden_transfer():
+      at = programs.advance(at, to)
+      records.write_window()  # Closed before this dispatch: its sums are there.
+    if due(at.step, config.log_every_steps, last):
+      records.close_window(at.step, at.window)
+      at = at._replace(window=programs.zeros())
+    at = _evaluate_if_due(run, at)
+    _save_if_due(run, at)
+    if at.step < last and due(at.step, config.figure_every_steps, last):
+      _settle(run)
+      run.draw(at)
+  trace.stop(programs.drain)
+  if at.stopped or (at.step == last and not run.evaluations.due(at)):
+    return _finish(run, at)
+  return _leave(run, at, 'interrupted' if run.stop.here else 'stopped')
+
+
+def _no_hidden_transfer():
+  """Makes a copy between host and device an error, unless it is an explicit one.
+
+  jax.device_put and jax.device_get are explicit; a NumPy array given to a program, a
+  jnp.zeros and a float() of an array are not, and each may stop the device for the
+  host. On a CPU only copies to the device are refused: there NumPy reads an array of
+  the device's where it lies. JAX_TRANSFER_GUARD has the last word.
+  """
+  asked = getattr(jax.config, 'jax_transfer_guard', None)
+  return jax.transfer_guard(asked or 'disallow')
+
+
+def _settle(run: Session):
+  """Waits for what is in flight, and writes the log window that was closed before."""
+  run.programs.drain()
+  run.records.write_window()
+
+
+def _evaluate_if_due(run: Session, at: At) -> At:
+  """The state with the evaluations of this step folded in, and their lines written."""
+  names = run.evaluations.due(at)
+  if not names:
+    return at
+  _settle(run)
+  try:
+    found = run.evaluations.run(names, at.state, lambda: run.stop.here)
+  except evaluation.Interrupted:
+    return at  # The loop leaves next; the state is saved as it was before.
+  run.records.evaluated(at.step, {name: x.figures for name, x in found.items()})
+  return run.evaluations.fold_in(at, found)
+
+
+def _save_if_due(run: Session, at: At):
+  if run.checkpoints.due(at):
+    _save(run, at)
+
+
+def _save(run: Session, at: At):
+  """Lines first, so that no figure of a saved step can be lost; then the state."""
+  if run.checkpoints.has(at):
+    return
+  _settle(run)
+  with run.clock.span('save'):
+    run.records.flush()
+    run.checkpoints.save(at, run.records.latest)
+
+
+def _leave(run: Session, at: At, status: str) -> Outcome:
+  if at.step:
+    _save(run, at)
+  run.checkpoints.wait()
+  return Outcome(status, at.step, dict(run.records.latest), at.state)
+
+
+def _finish(run: Session, at: At) -> Outcome:
+  """Figures and result.json, last: without it the run counts as unfinished."""
+  _save(run, at)
+  metrics = dict(run.records.latest)
+  if at.stopped:  # after_eval may have put other parameters back: evaluate those.
+    found = run.evaluations.run(list(run.experiment.evals), at.state)
+    metrics |= run.records.metrics({name: x.figures for name, x in found.items()})
+  _settle(run)
+  run.draw(at)
+  with run.clock.span('save'):
+    run.checkpoints.wait()
+  run.records.finish(
+    at.step,
+    metrics,
+    stopped_early=at.stopped,
+    origins=run.origins(),
+    seconds=run.clock.seconds(),
+    fingerprint=fingerprint(at.state),
+  )
+  return Outcome('finished', at.step, metrics, at.state)
 
 
 def _check_x64(config: Config):
@@ -228,41 +241,3 @@ def _check_x64(config: Config):
       '--config.compute_dtype=float64 needs 64-bit mode: launchers turn '
       'it on; elsewhere set JAX_ENABLE_X64=1.'
     )
-
-
-def _check_metrics(config: Config, experiment: Experiment):
-  """Raises ConfigError for a metric in the config that no evaluation reports."""
-  wanted = {
-    field: getattr(config, field)
-    for field in ('best_metric', 'early_stop_metric')
-    if getattr(config, field) is not None
-  }
-  if not wanted:
-    return
-  state = jax.eval_shape(lambda: experiment.init(jax.random.key(0)))
-  known = set()
-  for split, e in experiment.evals.items():
-    sums = jax.eval_shape(e.step, state, e.data.shapes[0])
-    found = jax.eval_shape(e.summarize, sums)
-    shown = {k for k, v in found.items() if reported(v, state.stop.shape)}
-    known |= {f'{split}/{k}' for k in shown}
-  for field, metric in wanted.items():
-    if metric not in known:
-      raise ConfigError(
-        f'--config.{field}={metric} is not allowed: must be one of '
-        f'{", ".join(sorted(known)) or "none, as nothing is evaluated"}.'
-      )
-
-
-def _load(
-  experiment: Experiment, data_dir, train: bool = True
-) -> dict[int, tuple[Dataset, Loaded]]:
-  """Reads every data set once: {id: (dataset, loaded)}."""
-  wanted: list[Dataset] = [experiment.train_data] if train else []
-  wanted += [e.data for e in experiment.evals.values()]
-  wanted += [f.data for f in experiment.figures.values() if f.data is not None]
-  out = {}
-  for dataset in wanted:
-    if id(dataset) not in out:
-      out[id(dataset)] = dataset, dataset.load(data_dir)
-  return out

@@ -9,10 +9,13 @@ from typing import Any, Callable
 
 import jax
 from jax.extend import core as jex_core
-import jax.numpy as jnp
 import numpy as np
 
-from dlx.run.global_arrays import to_host
+from dlx.run.at import At, NotFinite
+from dlx.run.processes import to_host
+from dlx.run.programs import copy
+from dlx.run.session import Session
+from dlx.run.sharding import traced_under
 from dlx.state import TrainState, is_key, leaves_by_path
 from dlx.train.steps import all_finite, first_non_finite
 
@@ -36,13 +39,6 @@ def watched(train_step: Callable, state: TrainState, batch: Any) -> dict[str, An
   run = jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(jaxpr, closed.consts))
   values = jax.jit(run)(*jax.tree.leaves((state, batch)))
   return dict(zip([name for name, _ in named], values, strict=True))
-
-
-def copy(state: TrainState) -> TrainState:
-  """A state with buffers of its own, that outlives the donation of the first."""
-  return jax.jit(
-    lambda tree: jax.tree.map(lambda x: x if is_key(x) else jnp.copy(x), tree)
-  )(state)
 
 
 def explain(
@@ -79,31 +75,40 @@ def explain(
   return None
 
 
-def replay(
-  state: TrainState,
-  start: int,
-  end: int,
-  *,
-  advance: Callable[[TrainState, int], tuple[TrainState, bool]],
-  get_batch: Callable[[int], Any],
-  train_step: Callable,
-) -> str | None:
-  """Goes from step `start` to `end` one step at a time until one is not finite.
+def diagnose(error: NotFinite, run: Session) -> NonFiniteError:
+  """Replays a run from its last good checkpoint, one step at a time.
 
   Args:
-    advance: runs a step (and what belongs to the boundary after it); donates the state
-      and says whether the metrics of the step were finite.
-    get_batch: the batch of a step, placed.
+    error: what was seen, and after which step.
+    run: its programs, evaluations and checkpoints are used; what is in flight is not.
 
   Returns:
-    The sentence of `explain`; None where the replay stayed finite.
+    The error to raise: symptom, first tensor that was not finite, what is kept.
   """
+  run.records.note(f'{error}. Replaying one step at a time to find the tensor.')
+  run.checkpoints.wait()
+  restored = run.checkpoints.restore()
+  at = run.programs.fresh(run.folder) if restored is None else restored
+  kept = 'No checkpoint had been saved'
+  if restored is not None:
+    kept = f'The last good checkpoint is that of step {restored.step}'
+  found = _replay(run, at, error.end) or 'A replay one step at a time stayed finite.'
+  return NonFiniteError(
+    f'{error}. {found} {kept}; nothing that is not finite was saved.'
+  )
+
+
+def _replay(run: Session, at: At, end: int) -> str | None:
+  """The sentence of `explain` about a step before `end`; None: all were finite."""
   check = jax.jit(all_finite)
-  for step in range(start, end):
-    before = copy(state)
-    state, fine = advance(state, step)
-    if not (fine and bool(check(_floats(state)))):
-      return explain(step, get_batch(step), train_step, before, state)
+  while at.step < end:
+    if names := run.evaluations.due(at):
+      at = run.evaluations.fold_in(at, run.evaluations.run(names, at.state))
+    before, step = copy(at.state), at.step
+    at, fine = run.programs.one_step(at)
+    if not (fine and bool(check(_floats(at.state)))):
+      train_step = traced_under(run.programs.mesh, run.experiment.train_step)
+      return explain(step, run.programs.batch(step), train_step, before, at.state)
   return None
 
 

@@ -187,6 +187,11 @@ def batch_shardings(mesh: Mesh | AbstractMesh, data: Dataset, shape_id: int = 0)
   return out
 
 
+def of_batches(mesh: Mesh | AbstractMesh, data: Dataset) -> tuple[dict[str, Any], ...]:
+  """`batch_shardings` by shape id."""
+  return tuple(batch_shardings(mesh, data, i) for i in range(len(data.shapes)))
+
+
 def spec_of(
   path: str,
   shape: tuple[int, ...],

@@ -1,14 +1,16 @@
-"""Where the time of a run goes, in seconds, over all its sessions."""
+"""Where the time of a run goes: seconds by kind, and the profiler's trace."""
 
 import contextlib
 import time
-from typing import Iterator, Mapping
+from typing import Callable, Iterator, Mapping
+
+import jax
 
 KINDS = ('compile', 'input', 'train', 'eval', 'save', 'figures', 'other')
 
 
 class Clock:
-  """Sums wall time by kind; what no other kind claims is `train` while stepping.
+  """Sums wall time by kind, over all sessions of a run.
 
   Inner spans take their time out of outer ones, so that the kinds add up to the total.
   """
@@ -42,3 +44,37 @@ class Clock:
     """Seconds by kind, and `total`."""
     self._turn()
     return {**self._sums, 'total': sum(self._sums.values())}
+
+
+class Trace:
+  """Traces steps [first, last) of a run into WORKDIR/trace, on process 0.
+
+  TensorBoard and Perfetto show it.
+
+  Attributes:
+    cuts: steps at which a dispatch has to end.
+  """
+
+  def __init__(self, steps: tuple[int, int] | None, folder):
+    self.cuts = steps or ()
+    self._folder = folder
+    self._running = False
+
+  def update(self, step: int, drain: Callable[[], None]):
+    """Starts or stops before step `step`; `drain` waits for what is in flight."""
+    inside = bool(self.cuts) and self.cuts[0] <= step < self.cuts[1]
+    if inside and not self._running:
+      drain()
+      if jax.process_index() == 0:
+        jax.profiler.start_trace(str(self._folder / 'trace'))
+      self._running = True
+    elif not inside:
+      self.stop(drain)
+
+  def stop(self, drain: Callable[[], None] = lambda: None):
+    """Ends a trace that is running."""
+    if self._running:
+      drain()
+      if jax.process_index() == 0:
+        jax.profiler.stop_trace()
+      self._running = False

@@ -19,7 +19,7 @@ from dlx.config_json import config_to_json
 from dlx.errors import ConfigError
 from dlx.experiment import Config
 from dlx.run.checkpoint.checkpointer import Checkpointer
-from dlx.run.records.records import read_json
+from dlx.run.records.json_files import read_json
 from dlx.run.records.workdir import absolute
 from dlx.state import PyTree, leaves_by_path
 

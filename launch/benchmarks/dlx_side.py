@@ -8,7 +8,7 @@ import numpy as np
 from dlx.run import sharding
 from dlx.run.dispatch import get_batch, make_dispatch
 from dlx.run.in_flight import InFlight
-from dlx.state import ratios, zeros_like
+from dlx.state import ratios
 from kernels.onednn import library
 from launch.benchmarks import workloads
 
@@ -38,21 +38,17 @@ class Side:
     )
     self.flops = _flops(built, self._dispatch)
     self._state = self._dispatch.init(jax.random.key(built.config.seed))
-    self._window = self._zeros()
+    self._window = self._dispatch.zeros()
     self._run = (
       self._dispatch.run[0]
       .lower(self._state, self._window, self._arrays, np.int32(1))
       .compile()
     )
-    self._in_flight = InFlight(None, self._dispatch.arrays, _not_finite)
+    self._in_flight = InFlight(None, self._dispatch.arrays)
 
   @property
   def steps(self) -> int:
     return self._in_flight.pace.steps
-
-  def _zeros(self):
-    window = zeros_like(self._dispatch.window)
-    return jax.device_put(window, self._dispatch.arrays)
 
   def step(self, n: int) -> float:
     """n steps, two dispatches in flight as in the loop; the mean loss over them."""
@@ -67,12 +63,8 @@ class Side:
       n -= steps
     self._in_flight.drain()
     loss = float(np.mean(ratios(jax.device_get(self._window))[LOSS]))
-    self._window = self._zeros()
+    self._window = self._dispatch.zeros()
     return loss
-
-
-def _not_finite(step: int):
-  raise FloatingPointError(f'the metrics of step {step} are not finite')
 
 
 def _flops(built: workloads.Built, dispatch) -> float | None:

@@ -8,6 +8,7 @@ from typing import Any, MutableMapping
 from absl import flags
 
 from dlx.errors import ConfigError
+from launch.flags import paths
 from launch.machine import allocator
 
 # Device files of NVIDIA (also under WSL), TPU (old and new drivers) and AMD.
@@ -46,13 +47,12 @@ def use_cpu_without_accelerator(
 
 def define(values: flags.FlagValues):
   """The flags of every launcher that starts jax."""
-  flags.DEFINE_string(
+  paths.define(
+    values,
     'compile_cache',
     None,
     'Folder that keeps compiled programs, or off. Default: '
     '$JAX_COMPILATION_CACHE_DIR, $DLX_CACHE_DIR or ~/.cache/dlx/xla.',
-    values,
-    module_name='launcher',
   )
   flags.DEFINE_enum(
     'allocator',

@@ -16,7 +16,8 @@ import numpy as np
 from dlx import experiment
 from dlx.errors import ConfigError
 from dlx.run.dispatch import get_batch
-from dlx.run.loop import evaluate, fit
+from dlx.run.loop import fit
+from dlx.run.reopen import evaluate
 from dlx.state import ratios
 from launch.flags import experiments_by_name
 

@@ -27,7 +27,7 @@ def build(config):
 
 @pytest.fixture
 def loop(monkeypatch):
-  fake = types.ModuleType('dlx.run.loop')
+  fake = types.ModuleType('dlx.run.reopen')
   calls = []
 
   def fake_evaluate(*args, **kwargs):
@@ -35,7 +35,7 @@ def loop(monkeypatch):
     return {'test/loss': float('nan'), 'test/accuracy': 0.5}
 
   vars(fake).update(evaluate=fake_evaluate, calls=calls)
-  monkeypatch.setitem(sys.modules, 'dlx.run.loop', fake)
+  monkeypatch.setitem(sys.modules, 'dlx.run.reopen', fake)
   monkeypatch.setattr(devices, 'use_compile_cache', lambda folder: None)
   return fake
 

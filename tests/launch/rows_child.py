@@ -15,7 +15,7 @@ import numpy as np
 from dlx.data.batches.resident import Shuffled
 from dlx.data.batches.streamed import ShuffledStream
 from dlx.data.dataset import Loaded, Source
-from dlx.run import evaluation, global_arrays, sharding
+from dlx.run import feed, processes, sharding
 from dlx.run.checkpoint import checksums
 
 MESHES = ('data=4', 'fsdp=4', 'data=2,tensor=2', 'data=2,sequence=2', 'tensor=4')
@@ -36,19 +36,17 @@ def main(argv):
     mesh = sharding.make_mesh(text)
     placed = sharding.batch_shardings(mesh, streamed)['x']
     rows = sharding.rows_of_process(placed, (B, 3))
-    batches = evaluation.stream(
-      evaluation.place(streamed, streamed.load(), mesh), mesh, 0, 4
-    )
+    batches = feed.stream(feed.place(streamed, streamed.load(), mesh), 0, 4)
     same = [
       np.array_equal(
-        global_arrays.to_host(batch['x']), streamed.get(data, step, slice(0, B))['x']
+        processes.to_host(batch['x']), streamed.get(data, step, slice(0, B))['x']
       )
       for step, batch in enumerate(batches)
     ]
     batches.close()
-    arrays = evaluation.place(resident, resident.load(), mesh).arrays
+    arrays = feed.place(resident, resident.load(), mesh).arrays
     get = jax.jit(resident.get, out_shardings={'x': placed})
-    gathered = global_arrays.to_host(get(arrays, np.int32(2))['x'])
+    gathered = processes.to_host(get(arrays, np.int32(2))['x'])
     same.append(np.array_equal(gathered, streamed.get(data, 2, slice(0, B))['x']))
     found[text] = [rows.start, rows.stop, len(same), all(same)]
   mesh = sharding.make_mesh('data=4')
@@ -56,31 +54,29 @@ def main(argv):
   shapes['all'] = jax.ShapeDtypeStruct((), np.int32)
   streamed = ShuffledStream(source, B, seed=3, num_workers=0)
   streamed.placement = {'all': P()}
-  batches = evaluation.stream(
-    evaluation.place(streamed, streamed.load(), mesh), mesh, 0, 2
-  )
+  batches = feed.stream(feed.place(streamed, streamed.load(), mesh), 0, 2)
   found['whole'] = [
     np.array_equal(
-      global_arrays.to_host(batch[name]), streamed.get(data, step, slice(0, B))[name]
+      processes.to_host(batch[name]), streamed.get(data, step, slice(0, B))[name]
     )
     for step, batch in enumerate(batches)
     for name in ('x', 'all')
   ]
   batches.close()
   split = sharding.on_mesh(mesh, P('data'))
-  keys = global_arrays.put(jax.random.split(jax.random.key(1), 4), split)
+  keys = processes.put(jax.random.split(jax.random.key(1), 4), split)
   found['keys'] = [
     keys.is_fully_addressable,
     np.array_equal(
-      global_arrays.to_host(keys),
+      processes.to_host(keys),
       jax.random.key_data(jax.random.split(jax.random.key(1), 4)),
     ),
   ]
-  again = global_arrays.put({'x': global_arrays.put(data['x'], split)}, split)['x']
-  found['again'] = np.array_equal(global_arrays.to_host(again), data['x'])
+  again = processes.put({'x': processes.put(data['x'], split)}, split)['x']
+  found['again'] = np.array_equal(processes.to_host(again), data['x'])
   mesh = sharding.make_mesh('data=2,tensor=2')
   host = {str(i): np.full((16, 8), i, np.float32) for i in range(80)}
-  leaves = global_arrays.put(host, sharding.on_mesh(mesh, P('tensor')))
+  leaves = processes.put(host, sharding.on_mesh(mesh, P('tensor')))
   sums = [
     checksums.as_text(jax.device_get(checksums.inspect(tree)[0]))
     for tree in (leaves, host)

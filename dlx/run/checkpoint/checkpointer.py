@@ -3,7 +3,7 @@
 A checkpoint is the TrainState and the sums of the open log window. Beside them lie
 `meta`: the checksums, since Orbax restores flipped bits without a word, and the figures
 by which the best is kept. They are never needed to go on. What lies on the disk is told
-in checkpoint_files.py.
+in files.py.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import numpy as np
 
 from dlx.errors import ConfigError, StorageError
 from dlx.run import processes
+from dlx.run.at import NotFinite
 from dlx.run.checkpoint import checksums, files, quiet
 from dlx.state import TrainState, is_key, leaves_by_path
 
@@ -27,10 +28,6 @@ class Restored(NamedTuple):
   state: TrainState
   window: Any
   metrics: Mapping[str, float]
-
-
-class NotFinite(FloatingPointError):
-  """A state that holds a NaN or inf was about to be saved."""
 
 
 class Checkpointer:
@@ -73,8 +70,9 @@ class Checkpointer:
     self._keep, self._note, self._read_only = keep, note, read_only
     self._best_metric, self._best_mode = best_metric, best_mode
     self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
-    quiet.orbax()
-    self._saving: int | None = None  # The step whose save has not been waited for.
+    self._quiet = contextlib.ExitStack()  # Holds `quiet.orbax` during a save.
+    self._started: int | None = None  # The step whose save was started last.
+    self._saving = False  # Whether it has not been waited for.
     if not read_only:
       with self._writing('the leftovers of killed saves could not be removed'):
         processes.first_does(lambda: files.clean(folder), f'clean {folder}')
@@ -110,21 +108,22 @@ class Checkpointer:
     sums, finite = jax.device_get(checksums.inspect(leaves))
     for name, ok in finite.items():
       if not ok:
-        raise NotFinite(f'{name} is not finite after step {step}')
+        raise NotFinite(step, f'{name} is not finite after step {step}')
     meta: dict[str, Any] = {
       'step': step,
       'checksums': checksums.as_text(sums),
-      'leaves': files.describe(leaves),
+      'leaves': files.dtypes_and_shapes(leaves),
       'metrics': dict(metrics),
     }
     meta['digest'] = files.digest(meta)
     self.wait()
+    self._quiet.enter_context(quiet.orbax())  # Until `wait`, as threads go on writing.
     args = self._ocp.args
-    with self._writing(f'checkpoint {step} could not be saved'):
+    with self._writing(f'checkpoint {step} could not be saved'), quiet.orbax():
       processes.first_does(
         lambda: files.make_room(self.folder, step), f'move checkpoint {step}'
       )
-      self._saving = step
+      self._started, self._saving = step, True
       self._orbax.save(
         self.folder / str(step),
         args=args.Composite(
@@ -140,10 +139,10 @@ class Checkpointer:
     Raises:
       StorageError: it could not be written; the checkpoints before it are whole.
     """
-    step, self._saving = self._saving, None
-    with self._writing(f'checkpoint {step} could not be saved'):
+    saved, self._saving = self._saving, False
+    with self._writing(f'checkpoint {self._started} could not be saved'), self._quiet:
       self._orbax.wait_until_finished()
-    if step is None or self._read_only or not processes.is_first():
+    if not saved or not processes.is_first():
       return
     with self._writing('an old checkpoint could not be removed'):
       files.drop_replaced(self.folder)
@@ -155,10 +154,11 @@ class Checkpointer:
           files.remove(self.folder, step)
 
   def close(self):
-    try:
-      self.wait()
-    finally:
-      self._orbax.close()
+    with quiet.orbax():
+      try:
+        self.wait()
+      finally:
+        self._orbax.close()
 
   def restore(
     self, state: TrainState, window: Any, step: int | None = None
@@ -211,8 +211,9 @@ class Checkpointer:
     try:
       meta = files.read_meta(path)
       there = {name: x for name, x in meta['leaves'].items() if name in wanted}
-      files.check_structure(there, files.describe(wanted), path)
-      leaves = files.read_leaves(path, meta, wanted)
+      files.check_structure(there, files.dtypes_and_shapes(wanted), path)
+      with quiet.orbax():
+        leaves = files.read_leaves(path, meta, wanted)
       for wrong in files.wrong_leaves(meta, leaves).values():
         raise files.Damaged(wrong)
     except ConfigError:
@@ -277,13 +278,14 @@ class Checkpointer:
         f'{jax.process_index()}: all must see the same --workdir, on a shared disk.'
       )
     meta = files.read_meta(path)
-    files.check_structure(meta['leaves'], files.describe(target), path)
+    files.check_structure(meta['leaves'], files.dtypes_and_shapes(target), path)
     plain = {n: _plain(x) for n, x in target.items() if np.prod(x.shape)}
     # The handler itself: Orbax's Checkpointer ends in a barrier, at which the others
     # would wait for a process that could not read.
     handler = self._ocp.StandardCheckpointHandler()
     args = self._ocp.args.StandardRestore(plain)
-    return meta, handler.restore(path / 'arrays', args=args)
+    with quiet.orbax():
+      return meta, handler.restore(path / 'arrays', args=args)
 
   def _skip(self, step: int, trouble: Exception, last: bool):
     """Sets a damaged checkpoint aside and says so."""

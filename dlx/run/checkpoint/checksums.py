@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlx.run.global_arrays import to_host
+from dlx.run.processes import to_host
 from dlx.state import Array, is_key, leaves_by_path
 
 

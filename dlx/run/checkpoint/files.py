@@ -22,7 +22,7 @@ import numpy as np
 
 from dlx.errors import ConfigError
 from dlx.run.checkpoint import checksums
-from dlx.run.records.records import is_remote
+from dlx.run.records.json_files import is_remote
 
 _TEMPORARY = '.orbax-checkpoint-tmp'
 _REMOVED, _REPLACED = '.removed', '.replaced'
@@ -193,7 +193,7 @@ def read_meta(path) -> dict[str, Any]:
   return meta
 
 
-def describe(leaves: Mapping[str, Any]) -> dict[str, list]:
+def dtypes_and_shapes(leaves: Mapping[str, Any]) -> dict[str, list]:
   """{name: [dtype, shape]} as it stands in the metadata."""
   return {name: [str(x.dtype), list(x.shape)] for name, x in leaves.items()}
 

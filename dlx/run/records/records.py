@@ -1,336 +1,165 @@
-"""What a run writes down: metrics.jsonl, JSON files, and where it ran.
+"""What one session of a run writes down: log windows, evaluations, result.json."""
 
-  metrics = MetricsFile(workdir)
-  metrics.write(50, 'train', {'loss': 0.3}, {'elapsed': 1.2})
-  write_json(workdir / 'config.json', {...})
+from typing import Any, Mapping, NamedTuple
 
-A workdir on a local disk is appended to and renamed in. One in an object store (a path
-with `://`) is written in whole files only, through etils.epath.
-"""
-
-import importlib.metadata
-import json
-import os
-import pathlib
-import platform
-import subprocess
-import tempfile
-from typing import Any, Mapping
-
-from absl import logging
-from etils import epath
+import jax
 import numpy as np
 
-from dlx.errors import DataError
-
-PACKAGES = (
-  'dlx',
-  'jax',
-  'jaxlib',
-  'flax',
-  'optax',
-  'orbax-checkpoint',
-  'grain',
-  'numpy',
-)
-NAME = 'metrics.jsonl'
-PART_BYTES = 2**20  # A part is rewritten whole by every flush until it is this long.
+from dlx.run.records.environment import environment
+from dlx.run.records.json_files import write_json
+from dlx.run.records.reporter import Reporter
+from dlx.run.records.tensorboard import EventWriter
+from dlx.run.records.workdir import Workdir
+from dlx.run.timing import Clock
+from dlx.state import ratios
 
 
-def is_remote(path: Any) -> bool:
-  """Whether a path lies in an object store, where files can only be written whole."""
-  return '://' in os.fspath(path)
+class _Window(NamedTuple):
+  """A closed log window whose sums are still on the device."""
+
+  step: int
+  sums: Any
+  seconds: Mapping[str, float]
+  rate: float
 
 
-def plain(value: Any) -> Any:
-  """The JSON tree of a value: NumPy and jax scalars as Python ones, arrays as lists.
+class Records:
+  """Reports of a run from a step on; a context manager. All processes call it alike."""
 
-  A float32 becomes the Python float of equal value, so that its repr reads back to the
-  same bits.
+  def __init__(
+    self,
+    folder: Workdir,
+    clock: Clock,
+    *,
+    num_steps: int,
+    members: tuple[int, ...],
+    rows: int,
+    step: int,
+    evaluated: int,
+    restored: bool,
+    terminal: bool | None,
+  ):
+    """Opens the files and drops the lines that this session writes again.
 
-  Raises:
-    TypeError: what has no plain form.
-  """
-  if value is None or isinstance(value, (bool, int, float, str)):
-    return value
-  if isinstance(value, Mapping):
-    return {str(k): plain(v) for k, v in value.items()}
-  if isinstance(value, (list, tuple)):
-    return [plain(v) for v in value]
-  if isinstance(value, os.PathLike):
-    return os.fspath(value)
-  array = np.asarray(value)
-  if array.dtype.kind in 'OSUMm':
-    raise TypeError(f'{type(value).__name__} has no plain JSON form: {value!r}')
-  if array.dtype.kind not in 'biuf':
-    array = array.astype(np.float64)  # bfloat16 and its kin, exactly.
-  return array.tolist()
+    Args:
+      clock: is given the seconds of former sessions.
+      num_steps: of the whole run.
+      members: shape of a metric of each member: (n,), or () where there are none.
+      rows: of a training batch; rates count them.
+      step, evaluated: where the session starts.
+      restored: whether that is a checkpoint.
+      terminal: a progress bar or plain lines; None: as stderr is.
+    """
+    self._folder, self._clock, self._rows = folder, clock, rows
+    self._reporter = Reporter(
+      folder.path,
+      num_steps,
+      members=members,
+      evaluated=evaluated,
+      step=step if restored else None,
+      terminal=terminal,
+    )
+    clock.add(self._reporter.seconds)
+    if changed := folder.changed():
+      self.note(f'Other than at the start: {changed}. Bits may differ.')
+    self._window: _Window | None = None  # The last one closed, until it is written.
+    self._mark = step, clock.seconds()['train']
 
-
-def write_bytes(path: Any, data: bytes) -> None:
-  """Writes a whole file. On a local disk a reader sees the old file or the new one."""
-  path = epath.Path(path)
-  if is_remote(path):
-    path.write_bytes(data)  # Object stores show an object only once it is complete.
-    return
-  local = pathlib.Path(os.fspath(path))
-  temporary = local.with_name(f'.{local.name}.tmp')
-  with open(temporary, 'wb') as f:
-    f.write(data)
-    f.flush()
-    os.fsync(f.fileno())
-  os.replace(temporary, local)
-
-
-def write_json(path: Any, value: Any) -> None:
-  """Writes a value as indented JSON, keys in the order given; see `write_bytes`."""
-  text = json.dumps(plain(value), indent=2, ensure_ascii=False)
-  # A lone surrogate (argv may hold one) becomes its JSON escape.
-  write_bytes(path, (text + '\n').encode(errors='backslashreplace'))
-
-
-def read_json(path: Any) -> Any:
-  """Reads a JSON file.
-
-  Raises:
-    FileNotFoundError: there is none.
-    DataError: it is not JSON.
-  """
-  try:
-    return json.loads(epath.Path(path).read_text())
-  except ValueError as e:
-    raise DataError(
-      f'{path} is not JSON ({e}): mend it by hand or take another workdir.'
-    ) from e
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-  """The object of one line of metrics.jsonl; None where the line is no such object."""
-  try:
-    record = json.loads(line)
-  except ValueError:
-    return None
-  ok = isinstance(record, dict) and {'step', 'split', 'metrics'} <= record.keys()
-  return record if ok else None
-
-
-def _whole(data: bytes) -> bytes:
-  """Without the half-written last line of a process that was killed."""
-  return data[: data.rfind(b'\n') + 1]
-
-
-def _rewound(data: bytes, step: int, evaluated: int) -> bytes:
-  """The lines that a run restored at `step` has already written, byte for byte."""
-  kept = []
-  for line in _whole(data).splitlines(keepends=True):
-    record = _parse(line)
-    if record is None:
-      logging.warning('%s: dropped a line that is no record: %r', NAME, line[:80])
-    elif record['step'] <= (step if record['split'] == 'train' else evaluated):
-      kept.append(line)
-  return b''.join(kept)
-
-
-class MetricsFile:
-  """metrics.jsonl of a workdir: one object a line, only process 0 writes it.
-
-    {"step": 50, "split": "train", "metrics": {"loss": 0.3}, "time": {"elapsed": 1.2}}
-
-  Numbers are written by repr (`NaN` and `Infinity` where they are not finite, as
-  Python's json reads them), vectors over members as lists. All that depends on the
-  clock stands in `time`; everything else is equal between equal runs.
-
-  In an object store lines are spooled in a local temporary file and uploaded by
-  `flush` as parts metrics-00000.jsonl, metrics-00001.jsonl, ...: the current part is
-  rewritten whole, and each session and each MiB begins a new one. `close` writes
-  metrics.jsonl out of the parts. The constructor does no I/O.
-  """
-
-  def __init__(self, workdir: Any, *, part_bytes: int = PART_BYTES):
-    self._workdir = epath.Path(workdir)
-    self._path = self._workdir / NAME
-    self._remote = is_remote(workdir)
-    self._part_bytes = part_bytes
-    self._part: Any = None  # Object store: path of the part that is being filled.
-    self._file: Any = None  # Local: the file itself. Object store: the spool.
-    self._dirty = False
-
-  def __enter__(self) -> 'MetricsFile':
+  def __enter__(self) -> 'Records':
     return self
 
-  def __exit__(self, *_) -> None:
-    self.close()
+  def __exit__(self, *exc):
+    self._reporter.close()
 
-  def write(
-    self, step: int, split: str, metrics: Mapping[str, Any], time: Mapping[str, Any]
-  ) -> None:
-    """Adds a line; on a local disk it outlives the process once this returns."""
-    record = {
-      'step': int(step),
-      'split': split,
-      'metrics': plain(metrics),
-      'time': plain(time),
-    }
-    file = self._open() if self._file is None else self._file
-    # One write call without a buffer: the kernel has all of the line, or the file ends
-    # in half a line, which is dropped by the next to open it.
-    text = json.dumps(record, ensure_ascii=False)
-    line = memoryview(text.encode(errors='backslashreplace') + b'\n')
-    while line:  # A disk that fills up takes a part without an error, and then raises.
-      line = line[file.write(line) :]
-    self._dirty = True
+  @property
+  def latest(self) -> Mapping[str, Any]:
+    """Last figures by "split/name", also those of former sessions."""
+    return self._reporter.latest
 
-  def flush(self) -> None:
-    """Brings all lines to the disk, or to the object store."""
-    if not self._dirty:
+  @property
+  def events(self) -> EventWriter | None:
+    """TensorBoard; None on other processes than the first."""
+    return self._reporter.events
+
+  def note(self, text: str):
+    """Tells a person something."""
+    self._reporter.note(text)
+
+  def data(self, split: str, origin: Mapping[str, Any]):
+    """Tells what the examples of a split were read from; see `Loaded`."""
+    self._reporter.data(split, origin)
+
+  def close_window(self, step: int, sums: Any):
+    """Ends a log window. Its sums are fetched later, so that nothing waits for them."""
+    self.write_window()
+    seconds = self._clock.seconds()
+    since, train = self._mark
+    rate = (step - since) * self._rows / max(seconds['train'] - train, 1e-9)
+    self._mark = step, seconds['train']
+    self._window = _Window(step, sums, seconds, rate)
+
+  def write_window(self):
+    """Writes the window that was closed last, unless that is done."""
+    if self._window is None:
       return
-    if not self._remote:
-      os.fsync(self._file.fileno())
-    else:
-      self._file.seek(0)
-      data = self._file.read()  # Leaves the position at the end, for further lines.
-      self._part.write_bytes(data)
-      if len(data) >= self._part_bytes:
-        self._part = self._path_of_part(int(self._part.stem.split('-')[1]) + 1)
-        self._file.seek(0)
-        self._file.truncate()
-    self._dirty = False
+    (step, sums, seconds, rate), self._window = self._window, None
+    with self._clock.span('train'):
+      fetched = ratios(jax.device_get(sums))
+    values = {name: np.array(value) for name, value in fetched.items()}
+    self._reporter.write(step, 'train', values, seconds, rate)
 
-  def close(self) -> None:
-    """Flushes; in an object store writes metrics.jsonl. A later `write` reopens."""
-    self._shut()
-    if self._remote and (parts := self._parts()):
-      self._path.write_bytes(b''.join(_whole(p.read_bytes()) for p in parts))
+  def evaluated(self, step: int, found: Mapping[str, Mapping[str, np.ndarray]]):
+    """Writes what evaluations found, by split and name."""
+    for split, figures in found.items():
+      self._reporter.write(step, split, figures, self._clock.seconds())
 
-  def read(self) -> list[dict[str, Any]]:
-    """All lines so far, of this and of earlier sessions, as dicts."""
-    self.flush()
-    data = b''.join(_whole(p.read_bytes()) for p in self._stored())
-    records = []
-    for line in data.splitlines():
-      record = _parse(line)
-      if record is None:
-        logging.warning(
-          '%s: ignored a line that is no record: %r', self._path, line[:80]
-        )
-      else:
-        records.append(record)
-    return records
-
-  def rewind(self, step: int, evaluated: int) -> None:
-    """Drops what a run restored at `step` will write again, so that nothing doubles.
-
-    Drops lines of split 'train' past `step`, of other splits past `evaluated`, and a
-    half-written last line. All other lines stay byte for byte.
-    """
-    self._shut()
-    whole = [self._path] if self._path.exists() else []
-    for path in (self._parts() if self._remote else []) + whole:
-      old = path.read_bytes()
-      new = _rewound(old, step, evaluated)
-      if new != old:
-        write_bytes(path, new)
-
-  def _shut(self) -> None:
-    self.flush()
-    if self._file is not None:
-      self._file.close()
-    self._file = self._part = None
-
-  def _path_of_part(self, number: int) -> Any:
-    return self._workdir / f'metrics-{number:05d}.jsonl'
-
-  def _parts(self) -> list[Any]:
-    return sorted(self._workdir.glob('metrics-[0-9]*.jsonl'), key=os.fspath)
-
-  def _stored(self) -> list[Any]:
-    """The files that hold the lines, in order: the parts, where there are any."""
-    parts = self._parts() if self._remote else []
-    return parts or ([self._path] if self._path.exists() else [])
-
-  def _open(self) -> Any:
-    if self._remote:
-      parts = self._parts()
-      if not parts and self._path.exists():  # A workdir that was copied to the store.
-        parts = [self._path_of_part(0)]
-        parts[0].write_bytes(_whole(self._path.read_bytes()))
-      last = int(parts[-1].stem.split('-')[1]) if parts else -1
-      self._part = self._path_of_part(last + 1)
-      self._file = tempfile.TemporaryFile(prefix='dlx-metrics-')
-      return self._file
-    self._file = open(os.fspath(self._path), 'ab+', buffering=0)
-    self._file.seek(0)
-    data = self._file.read()
-    if (whole := len(_whole(data))) < len(data):
-      self._file.truncate(whole)
-    return self._file
-
-
-def _git(*args: str) -> str:
-  root = pathlib.Path(__file__).resolve().parents[3]
-  # No locks: a status must not disturb somebody's commit.
-  done = subprocess.run(
-    ('git', *args),
-    cwd=root,
-    capture_output=True,
-    text=True,
-    timeout=10,
-    check=True,
-    env=os.environ | {'GIT_OPTIONAL_LOCKS': '0'},
-  )
-  return done.stdout.strip()
-
-
-def git() -> dict[str, Any] | None:
-  """Commit of the checkout that this package lies in, and whether it was changed.
-
-  None where it lies in no checkout, where git is missing, or before the first commit.
-  """
-  try:
-    # An installed copy may lie inside the checkout of something else.
-    _git('ls-files', '--error-unmatch', 'dlx/run/records/records.py')
+  def metrics(self, found: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    """The metrics of evaluations by "split/name"; writes nothing."""
     return {
-      'commit': _git('rev-parse', 'HEAD'),
-      'dirty': bool(_git('status', '--porcelain', '--untracked-files=no')),
+      f'{split}/{name}': value
+      for split, figures in found.items()
+      for name, value in self._reporter.scalars(figures).items()
     }
-  except (OSError, subprocess.SubprocessError):
-    return None
 
+  def flush(self):
+    """Before a save: no figure of a saved step may be lost."""
+    self._reporter.flush()
 
-def versions() -> dict[str, str | None]:
-  """Versions of Python and of packages, without an import; None: not installed."""
-  found: dict[str, str | None] = {'python': platform.python_version()}
-  for name in PACKAGES:
-    try:
-      found[name] = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-      found[name] = None
-  return found
+  def finish(
+    self,
+    step: int,
+    metrics: Mapping[str, Any],
+    *,
+    stopped_early: bool,
+    origins: Mapping[str, Mapping[str, Any]],
+    seconds: Mapping[str, float],
+    fingerprint: str,
+  ):
+    """Writes result.json, the last file: without it the run counts as unfinished.
 
-
-def num_threads() -> int:
-  """CPU threads that this process may run on."""
-  if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
-
-
-def environment() -> dict[str, Any]:
-  """Where a run runs: all that may decide its bits or its speed. Starts the devices."""
-  import jax  # Not needed by those who only read a workdir.
-
-  from kernels.onednn import library
-
-  device = jax.devices()[0]
-  return {
-    'versions': {**versions(), 'onednn': library.version()},
-    'device': {
-      'kind': device.device_kind,
-      'count': jax.device_count(),
-      'platform': device.platform,
-    },
-    'processes': jax.process_count(),
-    'threads': num_threads(),
-    'xla_flags': os.environ.get('XLA_FLAGS', ''),
-    'git': git(),
-  }
+    Args:
+      metrics: by "split/name".
+      origins: what data each split was read from.
+      seconds: by kind and in total, of all sessions.
+      fingerprint: of the final state.
+    """
+    record = self._folder.record
+    if self.events is not None:
+      means = {name: float(np.mean(value)) for name, value in metrics.items()}
+      self.events.hparams(step, record['config'], means)
+    rate = step * self._rows / max(seconds['train'], 1e-9)
+    done = {
+      'experiment': record['experiment'],
+      'dataset': {split: dict(origin) for split, origin in origins.items()},
+      'metrics': dict(sorted(metrics.items())),
+      'step': step,
+      'num_steps': record['config']['num_steps'],
+      'stopped_early': stopped_early,
+      'seconds': {kind: round(value, 3) for kind, value in seconds.items()},
+      'examples_per_second': round(rate, 1),
+      **environment(),
+      'fingerprint': fingerprint,
+      'finished': True,
+    }
+    if jax.process_index() == 0:
+      write_json(self._folder.path / 'result.json', done)

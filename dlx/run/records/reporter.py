@@ -5,12 +5,12 @@ from typing import Any, Mapping
 import jax
 import numpy as np
 
+from dlx.run.records.metrics_file import MetricsFile
 from dlx.run.records.progress import Progress
-from dlx.run.records.records import MetricsFile
 from dlx.run.records.tensorboard import EventWriter
 
 
-def plain(value: np.ndarray) -> Any:
+def as_floats(value: np.ndarray) -> Any:
   """A float, or a list of floats where there are members."""
   return np.asarray(value, np.float64).tolist()
 
@@ -66,7 +66,7 @@ class Reporter:
   def scalars(self, values: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """What is reported of a mapping that may hold arrays for figures as well."""
     shown = {k: v for k, v in sorted(values.items()) if reported(v, self._members)}
-    return {k: plain(v) for k, v in shown.items()}
+    return {k: as_floats(v) for k, v in shown.items()}
 
   def write(
     self,

@@ -22,7 +22,7 @@ from typing import Any, Mapping
 from etils import epath
 import numpy as np
 
-from dlx.run.records import records
+from dlx.run.records.json_files import flat, is_remote, plain
 
 FILE_BYTES = 2**24  # Object store: a file is uploaded whole until it is this long.
 _count = itertools.count()
@@ -106,18 +106,6 @@ def png(image_HWC: Any) -> bytes:
   return out.getvalue()
 
 
-def flat(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  """Fields of a nested config by dotted name, as bool, int, float or str."""
-  out = {}
-  for name, value in config.items():
-    if isinstance(value, Mapping):
-      out |= flat(value, f'{prefix}{name}.')
-    else:
-      simple = isinstance(value, (bool, int, float, str))
-      out[prefix + name] = value if simple else str(value)
-  return out
-
-
 class EventWriter:
   """Writes one events.out.tfevents file a session into a workdir.
 
@@ -135,7 +123,7 @@ class EventWriter:
         sessions wrote past it. None: a fresh run.
     """
     self._workdir = epath.Path(workdir)
-    self._remote = records.is_remote(workdir)
+    self._remote = is_remote(workdir)
     self._purge_step = purge_step
     self._spool: Any = None  # Object store: the folder of the local file.
     self._local: Any = None  # Path of the open file.
@@ -209,7 +197,8 @@ class EventWriter:
         if self._written.get(name) != step
       },
     )
-    values = flat(records.plain(config))
+    simple = lambda x: x if isinstance(x, (bool, int, float, str)) else str(x)
+    values = {name: simple(x) for name, x in flat(plain(config)).items()}
     # The name of the row: equal configs in several workdirs are one group of trials.
     group = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
     start = _hparams_pb2().SessionStartInfo(

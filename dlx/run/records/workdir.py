@@ -12,14 +12,20 @@ import jax
 
 from dlx.errors import ConfigError
 from dlx.run import processes
-from dlx.run.records.records import environment, is_remote, read_json, write_json
+from dlx.run.records.environment import environment
+from dlx.run.records.json_files import is_remote, read_json, write_json
 
 SHARED_SECONDS = 30.0  # NFS remembers for about as long that a file was not there.
 
 
 def absolute(path) -> epath.Path:
-  """The path of a workdir; of a local one from the root, as Orbax needs it."""
-  return epath.Path(path if is_remote(path) else os.path.abspath(path))
+  """The path of a workdir; of a local one from the root, as Orbax needs it.
+
+  A leading `~` is the home folder, also where it comes from a field of a config.
+  """
+  if is_remote(path):
+    return epath.Path(path)
+  return epath.Path(os.path.abspath(os.path.expanduser(path)))
 
 
 class Workdir:
@@ -66,7 +72,7 @@ class Workdir:
     self.record: Mapping[str, Any] = former or {}
 
   def begin(self, record: Mapping[str, Any]):
-    """Takes the lock and writes config.json unless it is there.
+    """Takes the lock and writes config.json unless it is there; `close` it then.
 
     Raises:
       ConfigError: not writable, another process is running in it, or process 0 has

@@ -19,8 +19,9 @@ from PIL import Image
 
 from dlx import report
 from dlx.errors import DataError
-from dlx.report import page
-from dlx.run.records import records
+from dlx.run.records.json_files import read_json, write_json
+from dlx.run.records.metrics_file import MetricsFile
+from dlx.run.records.reporter import Reporter
 
 EVIL = '"><script>alert(1)</script>\'&<img src=x onerror=alert(2)>'
 VOID = {'meta', 'img', 'br', 'link', 'input', 'hr'}
@@ -63,7 +64,7 @@ def write_run(workdir, *, finished=True, members=False, figures=True, name='cnn'
   """A workdir as the loop leaves it."""
   workdir = epath.Path(workdir)
   (workdir / 'figures').mkdir(parents=True, exist_ok=True)
-  records.write_json(
+  write_json(
     workdir / 'config.json',
     {
       'experiment': name,
@@ -82,10 +83,10 @@ def write_run(workdir, *, finished=True, members=False, figures=True, name='cnn'
       'versions': {'jax': '9.9'},
     },
   )
-  with records.MetricsFile(workdir) as metrics:
+  with MetricsFile(workdir) as metrics:
     for step in range(1, 101 if finished else 41):
       loss = [1 / step, 2 / step] if members else 1 / step
-      metrics.write(step, 'train', {'loss': loss}, {'elapsed': step / 2})
+      metrics.write(step, 'train', {'loss': loss}, {'seconds': {'total': step / 2}})
       if step % 20 == 0:
         metrics.write(step, 'test', {'loss': 2 / step, 'accuracy': 1 - 1 / step}, {})
   if figures:
@@ -93,7 +94,7 @@ def write_run(workdir, *, finished=True, members=False, figures=True, name='cnn'
       os.fspath(workdir / 'figures' / 'confusion_matrix.png')
     )
   if finished:
-    records.write_json(
+    write_json(
       workdir / 'result.json',
       {
         'experiment': name,
@@ -183,17 +184,15 @@ class RenderTest(parameterized.TestCase):
     image = Image.open(io.BytesIO(base64.b64decode(data)))
     self.assertEqual(image.size, (6, 4))
 
-  def test_the_newest_of_a_series_of_figures(self):
+  def test_every_figure_has_its_own_name(self):
     write_run(self.workdir)
-    for step in (100, 1000, 900):
-      Image.new('L', (step, 5)).save(
-        os.fspath(self.workdir / 'figures' / f'samples-{step}.png')
-      )
-    run = report.read(self.workdir)
+    for name in ('samples', 'samples-100', 'layer_1000'):
+      image = Image.new('L', (5, 5))
+      image.save(os.fspath(self.workdir / 'figures' / f'{name}.png'))
+    shown = [name for name, _ in report.read(self.workdir).figures]
     self.assertEqual(
-      [n for n, _ in run.figures], ['confusion_matrix', 'samples, step 1,000']
+      shown, ['confusion_matrix', 'layer_1000', 'samples', 'samples-100']
     )
-    self.assertEqual(page._size(run.figures[1][1]), (1000, 5))
 
   def test_an_unfinished_run_says_so(self):
     got = Html(self.render(finished=False, figures=False))
@@ -207,19 +206,27 @@ class RenderTest(parameterized.TestCase):
     for part in ('Figures', 'Where the time went', 'fingerprint'):
       self.assertNotIn(part, got.text)
 
+  def test_the_wall_time_of_an_unfinished_run_is_what_the_reporter_writes(self):
+    self.workdir.mkdir()
+    reporter = Reporter(
+      self.workdir, 100, members=(), step=None, evaluated=-1, terminal=False
+    )
+    loss = {'loss': np.float32(1)}
+    reporter.write(10, 'train', loss, {'train': 3.0, 'total': 7.5}, 80.0)
+    reporter.close()
+    self.assertEqual(report.read(self.workdir).seconds, 7.5)
+
   def test_a_result_that_is_not_final(self):
     write_run(self.workdir)
-    result = records.read_json(self.workdir / 'result.json')
-    records.write_json(
-      self.workdir / 'result.json', result | {'finished': False, 'step': 60}
-    )
+    result = read_json(self.workdir / 'result.json')
+    write_json(self.workdir / 'result.json', result | {'finished': False, 'step': 60})
     self.assertIn(
       'unfinished, step 60 of 100', Html(report.render(self.workdir).read_text()).text
     )
 
   def test_a_run_that_has_only_begun(self):
     self.workdir.mkdir()
-    records.write_json(self.workdir / 'config.json', {'experiment': '/a/b/my_fork.py'})
+    write_json(self.workdir / 'config.json', {'experiment': '/a/b/my_fork.py'})
     source = report.render(self.workdir).read_text()
     got = Html(source)
     self.assertIn('<h1>my_fork</h1>', source)
@@ -232,7 +239,7 @@ class RenderTest(parameterized.TestCase):
     Image.new('L', (2, 2)).save(
       os.fspath(self.workdir / 'figures' / f'{evil_file}.png')
     )
-    records.write_json(
+    write_json(
       self.workdir / 'config.json',
       {
         'experiment': EVIL,
@@ -243,7 +250,7 @@ class RenderTest(parameterized.TestCase):
         'warm_start': EVIL,
       },
     )
-    records.write_json(
+    write_json(
       self.workdir / 'result.json',
       {
         'experiment': EVIL,
@@ -258,7 +265,7 @@ class RenderTest(parameterized.TestCase):
         'seconds': {'total': 1.0, 'train': 1.0, EVIL: 2.0},
       },
     )
-    with records.MetricsFile(self.workdir) as metrics:
+    with MetricsFile(self.workdir) as metrics:
       for step in (1, 2, 3):
         metrics.write(step, EVIL, {EVIL: 1.0 * step}, {})
     source = report.render(self.workdir).read_text()
@@ -275,14 +282,14 @@ class RenderTest(parameterized.TestCase):
     source = self.render(members=True)
     self.assertIn('class="band"', source)
     self.assertIn('line: mean of members, band: all of them', source)
-    loss = report.lines(records.MetricsFile(self.workdir).read())['loss'][0]
+    loss = report.lines(MetricsFile(self.workdir).read())['loss'][0]
     self.assertEqual(
       (loss.points[1], loss.low[1], loss.high[1]), ((2, 0.75), (2, 0.5), (2, 1.0))
     )
 
   def test_values_that_are_not_finite(self):
     self.workdir.mkdir()
-    with records.MetricsFile(self.workdir) as metrics:
+    with MetricsFile(self.workdir) as metrics:
       for step, value in enumerate([3.0, 2.0, math.nan, 1.0, math.inf]):
         metrics.write(step, 'train', {'loss': value, 'lost': math.nan}, {})
     source = report.render(self.workdir).read_text()
@@ -297,9 +304,9 @@ class RenderTest(parameterized.TestCase):
     source = report.render(self.workdir).read_text()
     marked = re.findall(r'<tr class=changed><th>([^<]+)', source)
     self.assertEqual(marked, ['lr'])  # By the command line.
-    config = records.read_json(self.workdir / 'config.json')
+    config = read_json(self.workdir / 'config.json')
     config['defaults'] = config['config'] | {'seed': 0, 'model': {'width': 4}}
-    records.write_json(self.workdir / 'config.json', config)
+    write_json(self.workdir / 'config.json', config)
     source = report.render(self.workdir).read_text()
     marked = re.findall(
       r'<tr class=changed><th>([^<]+)</th><td>([^<]+)</td>'
@@ -344,7 +351,7 @@ class LauncherTest(absltest.TestCase):
       ([f'--workdir={empty}'], 'neither config.json nor metrics.jsonl'),
       ([f'--workdir={damaged}'], 'config.json is not JSON'),
       (['--wrkdir=x'], "Unknown command line flag 'wrkdir'"),
-      ([f'--workdir={empty}', 'more'], "what is 'more'"),
+      ([f'--workdir={empty}', 'more'], "'more' belongs to no flag"),
     ):
       with self.subTest(what):
         done = self.launch(*args)

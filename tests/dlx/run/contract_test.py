@@ -18,8 +18,9 @@ import numpy as np
 from dlx.errors import ConfigError
 from dlx.run.checkpoint.checkpointer import Checkpointer
 from dlx.run.evaluation import Evaluator
-from dlx.run.loop import evaluate, fit
+from dlx.run.loop import fit
 from dlx.run.records.reporter import Reporter
+from dlx.run.reopen import evaluate
 from tests.dlx.run import kinds
 
 STOP = 11  # No multiple of 4 steps a dispatch, nor of 5, 6 or 8 steps of an interval.

@@ -5,6 +5,7 @@ as largest differences, and what the placement rule did.
 """
 
 import json
+import pathlib
 import sys
 
 import jax
@@ -19,7 +20,8 @@ from dlx.errors import ConfigError  # noqa: E402
 from dlx.layers.convolution import conv_general_dilated  # noqa: E402
 from dlx.run import sharding  # noqa: E402
 from dlx.run.dispatch import make_dispatch  # noqa: E402
-from dlx.run.loop import evaluate, fit  # noqa: E402
+from dlx.run.loop import fit  # noqa: E402
+from dlx.run.reopen import evaluate  # noqa: E402
 from dlx.state import zeros_like  # noqa: E402
 from tests.dlx.run import kinds  # noqa: E402
 from tests.dlx.train import supervised_test  # noqa: E402
@@ -128,6 +130,15 @@ def main(folder):
     fit(odd, config, f'{folder}/odd', mesh='data=8')
   except ConfigError as error:
     found['odd_batch'] = str(error)
+  val = experiment.evals['test']._replace(
+    data=kinds.Rolling(kinds.IMAGES, 12, passes=True)
+  )
+  try:
+    fit(
+      experiment._replace(evals={'test': val}), config, f'{folder}/eval', mesh='data=8'
+    )
+  except ConfigError as error:
+    found['odd_evaluation'] = [str(error), pathlib.Path(f'{folder}/eval').exists()]
   mesh = sharding.make_mesh('data=4,tensor=2')
   rows = sharding.on_mesh(mesh, P('data'))
   found['rows'] = [

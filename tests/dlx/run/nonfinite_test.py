@@ -105,13 +105,16 @@ class NonFiniteTest(parameterized.TestCase):
       fit(broken(config, 'loss'), config, workdir)
     self.assertEmpty(list((workdir / 'checkpoints').iterdir()))
 
-  def test_the_replay_goes_through_the_evaluations_between(self):
-    config = kinds.Small()  # Evaluates after 6 and 12 steps, saves after 8.
+  @parameterized.parameters(
+    (kinds.Small(), 2),  # Evaluates after 6 and 12 steps, saves after 8.
+    (kinds.Small(eval_at_start=True, save_every_steps=None), 3),
+  )
+  def test_the_replay_goes_through_the_evaluations_before(self, config, count):
     base = kinds.classifier(config)
 
     def train_step(s, b):
       new, sums = base.train_step(s, b)
-      bad = (s.step == BAD) & (s.model_state['evaluations'] == 2)
+      bad = (s.step == BAD) & (s.model_state['evaluations'] == count)
       loss = sums['loss']._replace(total=jnp.where(bad, jnp.nan, sums['loss'].total))
       return new, {'loss': loss}
 

@@ -241,6 +241,10 @@ class EightDevicesTest(absltest.TestCase):
     self.assertEqual(found['counted'], 50.0)
     self.assertIn('--mesh=data=3 has 3 devices, but this run has 8', found['bad_mesh'])
     self.assertIn('A batch of 12 rows does not divide over the 8', found['odd_batch'])
+    # Also of an evaluation at once, before anything is written.
+    message, written = found['odd_evaluation']
+    self.assertIn('A batch of 12 rows does not divide over the 8', message)
+    self.assertFalse(written)
     self.assertEqual(found['rows'], [0, 0, 4])
     self.assertLess(found['convolution'], 1e-13)  # Sums of 16 products of order 1.
 

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from dlx.run import sharding
 from dlx.run.dispatch import make_dispatch
 from dlx.run.loop import fit
-from dlx.run.session import Run
+from dlx.run.programs import Programs
+from dlx.run.records.records import Records
 from tests.dlx.run import kinds
 
 LOG, K = 20, 4
@@ -31,9 +32,8 @@ class Traffic:
 
   @contextlib.contextmanager
   def watch(self):
-    value, program, advance, log = (
-      ARRAY._value, Run.program, Run._advance, Run._log_if_due
-    )  # fmt: skip
+    value, program = ARRAY._value, Programs._program
+    advance, close = Programs.advance, Records.close_window
 
     def reading(array):
       if self.watching:
@@ -41,40 +41,38 @@ class Traffic:
         self.read.append((found[0] if found else 'metrics', len(self.sent)))
       return value.fget(array)
 
-    def sending(run, shape_id, data):
-      inner = program(run, shape_id, data)
+    def sending(programs, at, data):
+      inner = program(programs, at, data)
 
       def call(state, window, data, n):
         out = inner(state, window, data, n)
         if self.watching:
-          counts = run.in_flight._counts.items()
+          counts = programs._in_flight._counts.items()
           self.sent.append(next(k for k, v in counts if v is n))
           self.tickets.append(out[2])
         return out
 
       return call
 
-    def guarded(method):
-      def call(run, *args):
-        inside = LOG <= run.step < 2 * LOG or (method is log and run.step == 2 * LOG)
-        if not inside:
-          return method(run, *args)
-        if not self.watching:  # What is in flight belongs to the interval before.
-          run._drain()
-          self.watching = True
-        with jax.transfer_guard_host_to_device('disallow_explicit'):
-          try:
-            return method(run, *args)
-          finally:
-            self.watching = not (method is log and run.step == 2 * LOG)
+    def from_the_first_log_line_on(programs, at, to):
+      if at.step < LOG:
+        return advance(programs, at, to)
+      if at.step == LOG:  # What is in flight belongs to the interval before.
+        programs.drain()
+      self.watching = at.step < 2 * LOG
+      with jax.transfer_guard_host_to_device('disallow_explicit'):
+        return advance(programs, at, to)
 
-      return call
+    def to_the_second(records, step, sums):
+      with jax.transfer_guard_host_to_device('disallow_explicit'):
+        close(records, step, sums)
+      self.watching = self.watching and step < 2 * LOG
 
     with (
       mock.patch.object(ARRAY, '_value', property(reading)),
-      mock.patch.object(Run, 'program', sending),
-      mock.patch.object(Run, '_advance', guarded(advance)),
-      mock.patch.object(Run, '_log_if_due', guarded(log)),
+      mock.patch.object(Programs, '_program', sending),
+      mock.patch.object(Programs, 'advance', from_the_first_log_line_on),
+      mock.patch.object(Records, 'close_window', to_the_second),
     ):
       yield
 

@@ -12,7 +12,8 @@ import pytest
 
 from dlx import experiment
 from dlx.data.sets import graphs, karate
-from dlx.run.loop import draw, evaluate, fit
+from dlx.run.loop import fit
+from dlx.run.reopen import draw, evaluate
 from experiments.graphs import gcn
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from dlx.data.sets.sentences import texts_of
 from dlx.errors import ConfigError
-from dlx.run.loop import evaluate, fit
+from dlx.run.loop import fit
+from dlx.run.reopen import evaluate
 from experiments.sequences import sst2
 
 SMALL = dict(embedding=16, features=(16,), bucket_lengths=(18,), batch_size=32)

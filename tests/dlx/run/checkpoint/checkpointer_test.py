@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx.errors import ConfigError, StorageError
+from dlx.run.at import NotFinite
 from dlx.run.checkpoint import checksums
 from dlx.run.checkpoint import files as checkpoint_files
-from dlx.run.checkpoint.checkpointer import Checkpointer, NotFinite
+from dlx.run.checkpoint.checkpointer import Checkpointer
 from dlx.state import Mean, create
 
 

@@ -1,4 +1,4 @@
-"""Run by checkpoint_disk_test under `unshare -Urm`, where it may mount a small disk.
+"""Run by disk_test under `unshare -Urm`, where it may mount a small disk.
 
 A run is stopped, meets a full disk and a read-only one, and goes on. Prints one JSON
 object.

@@ -1,4 +1,4 @@
-"""A full disk and a read-only one, on a real file system; see checkpoint_disk.py."""
+"""A full disk and a read-only one, on a real file system; see disk.py."""
 
 import json
 import pathlib
@@ -8,7 +8,7 @@ import sys
 
 from absl.testing import absltest
 
-SCRIPT = pathlib.Path(__file__).with_name('checkpoint_disk.py')
+SCRIPT = pathlib.Path(__file__).with_name('disk.py')
 
 
 def may_mount():

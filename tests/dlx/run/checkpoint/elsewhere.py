@@ -1,4 +1,4 @@
-"""Run by checkpoint_elsewhere_test in processes of its own; prints one JSON object.
+"""Run by elsewhere_test in processes of its own; prints one JSON object.
 
 meshes FOLDER             eight simulated devices: saved on each mesh, restored on all
 pair FOLDER PORT INDEX    one of two processes with two devices each

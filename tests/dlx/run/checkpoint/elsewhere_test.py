@@ -1,4 +1,4 @@
-"""Checkpoints on other meshes and by several processes; see checkpoint_elsewhere.py."""
+"""Checkpoints on other meshes and by several processes; see elsewhere.py."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import sys
 from absl.testing import absltest
 
 ROOT = pathlib.Path(__file__).parents[4]
-SCRIPT = pathlib.Path(__file__).with_name('checkpoint_elsewhere.py')
+SCRIPT = pathlib.Path(__file__).with_name('elsewhere.py')
 
 
 def start(devices, *args):

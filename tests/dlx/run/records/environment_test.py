@@ -1,4 +1,4 @@
-"""Tests for what dlx/run/records/records.py says about where a run ran."""
+"""Tests for what dlx/run/records/environment.py."""
 
 import json
 import os
@@ -9,24 +9,25 @@ import tempfile
 
 from absl.testing import absltest
 
-from dlx.run.records import records
+from dlx.run.records import environment
+from dlx.run.records.json_files import plain
 
 
 class EnvironmentTest(absltest.TestCase):
   def test_fields(self):
     import jax
 
-    got = records.environment()
+    got = environment.environment()
     self.assertEqual(got['versions']['jax'], jax.__version__)
     self.assertEqual(got['device']['count'], jax.device_count())
     self.assertEqual(got['device']['platform'], jax.default_backend())
     self.assertGreaterEqual(got['threads'], 1)
-    self.assertEqual(records.plain(got), got)
+    self.assertEqual(plain(got), got)
     self.assertNotIn(os.uname().nodename, json.dumps(got))
 
   def test_importing_starts_nothing(self):
     code = (
-      'import sys; from dlx.run.records import records; records.versions(); '
+      'import sys; from dlx.run.records import environment as e; e.versions(); '
       'print(sorted({"jax", "flax", "tensorflow", "torch"} & set(sys.modules)))'
     )
     out = subprocess.run([sys.executable, '-c', code], check=True, capture_output=True)
@@ -37,7 +38,7 @@ class EnvironmentTest(absltest.TestCase):
     root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
     package = root / 'dlx' / 'run' / 'records'
     package.mkdir(parents=True)
-    source = pathlib.Path(records.__file__)
+    source = pathlib.Path(environment.__file__)
     for path in (source, source.parents[2] / 'errors.py'):
       to = root / 'dlx' / path.relative_to(source.parents[2])
       to.write_bytes(path.read_bytes())
@@ -46,8 +47,8 @@ class EnvironmentTest(absltest.TestCase):
 
     def found():
       code = (
-        'import json; from dlx.run.records import records; '
-        'print(json.dumps(records.git()))'
+        'import json; from dlx.run.records import environment; '
+        'print(json.dumps(environment.git()))'
       )
       env = {k: v for k, v in os.environ.items() if not k.startswith('GIT_')}
       out = subprocess.run(

@@ -96,7 +96,7 @@ class ProgressTest(parameterized.TestCase):
 
   def test_rich_is_imported_for_a_terminal_only(self):
     code = (
-      'import sys\nfrom dlx.training import progress\n'
+      'import sys\nfrom dlx.run.records import progress\n'
       'with progress.Progress(10) as p: p.update(5, {"loss": 1.0}, 2.0)\n'
       'assert not {"rich", "jax", "tqdm"} & set(sys.modules)\n'
     )

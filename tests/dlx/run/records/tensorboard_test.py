@@ -245,7 +245,7 @@ class EventWriterTest(parameterized.TestCase):
     code = (
       'import sys\n'
       'import numpy as np\n'
-      'from dlx.training import tensorboard\n'
+      'from dlx.run.records import tensorboard\n'
       'assert "tensorboard" not in sys.modules\n'
       'with tensorboard.EventWriter(sys.argv[1]) as w:\n'
       '  w.scalars(1, {"a": 1.0}); w.histogram(1, "h", np.ones(3))\n'

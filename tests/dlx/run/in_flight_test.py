@@ -1,8 +1,8 @@
-"""Tests for dlx/run/pace.py: how many steps a dispatch takes."""
+"""Tests for dlx/run/in_flight.py: how many steps a dispatch takes."""
 
 from absl.testing import absltest, parameterized
 
-from dlx.run.pace import TARGET_S, Pace
+from dlx.run.in_flight import TARGET_S, Pace
 
 
 class Device:

@@ -1,6 +1,5 @@
-"""Tests for dlx/run/records/records.py."""
+"""Tests for dlx/run/records/metrics_file.py, on a disk and in an object store."""
 
-import json
 import os
 import pathlib
 import signal
@@ -9,13 +8,12 @@ import sys
 import tempfile
 from unittest import mock
 
-from absl.testing import absltest, parameterized
+from absl.testing import absltest
 from etils import epath
-import ml_dtypes
 import numpy as np
 
-from dlx.errors import DataError
-from dlx.run.records import records
+from dlx.run.records.json_files import read_json, write_json
+from dlx.run.records.metrics_file import MetricsFile
 
 
 class WholeFiles(pathlib.PurePosixPath):
@@ -72,53 +70,15 @@ epath.register_path_cls('whole://')(WholeFiles)
 
 def fill(metrics, steps, value=0.5):
   for step in steps:
-    metrics.write(step, 'train', {'loss': value}, {'elapsed': step / 10})
+    metrics.write(step, 'train', {'loss': value}, {'seconds': {'total': step / 10}})
     if step % 20 == 0:
-      metrics.write(step, 'test', {'accuracy': value}, {'elapsed': step / 10})
+      metrics.write(
+        step, 'test', {'accuracy': value}, {'seconds': {'total': step / 10}}
+      )
 
 
 def brief(lines):
   return [(r['step'], r['split']) for r in lines]
-
-
-class PlainTest(parameterized.TestCase):
-  @parameterized.parameters(np.float32, np.float64, np.float16, ml_dtypes.bfloat16)
-  def test_floats_read_back_to_the_same_bits(self, dtype):
-    for x in np.asarray([0.1, 1 / 3, 1e-7, 3e4, -0.0], dtype):
-      text = json.dumps(records.plain(x))
-      self.assertEqual(np.asarray(json.loads(text), dtype).tobytes(), x.tobytes())
-
-  def test_types(self):
-    tree = {
-      'i': np.int32(3),
-      'b': np.bool_(True),
-      'v': np.array([1, 2], np.float32),
-      'n': None,
-      't': (1, 'x'),
-      'p': pathlib.Path('/a'),
-      'z': np.array(2),
-    }
-    got = records.plain(tree)
-    self.assertEqual(
-      json.dumps(got),
-      json.dumps(
-        {
-          'i': 3,
-          'b': True,
-          'v': [1.0, 2.0],
-          'n': None,
-          't': [1, 'x'],
-          'p': '/a',
-          'z': 2,
-        }
-      ),
-    )
-    self.assertIs(type(got['b']), bool)
-
-  @parameterized.parameters((object(),), ({'a': {1}},), (b'x',))
-  def test_refuses_what_has_no_plain_form(self, value):
-    with self.assertRaisesRegex(TypeError, 'has no plain JSON form'):
-      records.plain(value)
 
 
 class LocalTest(absltest.TestCase):
@@ -128,7 +88,7 @@ class LocalTest(absltest.TestCase):
     self.path = self.workdir / 'metrics.jsonl'
 
   def metrics(self, workdir=None, **kwargs):
-    metrics = records.MetricsFile(workdir or self.workdir, **kwargs)
+    metrics = MetricsFile(workdir or self.workdir, **kwargs)
     self.addCleanup(metrics.close)
     return metrics
 
@@ -136,12 +96,12 @@ class LocalTest(absltest.TestCase):
     metrics = self.metrics()
     self.assertFalse(self.path.exists())  # The constructor does no I/O.
     metrics.write(
-      50, 'train', {'loss': np.float32(0.1), 'm': np.ones(2)}, {'elapsed': 2}
+      50, 'train', {'loss': np.float32(0.1), 'm': np.ones(2)}, {'seconds': 2}
     )
     self.assertEqual(
       self.path.read_text(),
       '{"step": 50, "split": "train", "metrics": {"loss": 0.10000000149011612, '
-      '"m": [1.0, 1.0]}, "time": {"elapsed": 2}}\n',
+      '"m": [1.0, 1.0]}, "time": {"seconds": 2}}\n',
     )
 
   def test_numbers_that_are_not_finite_read_back(self):
@@ -154,8 +114,8 @@ class LocalTest(absltest.TestCase):
   def test_a_line_outlives_sigkill(self):
     code = (
       'import os, signal, sys\n'
-      'from dlx.training import records\n'
-      'm = records.MetricsFile(sys.argv[1])\n'
+      'from dlx.run.records.metrics_file import MetricsFile\n'
+      'm = MetricsFile(sys.argv[1])\n'
       'for i in range(3): m.write(i, "train", {"loss": 1.5}, {})\n'
       'os.kill(os.getpid(), signal.SIGKILL)\n'
     )
@@ -261,7 +221,7 @@ class ObjectStoreTest(absltest.TestCase):
     return sorted(b.rsplit('/', 1)[1] for b in WholeFiles.blobs)
 
   def metrics(self, workdir=None, **kwargs):
-    metrics = records.MetricsFile(workdir or self.workdir, **kwargs)
+    metrics = MetricsFile(workdir or self.workdir, **kwargs)
     self.addCleanup(metrics.close)
     return metrics
 
@@ -328,42 +288,9 @@ class ObjectStoreTest(absltest.TestCase):
     self.assertEqual(self.blob('metrics.jsonl').count(b'\n'), 2)
 
   def test_json_is_written_whole(self):
-    records.write_json(self.workdir / 'config.json', {'a': 1})
-    self.assertEqual(records.read_json(self.workdir / 'config.json'), {'a': 1})
+    write_json(self.workdir / 'config.json', {'a': 1})
+    self.assertEqual(read_json(self.workdir / 'config.json'), {'a': 1})
     self.assertEqual(WholeFiles.writes, ['config.json'])
-
-
-class JsonTest(absltest.TestCase):
-  def setUp(self):
-    super().setUp()
-    self.folder = epath.Path(self.enterContext(tempfile.TemporaryDirectory()))
-
-  def test_round_trip(self):
-    path = self.folder / 'a.json'
-    value = {'b': np.float32(0.5), 'a': ['ä', '\udc80', (1, None)]}
-    records.write_json(path, value)
-    self.assertEqual(
-      records.read_json(path), {'b': 0.5, 'a': ['ä', '\udc80', [1, None]]}
-    )
-    self.assertEqual(path.read_text().splitlines()[1], '  "b": 0.5,')
-    self.assertEqual([p.name for p in self.folder.iterdir()], ['a.json'])
-
-  def test_a_failed_write_leaves_the_old_file(self):
-    path = self.folder / 'a.json'
-    records.write_json(path, {'a': 1})
-    with self.assertRaises(TypeError):
-      records.write_json(path, {'a': object()})
-    os.chmod(self.folder, 0o500)
-    self.addCleanup(os.chmod, self.folder, 0o700)
-    if os.geteuid():
-      with self.assertRaises(OSError):
-        records.write_json(path, {'a': 2})
-    self.assertEqual(records.read_json(path), {'a': 1})
-
-  def test_damaged(self):
-    (self.folder / 'a.json').write_text('{"a": ')
-    with self.assertRaisesRegex(DataError, 'a.json is not JSON .*another workdir'):
-      records.read_json(self.folder / 'a.json')
 
 
 if __name__ == '__main__':

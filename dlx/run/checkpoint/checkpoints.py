@@ -1,0 +1,81 @@
+"""When a run saves, and what lies beside the state that is saved."""
+
+from typing import Any, Mapping
+
+from absl import logging
+import jax
+import numpy as np
+
+from dlx.experiment import Config, Experiment
+from dlx.run import cadence
+from dlx.run.at import At
+from dlx.run.checkpoint.checkpointer import Checkpointer
+from dlx.run.dispatch import Dispatch
+
+
+class Checkpoints:
+  """The checkpoints of a run under way; a context manager."""
+
+  def __init__(
+    self, experiment: Experiment, config: Config, folder: Any, dispatch: Dispatch
+  ):
+    """Opens WORKDIR/checkpoints. `folder`: epath.Path of the workdir."""
+    self._evals, self._config, self._dispatch = experiment.evals, config, dispatch
+    self._files = Checkpointer(
+      folder / 'checkpoints',
+      keep=config.keep_checkpoints,
+      best_metric=config.best_metric,
+      best_mode=config.best_mode,
+      note=logging.warning,
+    )
+    self._saved: tuple[int, int] | None = None  # (step, evaluated) of the last save.
+
+  def __enter__(self) -> 'Checkpoints':
+    return self
+
+  def __exit__(self, *exc):
+    # A failed process must not wait for the others: they may wait for it elsewhere.
+    if exc[0] is None or jax.process_count() == 1:
+      self._files.close()
+
+  def restore(self) -> At | None:
+    """The newest sound checkpoint; None: there is none."""
+    found = self._files.restore(self._dispatch.state, self._dispatch.window)
+    if found is None:
+      return None
+    evaluated, stop = jax.device_get((found.state.evaluated, found.state.stop))
+    self._saved = found.step, int(evaluated)
+    stopped = bool(np.all(stop))
+    return At(found.state, found.window, found.step, int(evaluated), stopped)
+
+  def due(self, at: At) -> bool:
+    """Whether a checkpoint is to be made at this step."""
+    due = cadence.save_due(at.step, self._evals, self._config)
+    return due or (at.stopped and at.step > 0)
+
+  def has(self, at: At) -> bool:
+    """Whether this is what was saved or restored last."""
+    return self._saved == (at.step, at.evaluated)
+
+  def save(self, at: At, latest: Mapping[str, Any]):
+    """Starts saving.
+
+    Args:
+      latest: figures by "split/name"; those of this step lie beside the state.
+
+    Raises:
+      NotFinite: names the leaf; nothing is written.
+      StorageError: see `Checkpointer.save`.
+    """
+    splits = cadence.evals_due(at.step, self._evals, self._config)
+    figures = {
+      name: value
+      for name, value in latest.items()
+      if at.evaluated == at.step and name.partition('/')[0] in splits
+    }
+    self._files.save(at.step, at.state, at.window, figures)
+    self._saved = at.step, at.evaluated
+
+  def wait(self):
+    """Until the save that was started is on disk."""
+    self._files.wait()

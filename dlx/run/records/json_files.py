@@ -1,0 +1,93 @@
+"""Files of a workdir that are written whole: JSON, and anything as bytes.
+
+A workdir on a local disk is renamed in. One in an object store (a path with `://`) is
+written in whole files only, through etils.epath.
+"""
+
+import json
+import os
+import pathlib
+from typing import Any, Mapping
+
+from etils import epath
+import numpy as np
+
+from dlx.errors import DataError
+
+
+def is_remote(path: Any) -> bool:
+  """Whether a path lies in an object store, where files can only be written whole."""
+  return '://' in os.fspath(path)
+
+
+def plain(value: Any) -> Any:
+  """The JSON tree of a value: NumPy and jax scalars as Python ones, arrays as lists.
+
+  A float32 becomes the Python float of equal value, so that its repr reads back to the
+  same bits.
+
+  Raises:
+    TypeError: what has no plain form.
+  """
+  if value is None or isinstance(value, (bool, int, float, str)):
+    return value
+  if isinstance(value, Mapping):
+    return {str(k): plain(v) for k, v in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [plain(v) for v in value]
+  if isinstance(value, os.PathLike):
+    return os.fspath(value)
+  array = np.asarray(value)
+  if array.dtype.kind in 'OSUMm':
+    raise TypeError(f'{type(value).__name__} has no plain JSON form: {value!r}')
+  if array.dtype.kind not in 'biuf':
+    array = array.astype(np.float64)  # bfloat16 and its kin, exactly.
+  return array.tolist()
+
+
+def write_bytes(path: Any, data: bytes) -> None:
+  """Writes a whole file. On a local disk a reader sees the old file or the new one."""
+  path = epath.Path(path)
+  if is_remote(path):
+    path.write_bytes(data)  # Object stores show an object only once it is complete.
+    return
+  local = pathlib.Path(os.fspath(path))
+  temporary = local.with_name(f'.{local.name}.tmp')
+  with open(temporary, 'wb') as f:
+    f.write(data)
+    f.flush()
+    os.fsync(f.fileno())
+  os.replace(temporary, local)
+
+
+def write_json(path: Any, value: Any) -> None:
+  """Writes a value as indented JSON, keys in the order given; see `write_bytes`."""
+  text = json.dumps(plain(value), indent=2, ensure_ascii=False)
+  # A lone surrogate (argv may hold one) becomes its JSON escape.
+  write_bytes(path, (text + '\n').encode(errors='backslashreplace'))
+
+
+def read_json(path: Any) -> Any:
+  """Reads a JSON file.
+
+  Raises:
+    FileNotFoundError: there is none.
+    DataError: it is not JSON.
+  """
+  try:
+    return json.loads(epath.Path(path).read_text())
+  except ValueError as e:
+    raise DataError(
+      f'{path} is not JSON ({e}): mend it by hand or take another workdir.'
+    ) from e
+
+
+def flat(tree: Any, prefix: str = '') -> dict[str, Any]:
+  """Leaves of nested mappings by dotted name; of None none."""
+  out = {}
+  for name, value in (tree or {}).items():
+    if isinstance(value, Mapping):
+      out |= flat(value, f'{prefix}{name}.')
+    else:
+      out[prefix + name] = value
+  return out

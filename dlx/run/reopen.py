@@ -1,0 +1,126 @@
+"""A checkpoint of a run, opened again: its metrics and its figures."""
+
+from typing import Any, Mapping, NamedTuple
+
+import numpy as np
+
+from dlx.errors import ConfigError
+from dlx.experiment import Config, Experiment
+from dlx.run import drawing, feed, sharding
+from dlx.run.checkpoint.checkpointer import Checkpointer
+from dlx.run.dispatch import make_dispatch
+from dlx.run.evaluation import Evaluations
+from dlx.run.records.reporter import as_floats, reported
+from dlx.run.records.workdir import absolute
+from dlx.run.timing import Clock
+from dlx.state import TrainState
+
+
+def evaluate(
+  experiment: Experiment,
+  config: Config,
+  workdir,
+  *,
+  step: int | str = 'latest',
+  data_dir=None,
+  mesh: str | None = None,
+) -> dict[str, float]:
+  """Metrics by "split/name" of a checkpoint of a workdir; writes nothing there.
+
+  Args:
+    step: 'latest', 'best' (by `config.best_metric`) or a number.
+
+  Raises:
+    ConfigError: no such checkpoint; see `loop.fit`.
+  """
+  found = _open(experiment, config, workdir, step, data_dir, mesh)
+  metrics: dict[str, float] = {}
+  for split in experiment.evals:
+    members = found.state.stop.shape
+    metrics |= {
+      f'{split}/{key}': as_floats(value)
+      for key, value in found.summary(split).items()
+      if reported(value, members)
+    }
+  return metrics
+
+
+def draw(
+  experiment: Experiment,
+  config: Config,
+  workdir,
+  name: str,
+  *,
+  step: int | str = 'latest',
+  data_dir=None,
+  mesh: str | None = None,
+) -> Any:
+  """A figure of a checkpoint, as drawn: a text, a matplotlib Figure or an image.
+
+  Args:
+    name: one of `experiment.figures`.
+    step: see `evaluate`.
+
+  Raises:
+    ConfigError: no such figure or checkpoint.
+  """
+  if name not in experiment.figures:
+    raise ConfigError(
+      f'--show={name} is not allowed: must be one of '
+      f'{", ".join(experiment.figures) or "none, as nothing is drawn"}.'
+    )
+  found = _open(experiment, config, workdir, step, data_dir, mesh)
+  figure = experiment.figures[name]
+  tree = drawing.compute(
+    name,
+    figure,
+    found.state,
+    int(found.state.step),
+    batch=lambda dataset: feed.one_batch(found.data[id(dataset)], 0),
+    summary=found.summary,
+  )
+  return figure.draw(tree)
+
+
+class _Opened(NamedTuple):
+  """A checkpoint on the devices, and the data of evaluations and figures."""
+
+  state: TrainState
+  data: Mapping[int, feed.Placed]
+  evaluations: Evaluations
+
+  def summary(self, split: str) -> Mapping[str, np.ndarray]:
+    return self.evaluations.run([split], self.state)[split].figures
+
+
+def _open(experiment, config, workdir, step, data_dir, mesh) -> _Opened:
+  dispatch = make_dispatch(experiment, sharding.make_mesh(mesh))
+  found, checkpointer = _pick(absolute(workdir), config, step)
+  data = feed.load(experiment, data_dir, dispatch.mesh, train=False)
+  restored = checkpointer.restore(dispatch.state, dispatch.window, found)
+  checkpointer.close()
+  assert restored is not None
+  evaluations = Evaluations(experiment, config, dispatch, data, Clock())
+  return _Opened(restored.state, data, evaluations)
+
+
+def _pick(workdir, config: Config, step: int | str) -> tuple[int, Checkpointer]:
+  checkpointer = Checkpointer(
+    workdir / 'checkpoints',
+    keep=config.keep_checkpoints,
+    read_only=True,
+    best_metric=config.best_metric,
+    best_mode=config.best_mode,
+  )
+  steps = checkpointer.steps()
+  if not steps:
+    raise ConfigError(f'--workdir={workdir} holds no checkpoint: train there first.')
+  if step == 'best':
+    found = checkpointer.best()
+    if found is None:
+      raise ConfigError(
+        f'--step=best: the run in {workdir} kept no best checkpoint: '
+        'train with --config.best_metric, or use --step=latest.'
+      )
+    return found, checkpointer
+  return steps[-1] if step == 'latest' else int(step), checkpointer
