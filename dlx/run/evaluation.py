@@ -146,8 +146,8 @@ def check(config: Config, experiment: Experiment, mesh: Mesh | AbstractMesh):
   """Looks at what evaluations need, before anything is read or written.
 
   Raises:
-    ConfigError: a batch that the mesh does not divide, or a metric in the config that
-      no evaluation reports.
+    ConfigError: a batch that the mesh does not divide, a metric in the config that no
+      evaluation reports, or early stopping asked of an experiment built without.
   """
   for e in experiment.evals.values():
     sharding.of_batches(mesh, e.data)
@@ -171,3 +171,9 @@ def check(config: Config, experiment: Experiment, mesh: Mesh | AbstractMesh):
         f'--config.{field}={metric} is not allowed: must be one of '
         f'{", ".join(sorted(known)) or "none, as nothing is evaluated"}.'
       )
+  if config.early_stop_metric is not None and not jax.tree.leaves(state.best):
+    raise ConfigError(
+      f'--config.early_stop_metric={config.early_stop_metric} would have no effect: '
+      'give with_early_stopping(experiment, config), of dlx.train.early_stopping, as '
+      'launchers do.'
+    )

@@ -265,6 +265,11 @@ class ContractTest(parameterized.TestCase):
       fit(kinds.classifier(config), config, workdir)
     self.assertEmpty(list(pathlib.Path(workdir).iterdir()))
 
+  def test_early_stopping_without_effect_is_refused(self):
+    config = kinds.Small(early_stop_metric='val/loss')
+    with self.assertRaisesRegex(ConfigError, 'would have no effect: give with_early'):
+      fit(kinds.classifier(config), config, self.create_tempdir().full_path)
+
   def test_signal_during_an_evaluation_drops_it_and_the_next_start_makes_it(self):
     config = kinds.Small(best_metric='val/loss', best_mode='min')
     straight, broken = (self.create_tempdir().full_path for _ in range(2))
