@@ -27,9 +27,9 @@ class Config(experiment.Config):
   features: tuple[int, ...] = (512, 512)  # Widths of the hidden layers.
   dropout: float = 0.3  # Share of hidden units dropped in training.
   input_dropout: float = 0.2  # Share of pixels dropped in training.
-  batch_norm: bool = True  # Batch norm before every activation.
+  batch_norm: bool = True  # Whether batch norm stands before every activation.
   lr: float = 2e-3  # Peak of the one-cycle learning rate.
-  weight_decay: float = 0.0  # Decoupled, on kernels only.
+  weight_decay: float = 0.0  # Decoupled decay of the kernels.
 
   def __post_init__(self):
     super().__post_init__()
@@ -37,6 +37,10 @@ class Config(experiment.Config):
     self.bounds('dropout', 'input_dropout', least=0, below=1)
     self.bounds('lr', above=0)
     self.bounds('weight_decay', least=0)
+
+
+# The least run that still has every part.
+SMALL = Config(num_steps=6, batch_size=16, log_every_steps=2, eval_every_steps=3)
 
 
 def build(config: Config) -> experiment.Experiment:

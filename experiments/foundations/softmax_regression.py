@@ -23,12 +23,16 @@ class Config(experiment.Config):
   eval_every_steps: int | None = 586  # Steps between evaluations; None: at the end.
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
   lr: float = 1e-3  # Peak of the one-cycle learning rate of Adam.
-  weight_decay: float = 0.0  # Decoupled, on the weights and not on the biases.
+  weight_decay: float = 0.0  # Decoupled decay of the weights, not of the biases.
 
   def __post_init__(self):
     super().__post_init__()
     self.bounds('lr', above=0)
     self.bounds('weight_decay', least=0)
+
+
+# The least run that still has every part.
+SMALL = Config(num_steps=6, batch_size=16, log_every_steps=2, eval_every_steps=3)
 
 
 def build(config: Config) -> experiment.Experiment:

@@ -32,9 +32,9 @@ class Config(experiment.Config):
   members: int = 1  # Seeds that are trained in one program.
   chunk: int | None = None  # Members that are computed at once; None: all.
   features: int = 16  # Width of the hidden layer.
-  dropout: float = 0.5  # Of entries of the features, and of hidden units.
+  dropout: float = 0.5  # Share of features and of hidden units that are dropped.
   lr: float = 1e-2  # Learning rate of Adam, constant.
-  weight_decay: float = 5e-4  # Half of it times the squares of the first kernel.
+  weight_decay: float = 5e-4  # Weight of the squares of the first kernel, times a half.
 
   def __post_init__(self):
     super().__post_init__()
@@ -45,6 +45,10 @@ class Config(experiment.Config):
     self.choice('compute_dtype', of=experiment.UNSCALED_DTYPES)
     self.unused('micro_batches', 'stream', why='a graph is one batch on the devices')
     self.unused('ema_decay', why='not used here')
+
+
+# The least run that still has every part.
+SMALL = Config(num_steps=6, log_every_steps=2, eval_every_steps=3)
 
 
 def build(config: Config) -> experiment.Experiment:

@@ -49,6 +49,18 @@ class Config(experiment.Config):
     self.bounds('lr', above=0)
 
 
+# The least run that still has every part.
+SMALL = Config(
+  num_steps=6,
+  batch_size=16,
+  log_every_steps=2,
+  eval_every_steps=3,
+  length=8,
+  examples=64,
+  features=(8,),
+)
+
+
 def build(config: Config) -> experiment.Experiment:
   model = SequenceRegressor(cell_by_name(config.cell), config.features, **config.dtypes)
   train = adding.source('train', config.examples, config.length, config.seed)

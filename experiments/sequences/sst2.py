@@ -38,15 +38,17 @@ class Config(experiment.Config):
   num_steps: int = 700  # Optimiser steps of the whole run; 5 epochs of SST-2.
   batch_size: int = 50  # Examples of one global batch.
   eval_every_steps: int | None = 70  # Steps between evaluations; None: at the end.
-  best_metric: str | None = 'validation/accuracy'  # Also keep the best by this.
+  best_metric: str | None = (
+    'validation/accuracy'  # Metric whose best checkpoint is kept.
+  )
   clip_norm: float | None = 1.0  # Largest global norm of the gradient.
   dataset: str = 'grammar'  # grammar (generated) or sst2.
-  phrases: bool = False  # sst2: train on the phrases of the training sentences.
-  min_count: int = 1  # Training words that are rarer are unknown.
+  phrases: bool = False  # Whether sst2 trains on the phrases of the training sentences.
+  min_count: int = 1  # Occurrences below which a training word is unknown.
   bucket_lengths: tuple[int, ...] = ()  # Lengths of batches; none: the data set's own.
   bucket_block_steps: int = 1  # Steps in a row with batches of one length.
   cell: str = 'lstm'  # rnn, lstm, gru or reset.
-  bidirectional: bool = False  # Read from both ends.
+  bidirectional: bool = False  # Whether sentences are read from both ends.
   embedding: int = 128  # Width of the word vectors.
   features: tuple[int, ...] = (128,)  # State of each recurrent layer, e.g. 128,64.
   pooling: str = 'last'  # last state, or max or mean of the outputs over the sentence.
@@ -54,7 +56,7 @@ class Config(experiment.Config):
   dropout: float = 0.5  # Share of units dropped between layers and before the output.
   word_dropout: float = 0.0  # Share of training words replaced by the unknown one.
   lr: float = 2e-3  # Peak of the cosine learning rate.
-  weight_decay: float = 1e-4  # Decoupled, on kernels and word vectors.
+  weight_decay: float = 1e-4  # Decoupled decay of kernels and word vectors.
 
   def __post_init__(self):
     super().__post_init__()
@@ -66,6 +68,17 @@ class Config(experiment.Config):
     self.bounds('embedding', 'min_count', 'bucket_block_steps', least=1)
     self.bounds('lr', above=0)
     self.bounds('weight_decay', least=0)
+
+
+# The least run that still has every part.
+SMALL = Config(
+  num_steps=6,
+  batch_size=16,
+  log_every_steps=2,
+  eval_every_steps=3,
+  embedding=8,
+  features=(8,),
+)
 
 
 def build(config: Config) -> experiment.Experiment:

@@ -38,16 +38,22 @@ class Config(experiment.Config):
   num_steps: int = 1600  # Optimiser steps of the whole run.
   batch_size: int = 32  # Rows, each with a state that is carried on.
   eval_every_steps: int | None = 200  # Steps between evaluations; None: at the end.
-  best_metric: str | None = 'validation/accuracy'  # Also keep the best by this.
-  clip_norm: float | None = 1.0  # Largest global norm of each cell's gradient.
+  best_metric: str | None = (
+    'validation/accuracy'  # Metric whose best checkpoint is kept.
+  )
+  clip_norm: float | None = 1.0  # Largest global norm of the gradient of a cell.
   dataset: str = 'grammar'  # grammar (generated) or sst2.
-  min_count: int = 1  # Training words that are rarer are unknown.
+  min_count: int = 1  # Occurrences below which a training word is unknown.
   window: int = 8  # Tokens of a step, and of the gradient's way back.
-  cells: tuple[str, ...] = ('reset', 'gru', 'rnn')  # The cell; then those beside it.
+  cells: tuple[str, ...] = (
+    'reset',
+    'gru',
+    'rnn',
+  )  # The first cell and others to compare.
   embedding: int = 64  # Width of the word vectors.
   features: int = 64  # Width of the recurrent state.
   lr: float = 3e-3  # Peak of the cosine learning rate.
-  weight_decay: float = 1e-4  # Decoupled, on kernels and word vectors.
+  weight_decay: float = 1e-4  # Decoupled decay of kernels and word vectors.
 
   def __post_init__(self):
     super().__post_init__()
@@ -60,6 +66,17 @@ class Config(experiment.Config):
     self.choice('compute_dtype', of=experiment.UNSCALED_DTYPES)
     self.unused('stream', 'micro_batches', why='rows on the devices carry a state')
     self.unused('ema_decay', why='not averaged here')
+
+
+# The least run that still has every part.
+SMALL = Config(
+  num_steps=6,
+  batch_size=16,
+  log_every_steps=2,
+  eval_every_steps=3,
+  embedding=8,
+  features=8,
+)
 
 
 def build(config: Config) -> experiment.Experiment:

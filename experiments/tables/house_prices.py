@@ -38,7 +38,7 @@ class Config(experiment.Config):
   dropout: float = 0.5  # Share of hidden units dropped in training.
   huber_delta: float = 1.0  # Error, in deviations, from which the loss grows linearly.
   lr: float = 1e-3  # Peak of the one-cycle learning rate.
-  weight_decay: float = 1.0  # Decoupled, on kernels only.
+  weight_decay: float = 1.0  # Decoupled decay of the kernels.
 
   def __post_init__(self):
     super().__post_init__()
@@ -46,6 +46,12 @@ class Config(experiment.Config):
     self.bounds('dropout', least=0, below=1)
     self.bounds('huber_delta', 'lr', above=0)
     self.bounds('weight_decay', least=0)
+
+
+# The least run that still has every part.
+SMALL = Config(
+  num_steps=6, batch_size=16, log_every_steps=2, eval_every_steps=3, features=(8,)
+)
 
 
 def build(config: Config) -> experiment.Experiment:

@@ -28,7 +28,7 @@ class Config(experiment.Config):
   dropout: float = 0.3  # Share of hidden units dropped in training.
   label_smoothing: float = 0.0  # Probability that is spread over all classes.
   lr: float = 3e-3  # Peak of the one-cycle learning rate.
-  weight_decay: float = 0.0  # Decoupled, on kernels only.
+  weight_decay: float = 0.0  # Decoupled decay of the kernels.
 
   def __post_init__(self):
     super().__post_init__()
@@ -37,6 +37,17 @@ class Config(experiment.Config):
     self.bounds('dropout', 'label_smoothing', least=0, below=1)
     self.bounds('lr', above=0)
     self.bounds('weight_decay', least=0)
+
+
+# The least run that still has every part.
+SMALL = Config(
+  num_steps=6,
+  batch_size=16,
+  log_every_steps=2,
+  eval_every_steps=3,
+  features=(4, 8),
+  dense=16,
+)
 
 
 def build(config: Config) -> experiment.Experiment:

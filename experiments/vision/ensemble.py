@@ -34,10 +34,10 @@ class Config(experiment.Config):
   eval_every_steps: int | None = 200  # Steps between evaluations; None: at the end.
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, or a folder's name.
   labels: int | None = None  # Training images, at random; None: all.
-  subset_seed: int = 0  # Chooses them.
-  members: int = 5  # Nets.
+  subset_seed: int = 0  # Seed by which the labelled images are chosen.
+  members: int = 5  # Nets that are trained in one program.
   chunk: int | None = None  # Members that are computed at once; None: all.
-  combine: str = 'probs'  # The mean of the members' probs, or of their logits.
+  combine: str = 'probs'  # Mean of the probs of all members, or of the logits.
   features: tuple[int, ...] = (64,)  # Widths of the hidden layers.
   dropout: float = 0.0  # Probability that a hidden unit is dropped.
   lr: float = 1e-3  # Learning rate of Adam, constant.
@@ -49,6 +49,12 @@ class Config(experiment.Config):
     self.choice('combine', of=('logits', 'probs'))
     self.bounds('dropout', least=0, below=1)
     self.bounds('lr', above=0)
+
+
+# The least run that still has every part.
+SMALL = Config(
+  num_steps=6, batch_size=16, log_every_steps=2, eval_every_steps=3, members=2
+)
 
 
 def build(config: Config) -> experiment.Experiment:

@@ -37,16 +37,16 @@ class Config(experiment.Config):
   depth: int = 8  # Layers: 6 n + 2, or 18, 34, 50, 101, 152 with imagenet.
   width: int = 8  # Channels of the first stage; 16 (CIFAR) and 64 in the paper.
   shortcut: str = 'auto'  # pad, projection, or auto: as the paper has it.
-  skip: bool = True  # False: a plain network, without shortcuts.
-  zero_init: bool = False  # Blocks start as the identity.
+  skip: bool = True  # Whether blocks have shortcuts; False: a plain network.
+  zero_init: bool = False  # Whether blocks start as the identity.
   pad: int = 1  # Pixels of padding before a random crop; 0: no crop.
   flip: bool = False  # Random flips from left to right.
   lr: float = 0.2  # Largest learning rate.
   schedule: str = 'one_cycle'  # one_cycle, cosine, or steps: as published.
-  momentum: float = 0.9  # Of SGD.
-  nesterov: bool = False  # Nesterov's form of it.
-  weight_decay: float = 1e-4  # Times the parameters, added to the gradient.
-  decay_all: bool = False  # Also of batch norm's parameters and of biases.
+  momentum: float = 0.9  # Momentum of SGD.
+  nesterov: bool = False  # Whether SGD's momentum is Nesterov's.
+  weight_decay: float = 1e-4  # Factor of the parameters that is added to the gradient.
+  decay_all: bool = False  # Whether batch norm and biases decay, too.
   label_smoothing: float = 0.0  # Share of a target spread over all classes.
 
   def __post_init__(self):
@@ -72,6 +72,12 @@ def published(lr, num_steps):
 
 
 SCHEDULES = {'one_cycle': optim.one_cycle, 'cosine': optim.cosine, 'steps': published}
+
+
+# The least run that still has every part.
+SMALL = Config(
+  num_steps=6, batch_size=16, log_every_steps=2, eval_every_steps=3, width=4
+)
 
 
 def build(config: Config) -> experiment.Experiment:
