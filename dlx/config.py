@@ -25,31 +25,25 @@ class Config:
   seed: int = 0  # Seed of the initialisation, the data order and all noise.
   num_steps: int = 1000  # Optimiser steps of the whole run.
   batch_size: int = 64  # Examples of one global batch.
-  eval_batch_size: int = (
-    256  # Examples of one evaluation batch; any size gives the same figures.
-  )
+  # Examples of one evaluation batch; any size gives the same figures.
+  eval_batch_size: int = 256
   log_every_steps: int = 50  # Steps between lines of training metrics.
   eval_every_steps: int | None = None  # Steps between evaluations; None: at the end.
   eval_at_start: bool = False  # Also evaluate before the first step.
   save_every_steps: int | None = None  # Steps between checkpoints; None: at the end.
   figure_every_steps: int | None = None  # Steps between figures; None: at the end.
   keep_checkpoints: int = 2  # Newest checkpoints that are kept.
-  best_metric: str | None = (
-    None  # Metric whose best checkpoint is kept, e.g. test/accuracy.
-  )
-  best_mode: str = (
-    'max'  # Whether the largest or the least best_metric is the best: max, min.
-  )
-  early_stop_metric: str | None = (
-    None  # Metric that ends the run when it stalls: test/loss.
-  )
-  early_stop_mode: str = (
-    'min'  # Whether early_stop_metric shall fall or rise: min or max.
-  )
+  # Metric whose best checkpoint is kept, e.g. test/accuracy.
+  best_metric: str | None = None
+  # Whether the largest or the least best_metric is the best: max, min.
+  best_mode: str = 'max'
+  # Metric that ends the run when it stalls: test/loss.
+  early_stop_metric: str | None = None
+  # Whether early_stop_metric shall fall or rise: min or max.
+  early_stop_mode: str = 'min'
   early_stop_patience: int = 10  # Evaluations without an improvement before the stop.
-  steps_per_dispatch: int | None = (
-    None  # Most steps of one program; None: as fill 0.1 s.
-  )
+  # Most steps of one program; None: as fill 0.1 s.
+  steps_per_dispatch: int | None = None
   micro_batches: int = 1  # Parts of a batch whose gradients are accumulated.
   clip_norm: float | None = None  # Largest global norm of the gradient.
   clip_value: float | None = None  # Largest absolute value of a gradient's entries.

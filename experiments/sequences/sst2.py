@@ -38,9 +38,8 @@ class Config(experiment.Config):
   num_steps: int = 700  # Optimiser steps of the whole run; 5 epochs of SST-2.
   batch_size: int = 50  # Examples of one global batch.
   eval_every_steps: int | None = 70  # Steps between evaluations; None: at the end.
-  best_metric: str | None = (
-    'validation/accuracy'  # Metric whose best checkpoint is kept.
-  )
+  # Metric whose best checkpoint is kept.
+  best_metric: str | None = 'validation/accuracy'
   clip_norm: float | None = 1.0  # Largest global norm of the gradient.
   dataset: str = 'grammar'  # grammar (generated) or sst2.
   phrases: bool = False  # Whether sst2 trains on the phrases of the training sentences.

@@ -38,9 +38,8 @@ class Config(experiment.Config):
   num_steps: int = 1600  # Optimiser steps of the whole run.
   batch_size: int = 32  # Rows, each with a state that is carried on.
   eval_every_steps: int | None = 200  # Steps between evaluations; None: at the end.
-  best_metric: str | None = (
-    'validation/accuracy'  # Metric whose best checkpoint is kept.
-  )
+  # Metric whose best checkpoint is kept.
+  best_metric: str | None = 'validation/accuracy'
   clip_norm: float | None = 1.0  # Largest global norm of the gradient of a cell.
   dataset: str = 'grammar'  # grammar (generated) or sst2.
   min_count: int = 1  # Occurrences below which a training word is unknown.
