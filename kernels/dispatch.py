@@ -314,6 +314,25 @@ def _tuples(x: Any) -> Any:
   return tuple(map(_tuples, x)) if isinstance(x, (list, tuple)) else x
 
 
+def known(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+  """The measured sizes of a kernel that knows `names`.
+
+  Each kernel asks: a name that it does not know, of another version or mistyped, would
+  otherwise be ignored or fail as whatever takes it does (`_replace` of a NamedTuple
+  raises ValueError before Python 3.13 and TypeError since).
+
+  Raises:
+    ValueError: a name that the kernel does not know.
+  """
+  unknown = [name for name in config if name not in names]
+  if unknown:
+    raise ValueError(
+      f'config={dict(config)} is not allowed: {", ".join(unknown)} is unknown; must be '
+      f'some of {", ".join(names)}.'
+    )
+  return dict(config)
+
+
 def file_name(device_kind: str) -> str:
   """'NVIDIA H200' -> 'nvidia_h200.json'."""
   return device_kind.lower().replace(' ', '_').replace('-', '_') + '.json'

@@ -1,12 +1,15 @@
 """What every test runs under; set before jax is imported, inherited by subprocesses."""
 
+import ast
 import atexit
+import functools
 import os
 import pathlib
 import shutil
 import tempfile
 
 from absl import flags
+import pytest
 
 ACCELERATORS = ('/dev/nvidiactl', '/dev/accel0', '/dev/vfio/0')
 
@@ -36,3 +39,59 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
 # Grain hands absl flags on to its worker processes and refuses flags not yet parsed.
 if not flags.FLAGS.is_parsed():
   flags.FLAGS.mark_as_parsed()
+
+ROOT = pathlib.Path(__file__).parent
+# Folders and files of which all tests may differ by version of Python, jax or Orbax and
+# are cheap; a test elsewhere is marked where it stands.
+VERSIONS = (
+  'dlx/config_json_test.py',  # Dataclasses and their annotations.
+  'dlx/data/formats/pickles_test.py',
+  'dlx/run/checkpoint/checkpointer_test.py',
+  'house',  # Imports of every module.
+  'launch/flags',
+)
+
+
+def _asks_for_torch(node: ast.AST) -> bool:
+  """Whether it imports torch, or skips where torch is not installed."""
+  for part in ast.walk(node):
+    if isinstance(part, ast.Import) and any(n.name == 'torch' for n in part.names):
+      return True
+    if isinstance(part, ast.Call) and part.args:
+      called = getattr(part.func, 'attr', getattr(part.func, 'id', None))
+      if called == 'importorskip' and getattr(part.args[0], 'value', None) == 'torch':
+        return True
+  return False
+
+
+@functools.cache
+def compare_with_torch(path: pathlib.Path) -> tuple[str, ...]:
+  """Beginnings of the names of the tests of a file that compare with torch."""
+  tree = ast.parse(path.read_text(encoding='utf-8'))
+  functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+  inside = {id(part) for function in functions for part in ast.walk(function)}
+  alone = [part for part in ast.walk(tree) if id(part) not in inside]
+  if any(_asks_for_torch(n) for n in alone if isinstance(n, (ast.Import, ast.Call))):
+    return ('',)  # The whole file.
+  found = {function.name for function in functions if _asks_for_torch(function)}
+  used = lambda f: {getattr(n, 'attr', getattr(n, 'id', '')) for n in ast.walk(f)}
+  while more := {f.name for f in functions if used(f) & found} - found:
+    found |= more  # Those that call one that asks.
+  return tuple(name for name in sorted(found) if name.startswith('test'))
+
+
+@functools.cache
+def marks(path: pathlib.Path) -> tuple[str, ...]:
+  """Names of the marks of all tests in a file."""
+  name = path.relative_to(ROOT).as_posix()
+  versions = any(name == v or name.startswith(f'{v}/') for v in VERSIONS)
+  return ('kernels',) * name.startswith('kernels/') + ('versions',) * versions
+
+
+def pytest_collection_modifyitems(items):
+  """A new test joins by what it is."""
+  for item in items:
+    for mark in marks(item.path):
+      item.add_marker(getattr(pytest.mark, mark))
+    if item.name.startswith(compare_with_torch(item.path)):
+      item.add_marker(pytest.mark.reference)

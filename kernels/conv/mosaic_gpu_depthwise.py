@@ -26,7 +26,7 @@ from kernels import mosaic_gpu_compat as compat
 from kernels.conv import epilogue
 from kernels.conv import mosaic_gpu_tiles as tiles
 from kernels.conv.case import FILTER, Case, Operands, Pair
-from kernels.dispatch import Refusal
+from kernels.dispatch import Refusal, known
 
 Array = jax.Array
 
@@ -292,7 +292,11 @@ def chosen(case: Case, shape: tuple[int, ...], config: Mapping[str, Any]) -> Blo
   Counted: loads from shared memory, conversions and multiply-adds of a thread, those on
   pixels and channels outside the image too. Bounds: sums in registers, and a length of
   the unrolled code. Not measured on a device.
+
+  Raises:
+    ValueError: a name in `config` that is no field of Blocks.
   """
+  config = known(config, Blocks._fields)
   (kh, kw), of_filter = case.kernel, case.function == FILTER
   sums = kh * kw if of_filter else 1
 

@@ -4,6 +4,7 @@ from typing import Any, Mapping, NamedTuple
 
 from kernels.conv import mosaic_gpu_tiles as tiles
 from kernels.conv.case import Case
+from kernels.dispatch import known
 
 DEEP = 64  # Channels of a block: 128 bytes, the widest swizzle.
 _SHARED = 227 * 1024 - 4096  # Bytes; some are left for barriers, scale and shift.
@@ -60,7 +61,7 @@ def chosen(
     ValueError: config asks for what the kernel does not compute.
   """
   (kh, kw), features = case.kernel, shape[3]
-  steps, config = channels // DEEP * kw, dict(config)
+  steps, config = channels // DEEP * kw, known(config, Blocks._fields)
 
   def completed(blocks: Blocks) -> Blocks:
     if 'filters' in config:

@@ -22,6 +22,7 @@ from jax.experimental import pallas as pl
 import jax.numpy as jnp
 
 from kernels.conv.case import Case, Pair
+from kernels.dispatch import known
 
 Array = jax.Array
 Shape = tuple[int, ...]
@@ -75,9 +76,8 @@ class Layout(NamedTuple):
   @property
   def own(self) -> int:
     """Rows of x in a block."""
-    if self.blocks == 1:
-      return self.shape[1]
-    return self.rows * self.stride[0] // self.spread[0]
+    cut = self.rows * self.stride[0] // self.spread[0]
+    return self.shape[1] if self.blocks == 1 else cut
 
   @property
   def halo(self) -> int:
@@ -98,9 +98,8 @@ class Layout(NamedTuple):
   @property
   def left(self) -> int:
     """Column of x[0] in the scratch; on sublanes a store of a whole tile is cheap."""
-    if self.whole:
-      return 0
-    return self.before[1] if self.inner else SUBLANES
+    beside = self.before[1] if self.inner else SUBLANES
+    return 0 if self.whole else beside
 
   @property
   def scratch(self) -> tuple[int, ...]:
@@ -178,13 +177,14 @@ def plan(
   Args:
     shape, out, before, stride, spread: of the Layout.
     case: for kernel, dtype and residual.
-    config: may have images, rows, group and chunk of the Layout. rows is rounded up to
-      what the halo divides.
+    config: any of images, rows (rounded up to what the halo divides), group, chunk.
     wide: scratches for y in float32.
 
   Raises:
-    ValueError: not even one row fits in VMEM.
+    ValueError: not even one row fits in VMEM, or a name in config is unknown.
   """
+
+  config = known(config, ('images', 'rows', 'group', 'chunk'))
 
   def layout(inner: bool, rows: int) -> Layout:
     rows = min(rows, out[1])

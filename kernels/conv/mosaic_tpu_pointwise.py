@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from kernels.conv import epilogue
 from kernels.conv.case import Case, Operands
-from kernels.dispatch import Refusal
+from kernels.dispatch import Refusal, known
 
 Array = jax.Array
 SUBLANES = 8
@@ -113,6 +113,7 @@ def refusal(case: Case) -> Refusal | None:
 
 def _blocks(case: Case, k: int, n: int, config: Mapping[str, Any]) -> Blocks:
   """k channels are summed over, n given; config: rows, channels and features of one."""
+  config = known(config, ('rows', 'channels', 'features'))
   axes = (1, 2, 0) if case.batch % SUBLANES == 0 else (0, 1, 2)
   shape = tuple((case.batch, case.height, case.width)[axis] for axis in axes)
   tile = 32 // jnp.dtype(case.dtype).itemsize

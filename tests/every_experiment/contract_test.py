@@ -1,8 +1,11 @@
-"""What every file in experiments/ must hold; a new one joins by existing."""
+"""What every file in experiments/ must hold; a new one joins by existing.
+
+Of one experiment alone: `-k NAME`. Which tests of which experiments are slow, and what
+an experiment costs: tiers.py and tests/README.md.
+"""
 
 import dataclasses
 import gzip
-import importlib
 import json
 import pathlib
 import struct
@@ -10,121 +13,93 @@ import struct
 from absl.testing import absltest, parameterized
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dlx import experiment
 from dlx.errors import ConfigError
-from dlx.run.dispatch import get_batch
 from dlx.run.loop import fit
 from dlx.run.reopen import evaluate
-from dlx.state import ratios
-from launch.flags import experiments_by_name
+from tests.every_experiment import tiers
+from tests.every_experiment.small import load, small
 
-NAMES = experiments_by_name.names()
-
-
-def load(name):
-  return importlib.import_module(experiments_by_name.module_name(name))
+every = pytest.mark.parametrize('name', tiers.every())
 
 
-# Of experiments that have such fields: less work for evaluations and figures.
-LESS = {'num_samples': 32, 'sample_steps': 3, 'probe_labels': 200, 'probe_test': 64}
-# And nets that compile faster, where a test does not ask how well they learn.
-SHALLOW = {'num_layers': 2, 'channels': (16,)}
+@pytest.fixture(scope='module', autouse=True)
+def cheap_compilation():
+  """Less optimisation by the compiler, of all programs that are compared here."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
+  jax.clear_caches()  # What was compiled so is used by no other test.
 
 
-def short(name, shallow=False, **fields):
-  """The default config, but for six steps with a save in the middle."""
-  config = load(name).Config
-  known = {f.name for f in dataclasses.fields(config)}
-  defaults = {'num_steps': 6, 'log_every_steps': 2, 'eval_every_steps': 3}
-  less = {**LESS, **SHALLOW} if shallow else LESS
-  less = {k: v for k, v in less.items() if k in known}
-  return config(**{**defaults, **less, 'batch_size': 16, **fields})
+@every
+def test_docstring_has_the_command_and_config_the_fields_of_every_run(name):
+  module = load(name)
+  assert f'python -m launch.train --exp={name}\n' in f'{module.__doc__}\n'
+  assert issubclass(module.Config, experiment.Config)
+  assert module.Config.__dataclass_params__.frozen
 
 
-class ExperimentTest(parameterized.TestCase):
-  @parameterized.parameters(*NAMES)
-  def test_docstring_has_the_command_and_config_the_fields_of_every_run(self, name):
-    module = load(name)
-    self.assertIn(f'python -m launch.train --exp={name}\n', f'{module.__doc__}\n')
-    self.assertTrue(issubclass(module.Config, experiment.Config))
-    self.assertTrue(module.Config.__dataclass_params__.frozen)
+@every
+def test_default_builds_without_data_and_a_step_keeps_the_state(name):
+  built = load(name).build(load(name).Config())
+  state = jax.eval_shape(lambda: built.init(jax.random.key(0)))
+  for shapes in built.train_data.shapes:
+    new, metrics = jax.eval_shape(built.train_step, state, shapes)
+    chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
+  assert built.evals
+  for split, evaluation in built.evals.items():
+    sums = jax.eval_shape(evaluation.step, state, evaluation.data.shapes[0])
+    found = jax.eval_shape(evaluation.summarize, sums)
+    shapes = {getattr(x, 'shape', None) for x in found.values()}
+    assert state.stop.shape in shapes, f'{split} reports no number'
+  if built.overfit is None:
+    assert 'overfit' in load(name).__doc__
+  else:
+    assert built.overfit[0] in metrics
 
-  @parameterized.parameters(*NAMES)
-  def test_default_builds_without_data_and_a_step_keeps_the_state(self, name):
-    built = load(name).build(load(name).Config())
-    state = jax.eval_shape(lambda: built.init(jax.random.key(0)))
-    for shapes in built.train_data.shapes:
-      new, metrics = jax.eval_shape(built.train_step, state, shapes)
-      chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
-    self.assertTrue(built.evals)
-    for split, evaluation in built.evals.items():
-      sums = jax.eval_shape(evaluation.step, state, evaluation.data.shapes[0])
-      found = jax.eval_shape(evaluation.summarize, sums)
-      shapes = {getattr(x, 'shape', None) for x in found.values()}
-      self.assertIn(state.stop.shape, shapes, f'{split} reports no number')
-    if built.overfit is None:
-      self.assertIn('overfit', load(name).__doc__)
-    else:
-      self.assertIn(built.overfit[0], metrics)
 
-  @parameterized.parameters(*NAMES)
-  def test_one_repeated_batch_is_learnt(self, name):
-    config = short(name, num_steps=300)
+@every
+def test_stop_and_restart_equal_the_straight_run(name, tmp_path):
+  # Six steps with a save in the middle.
+  fields = dict(num_steps=6, eval_every_steps=3)
+  prints = []
+  # One step a dispatch, straight; then dispatches of three steps, two and one.
+  for steps, log, stops in ((1, 2, []), (4, 6, [3, 5])):
+    config = small(name, steps_per_dispatch=steps, log_every_steps=log, **fields)
     built = load(name).build(config)
-    if built.overfit is None:
-      self.skipTest('says why in its docstring')
-    metric, floor = built.overfit
-    data = jax.tree.map(jnp.asarray, built.train_data.load().data)
-    batch = get_batch(
-      built.train_data, data, jnp.int32(0), built.train_data.shape_id(0)
-    )
-    step = jax.jit(built.train_step, donate_argnums=0)
-    state, least = built.init(jax.random.key(config.seed)), np.inf
-    for _ in range(config.num_steps):
-      state, sums = step(state, batch)
-      value = float(np.mean(ratios(sums)[metric]))
-      least = min(least, value if np.isfinite(value) else np.inf)
-      if least <= floor:
-        break
-    self.assertLessEqual(least, floor)
+    workdir = tmp_path / str(steps)
+    runs = built._replace(figures={}) if stops else built
+    for stop in [*stops, None]:
+      fit(runs, config, workdir, stop_at=stop)
+    found = json.loads((workdir / 'result.json').read_text())
+    prints.append(found['fingerprint'])
+    if not stops:
+      check_figures_and_evaluation(built, config, workdir, found)
+  assert prints[0] == prints[1]
 
-  @parameterized.parameters(*NAMES)
-  def test_stop_and_restart_equal_the_straight_run(self, name):
-    built = load(name).build(short(name, shallow=True))
-    prints = []
-    # One step a dispatch, straight; then dispatches of three steps, two and one.
-    for steps, log, stops in ((1, 2, []), (4, 6, [3, 5])):
-      config = short(name, shallow=True, steps_per_dispatch=steps, log_every_steps=log)
-      workdir = self.create_tempdir().full_path
-      runs = built._replace(figures={}) if stops else built
-      for stop in [*stops, None]:
-        fit(runs, config, workdir, stop_at=stop)
-      found = json.loads((pathlib.Path(workdir) / 'result.json').read_text())
-      prints.append(found['fingerprint'])
-      if not stops:
-        self.check_figures_and_evaluation(built, config, workdir, found)
-    self.assertEqual(*prints)
 
-  def check_figures_and_evaluation(self, built, config, workdir, result):
-    """Every figure was drawn, and the checkpoint gives the figures of the run."""
-    drawn = {p.stem for p in (pathlib.Path(workdir) / 'figures').glob('*')}
-    self.assertEqual(drawn, set(built.figures))
-    found = evaluate(built, config, workdir)
-    self.assertTrue(found)
-    for metric, value in found.items():
-      # The same program on the same state.
-      np.testing.assert_allclose(value, result['metrics'][metric], rtol=1e-5, atol=1e-6)
+def check_figures_and_evaluation(built, config, workdir, result):
+  """Every figure was drawn, and the checkpoint gives the figures of the run."""
+  drawn = {path.stem for path in (workdir / 'figures').glob('*')}
+  assert drawn == set(built.figures)
+  found = evaluate(built, config, workdir)
+  assert found
+  for metric, value in found.items():
+    # The same program on the same state.
+    np.testing.assert_allclose(value, result['metrics'][metric], rtol=1e-5, atol=1e-6)
 
-  @parameterized.parameters(*NAMES)
-  def test_impossible_values_are_refused(self, name):
-    config = load(name).Config()
-    for field, value in (('batch_size', 0), ('lr', -1.0)):
-      if hasattr(config, field):
-        with self.assertRaisesRegex(ConfigError, f'--config.{field}={value} is not'):
-          dataclasses.replace(config, **{field: value})
+
+@every
+def test_impossible_values_are_refused(name):
+  config = load(name).Config()
+  for field, value in (('batch_size', 0), ('lr', -1.0)):
+    if hasattr(config, field):
+      with pytest.raises(ConfigError, match=f'--config.{field}={value} is not'):
+        dataclasses.replace(config, **{field: value})
 
 
 def write_idx(path, array):

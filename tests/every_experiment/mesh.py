@@ -4,9 +4,7 @@ Reads lines `EXPERIMENT MESH MESH ...`, a mesh as in --mesh. Answers each with o
 a JSON object, by mesh, of how far five steps on eight devices end from five on one.
 """
 
-import dataclasses
 import functools
-import importlib
 import json
 import sys
 import time
@@ -20,71 +18,26 @@ from dlx.data.dataset import Resident
 from dlx.run import sharding
 from dlx.run.dispatch import make_dispatch
 from dlx.state import is_key, leaves_by_path, zeros_like
-from launch.flags import experiments_by_name
+from tests.every_experiment.small import load, small
 
 STEPS = 5
-# Fields that many configs have: the least that still has every part. A value is used
-# where the field has a default of its type, or None.
-LESS = {
-  'num_layers': 2,
-  'width': 16,
-  'context': 16,
-  'channels': (16,),
-  'features': (8, 8),
-  'strides': (2, 2),
-  'dense': 16,
-  'groups': 4,
-  'hidden': 16,
-  'projection': 8,
-  'queue': 32,
-  'embedding': 8,
-  'latents': 4,
-  'length': 10,
-  'examples': 64,
-  'window': 4,
-  'teacher_features': (8,),
-  'teacher_dense': 16,
-  'generator_width': 8,
-  'discriminator_width': 8,
-  'members': 2,
-  'noise': 8,
-  # Several phases: each is seen.
-  'judge_steps': 2,
-  'teacher_steps': 2,
-  'pretrain_steps': 2,
-  'warmup_steps': 2,
-}
-# What the fields above leave unseen, or cannot be with others.
-FIELDS: dict[str, dict[str, Any]] = {
-  'adding': {'features': (8,)},
-  'sst2': {'features': (8,)},
-  'cnn': {'features': (4, 8)},
-  # The features of a batch have mean 0: of a class that it lacks, the first gradient is
-  # 0, and Adam would divide rounding by itself.
-  'linear_probe': {'batch_size': 64},
-  'ensemble': {'features': (8,), 'labels': 200},
-}
+# The features of a batch have mean 0: of a class that it lacks, the first gradient is
+# 0, and Adam would divide rounding by itself.
+BATCH_SIZE = {'linear_probe': 64}
 
 
-def small(name: str):
+def in_float64(name: str):
   """The experiment with the least net, in float64."""
-  module = importlib.import_module(experiments_by_name.module_name(name))
-  defaults = {f.name: f.default for f in dataclasses.fields(module.Config)}
-  fields = {
-    key: value
-    for key, value in LESS.items()
-    if key in defaults and isinstance(defaults[key], type(value) | None)
-  }
-  fields |= {
-    'num_steps': STEPS,
-    'batch_size': 16,
-    'eval_batch_size': 16,
-    'eval_every_steps': None,
-    'compute_dtype': 'float64',
-    'param_dtype': 'float64',
-  }
-  fields |= FIELDS.get(name, {})
-  return module.build(module.Config(**fields))
+  config = small(
+    name,
+    num_steps=STEPS,
+    batch_size=BATCH_SIZE.get(name, 16),
+    eval_batch_size=16,
+    eval_every_steps=None,
+    compute_dtype='float64',
+    param_dtype='float64',
+  )
+  return load(name).build(config)
 
 
 @functools.cache
@@ -127,7 +80,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 def compare(name: str, meshes: list[str]) -> dict[str, Any]:
   start = time.process_time()
-  built = small(name)
+  built = in_float64(name)
   alone, _ = after_steps(built, sharding.make_mesh('data=1', jax.devices()[:1]))
   out: dict[str, Any] = {'one': {'seconds': time.process_time() - start}}
   for text in meshes:

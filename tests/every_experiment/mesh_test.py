@@ -13,10 +13,10 @@ import subprocess
 import sys
 import tempfile
 
-from absl.testing import absltest, parameterized
 import pytest
 
 from launch.flags import experiments_by_name
+from tests.every_experiment import tiers
 
 ROOT = pathlib.Path(__file__).parents[2]
 NAMES = experiments_by_name.names()
@@ -42,74 +42,84 @@ def meshes(name: str) -> list[str]:
   return found
 
 
-class EveryMeshTest(parameterized.TestCase):
-  """One process for all that this one is asked for, as starting JAX takes seconds."""
+class Child:
+  """One process for all that a worker is asked for, as starting JAX takes seconds."""
 
-  child: subprocess.Popen | None = None
+  def __init__(self):
+    flags = '--xla_force_host_platform_device_count=8'
+    # Compiling is nearly all of the time: less of LLVM's halves it.
+    flags += ' --xla_backend_optimization_level=0'
+    flags += ' --xla_llvm_disable_expensive_passes=true'
+    env = {
+      **os.environ,
+      'XLA_FLAGS': flags,
+      'JAX_PLATFORMS': 'cpu',
+      'JAX_ENABLE_X64': '1',
+      'PYTHONPATH': str(ROOT),
+    }
+    self.errors = tempfile.TemporaryFile('w+')
+    self.process = subprocess.Popen(
+      [sys.executable, '-m', 'tests.every_experiment.mesh'],
+      env=env,
+      cwd=ROOT,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      stderr=self.errors,
+      text=True,
+    )
 
-  @classmethod
-  def tearDownClass(cls):
-    if cls.child is not None:
-      cls.child.communicate(timeout=60)
-      cls.child = None
-    super().tearDownClass()
-
-  def ask(self, name: str, texts: list[str]):
-    cls = type(self)
-    if cls.child is None:
-      flags = '--xla_force_host_platform_device_count=8'
-      # Compiling is nearly all of the time: less of LLVM's halves it.
-      flags += ' --xla_backend_optimization_level=0'
-      flags += ' --xla_llvm_disable_expensive_passes=true'
-      env = {
-        **os.environ,
-        'XLA_FLAGS': flags,
-        'JAX_PLATFORMS': 'cpu',
-        'JAX_ENABLE_X64': '1',
-        'PYTHONPATH': str(ROOT),
-      }
-      cls.errors = tempfile.TemporaryFile('w+')
-      cls.child = subprocess.Popen(
-        [sys.executable, '-m', 'tests.every_experiment.mesh'],
-        env=env,
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=cls.errors,
-        text=True,
-      )
-    assert cls.child.stdin and cls.child.stdout
-    cls.child.stdin.write(' '.join([name, *texts]) + '\n')
-    cls.child.stdin.flush()
-    line = cls.child.stdout.readline()
+  def ask(self, name: str, texts: list[str]) -> dict:
+    """What mesh.py answers of an experiment and meshes."""
+    assert self.process.stdin and self.process.stdout
+    self.process.stdin.write(' '.join([name, *texts]) + '\n')
+    self.process.stdin.flush()
+    line = self.process.stdout.readline()
     if not line:
-      cls.errors.seek(0)
-      told, cls.child = cls.errors.read()[-3000:], None
-      self.fail(f'{name} ended the process: {told}')
+      self.errors.seek(0)
+      raise AssertionError(f'{name} ended the process: {self.errors.read()[-3000:]}')
     answer = json.loads(line)
-    self.assertNotIn('error', answer, answer.get('error'))
+    assert 'error' not in answer, answer['error']
     return answer
 
-  def check(self, name: str, texts: list[str]):
-    answer = self.ask(name, texts)
-    for text in texts:
-      skipped = CHECKSUMS.get(name, '-')
-      far = {k: v for k, v in answer[text]['far'].items() if not k.startswith(skipped)}
-      self.assertIn('metrics/loss/total', far)
-      wrong = {k: v for k, v in far.items() if not v <= TOLERANCE}
-      self.assertEmpty(wrong, f'{name} on {text}')
-      if 'fsdp' in text:
-        self.assertGreater(answer[text]['apart'], 0, f'{name} on {text}')
-
-  @parameterized.parameters(*NAMES)
-  def test_five_steps_equal_those_of_one_device(self, name):
-    self.check(name, meshes(name) if name in ALL_MESHES else [COMBINED])
-
-  @parameterized.parameters(*(name for name in NAMES if name not in ALL_MESHES))
-  @pytest.mark.slow
-  def test_five_steps_on_all_meshes(self, name):
-    self.check(name, meshes(name))
+  def close(self):
+    self.process.communicate(timeout=60)
+    self.errors.close()
 
 
-if __name__ == '__main__':
-  absltest.main()
+@pytest.fixture(scope='module')
+def ask():
+  """ask(name, meshes), of a process that starts with the first question."""
+  children: list[Child] = []
+
+  def asked(name, texts):
+    if not children or children[-1].process.poll() is not None:
+      children.append(Child())
+    return children[-1].ask(name, texts)
+
+  yield asked
+  for child in children:
+    child.close()
+
+
+def check(answer: dict, name: str, texts: list[str]):
+  for text in texts:
+    skipped = CHECKSUMS.get(name, '-')
+    far = {k: v for k, v in answer[text]['far'].items() if not k.startswith(skipped)}
+    assert 'metrics/loss/total' in far
+    wrong = {k: v for k, v in far.items() if not v <= TOLERANCE}
+    assert not wrong, f'{name} on {text}'
+    if 'fsdp' in text:
+      assert answer[text]['apart'] > 0, f'{name} on {text}'
+
+
+@pytest.mark.parametrize('name', tiers.expensive())
+def test_five_steps_equal_those_of_one_device(ask, name):
+  texts = meshes(name) if name in ALL_MESHES else [COMBINED]
+  check(ask(name, texts), name, texts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', [n for n in NAMES if n not in ALL_MESHES])
+def test_five_steps_on_all_meshes(ask, name):
+  texts = meshes(name)
+  check(ask(name, texts), name, texts)

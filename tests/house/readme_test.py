@@ -1,7 +1,12 @@
 """The README and the tables tell the truth about what is there."""
 
+import json
+import os
 import pathlib
 import re
+import shlex
+import subprocess
+import sys
 
 from absl.testing import absltest
 
@@ -12,19 +17,94 @@ ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / 'README.md').read_text()
 
 
+# Stands for a Python of version $0: makes environments of commands that write down what
+# they are called with.
+PYTHON = r"""#!/usr/bin/env bash
+[[ "$1" == -m && "$2" == venv ]] || exit 0
+mkdir -p "$3/bin"
+echo "PATH=\"$3/bin:\$PATH\"" >"$3/bin/activate"
+for name in pip python pyright ruff; do
+  cat >"$3/bin/$name" <<'END'
+#!/usr/bin/env bash
+python3.0 - "$0" "$@" <<'CODE'
+import json, os, pathlib, sys
+command = pathlib.Path(sys.argv[1])  # WORK/3.12/bin/pip
+with open(os.environ['RAN'], 'a') as file:
+  words = [command.parts[-3], command.name, *sys.argv[2:]]
+  file.write(json.dumps(words) + '\n')
+for argument in sys.argv:
+  if argument.startswith('--workdir='):
+    folder = pathlib.Path(argument.partition('=')[2])
+    folder.mkdir(parents=True)
+    (folder / 'report.html').write_text('a report')
+CODE
+END
+  chmod +x "$3/bin/$name"
+done
+"""
+
+
+def commands_of_ci(folder: str) -> dict[str, list[str]]:
+  """What .ci/run calls, by version of Python, in environments that only note it.
+
+  Args:
+    folder: an empty one.
+  """
+  home = pathlib.Path(folder)
+  for version in ('3.11', '3.12', '3.13'):
+    (home / f'python{version}').write_text(PYTHON)
+    (home / f'python{version}').chmod(0o755)
+  (home / 'python3.0').symlink_to(sys.executable)
+  ran = home / 'ran'
+  subprocess.run(
+    ['bash', ROOT / '.ci' / 'run'],
+    env={'PATH': f'{home}:{os.environ["PATH"]}', 'HOME': folder, 'RAN': str(ran)},
+    check=True, capture_output=True,
+  )  # fmt: skip
+  found: dict[str, list[str]] = {}
+  for line in ran.read_text().splitlines():
+    version, *words = json.loads(line)
+    words = [re.sub(r'.*/(across|runs)(/.*)?$', r'\1', word) for word in words]
+    names = {'across': 'ACROSS', 'runs': '--workdir=RUN'}
+    words = [names.get(word, word) for word in words if word != '-q']
+    found.setdefault(version, []).append(shlex.join(words))
+  return found
+
+
 class ReadmeTest(absltest.TestCase):
   def test_ci_runs_the_commands_of_the_readme(self):
     commands = re.findall(r'```bash\n(python3 -m venv .*)\n```', README)
     self.assertLen(commands, 2)
-    ci = (ROOT / '.ci' / 'run').read_text()
-    install, tests = re.search(
-      r"(pip install -c constraints.txt -e '.\[test\]') && (python -m pytest.*)",
-      commands[1],
-    ).groups()
-    self.assertIn(tests + '\n', ci)
-    pins = re.search(r'pins=\((.+)\)', ci).group(1)
-    self.assertIn(install, ci.replace('-q "${pins[@]}"', pins))
-    self.assertIn('python -m launch.train --exp=cnn --workdir=runs/cnn', commands[0])
+    install, train = commands[0].split(' && ')[2:]
+    install_tests, tests = commands[1].split(' && ')[2:]
+    ran = commands_of_ci(self.create_tempdir().full_path)
+    self.assertEqual(list(ran), ['3.13', '3.12', '3.11'])
+    # The newest: all tests, after the install that README names for them and oneDNN's.
+    newest = ran['3.13']
+    self.assertEqual(newest[0], install_tests)
+    for command in (
+      "pip install -c constraints.txt -e '.[test,onednn]'",
+      'ruff check',
+      'ruff format --check',
+      tests,
+    ):
+      self.assertIn(command, newest)
+    self.assertLess(newest.index('python -m kernels.onednn'), newest.index(tests))
+    # The next: what README names first, with nothing else installed.
+    self.assertEqual(
+      [ran['3.12'][0], ran['3.12'][2]], [install, train.replace('runs/cnn', 'RUN')]
+    )
+    self.assertIn(install_tests, ran['3.12'])
+    self.assertEqual(ran['3.11'][0], install_tests)
+    for python, marks in (
+      ('3.12', 'versions or representative'),
+      ('3.11', 'versions or representative or kernels or reference'),
+    ):
+      self.assertIn(f"{tests} -m '({marks}) and not slow'", ran[python])
+    # A run that the newest wrote is read by the oldest.
+    across = 'python -m tests.every_experiment.across'
+    self.assertIn(f'{across} write ACROSS', newest)
+    self.assertIn(f'{across} go_on ACROSS', ran['3.11'])
 
   def test_every_experiment_stands_in_both_tables(self):
     for area, found in experiments_by_name.by_area().items():

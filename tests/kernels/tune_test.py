@@ -80,6 +80,10 @@ def test_what_spills_or_does_not_compile_is_pruned(monkeypatch):
   assert tune.prune([timed], 'attention') == {'tiny': [['mosaic_gpu', configs[2]]]}
 
 
+def dense_conv(kernel):
+  return cases._conv('d', (8, 8, 8, 64), (*kernel, 64, 64), passes=('forward',))[0]
+
+
 @pytest.mark.parametrize('suite', sorted(cases.SUITES))
 def test_every_kernel_lists_block_sizes_that_some_case_takes(suite):
   """Names that a kernel does not know end in an error before anything is compiled."""
@@ -88,8 +92,23 @@ def test_every_kernel_lists_block_sizes_that_some_case_takes(suite):
     with dispatch.trial(tune.row_of(timed, name, config)):
       call = lambda *args: timed.call({'interpret': False}, *args)
       jax.eval_shape(call, *timed.shapes)
-  with dispatch.trial(tune.row_of(timed, 'mosaic_gpu', {'no such size': 1})):
-    with pytest.raises(ValueError):
+
+
+@pytest.mark.parametrize(
+  ('make', 'name', 'known'),
+  (
+    (tiny, 'mosaic_gpu', 'keys'),
+    (tiny, 'mosaic_tpu', 'block_q'),
+    (tiny_conv, 'mosaic_gpu', 'vector'),
+    (tiny_conv, 'mosaic_tpu', 'group'),
+    (lambda: dense_conv((3, 3)), 'mosaic_gpu', 'warpgroups'),
+    (lambda: dense_conv((1, 1)), 'mosaic_tpu', 'features'),
+  ),
+)
+def test_a_size_that_a_kernel_does_not_know_is_refused_by_name(make, name, known):
+  timed = make()
+  with dispatch.trial(tune.row_of(timed, name, {'no_such_size': 1})):
+    with pytest.raises(ValueError, match=f'no_such_size.* must be .*{known}'):
       jax.eval_shape(
         lambda *args: timed.call({'interpret': False}, *args), *timed.shapes
       )

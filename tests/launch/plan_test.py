@@ -18,6 +18,7 @@ from jax.experimental.compilation_cache import compilation_cache
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 import numpy as np
+import pytest
 
 from dlx.errors import ConfigError
 from dlx.experiment import Config
@@ -25,8 +26,8 @@ from dlx.run import sharding
 from launch import plan
 from launch.flags import experiments_by_name
 from launch.planning import advice, bound, hardware, memory, page, program, sweep
+from tests.every_experiment import tiers
 
-NAMES = experiments_by_name.names()
 GIB = 2**30
 
 
@@ -43,22 +44,19 @@ def restore_settings_after(test):
     test.addCleanup(jax.config.update, name, getattr(jax.config, name))
 
 
-class EveryExperimentTest(parameterized.TestCase):
-  @parameterized.parameters(*NAMES)
-  def test_is_traced_without_its_data(self, name):
-    built = build(name)
-    mesh = sharding.make_mesh('data=1', jax.devices()[:1])
-    found = program.trace(built, mesh, 'tpu')
-    self.assertGreater(found.flops.total, 0)
-    self.assertEqual(found.flops.open_loops, 0)
-    # Bytes of its arguments, of all kinds together, are those of the arguments.
-    arguments = jax.tree.leaves(found.function.in_avals)
-    size = lambda x: (
-      8 if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x.dtype.itemsize
-    )
-    self.assertEqual(
-      sum(found.given.values()), sum(x.size * size(x) for x in arguments)
-    )
+@pytest.mark.parametrize('name', tiers.expensive())
+def test_is_traced_without_its_data(name):
+  built = build(name)
+  mesh = sharding.make_mesh('data=1', jax.devices()[:1])
+  found = program.trace(built, mesh, 'tpu')
+  assert found.flops.total > 0
+  assert found.flops.open_loops == 0
+  # Bytes of its arguments, of all kinds together, are those of the arguments.
+  arguments = jax.tree.leaves(found.function.in_avals)
+  size = lambda x: (
+    8 if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x.dtype.itemsize
+  )
+  assert sum(found.given.values()) == sum(x.size * size(x) for x in arguments)
 
 
 class TraceTest(absltest.TestCase):
