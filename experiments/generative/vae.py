@@ -192,15 +192,13 @@ def build(config: Config) -> experiment.Experiment:
     return {'elbo': -reconstruction_B - kl_B}
 
   image, seed = Field('image', data.shape, 'uint8'), Field('seed', (), 'uint32')
-  made, latent = Field('image', data.shape, 'float32'), ('latent', (config.latents,))
-  code = {
-    'latent': Field(*latent, 'float32'),
-    'log_variance': Field(*latent, 'float32'),
-  }
+  made = Field('image', data.shape, 'float32')
+  latent = Field('latent', (config.latents,), 'float32')
+  code = {'latent': latent, 'log_variance': latent}
   raw = {'image': image, 'seed': seed}
   functions = {
     'encode': Function(encode, raw, {**code, 'read': made}),
-    'decode': Function(decode, {'latent': code['latent']}, {'image': made}),
+    'decode': Function(decode, {'latent': latent}, {'image': made}),
     'reconstruct': Function(reconstruct, raw, {'image': made, 'read': made}),
     'sample': Function(sample, {'seed': seed}, {'image': made}),
     'score': Function(score, raw, {'elbo': Field('number', (), 'float32')}),

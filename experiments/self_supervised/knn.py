@@ -43,7 +43,7 @@ METRICS = {
   'train/loss': Metric(
     'Error of the bank',
     'lower',
-    'Share of the batch that the other images of the bank, as full as it is, get wrong.',
+    'Share of the batch that the other images of the bank, full or not, get wrong.',
     '%',
     'share',
   ),

@@ -245,9 +245,8 @@ def build(config: Config) -> experiment.Experiment:
 
   phases = (('source', 0), ('target', first)) if own else ()
   if config.unfreeze_at is not None:
-    phases = (phases or (('target', 0),)) + (
-      ('all layers', first + config.unfreeze_at),
-    )
+    phases = phases or (('target', 0),)
+    phases += (('all layers', first + config.unfreeze_at),)
   return experiment.Experiment(
     init=init,
     train_step=train_step,
