@@ -27,9 +27,8 @@ class Declared(NamedTuple):
     more = [f'in {self.unit}'] if self.unit else []
     more += [f'{self.better} is better'] if self.better else []
     said = '; '.join(more)
-    return (
-      f'{self.meaning} {said[:1].upper()}{said[1:]}.'.strip() if said else self.meaning
-    )
+    said = f'{said[:1].upper()}{said[1:]}.' if said else ''
+    return f'{self.meaning} {said}'.strip()
 
 
 def of(run: Run, split: str, name: str) -> Declared:

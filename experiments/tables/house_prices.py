@@ -74,14 +74,21 @@ def build(config: Config) -> experiment.Experiment:
     linear = jnp.float32(data.baseline['rmse'])
     return {**metrics.regression_summary(found), 'linear_rmse': linear}
 
+  def of_standardised(state, features):
+    predict = make_predict(config, model, inputs='features')
+    return in_units(predict(state, {'features': features})[:, 0])
+
   def predict(state, inputs):
-    outputs = make_predict(config, model, inputs='features')(state, inputs)
-    return {'target': in_units(outputs[:, 0])}
+    """Of a row as measured, without missing numbers, in the unit of the target."""
+    middle, deviation = (
+      jnp.asarray(x, jnp.float32)[None] for x in (data.feature_mean, data.feature_std)
+    )
+    features = (inputs['features'] - middle) / deviation
+    return {'target': of_standardised(state, features)}
 
   def predictions(state, key, batch):
     del key
-    inputs = {'features': batch['features']}
-    return predict(state, inputs)['target'], in_units(batch['target'])
+    return of_standardised(state, batch['features']), in_units(batch['target'])
 
   unit = 'dollars' if config.dataset == 'california_housing' else ''
   declared = metrics.regression_metrics(unit)
