@@ -41,13 +41,15 @@ def shapes_of(fields, sizes, lead):
   }
 
 
-def example(rng, field, sizes, classes=2):
+def example(rng, field, sizes):
   """A row of the kind that a field declares."""
   shape = tuple(sizes[n] if isinstance(n, str) else n for n in field.shape)
   if field.kind == 'image':
     return rng.integers(0, 17, shape).astype(field.dtype)
-  if field.kind in ('label', 'tokens'):
-    return rng.integers(field.kind == 'tokens', classes, shape).astype(field.dtype)
+  if field.kind == 'label':
+    return rng.integers(0, 2, shape).astype(field.dtype)
+  if field.kind == 'tokens':
+    return rng.integers(1, 40, shape).astype(field.dtype)
   if field.kind == 'seed':
     return rng.integers(0, 2**32, shape, dtype=np.uint32)
   if field.kind == 'number':
