@@ -27,6 +27,7 @@ __all__ = (
   'Field',
   'Figure',
   'Function',
+  'declared',
   'vectorize',
 )
 
@@ -82,10 +83,11 @@ class Field(NamedTuple):
   dtype: str
 
 
-# image: H, W, C as read from a file; text: codes of characters; tokens: numbers in a
-# vocabulary, 0 past the end; row: numbers of a table; graph: a whole graph, without a
-# batch axis; latent, features: vectors; label: a class; probabilities: one a class;
-# number: any real number; seed: uint32, one an example.
+# image: H, W, C, uint8 as read from a file, or float32 in [0, 1]; text: codes of
+# characters; tokens: numbers in a vocabulary; row: numbers of a table, or a row a step;
+# graph: a field of a whole graph, and then nothing has a batch axis; latent, features:
+# vectors; label: a class; probabilities: one a class; number: any real number; seed:
+# uint32, one an example.
 KINDS = (
   *('image', 'text', 'tokens', 'row', 'graph', 'latent', 'features', 'label'),
   *('probabilities', 'number', 'seed'),
@@ -154,6 +156,20 @@ class Experiment(NamedTuple):
   metrics: Mapping[str, Metric] = {}
   headline: tuple[str, ...] = ()
   phases: tuple[tuple[str, int], ...] = ()
+
+
+def declared(experiment: Experiment) -> dict[str, Any]:
+  """What an experiment says of the numbers that a run reports, as JSON.
+
+  Returns:
+    `metrics` (by name the fields of a `Metric`), `headline` and `phases`, as they stand
+    in config.json, where the report finds them.
+  """
+  return {
+    'metrics': {name: m._asdict() for name, m in experiment.metrics.items()},
+    'headline': list(experiment.headline),
+    'phases': [list(phase) for phase in experiment.phases],
+  }
 
 
 def vectorize(

@@ -122,6 +122,11 @@ def streams(rng: Key, *names: str) -> tuple[Key, ...]:
   return tuple(jax.random.fold_in(rng, number(name)) for name in names)
 
 
+def seed_keys(seed_B: Array) -> Key:
+  """One key an example, from seeds uint32 [B]: a row depends on its own seed alone."""
+  return jax.vmap(jax.random.key)(seed_B)
+
+
 def is_key(x: Any) -> bool:
   """Whether a leaf (or its ShapeDtypeStruct) is a typed random key."""
   return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)

@@ -1,7 +1,9 @@
 """Metrics by subject: sums that add up over batches, steps and devices."""
 
-from dlx.metrics.calibration import calibration_error, calibration_sums
+from dlx.metrics.calibration import CALIBRATION, calibration_error, calibration_sums
 from dlx.metrics.classification import (
+  CLASSIFICATION,
+  CROSS_ENTROPY,
   accuracy,
   classification_summary,
   classification_sums,
@@ -10,6 +12,7 @@ from dlx.metrics.classification import (
   top_k,
 )
 from dlx.metrics.generation import (
+  DIVERSITY,
   diversity,
   feature_moments,
   frechet_distance,
@@ -24,11 +27,19 @@ from dlx.metrics.linear_probe import (
   standardiser,
 )
 from dlx.metrics.neighbours import Neighbours, nearest, vote
-from dlx.metrics.regression import regression_summary, regression_sums
+from dlx.metrics.regression import (
+  regression_metrics,
+  regression_summary,
+  regression_sums,
+)
 from dlx.metrics.representation import alignment, principal_components, uniformity
 from dlx.state import mean
 
 __all__ = [
+  'CALIBRATION',
+  'CLASSIFICATION',
+  'CROSS_ENTROPY',
+  'DIVERSITY',
   'Linear',
   'Neighbours',
   'accuracy',
@@ -50,6 +61,7 @@ __all__ = [
   'place_rows',
   'precision_recall_f1',
   'principal_components',
+  'regression_metrics',
   'regression_summary',
   'regression_sums',
   'standardiser',

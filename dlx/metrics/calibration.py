@@ -5,7 +5,18 @@ from typing import Mapping
 import jax
 import jax.numpy as jnp
 
-from dlx.state import Array
+from dlx.state import Array, Metric
+
+CALIBRATION: Mapping[str, Metric] = {
+  'ece': Metric(
+    'Calibration error',
+    'lower',
+    'Mean distance of confidence and accuracy over the bins of confidence, 0 where '
+    'predictions of 80 % are right 8 times in 10.',
+    '%',
+    'share',
+  )
+}
 
 
 def calibration_sums(

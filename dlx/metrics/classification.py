@@ -14,7 +14,50 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from dlx.state import Array, Mean, Metrics, example_weights, mean, ratios
+from dlx.state import Array, Mean, Metric, Metrics, example_weights, mean, ratios
+
+# What classifiers report, beside the loss that they are trained by.
+CLASSIFICATION: Mapping[str, Metric] = {
+  'accuracy': Metric(
+    'Accuracy',
+    'higher',
+    'Share of the examples whose likeliest class is the true one.',
+    '%',
+    'share',
+  ),
+  'precision': Metric(
+    'Precision',
+    'higher',
+    'Share of the predictions of a class that are right, averaged over the classes by '
+    'their number of examples.',
+    '%',
+    'share',
+  ),
+  'recall': Metric(
+    'Recall',
+    'higher',
+    'Share of the examples of a class that are found, averaged over the classes by '
+    'their number of examples.',
+    '%',
+    'share',
+  ),
+  'f1': Metric(
+    'F1',
+    'higher',
+    'Harmonic mean of precision and recall, averaged over the classes by their number '
+    'of examples.',
+    '%',
+    'share',
+  ),
+}
+CROSS_ENTROPY = Metric(
+  'Cross-entropy',
+  'lower',
+  'Mean over the examples of the negative logarithm of the probability that the model '
+  'gives to the true class.',
+  'nats',
+  'loss',
+)
 
 
 def accuracy(logits_BK: Array, label_B: Array, weight_B: Array | None = None) -> Mean:

@@ -5,7 +5,34 @@ from typing import Mapping
 import jax
 import jax.numpy as jnp
 
-from dlx.state import Array
+from dlx.state import Array, Metric
+
+# What `diversity` reports.
+DIVERSITY: Mapping[str, Metric] = {
+  'nearest': Metric(
+    'Distance of samples',
+    None,
+    'Mean distance of a sample to the nearest other sample, to be compared with that '
+    'of real images.',
+    '',
+    'distance',
+  ),
+  'nearest_real': Metric(
+    'Distance of real images',
+    None,
+    'Mean distance of a real image to the nearest other real image.',
+    '',
+    'distance',
+  ),
+  'duplicates': Metric(
+    'Duplicates',
+    'lower',
+    'Share of the samples with a nearer neighbour than all but 1 % of the real images '
+    'have.',
+    '%',
+    'share',
+  ),
+}
 
 
 def place_rows(

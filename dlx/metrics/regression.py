@@ -5,7 +5,41 @@ from typing import Any, Mapping
 import chex
 import jax.numpy as jnp
 
-from dlx.state import Array, Mean, Metrics, mean, ratios
+from dlx.state import Array, Mean, Metric, Metrics, mean, ratios
+
+
+def regression_metrics(unit: str = '') -> dict[str, Metric]:
+  """Declarations of what `regression_summary` reports.
+
+  Args:
+    unit: of the target.
+  """
+  error = lambda title, meaning: Metric(title, 'lower', meaning, unit, 'error')
+  return {
+    'mse': Metric(
+      'Mean squared error',
+      'lower',
+      'Mean over the examples of the squared error of the prediction.',
+      f'({unit})²' if unit else '',
+      'squared error',
+    ),
+    'rmse': error(
+      'Root mean squared error',
+      'Root of the mean squared error, in the unit of the target.',
+    ),
+    'mae': error(
+      'Mean absolute error',
+      'Mean size of the error of the prediction, in the unit of the target.',
+    ),
+    'r2': Metric(
+      'R²',
+      'higher',
+      'Share of the variance of the target that the prediction explains, 1 where every '
+      'prediction is exact and 0 for the mean.',
+      '',
+      'share',
+    ),
+  }
 
 
 def regression_sums(

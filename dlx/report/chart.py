@@ -225,12 +225,27 @@ def _line(axes: Axes, series: Series, color: int) -> list[str]:
   return out
 
 
+def _phases(axes: Axes, phases: Sequence[tuple[str, float]]) -> list[str]:
+  """A line and a name where each phase begins, but for the first, at step 0."""
+  return [
+    f'<g class="phase"><path d="M{axes.x(start):.1f} {TOP}V{HEIGHT - BOTTOM}"/>'
+    f'<text class="tick" x="{axes.x(start) + 4:.1f}" y="{TOP + 10}">'
+    f'{html.escape(name)}</text></g>'
+    for name, start in phases
+    if 0 < start <= axes.x1
+  ]
+
+
 def svg(
-  series: Sequence[Series], colors: Sequence[int], log: bool, hidden: bool
+  series: Sequence[Series],
+  colors: Sequence[int],
+  log: bool,
+  hidden: bool,
+  phases: Sequence[tuple[str, float]] = (),
 ) -> str:
   """One drawing of all lines on the same axes."""
   axes = Axes(series, log)
-  body = _grid(axes)
+  body = _grid(axes) + _phases(axes, phases)
   for line, color in zip(series, colors):
     body += _line(axes, line, color)
   domain = [axes.x0, axes.x1, axes.y0, axes.y1]
@@ -243,11 +258,25 @@ def svg(
   )
 
 
-def chart(name: str, series: Sequence[Series], colors: Sequence[int]) -> str:
+def chart(
+  name: str,
+  series: Sequence[Series],
+  colors: Sequence[int],
+  *,
+  note: str = '',
+  phases: Sequence[tuple[str, float]] = (),
+) -> str:
   """A card with one metric of all splits against the step; '' if nothing is finite.
 
   A metric that is positive everywhere is drawn twice, and a button changes between the
   linear and the log scale; the first shown is the one that suits its span.
+
+  Args:
+    name: the heading.
+    series: the lines.
+    colors: of each line.
+    note: what is shown.
+    phases: (name, first step).
   """
   values = [p[1] for s in series for p in finite(s.points)]
   if not values:
@@ -271,9 +300,9 @@ def chart(name: str, series: Sequence[Series], colors: Sequence[int]) -> str:
       )
       + '</span>'
     )
-  drawings = svg(series, colors, False, hidden=log)
+  drawings = svg(series, colors, False, log, phases)
   if can_log:
-    drawings += svg(series, colors, True, hidden=not log)
+    drawings += svg(series, colors, True, not log, phases)
   notes = []
   if any(is_noisy(s.points) for s in series):
     notes.append('bold: moving average')
@@ -285,11 +314,12 @@ def chart(name: str, series: Sequence[Series], colors: Sequence[int]) -> str:
     {'name': s.name, 'color': c, 'points': thin(finite(s.points))}
     for s, c in zip(series, colors)
   ]
-  note = f'<p class="note">{html.escape("; ".join(notes))}</p>' if notes else ''
+  told = ' '.join(x for x in (note, '; '.join(notes)) if x)
+  told = f'<p class="note">{html.escape(told)}</p>' if told else ''
   return (
     f'<figure class="card chart"><figcaption><h3>{html.escape(name)}</h3>'
     f'<ul class="legend">{legend}</ul>{buttons}</figcaption>'
-    f'<div class="plot">{drawings}<div class="tip" hidden></div></div>{note}'
+    f'<div class="plot">{drawings}<div class="tip" hidden></div></div>{told}'
     f'<script type="application/json">{script_json(data)}</script></figure>'
   )
 

@@ -2,14 +2,11 @@
 
 import base64
 import importlib.resources
-import re
 
-from dlx.report import chart, tables
+from dlx.report import chart, declarations, tables
 from dlx.report.markup import Run, get, section, text
 
-FRACTIONS = re.compile(r'(^|_)(accuracy|acc|precision|recall|f1|auc|top\d+)($|_)')
-SMALLER = re.compile(r'loss|err|mae|mse|rmse|perplexity|nll|ece|fid')
-FIRST = ('accuracy', 'loss')  # Metrics that lead, in this order on the cards.
+LEADING = 4  # Cards of evaluations where a run names no headline.
 MAX_CHARTS = 12  # More charts are folded away.
 
 
@@ -70,64 +67,57 @@ def header(run: Run) -> str:
 
 
 def _card(
-  label: str, value: str, unit: str = '', more: str = '', extra: str = ''
+  label: str,
+  value: str,
+  unit: str = '',
+  more: str = '',
+  extra: str = '',
+  meaning: str = '',
 ) -> str:
   small = f'<small>{text(unit)}</small>' if unit else ''
   note = f'<div class="more">{text(more)}</div>' if more else ''
+  tip = f' title="{text(meaning)}"' if meaning else ''
   return (
-    f'<div class="card"><div class="label">{text(label)}</div>'
+    f'<div class="card"{tip}><div class="label">{text(label)}</div>'
     f'<div class="value">{text(value)}{small}</div>{extra}{note}</div>'
   )
 
 
-def _is_percent(name: str, value: float) -> bool:
-  return bool(FRACTIONS.search(name)) and 0 <= value <= 1
-
-
 def _metric_card(run: Run, full: str, value: float) -> str:
   split, _, name = full.rpartition('/')
-  shown, unit = (
-    (f'{100 * value:.2f}', '%')
-    if _is_percent(name, value)
-    else (chart.compact(value), '')
-  )
+  declared = declarations.of(run, split, name)
   more = extra = ''
   line = next((s for s in run.curves.get(name, ()) if s.name == split), None)
   if line is not None:
     points = chart.finite(line.points)
     extra = chart.spark(points, color(run, split))
-    if split != 'train' and len(points) > 2:
-      best = (min if SMALLER.search(name) else max)(points, key=lambda p: p[1])
-      number = (
-        f'{100 * best[1]:.2f} %'
-        if _is_percent(name, best[1])
-        else chart.compact(best[1])
-      )
-      more = f'best {number} @ {best[0]:,}'
-  return _card(f'{split} {name}'.replace('_', ' '), shown, unit, more, extra)
+    best = declarations.best(declared, points)
+    if split != 'train' and len(points) > 2 and best is not None:
+      said = ' '.join(declarations.shown(declared, best[1])).rstrip()
+      more = f'best {said} @ {best[0]:,}'
+  label = f'{declared.title}, {split}'.replace('_', ' ')
+  shown = declarations.shown(declared, value)
+  return _card(label, *shown, more, extra, declared.note)
 
 
 def color(run: Run, split: str) -> int:
   return run.splits.index(split) % chart.COLORS if split in run.splits else 0
 
 
-def rank(name: str) -> tuple[int, str]:
-  return (FIRST.index(name) if name in FIRST else len(FIRST), name)
-
-
 def cards(run: Run) -> str:
-  """The figures that a reader looks for first."""
+  """The figures that a reader looks for first: the headline, and one of training."""
+  reported = get(run.result, 'metrics') or run.last
   values = {
-    k: v
-    for k, v in (get(run.result, 'metrics') or run.last).items()
-    if isinstance(v, (int, float))
+    # Of members the mean.
+    name: value if isinstance(value, (int, float)) else run.last.get(name)
+    for name, value in reported.items()
   }
-  order = lambda k: (k.startswith('train/'), rank(k.rpartition('/')[2]), k)
-  names = sorted(values, key=order)
-  lead = [n for n in names if not n.startswith('train/')][:4]
-  train = [n for n in names if n.startswith('train/')]
+  values = {k: v for k, v in values.items() if v is not None}
+  tested = [n for n in values if not n.startswith('train/')]
+  lead = [n for n in declarations.headline(run) if n in values] or tested[:LEADING]
+  train = [n for n in values if n.startswith('train/')]
   train.sort(key=lambda n: n != 'train/loss')
-  lead += train[: 1 if lead else 4]
+  lead += train[: 1 if lead else LEADING]
   out = [_metric_card(run, n, values[n]) for n in lead]
   total = get(run.result, 'seconds', 'total')
   total = run.seconds if total is None else total
@@ -149,13 +139,26 @@ def cards(run: Run) -> str:
 
 
 def curves(run: Run) -> str:
-  lead = {'loss': 0, 'accuracy': 1}
-  names = sorted(run.curves, key=lambda n: (lead.get(n, 2), n))
-  drawn = [
-    d
-    for n in names
-    if (d := chart.chart(n, run.curves[n], [color(run, s.name) for s in run.curves[n]]))
-  ]
+  """A chart of each metric; of two where a name means something else in one split."""
+  first = [name.rpartition('/')[2] for name in declarations.headline(run)]
+  place = {name: i for i, name in reversed([*enumerate(first)])}
+  names = sorted(run.curves, key=lambda n: (place.get(n, len(first)), n != 'loss', n))
+  drawn = []
+  for name in names:
+    groups: dict[declarations.Declared, list[chart.Series]] = {}
+    for line in run.curves[name]:
+      groups.setdefault(declarations.of(run, line.name, name), []).append(line)
+    for declared, lines in groups.items():
+      drawn.append(
+        chart.chart(
+          declared.title,
+          lines,
+          [color(run, line.name) for line in lines],
+          note=declared.note,
+          phases=declarations.phases(run),
+        )
+      )
+  drawn = [d for d in drawn if d]
   if not drawn:
     return ''
   body = f'<div class="grid2">{"".join(drawn[:MAX_CHARTS])}</div>'

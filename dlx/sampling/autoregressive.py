@@ -23,12 +23,14 @@ def choose(
 ) -> Array:
   """One token a row, int32 [B], drawn from softmax(logits / temperature).
 
-  Row b has the key fold_in(key, b), so that it does not depend on the batch.
+  Row b has the key fold_in(key, b), or a key of its own, so that it does not depend on
+  the batch.
 
   Args:
-    key: of this draw.
+    key: of this draw, or one a row, [B].
     logits_BV: any float dtype.
-    temperature: 0: the largest logit, the first of equals. May be traced, then above 0.
+    temperature: 0: the largest logit, the first of equals. May be traced, then above 0;
+      or an array of one a row [B], at least 0.
     top_k: only the k largest logits can be drawn, ties with the last included; None:
       all.
 
@@ -45,16 +47,24 @@ def choose(
       f'top_k={top_k} is not allowed: must be in [1, {size}], the size of the '
       'vocabulary, or None for off.'
     )
+  likeliest_B = logits_BV.argmax(1).astype(jnp.int32)
   if plain and temperature == 0:
-    return logits_BV.argmax(1).astype(jnp.int32)
+    return likeliest_B
+  hot_B = None
+  if jnp.ndim(temperature) == 1:
+    hot_B = temperature > 0
+    temperature = jnp.where(hot_B, temperature, 1)[:, None]
   logits_BV = logits_BV.astype(jnp.promote_types(logits_BV.dtype, jnp.float32))
   logits_BV = logits_BV / temperature
   if top_k is not None:
     least_B1 = lax.top_k(logits_BV, top_k)[0][:, -1:]
     logits_BV = jnp.where(logits_BV < least_B1, -jnp.inf, logits_BV)
-  rows_B = jnp.arange(logits_BV.shape[0])
-  keys_B = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows_B)
-  return jax.vmap(jax.random.categorical)(keys_B, logits_BV).astype(jnp.int32)
+  keys_B = key
+  if key.ndim == 0:
+    rows_B = jnp.arange(logits_BV.shape[0])
+    keys_B = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows_B)
+  drawn_B = jax.vmap(jax.random.categorical)(keys_B, logits_BV).astype(jnp.int32)
+  return drawn_B if hot_B is None else jnp.where(hot_B, drawn_B, likeliest_B)
 
 
 def generate(
@@ -80,7 +90,7 @@ def generate(
     empty_cache: of B rows, with room for `context` tokens.
     prompt_BP: int, 1 to `context` tokens each.
     num_tokens: at least 1.
-    key: of all draws.
+    key: of all draws, or one a row, [B].
     context: most tokens that the model takes.
     temperature: see `choose`.
     top_k: see `choose`.
@@ -101,8 +111,9 @@ def generate(
     raise ConfigError(f'num_tokens={num_tokens} is not allowed: must be at least 1.')
 
   def draw(i, logits_BTV):
+    fold = jax.random.fold_in
     return choose(
-      jax.random.fold_in(key, i),
+      fold(key, i) if key.ndim == 0 else jax.vmap(fold, (0, None))(key, i),
       logits_BTV[:, -1],
       temperature=temperature,
       top_k=top_k,

@@ -16,8 +16,8 @@ from dlx.data.batches.choose import training
 from dlx.data.batches.resident import InOrder
 from dlx.data.images.levels import normalise
 from dlx.data.sets.images import ImageData
-from dlx.experiment import Config, Experiment, Figure
-from dlx.state import Array, Batch, Key
+from dlx.experiment import Config, Experiment, Field, Figure, Function
+from dlx.state import Array, Batch, Key, Metric, TrainState
 from dlx.train.supervised import make_predict, supervised
 
 
@@ -31,6 +31,27 @@ def normalised(data: ImageData) -> Callable[[Batch], Batch]:
   return prepare
 
 
+def class_probabilities(
+  logits: Callable[[TrainState, Batch], Array],
+  inputs: Mapping[str, Field],
+  num_classes: int,
+) -> Function:
+  """The function `predict` of a classifier: `probabilities` of each class.
+
+  Args:
+    logits: (state, raw inputs by name) -> [B, K], with the averaged parameters where
+      they are kept.
+    inputs: of one example.
+    num_classes: K.
+  """
+
+  def call(state: TrainState, inputs: Batch) -> dict[str, Array]:
+    return {'probabilities': jax.nn.softmax(logits(state, inputs))}
+
+  outputs = {'probabilities': Field('probabilities', (num_classes,), 'float32')}
+  return Function(call, inputs, outputs)
+
+
 def image_classifier(
   config: Config,
   data: ImageData,
@@ -39,7 +60,9 @@ def image_classifier(
   loss: Callable[[Array, Batch], Array],
   tx: optax.GradientTransformation,
   augment: Callable[[Key, Batch], Batch] | None = None,
+  functions: Mapping[str, Function] | None = None,
   figures: Mapping[str, Figure] | None = None,
+  declared: Mapping[str, Metric] | None = None,
   overfit: tuple[str, float] | None = ('loss', 0.05),
   placement: tuple[tuple[str, P], ...] = (),
 ) -> Experiment:
@@ -53,21 +76,25 @@ def image_classifier(
     loss: (logits, batch) -> loss of each example [B].
     tx: the optimiser.
     augment: (key, batch of normalised images) -> batch, in training.
+    functions: besides `predict`, from images as read to probabilities.
     figures: besides `confusion` and `predictions`.
+    declared: besides the loss and CLASSIFICATION.
     overfit: floor for the generic test.
     placement: rules for leaves of the state, see `Experiment`.
   """
   prepare = normalised(data)
-  predict = make_predict(config, model, prepare=prepare)
+  predict = class_probabilities(
+    make_predict(config, model, prepare=prepare),
+    {'image': Field('image', data.shape, 'uint8')},
+    data.num_classes,
+  )
   test_data = InOrder(data.test, config.eval_batch_size)
 
   def predictions(state, key, batch):
     del key
-    return {
-      'image': batch['image'],
-      'label': batch['label'],
-      'probs': jax.nn.softmax(predict(state, batch)),
-    }
+    image = batch['image']
+    probs = predict.call(state, {'image': image})['probabilities']
+    return {'image': image, 'label': batch['label'], 'probs': probs}
 
   return supervised(
     config,
@@ -85,6 +112,13 @@ def image_classifier(
       'accuracy': metrics.accuracy(logits, batch['label'], weight)
     },
     summarize=metrics.classification_summary,
+    declared={
+      'loss': metrics.CROSS_ENTROPY,
+      **metrics.CLASSIFICATION,
+      **(declared or {}),
+    },
+    headline=('test/accuracy', 'test/loss'),
+    functions={'predict': predict, **(functions or {})},
     figures={
       'confusion': Figure(
         lambda found: draw.confusion_matrix(found['confusion'], data.class_names),

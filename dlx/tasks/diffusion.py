@@ -13,11 +13,31 @@ import jax.numpy as jnp
 from dlx import diffusion, losses, metrics, sampling
 from dlx.data.dataset import Dataset
 from dlx.data.sets.images import ImageData
-from dlx.experiment import Figure
+from dlx.experiment import Field, Figure, Function
 from dlx.figures import diffusion as diffusion_figures
 from dlx.figures import image_grid
-from dlx.state import Array, Batch, Key, Metrics, TrainState, streams
+from dlx.state import Array, Batch, Key, Metric, Metrics, TrainState, seed_keys, streams
 from dlx.tasks.judge import Judge
+
+# What `Task.sums` reports.
+DENOISING: Mapping[str, Metric] = {
+  'loss': Metric(
+    'Loss',
+    'lower',
+    'Squared error of what the network predicts, a mean over pixels, images and noise '
+    'levels with the weights of the training.',
+    '',
+    'loss',
+  ),
+  'eps_mse': Metric(
+    'Error of the noise',
+    'lower',
+    'Mean squared error of the noise that the prediction implies, comparable between '
+    'predictions and weights.',
+    '',
+    'loss',
+  ),
+}
 
 
 class Task(NamedTuple):
@@ -96,7 +116,32 @@ class Sampling(NamedTuple):
 
   def images(self, state: TrainState, index_B: Array, label_B: Array) -> Array:
     """Samples by number, [B, H, W, C] in [0, 1]."""
-    return (sampling.sample(*self._start(state, index_B, label_B)) + 1) / 2
+    return self._of_keys(state, self._keys(state, index_B), label_B)
+
+  def function(self, visit: Callable[[int], sampling.Steps]) -> Function:
+    """`sample`: an image in [0, 1] of a seed, and of a class where one can be asked.
+
+    Options `steps`, of the sampler, and `guidance`.
+
+    Args:
+      visit: a number of steps -> those of the sampler.
+    """
+    options = {'steps': len(self.steps.t_S), 'guidance': self.guidance}
+
+    def call(state: TrainState, inputs: Batch, **chosen):
+      chosen = options | chosen
+      drawn = self._replace(steps=visit(chosen['steps']), guidance=chosen['guidance'])
+      keys_B = seed_keys(inputs['seed'])
+      label_B = inputs.get('label', jnp.zeros(keys_B.shape, jnp.int32))
+      return {'image': drawn._of_keys(state, keys_B, label_B)}
+
+    label = {'label': Field('label', (), 'int32')} if self.conditional else {}
+    return Function(
+      call,
+      {'seed': Field('seed', (), 'uint32'), **label},
+      {'image': Field('image', self.data.shape, 'float32')},
+      options if self.conditional else {'steps': options['steps']},
+    )
 
   def judged(self, judge: Judge, state: TrainState, batch: Batch) -> Metrics:
     """Sums for `judge.summarize`, of as many samples as the batch has real images.
@@ -116,10 +161,16 @@ class Sampling(NamedTuple):
 
   def path(self, state: TrainState, index_B: Array, label_B: Array):
     """x_t and the estimate of x_0 at every step, in [-1, 1], [S, B, H, W, C]."""
-    return sampling.sample_path(*self._start(state, index_B, label_B))
+    keys_B = self._keys(state, index_B)
+    return sampling.sample_path(*self._start(state, keys_B, label_B))
 
-  def _start(self, state: TrainState, index_B: Array, label_B: Array):
-    keys_B = _fold(*streams(state.rng, 'samples'), index_B)
+  def _keys(self, state: TrainState, index_B: Array) -> Key:
+    return _fold(*streams(state.rng, 'samples'), index_B)
+
+  def _of_keys(self, state: TrainState, keys_B: Key, label_B: Array) -> Array:
+    return (sampling.sample(*self._start(state, keys_B, label_B)) + 1) / 2
+
+  def _start(self, state: TrainState, keys_B: Key, label_B: Array):
     output = sampling.guided(
       lambda x, t_B, label_B: self.network(state, x, t_B, label_B),
       label_B,

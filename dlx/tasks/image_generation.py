@@ -21,10 +21,10 @@ from dlx import figures
 from dlx.data.batches.resident import InOrder
 from dlx.data.sets.images import ImageData
 from dlx.data.sources import indexed
-from dlx.experiment import Eval, Figure
+from dlx.experiment import Eval, Field, Figure, Function
 from dlx.metrics.generation import diversity, place_rows
 from dlx.sampling.interpolation import spherical
-from dlx.state import Array, Batch, Key, Metrics, TrainState, streams
+from dlx.state import Array, Batch, Key, Metrics, TrainState, seed_keys, streams
 from dlx.tasks.judge import Judge
 
 HISTORY = 8  # Rows of the picture of samples over training.
@@ -56,8 +56,7 @@ class SampleReport:
   def z(self, rng: Key, number_B: Array, stream: str = 'samples') -> Array:
     """Standard normal noise of samples by number, [B, Z], from a stream by name."""
     (key,) = streams(rng, stream)
-    keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, number_B)
-    return jax.vmap(lambda key: jax.random.normal(key, (self.noise,)))(keys_B)
+    return self._normal(jax.vmap(jax.random.fold_in, (None, 0))(key, number_B))
 
   def asked(self, number_B: Array) -> Array:
     """Class that each sample is asked for, [B]."""
@@ -67,6 +66,25 @@ class SampleReport:
     """Samples by number, in [0, 1]."""
     z_BZ = scale * self.z(state.rng, number_B)
     return self.sample(state, z_BZ, self.asked(number_B))
+
+  def function(self) -> Function:
+    """`sample`: an image in [0, 1] of a seed, and of a class where one can be asked.
+
+    Option `scale`: of the noise; below 1 it is truncated.
+    """
+
+    def call(state: TrainState, inputs: Batch, *, scale: float = 1.0):
+      z_BZ = scale * self._normal(seed_keys(inputs['seed']))
+      label_B = inputs.get('label', jnp.zeros(z_BZ.shape[:1], jnp.int32))
+      return {'image': self.sample(state, z_BZ, label_B)}
+
+    label = {'label': Field('label', (), 'int32')} if self.conditional else {}
+    return Function(
+      call,
+      {'seed': Field('seed', (), 'uint32'), **label},
+      {'image': Field('image', self.data.shape, 'float32')},
+      {'scale': 1.0},
+    )
 
   def evaluation(
     self,
@@ -225,6 +243,9 @@ class SampleReport:
         eval=evaluation,
       ),
     }
+
+  def _normal(self, keys_B: Key) -> Array:
+    return jax.vmap(lambda key: jax.random.normal(key, (self.noise,)))(keys_B)
 
   def _unit(self, image: Array) -> Array:
     return self.data.to_unit(image)

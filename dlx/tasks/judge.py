@@ -28,10 +28,60 @@ from dlx.data.sets.images import ImageData
 from dlx.errors import ConfigError
 from dlx.metrics.generation import _gaussian, feature_moments, frechet_distance
 from dlx.models.cnn import CNN
-from dlx.state import Array, Key, Mean, Metrics, PyTree, TrainState
+from dlx.state import Array, Key, Mean, Metric, Metrics, PyTree, TrainState
 from dlx.train import steps
 
 CONFIDENT = 0.9
+# What `Judge.summarize` reports.
+JUDGE: Mapping[str, Metric] = {
+  'confident': Metric(
+    'Sure samples',
+    'higher',
+    'Share of the samples whose likeliest class has a probability above 0.9 for the '
+    'judge.',
+    '%',
+    'share',
+  ),
+  'confident_real': Metric(
+    'Sure real images',
+    None,
+    'Share of as many real images whose likeliest class has a probability above 0.9 '
+    'for the judge.',
+    '%',
+    'share',
+  ),
+  'judge_accuracy': Metric(
+    'Accuracy of the judge',
+    None,
+    'Share of the real images that the judge classifies rightly.',
+    '%',
+    'share',
+  ),
+  'asked_class': Metric(
+    'Samples of the asked class',
+    'higher',
+    'Share of the samples whose likeliest class, for the judge, is the class that was '
+    'asked for.',
+    '%',
+    'share',
+  ),
+  'class_entropy': Metric(
+    'Entropy of the classes',
+    'higher',
+    'Entropy of the classes of all samples, the logarithm of the number of classes '
+    'where all occur equally.',
+    'nats',
+    'entropy',
+  ),
+  'frechet': Metric(
+    'Frechet distance',
+    'lower',
+    'Distance of two Gaussians, of the features of samples and of real images, '
+    'comparable within one judge only.',
+    '',
+    'distance',
+  ),
+}
 
 # (workdir, the variables wanted) -> (variables, origin), as run.warm_start has them.
 Restore = Callable[[Any, Mapping[str, PyTree]], tuple[PyTree, Mapping[str, Any]]]

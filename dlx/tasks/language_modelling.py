@@ -14,14 +14,46 @@ from dlx import losses, metrics
 from dlx.data.batches.windows import AllWindows, Windows
 from dlx.data.sets.characters import CharacterData, decode
 from dlx.errors import ConfigError
-from dlx.experiment import Config, Experiment, Figure
+from dlx.experiment import Config, Experiment, Field, Figure, Function
 from dlx.figures import text
 from dlx.layers import mesh
 from dlx.models.gpt import GPT, PLACEMENT, flops_per_token
 from dlx.sampling.autoregressive import generate
-from dlx.state import Array, Batch, Metrics, TrainState, ratios
-from dlx.train.supervised import supervised
+from dlx.state import Array, Batch, Metric, Metrics, TrainState, ratios, seed_keys
+from dlx.train.supervised import make_predict, supervised
 
+LANGUAGE_MODELLING: Mapping[str, Metric] = {
+  'loss': Metric(
+    'Loss',
+    'lower',
+    'Mean over the characters of the negative logarithm of the probability that the '
+    'model gives to the next character.',
+    'nats a character',
+    'loss',
+  ),
+  'perplexity': Metric(
+    'Perplexity',
+    'lower',
+    'Exponential of the loss: among so many equally likely characters the model is '
+    'undecided.',
+    '',
+    'perplexity',
+  ),
+  'bits_per_character': Metric(
+    'Bits a character',
+    'lower',
+    'The loss in bits: the length of the text after ideal compression by the model.',
+    'bits',
+    'bits',
+  ),
+  'accuracy': Metric(
+    'Accuracy',
+    'higher',
+    'Share of the characters that are the likeliest next character.',
+    '%',
+    'share',
+  ),
+}
 NUM_SAMPLES, PROMPT_LENGTH, SHOWN_LENGTH = 2, 16, 24  # Of the figures; in characters.
 
 
@@ -38,6 +70,9 @@ def language_model(
   overfit: tuple[str, float] | None = ('loss', 0.05),
 ) -> Experiment:
   """Next-character prediction with loss over the whole validation text, and samples.
+
+  Functions: `score`, the log-likelihood of a text, and `generate`, which goes on from a
+  prompt.
 
   The split `validation` reports `loss` (nats a character), `perplexity`,
   `bits_per_character` and `accuracy` over every character but the first; each is
@@ -73,8 +108,9 @@ def language_model(
   def variables(state: TrainState) -> dict[str, Any]:
     return {'params': state.averaged}
 
-  def sample(state, key, batch):
-    prompt_BP = batch['token'][:, : min(PROMPT_LENGTH, context)]
+  def goes_on(state, inputs, *, num_tokens=sample_length, top_k=top_k):
+    """Tokens after each prompt; of a prompt longer than the context the last ones."""
+    prompt_BP = inputs['prompt'][:, -context:]
 
     def step(token_BT, cache):
       found: Any = model.apply(variables(state), token_BT, cache, method='extend')
@@ -84,12 +120,42 @@ def language_model(
       step,
       model.empty_cache(len(prompt_BP)),
       prompt_BP,
-      sample_length,
-      key,
+      num_tokens,
+      seed_keys(inputs['seed']),
       context=context,
-      temperature=temperature,
+      temperature=inputs['temperature'],
       top_k=top_k,
     )
+    return {'tokens': new_BT}
+
+  predict = make_predict(config, model, inputs='input', prepare=split_window)
+
+  def score(state, inputs):
+    """Mean over the tokens after the first; at most one more than the context."""
+    window = {'token': inputs['tokens']}
+    nats_B = next_token_loss(predict(state, window), split_window(window))
+    return {'log_likelihood': -nats_B}
+
+  tokens, number = Field('tokens', ('length',), 'int32'), Field('number', (), 'float32')
+  functions = {
+    'score': Function(score, {'tokens': tokens}, {'log_likelihood': number}),
+    'generate': Function(
+      goes_on,
+      {'prompt': tokens, 'seed': Field('seed', (), 'uint32'), 'temperature': number},
+      {'tokens': Field('tokens', ('num_tokens',), 'int32')},
+      {'num_tokens': sample_length, 'top_k': top_k},
+    ),
+  }
+
+  def sample(state, key, batch):
+    prompt_BP = batch['token'][:, : min(PROMPT_LENGTH, context)]
+    n = len(prompt_BP)
+    inputs = {
+      'prompt': prompt_BP,
+      'seed': jax.random.bits(key, (n,), jnp.uint32),
+      'temperature': jnp.full((n,), temperature, jnp.float32),
+    }
+    new_BT = functions['generate'].call(state, inputs)['tokens']
     return {'prompt': prompt_BP, 'new': new_BT}
 
   def draw_sample(tree):
@@ -120,6 +186,9 @@ def language_model(
     },
     metrics=next_token_accuracy,
     summarize=summarize,
+    declared=LANGUAGE_MODELLING,
+    headline=('validation/loss', 'validation/bits_per_character'),
+    functions=functions,
     figures={
       'sample': Figure(draw_sample, compute=sample, data=first),
       'attention': Figure(draw_attention, compute=attention, data=first),

@@ -29,7 +29,7 @@ from dlx.metrics.linear_probe import draw_labels, fit_linear, in_chunks, standar
 from dlx.metrics.neighbours import nearest, vote
 from dlx.metrics.representation import alignment, principal_components, uniformity
 from dlx.precision import unit
-from dlx.state import Array, Batch, Mean, TrainState, ratios
+from dlx.state import Array, Batch, Mean, Metric, TrainState, ratios
 
 # (state, images as read) -> features [B, F] by name: those called `encoder` are judged,
 # the others stand beside them.
@@ -105,6 +105,66 @@ class TrainTest(Resident):
 def prefix(name: str) -> str:
   """What stands before the names of figures of these features."""
   return '' if name == 'encoder' else f'{name}_'
+
+
+def _accuracy(what: str, of: str) -> Metric:
+  meaning = f'Share of the test images that {what} on {of} classifies rightly.'
+  return Metric(f'Accuracy, {of}', 'higher', meaning, '%', 'share')
+
+
+def probe_metrics(others: Mapping[str, str] = {}) -> dict[str, Metric]:
+  """Declarations of what `probe_eval` reports.
+
+  Args:
+    others: by name of features beside `encoder`, what they are.
+  """
+  found = {
+    'loss': Metric(
+      'Cross-entropy of the probe',
+      'lower',
+      'Mean over the test images of the negative logarithm of the probability that the '
+      'linear probe of the encoder gives to the true class.',
+      'nats',
+      'loss',
+    ),
+    'few_sd': Metric(
+      'Deviation with few labels',
+      None,
+      'Standard deviation of the accuracy with few labels over the draws of labels.',
+      '%',
+      'deviation',
+    ),
+    'gradient': Metric(
+      'Gradient of the probes',
+      'lower',
+      'Largest norm of the gradient that a solver of a probe left: how far from the '
+      'optimum a probe is.',
+      '',
+      'norm',
+    ),
+  }
+  for name, of in {'encoder': 'the features of the encoder', **others}.items():
+    found[f'{prefix(name)}accuracy'] = _accuracy('a linear probe', of)
+    few = _accuracy('a linear probe with few labels', of)
+    found[f'{prefix(name)}few_accuracy'] = few._replace(title=f'Few labels, {of}')
+  return found
+
+
+def knn_metrics(others: Mapping[str, str] = {}) -> dict[str, Metric]:
+  """Declarations of what `knn_eval` reports; see `probe_metrics`."""
+  found = {
+    'loss': Metric(
+      'Error of the vote',
+      'lower',
+      'Share of the test images that the vote of the nearest neighbours gets wrong.',
+      '%',
+      'share',
+    )
+  }
+  for name, of in {'encoder': 'the features of the encoder', **others}.items():
+    vote_of = 'the vote of the nearest neighbours'
+    found[f'{prefix(name)}accuracy'] = _accuracy(vote_of, of)
+  return found
 
 
 def both_parts(

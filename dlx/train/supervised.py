@@ -15,12 +15,13 @@ import optax
 
 from dlx import optim
 from dlx.data.dataset import Dataset
-from dlx.experiment import Config, Eval, Experiment, Figure
+from dlx.experiment import Config, Eval, Experiment, Figure, Function
 from dlx.state import (
   Array,
   Batch,
   Key,
   Mean,
+  Metric,
   Metrics,
   TrainState,
   create,
@@ -28,6 +29,18 @@ from dlx.state import (
   streams,
 )
 from dlx.train import loss_scale, steps
+
+LOSS = Metric(
+  'Loss', 'lower', 'Mean over the examples of what training minimises.', group='loss'
+)
+SKIPPED = Metric(
+  'Skipped steps',
+  'lower',
+  'Share of the training steps whose float16 gradients overflowed: such a step changes '
+  'the scale of the loss alone.',
+  '%',
+  'share',
+)
 
 
 def make_predict(
@@ -65,7 +78,10 @@ def supervised(
   prepare: Callable[[Batch], Batch] = lambda batch: batch,
   augment: Callable[[Key, Batch], Batch] | None = None,
   frozen: optim.Mask | None = None,
+  functions: Mapping[str, Function] | None = None,
   figures: Mapping[str, Figure] | None = None,
+  declared: Mapping[str, Metric] | None = None,
+  headline: tuple[str, ...] | None = None,
   overfit: tuple[str, float] | None = ('loss', 0.05),
   placement: tuple[tuple[str, P], ...] = (),
   flops_per_step: float | None = None,
@@ -88,7 +104,11 @@ def supervised(
       before it is split, so that micro-batches do not change it.
     frozen: tree of bools, or a function of the parameters that gives one
       (`optim.by_path`): these keep every byte for the whole run.
+    functions: what the trained model can do.
     figures: pictures of the report.
+    declared: declarations of what `metrics` and `summarize` report; of 'loss' too where
+      it is more than LOSS.
+    headline: see `Experiment`; None: the loss of each split.
     overfit: floor for the generic test.
     placement, flops_per_step: see `Experiment`.
   """
@@ -174,6 +194,13 @@ def supervised(
       for name, data in eval_data.items()
     },
     figures=figures or {},
+    functions=functions or {},
+    metrics={
+      'loss': LOSS,
+      **(declared or {}),
+      **({'skipped': SKIPPED} if scaled else {}),
+    },
+    headline=tuple(f'{x}/loss' for x in eval_data) if headline is None else headline,
     overfit=overfit,
     placement=placement,
     flops_per_step=flops_per_step,

@@ -27,9 +27,36 @@ from dlx.data.sources import subset
 from dlx.models.cnn import CNN
 from dlx.models.mlp import MLP
 from dlx.run import warm_start
-from dlx.state import create
-from dlx.tasks.classification import normalised
+from dlx.state import Metric, create
+from dlx.tasks.classification import class_probabilities, normalised
 from dlx.train import steps
+
+METRICS = {
+  **metrics.CLASSIFICATION,
+  'loss': metrics.CROSS_ENTROPY,
+  'train/loss': Metric(
+    'Loss',
+    'lower',
+    'Cross-entropy while the teacher learns, then the weighted sum of soft and hard '
+    'targets.',
+    'nats',
+    'loss',
+  ),
+  'teacher_accuracy': Metric(
+    'Accuracy of the teacher',
+    'higher',
+    'Share of the examples whose likeliest class is the true one for the teacher.',
+    '%',
+    'share',
+  ),
+  'agreement': Metric(
+    'Agreement',
+    'higher',
+    'Share of the examples for which student and teacher choose one class.',
+    '%',
+    'share',
+  ),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -207,6 +234,16 @@ def build(config: Config) -> experiment.Experiment:
       'test': experiment.Eval(test, test_data, summarize=metrics.classification_summary)
     },
     warm_start=load if config.teacher else None,
+    functions={
+      'predict': class_probabilities(
+        lambda state, inputs: both(state, inputs)[0],
+        {'image': experiment.Field('image', data.shape, 'uint8')},
+        data.num_classes,
+      )
+    },
+    metrics=METRICS,
+    headline=('test/accuracy', 'test/agreement', 'test/teacher_accuracy'),
+    phases=(('teacher', 0), ('student', first)) if first else (),
     figures={
       'confusion': experiment.Figure(
         lambda found: figures.confusion_matrix(found['confusion'], data.class_names),

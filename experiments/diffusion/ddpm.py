@@ -39,7 +39,7 @@ from dlx.models.unet import UNet
 from dlx.run import warm_start
 from dlx.state import create, streams
 from dlx.tasks import diffusion as denoising
-from dlx.tasks.judge import Judge, check_judge
+from dlx.tasks.judge import JUDGE, Judge, check_judge
 from dlx.train import steps
 
 fold = jax.random.fold_in
@@ -183,6 +183,11 @@ def build(config: Config) -> experiment.Experiment:
       ),
     },
     warm_start=judge.warm_start(warm_start.restore_model),
+    functions={
+      'sample': drawn.function(lambda n: sampling.ddim(schedule, n, config.eta))
+    },
+    metrics={**denoising.DENOISING, **JUDGE},
+    headline=('samples/frechet', 'samples/confident', 'test/eps_mse'),
     figures=denoising.figures(drawn, test_data),
     overfit=('loss', 0.35),
   )

@@ -37,13 +37,63 @@ from dlx.data.sets import images
 from dlx.losses import adversarial
 from dlx.models import dcgan, gan
 from dlx.run import warm_start
-from dlx.state import Mean, create, streams
+from dlx.state import Mean, Metric, create, streams
 from dlx.tasks.image_generation import SampleReport
-from dlx.tasks.judge import Judge, check_judge
+from dlx.tasks.judge import JUDGE, Judge, check_judge
 from dlx.train import steps
 
 fold = jax.random.fold_in
-# Folded into the key of a step: no numbers of a critic step.
+METRICS = {
+  'loss': Metric(
+    'Loss of the discriminator',
+    None,
+    'Mean over pairs of a real image and a sample of the loss of the discriminator.',
+    '',
+    'loss',
+  ),
+  'g_loss': Metric(
+    'Loss of the generator',
+    None,
+    'Mean over the samples of the loss of the generator.',
+    '',
+    'loss',
+  ),
+  'real_accuracy': Metric(
+    'Real images told',
+    None,
+    'Share of the real images that the discriminator takes for real.',
+    '%',
+    'share',
+  ),
+  'fake_accuracy': Metric(
+    'Samples told',
+    None,
+    'Share of the samples that the discriminator takes for samples.',
+    '%',
+    'share',
+  ),
+  'r1': Metric(
+    'Gradient penalty',
+    None,
+    'Mean over the real images of the squared gradient of the discriminator.',
+    '',
+    'penalty',
+  ),
+  'd_grad_norm': Metric(
+    'Gradient of the discriminator',
+    None,
+    'Norm of the gradient of all parameters of the discriminator.',
+    '',
+    'norm',
+  ),
+  'g_grad_norm': Metric(
+    'Gradient of the generator',
+    None,
+    'Norm of the gradient of all parameters of the generator.',
+    '',
+    'norm',
+  ),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -288,6 +338,9 @@ def build(config: Config) -> experiment.Experiment:
     evals=report.evaluations(config, health),
     warm_start=judge.warm_start(warm_start.restore_model),
     after_eval=report.remember(config.num_steps),
+    functions={'sample': report.function()},
+    metrics={**JUDGE, **metrics.DIVERSITY, **METRICS},
+    headline=('samples/frechet', 'samples/confident', 'samples/duplicates'),
     figures=report.figures('samples'),
     overfit=None,
   )

@@ -27,8 +27,40 @@ from dlx.data.sources import indexed
 from dlx.metrics.representation import principal_components
 from dlx.models.vae import VAE
 from dlx.sampling.interpolation import slerp
-from dlx.state import Mean, create
+from dlx.state import Mean, Metric, create, seed_keys
 from dlx.train import steps
+
+Field, Function = experiment.Field, experiment.Function
+
+
+def _nats(title: str, better: str | None, meaning: str) -> Metric:
+  return Metric(title, better, meaning, 'nats an image', 'loss')
+
+
+METRICS = {
+  'loss': _nats(
+    'Loss', 'lower', 'Mean over the test images of the negative evidence lower bound.'
+  ),
+  'train/loss': _nats(
+    'Training loss', 'lower', 'Mean of the reconstruction term and beta times the KL.'
+  ),
+  'elbo': _nats(
+    'Evidence lower bound',
+    'higher',
+    'Mean over the images of a lower bound of the logarithm of the probability of an '
+    'image.',
+  ),
+  'reconstruction': _nats(
+    'Reconstruction',
+    'lower',
+    'Mean over the images of the cross-entropy of the pixels, summed over an image.',
+  ),
+  'kl': _nats(
+    'KL term',
+    None,
+    'Mean over the images of the divergence of the code from the prior.',
+  ),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,31 +165,65 @@ def build(config: Config) -> experiment.Experiment:
     weight_B = batch['weight']
     return {k: Mean((v * weight_B).sum(), weight_B.sum()) for k, v in terms.items()}
 
-  def decode(state, z):
-    logits: Any = model.apply({'params': state.averaged}, z, method='decode')
-    return jax.nn.sigmoid(logits)
+  def decode(state, inputs):
+    logits: Any = model.apply(
+      {'params': state.averaged}, inputs['latent'], method='decode'
+    )
+    return {'image': jax.nn.sigmoid(logits)}
 
-  def encode(state, batch):
-    target = draw_targets(keys(jax.random.key(0), batch['index']), batch)
+  def encode(state, inputs):
+    """Mean and log-variance of the code, and the image as the net reads an image."""
+    target = draw_targets(seed_keys(inputs['seed']), inputs)
     code: Any = model.apply({'params': state.averaged}, target, method='encode')
-    return target, *code
+    return {'latent': code[0], 'log_variance': code[1], 'read': target}
+
+  def reconstruct(state, inputs):
+    code = encode(state, inputs)
+    return {**decode(state, {'latent': code['latent']}), 'read': code['read']}
+
+  def sample(state, inputs):
+    normal = lambda key: jax.random.normal(key, (config.latents,))
+    return decode(state, {'latent': jax.vmap(normal)(seed_keys(inputs['seed']))})
+
+  def score(state, inputs):
+    """A lower bound of the log-likelihood, by one draw of the code."""
+    keys_B = seed_keys(inputs['seed'])
+    reconstruction_B, kl_B = bounds(state.averaged, keys_B, inputs, config.sample)
+    return {'elbo': -reconstruction_B - kl_B}
+
+  image, seed = Field('image', data.shape, 'uint8'), Field('seed', (), 'uint32')
+  made = Field('image', data.shape, 'float32')
+  latent = Field('latent', (config.latents,), 'float32')
+  code = {'latent': latent, 'log_variance': latent}
+  raw = {'image': image, 'seed': seed}
+  functions = {
+    'encode': Function(encode, raw, {**code, 'read': made}),
+    'decode': Function(decode, {'latent': latent}, {'image': made}),
+    'reconstruct': Function(reconstruct, raw, {'image': made, 'read': made}),
+    'sample': Function(sample, {'seed': seed}, {'image': made}),
+    'score': Function(score, raw, {'elbo': Field('number', (), 'float32')}),
+  }
+
+  def coded(state, batch):
+    seed_B = batch['index'].astype(jnp.uint32)
+    return encode(state, {'image': batch['image'], 'seed': seed_B})
 
   def reconstructions(state, key, batch):
-    target, mean, _ = encode(state, batch)
-    return jnp.stack([target[:16], decode(state, mean[:16])], 1)
+    seed_B = batch['index'][:16].astype(jnp.uint32)
+    found = reconstruct(state, {'image': batch['image'][:16], 'seed': seed_B})
+    return jnp.stack([found['read'], found['image']], 1)
 
   def samples(state, key, batch):
-    return decode(state, jax.random.normal(key, (64, config.latents)))
+    return sample(state, {'seed': jax.random.bits(key, (64,), jnp.uint32)})['image']
 
   def interpolation(state, key, batch):
-    _, mean, _ = encode(state, batch)
-    return decode(
-      state,
-      slerp(mean[:6], mean[6:12], jnp.linspace(0, 1, 9)).reshape(-1, config.latents),
-    )
+    mean = coded(state, batch)['latent']
+    z_NSL = slerp(mean[:6], mean[6:12], jnp.linspace(0, 1, 9))
+    return decode(state, {'latent': z_NSL.reshape(-1, config.latents)})['image']
 
   def latents(state, key, batch):
-    _, mean, log_var = encode(state, batch)
+    found = coded(state, batch)
+    mean, log_var = found['latent'], found['log_variance']
     kl_L = losses.gaussian_kl_terms(mean, log_var).mean(0)
     return {'points': principal_components(mean), 'kl': kl_L, 'label': batch['label']}
 
@@ -172,6 +238,9 @@ def build(config: Config) -> experiment.Experiment:
     train_step=train_step,
     train_data=train_data,
     evals={'test': experiment.Eval(test, test_data)},
+    functions=functions,
+    metrics=METRICS,
+    headline=('test/elbo', 'test/reconstruction'),
     figures={
       'reconstructions': experiment.Figure(
         grid(8, 'What is read, and its reconstruction, in turn'), reconstructions, first

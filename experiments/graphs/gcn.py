@@ -19,8 +19,26 @@ from dlx import experiment, losses, metrics, optim
 from dlx.data.batches.resident import Whole
 from dlx.data.sets import graphs
 from dlx.models.gcn import GCN
-from dlx.state import Mean, create
+from dlx.state import Mean, Metric, create
 from dlx.train import steps
+
+METRICS = {
+  'loss': Metric(
+    'Loss',
+    'lower',
+    'Mean cross-entropy over the nodes of the split, plus the squares of the first '
+    'kernel.',
+    'nats',
+    'loss',
+  ),
+  'accuracy': Metric(
+    'Accuracy',
+    'higher',
+    'Share of the nodes of the split whose likeliest class is the true one.',
+    '%',
+    'share',
+  ),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,16 +125,41 @@ def build(config: Config) -> experiment.Experiment:
 
     return experiment.Eval(step, whole)
 
+  read = ('indices', 'values', 'edges', 'label')
+
+  def predict(state, inputs):
+    """Of every node; of `label` the length alone is read."""
+    return {'probabilities': jax.nn.softmax(logits_NK(state.params, inputs))}
+
   def nodes(state, key, graph):
     del key
-    probs_NK = jax.nn.softmax(logits_NK(state.params, graph))
+    probs_NK = predict(state, {k: graph[k] for k in read})['probabilities']
     return {**{k: graph[k] for k in ('label', 'edges', 'test')}, 'probs': probs_NK}
+
+  field = lambda shape, dtype: experiment.Field('graph', shape, dtype)
+  function = experiment.Function(
+    predict,
+    {
+      'indices': field(('entries', 2), 'int32'),
+      'values': field(('entries',), 'float32'),
+      'edges': field(('edges', 2), 'int32'),
+      'label': field(('nodes',), 'int32'),
+    },
+    {
+      'probabilities': experiment.Field(
+        'probabilities', ('nodes', data.num_classes), 'float32'
+      )
+    },
+  )
 
   built = experiment.Experiment(
     init=init,
     train_step=train_step,
     train_data=whole,
     evals={name: evaluation(name) for name in ('validation', 'test')},
+    functions={'predict': function},
+    metrics=METRICS,
+    headline=('test/accuracy', 'validation/accuracy'),
     figures={'wrong_nodes': experiment.Figure(wrong_nodes, nodes, whole)},
   )
   if config.members > 1:

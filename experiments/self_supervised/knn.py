@@ -19,6 +19,7 @@ experiments/README.md.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -33,8 +34,27 @@ from dlx.data.sources import indexed
 from dlx.metrics.neighbours import nearest, vote
 from dlx.models.conv_encoder import ConvEncoder, check_encoder
 from dlx.run.warm_start import restore_encoder
-from dlx.state import Mean, create
-from dlx.tasks.representation import TrainTest, pictures
+from dlx.state import Mean, Metric, create
+from dlx.tasks.representation import TrainTest, knn_metrics, pictures
+
+METRICS = {
+  **metrics.CLASSIFICATION,
+  'loss': knn_metrics()['loss'],
+  'train/loss': Metric(
+    'Error of the bank',
+    'lower',
+    'Share of the batch that the other images of the bank, full or not, get wrong.',
+    '%',
+    'share',
+  ),
+  'filled': Metric(
+    'Filled places',
+    None,
+    'Share of the places of the bank that hold an image.',
+    '%',
+    'share',
+  ),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,9 +140,23 @@ def build(config: Config) -> experiment.Experiment:
     )
     return state, {'loss': found['loss'], 'filled': filled}
 
+  def predict(state, inputs):
+    """Votes; all 0 while the bank is empty."""
+    query = encode(state, inputs)['features']
+    return {'probabilities': votes(state, query)}
+
+  def encode(state, inputs):
+    return {'features': embed(state, data.to_unit(inputs['image']))}
+
   def evaluate(state, batch):
-    found = votes(state, embed(state, data.to_unit(batch['image'])))
+    found = predict(state, {'image': batch['image']})['probabilities']
     return sums(found, batch['label'], batch['weight'])
+
+  Field, Function = experiment.Field, experiment.Function
+  image = {'image': Field('image', data.shape, 'uint8')}
+  probabilities = Field('probabilities', (data.num_classes,), 'float32')
+  width = config.features[-1] if config.encoder else math.prod(data.shape)
+  features = Field('features', (width,), 'float32')
 
   def load(state):
     weights, origin = restore_encoder(config, state.model_state['encoder'])
@@ -141,6 +175,12 @@ def build(config: Config) -> experiment.Experiment:
       )
     },
     warm_start=load if config.encoder else None,
+    functions={
+      'predict': Function(predict, image, {'probabilities': probabilities}),
+      'encode': Function(encode, image, {'features': features}),
+    },
+    metrics=METRICS,
+    headline=('test/accuracy',),
     figures={
       'confusion': experiment.Figure(
         lambda found: figures.confusion_matrix(found['confusion'], data.class_names),

@@ -39,10 +39,29 @@ from dlx.models.conv_encoder import (
 from dlx.precision import unit
 from dlx.run.checkpoint.checksums import checksum
 from dlx.run.warm_start import restore_encoder
-from dlx.state import Mean, streams
+from dlx.state import Mean, Metric, streams
 from dlx.tasks.classification import image_classifier
 from dlx.tasks.representation import TrainTest, pictures
 from dlx.train import steps
+
+METRICS = {
+  'pretrain_loss': Metric(
+    'Contrastive loss',
+    'lower',
+    'Loss of the encoder, from two views of the images of a batch; 0 once the encoder '
+    'is frozen.',
+    'nats',
+    'loss',
+  ),
+  'frozen': Metric(
+    'Frozen encoder',
+    None,
+    'Share of the steps after which the encoder had the checksum of the step at which '
+    'the encoder was frozen.',
+    '%',
+    'share',
+  ),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -177,6 +196,16 @@ def build(config: Config) -> experiment.Experiment:
     )
     return state, origin
 
+  encode = experiment.Function(
+    lambda state, inputs: {'features': pooled(state, data.to_unit(inputs['image']))},
+    probe.functions['predict'].inputs,
+    {'features': experiment.Field('features', (config.features[-1],), 'float32')},
+  )
   return probe._replace(
-    init=init, train_step=train_step, warm_start=load if config.encoder else None
+    init=init,
+    train_step=train_step,
+    warm_start=load if config.encoder else None,
+    functions={**probe.functions, 'encode': encode},
+    metrics={**probe.metrics, **METRICS},
+    phases=(('encoder', 0), ('probe', own)) if own else (),
   )

@@ -43,10 +43,49 @@ from dlx.models.conv_encoder import (
   check_encoder,
 )
 from dlx.precision import unit
-from dlx.state import create, streams
-from dlx.tasks.representation import TrainTest, knn_eval, pictures, probe_eval
+from dlx.state import Metric, create, streams
+from dlx.tasks.representation import (
+  TrainTest,
+  knn_eval,
+  knn_metrics,
+  pictures,
+  probe_eval,
+  probe_metrics,
+)
 from dlx.train import steps
 from dlx.train.queue import init_queue, momentum_update, push
+
+OTHERS = {
+  'random': 'the features of a random encoder',
+  'random_map': 'the map of a random encoder before pooling',
+  'pixels': 'the pixels',
+}
+METRICS = {
+  **probe_metrics(OTHERS),
+  **{f'knn/{name}': metric for name, metric in knn_metrics(OTHERS).items()},
+  'train/loss': Metric(
+    'Contrastive loss',
+    'lower',
+    'Mean over the queries of the negative logarithm of the probability of the key of '
+    'the same image among the keys of the queue.',
+    'nats',
+    'loss',
+  ),
+  'top1': Metric(
+    'Keys found',
+    'higher',
+    'Share of the queries to which the key of the same image is the most similar.',
+    '%',
+    'share',
+  ),
+  'positive': Metric(
+    'Similarity of views',
+    None,
+    'Mean cosine similarity of a query and the key of the same image.',
+    '',
+    'similarity',
+  ),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,12 +192,17 @@ def build(config: Config) -> experiment.Experiment:
     model_state = {'key_encoder': slow, 'queue': push(queue, key_BD)}
     return steps.apply(tx, state, grads, model_state=model_state), sums
 
+  def pooled(state, inputs):
+    image = data.to_unit(inputs['image'])
+    return {'features': encode(state.params, image).pooled_BF}
+
   def features(state, image):
+    found = pooled(state, {'image': image})['features']
     image = data.to_unit(image)
     flat = lambda x: x.reshape(x.shape[0], -1)
     random = encode(first_params(state.rng), image)
     return {
-      'encoder': encode(state.params, image).pooled_BF,
+      'encoder': found,
       'random': random.pooled_BF,
       'random_map': flat(random.map_BHWF),
       'pixels': flat(image),
@@ -185,6 +229,15 @@ def build(config: Config) -> experiment.Experiment:
     train_step,
     training(unlabelled(data.train), config),
     {'probe': probe, 'knn': knn},
+    functions={
+      'encode': experiment.Function(
+        pooled,
+        {'image': experiment.Field('image', data.shape, 'uint8')},
+        {'features': experiment.Field('features', (config.features[-1],), 'float32')},
+      )
+    },
+    metrics=METRICS,
+    headline=('probe/accuracy', 'probe/few_accuracy', 'knn/accuracy'),
     figures=pictures(
       data,
       labelled,

@@ -22,9 +22,26 @@ from dlx.data.batches.resident import InOrder
 from dlx.data.sets import adding
 from dlx.layers.recurrent.cells import CELLS, cell_by_name
 from dlx.models.sequence_regressor import SequenceRegressor
+from dlx.state import Metric
 from dlx.train.supervised import make_predict, supervised
 
 SOLVED = 0.04
+METRICS = {
+  'loss': Metric(
+    'Squared error',
+    'lower',
+    'Mean over the sequences of the squared error of the sum; 1/6 for the answer 1.',
+    '',
+    'loss',
+  ),
+  'solved': Metric(
+    'Solved sequences',
+    'higher',
+    'Share of the sequences whose sum is right to 0.04.',
+    '%',
+    'share',
+  ),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,9 +89,12 @@ def build(config: Config) -> experiment.Experiment:
     near_B = jnp.abs(error(outputs, batch)) < SOLVED
     return {'solved': metrics.mean(near_B, weight)}
 
+  def predict(state, inputs):
+    return {'sum': make_predict(config, model, inputs='x')(state, inputs)[:, 0]}
+
   def predictions(state, key, batch):
     del key
-    return make_predict(config, model, inputs='x')(state, batch)[:, 0], batch['target']
+    return predict(state, {'x': batch['x']})['sum'], batch['target']
 
   return supervised(
     config,
@@ -85,6 +105,15 @@ def build(config: Config) -> experiment.Experiment:
     train_data=training(train, config),
     eval_data={'test': test_data},
     metrics=solved,
+    declared=METRICS,
+    headline=('test/solved', 'test/loss'),
+    functions={
+      'predict': experiment.Function(
+        predict,
+        {'x': experiment.Field('row', ('length', 2), 'float32')},
+        {'sum': experiment.Field('number', (), 'float32')},
+      )
+    },
     figures={
       'predictions': experiment.Figure(
         lambda tree: figures.scatter(tree[0], tree[1], unit='sum'),

@@ -30,6 +30,7 @@ from dlx.data.sets.sentences import sentences, texts_of
 from dlx.data.text import vocabulary
 from dlx.layers.recurrent.cells import CELLS
 from dlx.models.text_classifier import POOLINGS, TextClassifier
+from dlx.tasks.classification import class_probabilities
 from dlx.train.supervised import make_predict, supervised
 
 
@@ -99,7 +100,11 @@ def build(config: Config) -> experiment.Experiment:
     **config.dtypes,
   )
   test_data = InOrder(data.test, config.eval_batch_size)
-  predict = make_predict(config, model, inputs='tokens')
+  predict = class_probabilities(
+    make_predict(config, model, inputs='tokens'),
+    {'tokens': experiment.Field('tokens', ('length',), 'int32')},
+    len(data.class_names),
+  )
 
   def drop_words(key, batch):
     tokens = batch['tokens']
@@ -109,7 +114,7 @@ def build(config: Config) -> experiment.Experiment:
 
   def predictions(state, key, batch):
     del key
-    probs = jax.nn.softmax(predict(state, batch))
+    probs = predict.call(state, {'tokens': batch['tokens']})['probabilities']
     return {'text': batch['text'], 'label': batch['label'], 'probs': probs}
 
   return supervised(
@@ -140,6 +145,9 @@ def build(config: Config) -> experiment.Experiment:
       'accuracy': metrics.accuracy(logits, batch['label'], weight)
     },
     summarize=metrics.classification_summary,
+    declared={'loss': metrics.CROSS_ENTROPY, **metrics.CLASSIFICATION},
+    headline=('validation/accuracy', 'test/accuracy'),
+    functions={'predict': predict},
     figures={
       'confusion': experiment.Figure(
         lambda found: figures.confusion_matrix(found['confusion'], data.class_names),

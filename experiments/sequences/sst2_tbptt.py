@@ -30,6 +30,7 @@ from dlx.layers.recurrent.cells import CELLS, zero_state
 from dlx.layers.recurrent.unroll import gradient_by_distance
 from dlx.models.text_classifier import CarriedClassifiers
 from dlx.state import Mean, create
+from dlx.tasks.classification import class_probabilities
 from dlx.train import steps
 
 
@@ -149,6 +150,18 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
   def eval_step(state, batch):
     return sums(whole(state, batch['tokens']), batch)
 
+  predict = class_probabilities(
+    lambda state, inputs: whole(state, inputs['tokens'])[config.cells[0]],
+    {'tokens': experiment.Field('tokens', ('length',), 'int32')},
+    len(data.class_names),
+  )
+  declared = {'loss': metrics.CROSS_ENTROPY}
+  declared['accuracy'] = metrics.CLASSIFICATION['accuracy']
+  for cell in config.cells[1:]:
+    for name in ('loss', 'accuracy'):
+      title = f'{declared[name].title}, {cell}'
+      declared[f'{name}_{cell}'] = declared[name]._replace(title=title)
+
   def gradient_flow(state, key, batch):
     del key
     tokens_BT = batch['tokens']
@@ -181,5 +194,8 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
       'test': experiment.Eval(eval_step, test_data),
     },
     placement=(('model_state/carry/', ROWS),),
+    functions={'predict': predict},
+    metrics=declared,
+    headline=('validation/accuracy', 'test/accuracy'),
     figures={'gradient_flow': experiment.Figure(draw, gradient_flow, test_data)},
   )

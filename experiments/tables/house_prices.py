@@ -25,6 +25,7 @@ from dlx.data.batches.resident import InOrder
 from dlx.data.sets import tables
 from dlx.errors import ConfigError
 from dlx.models.mlp import MLP
+from dlx.state import Metric
 from dlx.train.supervised import make_predict, supervised
 
 
@@ -79,10 +80,40 @@ def build(config: Config) -> experiment.Experiment:
     linear = jnp.float32(data.baseline['rmse'])
     return {**metrics.regression_summary(found), 'linear_rmse': linear}
 
+  def of_standardised(state, features):
+    predict = make_predict(config, model, inputs='features')
+    return in_units(predict(state, {'features': features})[:, 0])
+
+  def predict(state, inputs):
+    """Of a row as measured, without missing numbers, in the unit of the target."""
+    middle, deviation = (
+      jnp.asarray(x, jnp.float32)[None] for x in (data.feature_mean, data.feature_std)
+    )
+    features = (inputs['features'] - middle) / deviation
+    return {'target': of_standardised(state, features)}
+
   def predictions(state, key, batch):
     del key
-    outputs = make_predict(config, model, inputs='features')(state, batch)
-    return in_units(outputs[:, 0]), in_units(batch['target'])
+    return of_standardised(state, batch['features']), in_units(batch['target'])
+
+  unit = 'dollars' if config.dataset == 'california_housing' else ''
+  declared = metrics.regression_metrics(unit)
+  declared['loss'] = Metric(
+    'Huber loss',
+    'lower',
+    'Mean over the rows of the Huber loss of the error in standard deviations of the '
+    'target.',
+    '',
+    'loss',
+  )
+  declared['linear_rmse'] = Metric(
+    'Error of least squares',
+    None,
+    'Root mean squared error of least squares on the same split, which a net should '
+    'beat.',
+    unit,
+    'error',
+  )
 
   return supervised(
     config,
@@ -101,6 +132,15 @@ def build(config: Config) -> experiment.Experiment:
       'mae': sums(outputs, batch, weight)['mae']
     },
     summarize=summarize,
+    declared=declared,
+    headline=('test/rmse', 'test/r2'),
+    functions={
+      'predict': experiment.Function(
+        predict,
+        {'features': experiment.Field('row', (data.num_features,), 'float32')},
+        {'target': experiment.Field('number', (), 'float32')},
+      )
+    },
     figures={
       'predictions': experiment.Figure(
         lambda tree: figures.scatter(tree[0], tree[1], unit=data.target_name),

@@ -22,9 +22,39 @@ from dlx import experiment, figures, losses, metrics, optim
 from dlx.data.sets import images
 from dlx.data.sources import subset
 from dlx.models.mlp import MLP
-from dlx.state import ratios
-from dlx.tasks.classification import image_classifier, normalised
+from dlx.state import Metric, ratios
+from dlx.tasks.classification import class_probabilities, image_classifier, normalised
 from dlx.train.supervised import make_predict
+
+
+def _gain(title: str, meaning: str) -> Metric:
+  return Metric(title, 'higher', meaning, group='gain')
+
+
+METRICS = {
+  'member_loss': metrics.CROSS_ENTROPY._replace(title='Cross-entropy of a member'),
+  'member_accuracy': metrics.CLASSIFICATION['accuracy']._replace(
+    title='Accuracy of a member'
+  ),
+  'member_ece': metrics.CALIBRATION['ece']._replace(
+    title='Calibration error of a member'
+  ),
+  'best_member_accuracy': metrics.CLASSIFICATION['accuracy']._replace(
+    title='Accuracy of the best member'
+  ),
+  'gain_over_best': _gain(
+    'Gain over the best member',
+    'Accuracy of the ensemble minus that of the best member.',
+  ),
+  'ece_below_mean': _gain(
+    'Gain in calibration',
+    'Mean calibration error of the members minus that of the ensemble.',
+  ),
+  'loss_below_mean': _gain(
+    'Gain in cross-entropy',
+    'Mean cross-entropy of the members minus that of the ensemble, never below 0.',
+  ),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,6 +120,12 @@ def build(config: Config) -> experiment.Experiment:
       return jax.nn.log_softmax(logits_MBK.mean(0))
     return jax.nn.logsumexp(log_MBK, axis=0) - jnp.log(config.members)
 
+  ensemble = class_probabilities(
+    lambda state, inputs: combined(member_logits(state, inputs)),
+    single.functions['predict'].inputs,
+    data.num_classes,
+  )
+
   def sums(logits_BK, batch):
     label_B, weight_B = batch['label'], batch['weight']
     loss_B = losses.softmax_cross_entropy(logits_BK, label_B)
@@ -130,6 +166,9 @@ def build(config: Config) -> experiment.Experiment:
   evaluation = experiment.Eval(test, single.evals['test'].data, summarize=summarize)
   return built._replace(
     evals={'test': evaluation},
+    functions={'predict': ensemble},
+    metrics={**single.metrics, **metrics.CALIBRATION, **METRICS},
+    headline=('test/accuracy', 'test/ece', 'test/gain_over_best'),
     figures={
       'reliability': experiment.Figure(
         lambda found: figures.calibration_diagram(found['bins']), eval='test'

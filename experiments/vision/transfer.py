@@ -34,7 +34,7 @@ from dlx.errors import ConfigError
 from dlx.models.cnn import CNN
 from dlx.run import warm_start
 from dlx.state import create
-from dlx.tasks.classification import normalised
+from dlx.tasks.classification import class_probabilities, normalised
 from dlx.train import steps
 
 # Which layers learn before `unfreeze_at`.
@@ -243,6 +243,10 @@ def build(config: Config) -> experiment.Experiment:
       model_state={**state.model_state, 'target': found['batch_stats']},
     ), origin
 
+  phases = (('source', 0), ('target', first)) if own else ()
+  if config.unfreeze_at is not None:
+    phases = phases or (('target', 0),)
+    phases += (('all layers', first + config.unfreeze_at),)
   return experiment.Experiment(
     init=init,
     train_step=train_step,
@@ -251,6 +255,14 @@ def build(config: Config) -> experiment.Experiment:
       'test': experiment.Eval(test, test_data, summarize=metrics.classification_summary)
     },
     warm_start=load if transferred and config.pretrained else None,
+    functions={
+      'predict': class_probabilities(
+        predict, {'image': experiment.Field('image', data.shape, 'uint8')}, len(names)
+      )
+    },
+    metrics={'loss': metrics.CROSS_ENTROPY, **metrics.CLASSIFICATION},
+    headline=('test/accuracy', 'test/loss'),
+    phases=phases,
     figures={
       'confusion': experiment.Figure(
         lambda found: figures.confusion_matrix(found['confusion'], names), eval='test'

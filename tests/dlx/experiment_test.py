@@ -1,6 +1,7 @@
 """Tests for dlx/experiment.py: checks, configs that carry tracers, many members."""
 
 import dataclasses
+import json
 
 from absl.testing import absltest, parameterized
 import chex
@@ -10,11 +11,38 @@ import numpy as np
 
 from dlx.config import Config, traced
 from dlx.errors import ConfigError
-from dlx.experiment import Field, Figure, Function, vectorize
+from dlx.experiment import Field, Figure, Function, declared, vectorize
+from dlx.state import Metric
 from experiments.foundations import softmax_regression
 from tests.dlx.run import kinds
 
 CONFIG = softmax_regression.Config(num_steps=5, batch_size=16)
+
+
+class DeclaredTest(absltest.TestCase):
+  def test_declarations_survive_json(self):
+    built = softmax_regression.build(CONFIG)._replace(
+      metrics={'test/loss': Metric('Loss', 'lower', 'Mean.', 'nats')},
+      headline=('test/loss',),
+      phases=(('teacher', 0), ('student', 3)),
+    )
+    found = declared(built)
+    wanted = {
+      'metrics': {
+        'test/loss': {
+          'title': 'Loss',
+          'better': 'lower',
+          'meaning': 'Mean.',
+          'unit': 'nats',
+          'group': '',
+        }
+      },
+      'headline': ['test/loss'],
+      'phases': [['teacher', 0], ['student', 3]],
+    }
+    self.assertEqual(json.loads(json.dumps(found)), wanted)
+    self.assertEqual(found, wanted)
+    self.assertEqual(declared(vectorize(built, 2)), wanted)
 
 
 def train(config, arrays):

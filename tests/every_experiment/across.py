@@ -16,8 +16,9 @@ import sys
 
 import numpy as np
 
-from dlx.run.loop import evaluate, fit
+from dlx.run.loop import fit
 from dlx.run.records.records import versions
+from dlx.run.reopen import evaluate
 from tests.every_experiment.small import load, small
 
 # Batch statistics; an average of parameters and integer inputs; two optimisers.

@@ -33,6 +33,10 @@ class TabularData:
     target_mean: of the raw training targets; None for classes.
     target_std: likewise; with `scale_target` an error in the unit of the target is this
       times the error of the model.
+    feature_mean: of the features of the training split as measured, medians in place of
+      missing numbers; () where nobody asks, for classes.
+    feature_std: likewise; features as measured, less the mean, over this are those of
+      the sources.
     baseline: least squares with an intercept, fitted to the training split, on the test
       split: `rmse` in the unit of the target, or `accuracy` (argmax over one-hot
       targets).
@@ -47,6 +51,8 @@ class TabularData:
   target_name: str
   target_mean: float | None
   target_std: float | None
+  feature_mean: tuple[float, ...]
+  feature_std: tuple[float, ...]
   baseline: Mapping[str, float]
 
 
@@ -59,6 +65,8 @@ class _Spec(NamedTuple):
   baseline: Mapping[str, float]
   target_mean: float | None = None
   target_std: float | None = None
+  feature_mean: tuple[float, ...] = ()
+  feature_std: tuple[float, ...] = ()
 
 
 _MEASURED = tuple(
@@ -99,6 +107,16 @@ _SPECS = {
     baseline={'rmse': 58.5171712773158},
     target_mean=151.60623229461757,
     target_std=78.29877162645866,
+    feature_mean=(
+      *(48.74787535410765, 1.4872521246458923, 26.31133144475921, 94.45509915014166),
+      *(188.77337110481585, 114.87507082152973, 49.72946175637394, 4.081756373937678),
+      *(4.641743626062319, 91.21529745042493),
+    ),
+    feature_std=(
+      *(13.330465321367448, 0.4998374652564122, 4.535586289165012, 13.66519302257663),
+      *(34.23969292145007, 30.071760284992354, 12.818233913978418, 1.3021848180729623),
+      *(0.5373494602764322, 11.912290103352257),
+    ),
   ),
   housing.NAME: _Spec(
     size=housing.NUM_ROWS,
@@ -109,6 +127,14 @@ _SPECS = {
     baseline={'rmse': 69669.08763539212},
     target_mean=207249.89589389536,
     target_std=115688.00717448475,
+    feature_mean=(
+      *(-119.56300811530973, 35.6247825823643, 28.61906492248062, 2640.1403221899227),
+      *(537.8886870155038, 1425.437742248062, 499.3533187984496, 3.8762983406008167),
+    ),
+    feature_std=(
+      *(2.0051905828809478, 2.136487217272946, 12.600617136728097, 2186.827325475388),
+      *(422.2721664358597, 1143.0281424989157, 382.4712471410941, 1.906725680034298),
+    ),
   ),
 }
 
@@ -158,6 +184,8 @@ def tabular(
     target_name=spec.target_name,
     target_mean=spec.target_mean,
     target_std=spec.target_std,
+    feature_mean=spec.feature_mean,
+    feature_std=spec.feature_std,
     baseline=spec.baseline,
   )
 

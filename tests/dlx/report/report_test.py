@@ -77,6 +77,8 @@ def write_run(workdir, *, finished=True, members=False, figures=True, name='cnn'
         'model': {'width': 8},
         'clip_norm': None,
       },
+      'metrics': {'accuracy': {'title': 'Accuracy', 'better': 'higher', 'unit': '%'}},
+      'headline': ['test/accuracy'],
       'git': {'commit': 'abc123', 'dirty': True},
       'mesh': {'data': 4},
       'warm_start': None,
@@ -143,7 +145,7 @@ class RenderTest(parameterized.TestCase):
       'cnn',
       'digits 100 steps seed 3 8 × H200 run7',
       'finished',
-      'test accuracy 99.00 %',
+      'Accuracy, test 99.00 %',
       'wall time 20 s',
       'examples per second 5,679',
       'Curves',
@@ -199,7 +201,7 @@ class RenderTest(parameterized.TestCase):
     for part in (
       'unfinished, step 40 of 100',
       'This run has not finished',
-      'test accuracy 97.50 %',
+      'Accuracy, test 97.50 %',
       'wall time 20 s',
     ):
       self.assertIn(part, got.text)

@@ -120,6 +120,23 @@ class ChooseTest(parameterized.TestCase):
     self.assertEqual(choose(key, logits[:3]).tolist(), found[:3].tolist())
     self.assertGreater(len(set(np.asarray(choose(key, 0 * logits)).tolist())), 4)
 
+  def test_a_key_and_a_temperature_a_row(self):
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(6, 50)), jnp.float32)
+    keys = jax.vmap(jax.random.key)(jnp.arange(6, dtype=jnp.uint32))
+    hot = jnp.asarray([1.0, 0.5, 0.0, 2.0, 0.0, 1.0])
+    found = jax.jit(lambda t: choose(keys, logits, temperature=t, top_k=7))(hot)
+    for i, temperature in enumerate(hot.tolist()):
+      if temperature == 0:
+        self.assertEqual(int(found[i]), int(logits[i].argmax()))
+        continue
+      best = jax.lax.top_k(logits[i], 7)[0][-1]
+      kept = jnp.where(logits[i] < best, -jnp.inf, logits[i] / temperature)
+      self.assertEqual(int(found[i]), int(jax.random.categorical(keys[i], kept)))
+    self.assertEqual(
+      choose(keys[2:4], logits[2:4], temperature=hot[2:4], top_k=7).tolist(),
+      found[2:4].tolist(),
+    )
+
   def test_temperature_may_be_traced(self):
     logits = jnp.asarray([[1.0, 2.0, 3.0]])
     key = jax.random.key(0)

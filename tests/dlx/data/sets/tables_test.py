@@ -63,6 +63,16 @@ def test_scaled_targets_can_be_undone(name):
     np.testing.assert_allclose(back, want, rtol=1e-6)
 
 
+@pytest.mark.parametrize('name', ['diabetes', housing.NAME])
+def test_rows_as_measured_are_scaled_to_those_of_the_source(name):
+  raw, scaled = tables.tabular(name, standardize=False), tables.tabular(name)
+  folder = data_dir(name)
+  rows = raw.test.read(folder).data['features'].astype(np.float64)
+  found = (rows - np.array(raw.feature_mean)) / np.array(raw.feature_std)
+  want = scaled.test.read(folder).data['features']
+  np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize('name', registry.names('tables'))
 def test_baseline_is_least_squares(name):
   data = tables.tabular(name)

@@ -1,0 +1,129 @@
+"""What every experiment's functions promise: declared shapes, rows that stand alone."""
+
+from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlx import experiment
+from dlx.run.dispatch import get_batch
+from tests.every_experiment.contract_test import NAMES, load, short
+
+GRAPH = 'graph'
+# Of sizes that a declaration leaves open, and of options.
+SIZES = {'length': 6, 'nodes': 7, 'edges': 9, 'entries': 8}
+OPTIONS = {'num_tokens': 5, 'steps': 2}
+ALLOWED = {'predict', 'encode', 'decode', 'reconstruct', 'sample', 'generate', 'score'}
+BATCH = 4
+
+
+def build(name):
+  """The experiment, and its state as shapes."""
+  built = load(name).build(short(name, shallow=True))
+  return built, jax.eval_shape(lambda: built.init(jax.random.key(0)))
+
+
+def options(function):
+  return {k: OPTIONS.get(k, v) for k, v in function.options.items()}
+
+
+def of_graph(function):
+  return any(field.kind == GRAPH for field in function.inputs.values())
+
+
+def shapes_of(fields, sizes, lead):
+  return {
+    name: jax.ShapeDtypeStruct(
+      (*lead, *(sizes.get(n, n) if isinstance(n, str) else n for n in field.shape)),
+      field.dtype,
+    )
+    for name, field in fields.items()
+  }
+
+
+def example(rng, field, sizes):
+  """A row of the kind that a field declares."""
+  shape = tuple(sizes[n] if isinstance(n, str) else n for n in field.shape)
+  if field.kind == 'image':
+    return rng.integers(0, 17, shape).astype(field.dtype)
+  if field.kind == 'label':
+    return rng.integers(0, 2, shape).astype(field.dtype)
+  if field.kind == 'tokens':
+    return rng.integers(1, 40, shape).astype(field.dtype)
+  if field.kind == 'seed':
+    return rng.integers(0, 2**32, shape, dtype=np.uint32)
+  if field.kind == 'number':
+    return rng.uniform(0.5, 1, shape).astype(field.dtype)
+  return rng.normal(size=shape).astype(field.dtype)
+
+
+class FunctionsTest(parameterized.TestCase):
+  @parameterized.parameters(*NAMES)
+  def test_outputs_are_as_declared_and_inputs_enough(self, name):
+    built, state = build(name)
+    self.assertTrue(built.functions, f'{name} states nothing that its model can do')
+    self.assertLessEqual(set(built.functions), ALLOWED)
+    for what, function in built.functions.items():
+      with self.subTest(what):
+        for field in (*function.inputs.values(), *function.outputs.values()):
+          self.assertIn(field.kind, experiment.KINDS)
+        lead = () if of_graph(function) else (BATCH,)
+        chosen = options(function)
+        sizes = SIZES | {k: v for k, v in chosen.items() if isinstance(v, int)}
+        inputs = shapes_of(function.inputs, sizes, lead)
+        found = jax.eval_shape(lambda s, x, f=function: f.call(s, x), state, inputs)
+        self.assertEqual(set(found), set(function.outputs))
+        found = jax.eval_shape(
+          lambda s, x, f=function, c=chosen: f.call(s, x, **c), state, inputs
+        )
+        wanted = shapes_of(function.outputs, sizes, lead)
+        tell = lambda tree: {k: (x.shape, np.dtype(x.dtype)) for k, x in tree.items()}
+        self.assertEqual(tell(found), tell(wanted))
+
+  @parameterized.parameters(*NAMES)
+  def test_a_row_is_the_same_in_any_batch(self, name):
+    built, _ = build(name)
+    functions = {k: f for k, f in built.functions.items() if not of_graph(f)}
+    if not functions:
+      self.skipTest('a whole graph is one input')
+    # A step first: a bank that is filled, weights that differ from the averages.
+    data = jax.tree.map(jnp.asarray, built.train_data.load().data)
+    first = built.train_data.shape_id(0)
+
+    def prepared(data):
+      state = built.init(jax.random.key(0))
+      batch = get_batch(built.train_data, data, jnp.int32(0), first)
+      return built.train_step(state, batch)[0]
+
+    rng = np.random.default_rng(0)
+    rows = {
+      what: {
+        k: np.stack([example(rng, field, SIZES) for _ in range(BATCH)])
+        for k, field in f.inputs.items()
+      }
+      for what, f in functions.items()
+    }
+
+    @jax.jit
+    def compute(data, rows):
+      """All rows together; doubled in another order; the first one alone."""
+      state, found = prepared(data), {}
+      for what, function in functions.items():
+        order = jnp.array([*reversed(range(BATCH)), *range(BATCH)])
+        call = lambda x, f=function: f.call(state, x, **options(f))
+        pick = lambda index, w=what: {k: x[index] for k, x in rows[w].items()}
+        found[what] = (call(rows[what]), call(pick(order)), call(pick(jnp.arange(1))))
+      return found
+
+    for what, (together, doubled, alone) in compute(data, rows).items():
+      for output, together_B in together.items():
+        with self.subTest(f'{what} {output}'):
+          bound = {'rtol': 2e-4, 'atol': 2e-5}
+          self.assertTrue(np.isfinite(together_B).all())
+          np.testing.assert_allclose(doubled[output][BATCH:], together_B, **bound)
+          np.testing.assert_allclose(doubled[output][:BATCH], together_B[::-1], **bound)
+          np.testing.assert_allclose(alone[output], together_B[:1], **bound)
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,82 @@
+"""Every number that an experiment reports is declared, so that a reader knows it."""
+
+import re
+
+from absl.testing import absltest, parameterized
+import jax
+
+from dlx.experiment import declared
+from dlx.state import Metric, ratios
+from tests.every_experiment.contract_test import NAMES, load, short
+
+NO_NOUN = re.compile(r'\b(it|its|them|those)\b', re.I)
+
+
+def numbers(built):
+  """Names of the numbers that each split reports."""
+  state = jax.eval_shape(lambda: built.init(jax.random.key(0)))
+  of_number = ((), state.stop.shape)
+  found = {}
+  for shapes in built.train_data.shapes:
+    _, sums = jax.eval_shape(built.train_step, state, shapes)
+    found.setdefault('train', {}).update(jax.eval_shape(ratios, sums))
+  for split, evaluation in built.evals.items():
+    for shapes in evaluation.data.shapes:
+      sums = jax.eval_shape(evaluation.step, state, shapes)
+      found.setdefault(split, {}).update(jax.eval_shape(evaluation.summarize, sums))
+  return {
+    split: [k for k, x in tree.items() if getattr(x, 'shape', None) in of_number]
+    for split, tree in found.items()
+  }
+
+
+class MetricsTest(parameterized.TestCase):
+  @parameterized.parameters(*NAMES)
+  def test_every_number_is_declared_and_every_headline_exists(self, name):
+    built = load(name).build(short(name, shallow=True))
+    reported = numbers(built)
+    for split, names in reported.items():
+      for metric in names:
+        known = {metric, f'{split}/{metric}'} & set(built.metrics)
+        self.assertTrue(known, f'{split}/{metric} is not declared')
+    full = {f'{split}/{metric}' for split, ms in reported.items() for metric in ms}
+    self.assertTrue(built.headline, f'{name} names no headline')
+    self.assertLessEqual(set(built.headline), full)
+    self.assertNotIn('train', {x.partition('/')[0] for x in built.headline})
+    for key in built.metrics:
+      split, _, metric = key.rpartition('/')
+      if split:
+        self.assertIn(metric, reported[split], f'{key} is declared and not reported')
+
+  @parameterized.parameters(*NAMES)
+  def test_declarations_stand_alone(self, name):
+    built = load(name).build(short(name, shallow=True))
+    for key, metric in built.metrics.items():
+      with self.subTest(key):
+        self.assertIsInstance(metric, Metric)
+        self.assertIn(metric.better, ('higher', 'lower', None))
+        self.assertTrue(metric.title)
+        self.assertEndsWith(metric.meaning, '.')
+        self.assertNotIn('\n', metric.meaning)
+        self.assertIsNone(NO_NOUN.search(metric.meaning), metric.meaning)
+
+  @parameterized.parameters(*NAMES)
+  def test_phases_follow_each_other(self, name):
+    config = load(name).Config()
+    built = load(name).build(config)
+    starts = [start for _, start in built.phases]
+    self.assertEqual(starts, sorted(set(starts)))
+    if starts:
+      self.assertEqual(starts[0], 0)
+      self.assertLess(starts[-1], config.num_steps)
+    self.assertEqual(declared(built)['phases'], [list(p) for p in built.phases])
+
+  def test_float16_reports_the_steps_that_were_skipped(self):
+    config = short('cnn', compute_dtype='float16')
+    built = load('cnn').build(config)
+    self.assertIn('skipped', numbers(built)['train'])
+    self.assertIn('skipped', built.metrics)
+
+
+if __name__ == '__main__':
+  absltest.main()
