@@ -16,7 +16,7 @@ import jax
 
 from dlx.config_json import config_to_json
 from dlx.errors import ConfigError
-from dlx.experiment import Config, Experiment
+from dlx.experiment import Config, Experiment, declared
 from dlx.run import evaluation, feed, sharding
 from dlx.run.at import At, NotFinite
 from dlx.run.cadence import due, next_boundary
@@ -103,6 +103,7 @@ def fit(
     'defaults': config_to_json(type(config)()),
     'argv': list(argv),
     'mesh': mesh,
+    **declared(experiment),
     **environment(),
   }
   with contextlib.ExitStack() as held:
