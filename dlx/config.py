@@ -30,6 +30,7 @@ class Checks:
       owner, name = self._owner(field)
       fault = f'{field}={getattr(owner, name)} is not allowed: must be {allowed}.'
       raise FieldError(type(self), self._place(), fault)
+
   def bounds(
     self,
     *fields: str,
@@ -94,7 +95,6 @@ class Checks:
     return type(self).__qualname__
 
 
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Group(Checks):
   """What several fields of a Config say of one thing; a base of frozen dataclasses.
@@ -126,18 +126,18 @@ class Config(Checks):
   save_every_steps: int | None = None  # Steps between checkpoints; None: at the end.
   figure_every_steps: int | None = None  # Steps between figures; None: at the end.
   keep_checkpoints: int = 2  # Newest checkpoints that are kept.
-  best_metric: str | None = None  # Also keep the best by this, e.g. test/accuracy.
-  best_mode: str = 'max'  # Whether the best is the max or the min.
-  early_stop_metric: str | None = None  # Stop when it no longer improves: test/loss.
-  early_stop_mode: str = 'min'  # Whether an improvement is a min or a max.
+  best_metric: str | None = None  # Metric whose best checkpoint is kept: test/accuracy.
+  best_mode: str = 'max'  # Whether the best of best_metric is the max or the min.
+  early_stop_metric: str | None = None  # Metric that must improve, e.g. test/loss.
+  early_stop_mode: str = 'min'  # Whether early_stop_metric improves to a min or a max.
   early_stop_patience: int = 10  # Evaluations without an improvement before the stop.
-  steps_per_dispatch: int | None = None  # At most; None: as many as fill 0.1 s.
+  steps_per_dispatch: int | None = None  # Most steps of a dispatch; None: fill 0.1 s.
   micro_batches: int = 1  # Parts of a batch whose gradients are accumulated.
   clip_norm: float | None = None  # Largest global norm of the gradient.
   clip_value: float | None = None  # Largest absolute value of a gradient's entries.
   ema_decay: float | None = None  # Decay of averaged parameters, used by evaluation.
-  compute_dtype: str = 'float32'  # float32, bfloat16, float16 (scaled loss), float64.
-  param_dtype: str = 'float32'  # Of parameters and optimiser state.
+  compute_dtype: str = 'float32'  # Arithmetic: float32, bfloat16, float16 or float64.
+  param_dtype: str = 'float32'  # Dtype of parameters and optimiser state.
   stream: bool = False  # Read batches on the host, not from arrays on the devices.
   stream_workers: int = 0  # Processes that read streamed batches; 0: threads.
 

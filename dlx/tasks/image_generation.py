@@ -23,7 +23,7 @@ from dlx.data.sets.images import ImageData
 from dlx.data.sources import indexed
 from dlx.experiment import Eval, Figure
 from dlx.metrics.generation import diversity, place_rows
-from dlx.sampling.interpolation import spherical
+from dlx.sampling.interpolation import slerp
 from dlx.state import Array, Batch, Key, Metrics, TrainState, streams
 from dlx.tasks.judge import Judge
 
@@ -122,22 +122,25 @@ class SampleReport:
 
     return Eval(step, InOrder(source, batch_size), every=every, summarize=summarize)
 
-  def evaluations(self, config: Any, health: Health | None = None) -> dict[str, Eval]:
-    """`samples`, and `truncated` where `config.truncation` is set.
+  def evaluations(
+    self, batch_size: int, truncation: float | None = None, health: Health | None = None
+  ) -> dict[str, Eval]:
+    """`samples`, as many and as often as the judge's config says; and `truncated`.
 
     Args:
-      config: with `num_samples`, `eval_batch_size`, `sample_every_steps` and
-        `truncation`.
+      batch_size: of the evaluations; changes no figure.
+      truncation: scale of the noise of `truncated`; None: there is no such evaluation.
       health: see `evaluation`.
     """
     scales = {'samples': 1.0}
-    if config.truncation is not None:
-      scales['truncated'] = config.truncation
+    if truncation is not None:
+      scales['truncated'] = truncation
+    config = self.judge.config
     return {
       name: self.evaluation(
         config.num_samples,
-        config.eval_batch_size,
-        every=config.sample_every_steps,
+        batch_size,
+        every=config.every_steps,
         scale=scale,
         health=health,
       )
@@ -190,9 +193,7 @@ class SampleReport:
       del key, batch
       ends = self.z(state.rng, jnp.arange(2 * num_classes), 'interpolation')
       share = jnp.linspace(0, 1, COLUMNS)
-      z_KSZ = jax.vmap(lambda a, b: spherical(a, b, share))(
-        ends[:num_classes], ends[num_classes:]
-      )
+      z_KSZ = slerp(ends[:num_classes], ends[num_classes:], share, norm='linear')
       label_B = jnp.repeat(jnp.arange(num_classes), COLUMNS)
       image = self.sample(state, z_KSZ.reshape(-1, self.noise), label_B)
       return image.reshape(num_classes, COLUMNS, *image.shape[1:])
