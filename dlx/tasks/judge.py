@@ -28,6 +28,7 @@ from dlx.data.sets.images import ImageData
 from dlx.metrics.generation import _gaussian, feature_moments, frechet_distance
 from dlx.models.cnn import CNN
 from dlx.state import Array, Key, Mean, Metrics, PyTree
+from dlx.tasks.classification import AuxiliaryCnn
 from dlx.train import auxiliary, steps
 
 CONFIDENT = 0.9
@@ -48,22 +49,15 @@ class Judge:
   """
 
   @dataclasses.dataclass(frozen=True, kw_only=True)
-  class Config(auxiliary.Config):
+  class Config(AuxiliaryCnn):
     """Flags of the judge, `--config.judge.NAME`."""
 
-    workdir: str | None = None  # Workdir of a run of cnn that judges; None: own steps.
-    num_steps: int = 300  # First steps of the run that train the judge, if no workdir.
     num_samples: int = 1000  # Samples that are judged; at most the test images.
     every_steps: int | None = None  # Steps between judgements; None: as evaluations.
-    features: tuple[int, ...] = (32, 64)  # Channels of the judge's blocks.
-    dense: int = 128  # Width of the judge's hidden layer.
-    lr: float = 3e-3  # Largest learning rate of the judge's Adam.
 
     def __post_init__(self):
       super().__post_init__()
-      self.bounds('num_samples', 'every_steps', 'dense', least=1)
-      self.bounds('features', least=1, some=True)
-      self.bounds('lr', above=0)
+      self.bounds('num_samples', 'every_steps', least=1)
 
   data: ImageData
   config: Config = Config()
@@ -72,13 +66,7 @@ class Judge:
   @property
   def model(self) -> CNN:
     wide = jnp.promote_types(jnp.float32, self.dtype)
-    return CNN(
-      features=self.config.features,
-      dense=self.config.dense,
-      num_outputs=self.data.num_classes,
-      dtype=wide,
-      param_dtype=wide,
-    )
+    return self.config.model(self.data.num_classes, dtype=wide, param_dtype=wide)
 
   def init(self, key: Key) -> PyTree:
     image = jnp.zeros((1, *self.data.shape))

@@ -31,10 +31,12 @@ class Config(Group):
 
   workdir: str | None = None  # Workdir of a run that trained this net; None: own steps.
   num_steps: int = 300  # First steps of the run that train this net without a workdir.
+  lr: float = 3e-3  # Largest learning rate of this net's own optimiser.
 
   def __post_init__(self):
     self.require('workdir', self.workdir != '', 'a workdir, or None')
     self.bounds('num_steps', least=0)
+    self.bounds('lr', above=0)
 
   def first_steps(self, most: int) -> int:
     """How many steps of a run of `most` train the net: 0 where it is restored."""
