@@ -106,6 +106,9 @@ class Group(Checks):
   was built by hand names the class, that of one from flags or config.json the flag.
   """
 
+  def __post_init__(self):
+    """Nothing here; subclasses call it first, so that groups can be joined."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(Checks):

@@ -1,13 +1,16 @@
 """What experiments that learn features report: probes, neighbours, pictures.
 
+ProbeConfig  flags of the two evaluations below
 TrainTest    labelled training images and test images as one batch, for an Eval
 probe_eval   linear probes with many and with few labels
 knn_eval     nearest neighbours by their vote
+evaluations  both, as a ProbeConfig says
 pictures     views, a map of principal components, the nearest images
 
 Nothing here trains an encoder: an experiment says how its features are computed.
 """
 
+import dataclasses
 from typing import Any, Callable, Mapping
 
 import jax
@@ -16,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from dlx import figures, metrics
+from dlx.config import Group
 from dlx.data.dataset import Loaded, Resident, Source
 from dlx.data.images.augment import Augment
 from dlx.data.images.views import two_views
@@ -34,6 +38,26 @@ from dlx.state import Array, Batch, Mean, TrainState, ratios
 # (state, images as read) -> features [B, F] by name: those called `encoder` are judged,
 # the others stand beside them.
 FeaturesFn = Callable[[TrainState, Array], Mapping[str, Array]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbeConfig(Group):
+  """Flags of `evaluations`, `--config.probe.NAME`."""
+
+  labels: int = 1437  # Labelled training images of probe and knn, at most.
+  test: int = 10000  # Test images of probe and knn, at most.
+  every_steps: int | None = None  # Steps between probes; None: as evaluations.
+  l2: float = 10.0  # Weight of half the sum of squared weights; 1 / C of scikit-learn.
+  few_per_class: int = 10  # Labels a class of the small probe.
+  few_draws: int = 5  # Draws of the labels of the small probe.
+  neighbours: int = 20  # Neighbours that vote in knn.
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.bounds('labels', 'test', 'every_steps', least=1)
+    self.bounds('few_per_class', 'neighbours', least=1, most=self.labels)
+    self.bounds('few_draws', least=2)  # For a deviation.
+    self.bounds('l2', above=0)
 
 
 class TrainTest(Resident):
@@ -236,9 +260,29 @@ def knn_eval(
   return Eval(step, data, every, ratios)
 
 
+def evaluations(
+  features: FeaturesFn, data: ImageData, config: ProbeConfig
+) -> tuple[dict[str, Eval], TrainTest]:
+  """`probe` and `knn` of a run that learns features; and the images that they see."""
+  labelled = TrainTest(
+    data.train, data.test, num_train=config.labels, num_test=config.test
+  )
+  shared = {'num_classes': data.num_classes, 'every': config.every_steps}
+  probe = probe_eval(
+    features,
+    labelled,
+    per_class=config.few_per_class,
+    draws=config.few_draws,
+    l2=config.l2,
+    **shared,
+  )
+  knn = knn_eval(features, labelled, k=config.neighbours, **shared)
+  return {'probe': probe, 'knn': knn}, labelled
+
+
 def pictures(
   data: ImageData,
-  labelled: TrainTest,
+  labelled: TrainTest | None = None,
   *,
   pooled: Callable[[TrainState, Array], Array],
   project: Callable[[TrainState, Array], Array] | None = None,
@@ -253,11 +297,14 @@ def pictures(
 
   Args:
     data: what the images are.
-    labelled: at most 2000 test and 5000 training images of it are used.
+    labelled: at most 2000 test and 5000 training images of it are used; None: these.
     pooled: (state, images in [0, 1]) -> features [B, F].
     project: (state, images in [0, 1]) -> what the loss compares, [B, D].
     view: see `two_views`; with `project`.
   """
+
+  if labelled is None:
+    labelled = TrainTest(data.train, data.test, num_train=5000, num_test=2000)
 
   def levels(image):
     return data.to_unit(image)

@@ -15,9 +15,11 @@ import dataclasses
 from typing import Any, Callable, Mapping, TypeVar
 
 import jax
+import jax.numpy as jnp
 
 from dlx.config import Group
-from dlx.state import Array, PyTree, TrainState
+from dlx.state import Array, Mean, PyTree, TrainState
+from dlx.train import steps
 
 # (workdir, the variables wanted) -> (variables, origin), as run.warm_start has them.
 Restore = Callable[[Any, Any], tuple[Any, Mapping[str, Any]]]
@@ -34,6 +36,7 @@ class Config(Group):
   lr: float = 3e-3  # Largest learning rate of this net's own optimiser.
 
   def __post_init__(self):
+    super().__post_init__()
     self.require('workdir', self.workdir != '', 'a workdir, or None')
     self.bounds('num_steps', least=0)
     self.bounds('lr', above=0)
@@ -58,6 +61,27 @@ def phases(
   if first == 0:
     return then(*args)
   return jax.lax.cond(step < first, learn, then, *args)
+
+
+def still_frozen(
+  done: Array, marks: PyTree, params: PyTree, checksum: Callable[[Array], Array]
+) -> tuple[PyTree, Mean]:
+  """Checksums of a net at the step at which it was frozen, and whether it has them yet.
+
+  Args:
+    done: whether the net is frozen at this step.
+    marks: what this function gave at the step before; at first `checksum` of each leaf.
+    params: of the net, after this step.
+    checksum: e.g. `run.checkpoint.checksums.checksum`.
+
+  Returns:
+    (marks, 1 where the net is frozen and every leaf has its checksum, else 0).
+  """
+  now = jax.tree.map(checksum, params)
+  marks = steps.where(done, marks, now)
+  same = jax.tree.leaves(jax.tree.map(lambda a, b: (a == b).all(), now, marks))
+  still = jnp.stack([done, *same]).all().astype(jnp.float32)
+  return marks, Mean(still, jnp.ones(()))
 
 
 def warm_start(
