@@ -17,11 +17,13 @@ from typing import Any, Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from dlx import figures
+from dlx import figures, metrics
+from dlx.config import Group
 from dlx.data.batches.resident import InOrder
 from dlx.data.sets.images import ImageData
 from dlx.data.sources import indexed
 from dlx.experiment import Eval, Figure
+from dlx.losses import adversarial
 from dlx.metrics.generation import diversity, place_rows
 from dlx.sampling.interpolation import slerp
 from dlx.state import Array, Batch, Key, Metrics, TrainState, streams
@@ -32,6 +34,37 @@ COLUMNS = 10
 NEIGHBOURS = 1000  # Samples among which the nearest other is looked for.
 
 Health = Callable[[TrainState, Array, Batch], Metrics]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GameConfig(Group):
+  """Flags of the losses of two players, `--config.game.NAME`."""
+
+  loss: str = 'non_saturating'  # non_saturating, minimax, least_squares or hinge.
+  real_label: float = 0.9  # Target for real images: one-sided label smoothing.
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.choice('loss', of=adversarial.KINDS)
+    self.bounds('real_label', above=0, most=1)
+    smooth = self.loss != 'hinge' or self.real_label == 1
+    self.require('real_label', smooth, '1 with loss=hinge')
+
+  def critic(
+    self, real_B: Array, fake_B: Array, weight_B: Array | None = None
+  ) -> Metrics:
+    """`loss` of the discriminator, and what it gets right, from its logits."""
+    loss_B = adversarial.discriminator_loss(self.loss, real_B, fake_B, self.real_label)
+    above = adversarial.threshold(self.loss, self.real_label)
+    return {
+      'loss': metrics.mean(loss_B, weight_B),
+      'real_accuracy': metrics.mean(real_B > above, weight_B),
+      'fake_accuracy': metrics.mean(fake_B <= above, weight_B),
+    }
+
+  def generator(self, fake_B: Array) -> Array:
+    """Loss of the generator [B], from the discriminator's logits of its samples."""
+    return adversarial.generator_loss(self.loss, fake_B)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,6 +35,7 @@ from dlx.models.cnn import CNN
 from dlx.run.warm_start import restore_model
 from dlx.state import create
 from dlx.tasks import classification
+from dlx.tasks.classification import normalised
 from dlx.train import auxiliary, steps
 
 # Which layers learn before `unfreeze_at`.
@@ -96,8 +97,7 @@ def build(config: Config) -> experiment.Experiment:
     config.features, config.dense, len(classes), config.dropout, **config.dtypes
   )
   nets = {'source': net(before), 'target': net(after)}
-  sets = {'source': source, 'target': data}
-  prepare = {task: classification.normalised(x) for task, x in sets.items()}
+  prepare = {'source': normalised(source), 'target': normalised(data)}
   transferred = config.strategy != 'scratch'
   first = config.source.first_steps(config.num_steps) if transferred else 0
   rates = {
@@ -173,8 +173,10 @@ def build(config: Config) -> experiment.Experiment:
     return state._replace(step=state.step + 1), sums
 
   def variables(state):
-    params, stats = state.params['target'], state.model_state['target']
-    return {'params': params, 'batch_stats': stats}
+    return {
+      'params': state.params['target'],
+      'batch_stats': state.model_state['target'],
+    }
 
   def test(state, batch):
     image = prepare['target'](batch)['image']
