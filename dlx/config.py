@@ -1,4 +1,8 @@
-"""The fields that every run has, their checks, and copies that carry tracers."""
+"""The fields that every run has, groups of fields, checks, copies that carry tracers.
+
+Config  the fields of a run: flags --config.NAME
+Group   what several fields say of one thing: flags --config.GROUP.NAME
+"""
 
 import dataclasses
 import math
@@ -7,14 +11,107 @@ from typing import Any, Iterable, TypeVar
 
 import numpy as np
 
-from dlx.errors import ConfigError
+from dlx import config_json
+from dlx.errors import ConfigError, FieldError
 
 DTYPES = ('float32', 'bfloat16', 'float16', 'float64')
 UNSCALED_DTYPES = ('float32', 'bfloat16', 'float64')  # They need no loss scale.
 
 
+class Checks:
+  """Checks for `__post_init__` alone. Each raises FieldError, one line.
+
+  A name with dots, `judge.num_steps`, is a field of a group.
+  """
+
+  def require(self, field: str, holds: bool, allowed: str):
+    """Refuses the field's value unless `holds`; `allowed` says what would be."""
+    if not holds:
+      owner, name = self._owner(field)
+      fault = f'{field}={getattr(owner, name)} is not allowed: must be {allowed}.'
+      raise FieldError(type(self), self._place(), fault)
+
+  def bounds(
+    self,
+    *fields: str,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+    some: bool = False,
+  ):
+    """Each value finite, least <= value <= most and above < value < below.
+
+    Of a tuple every entry, and one at least with `some`; None passes where the field
+    may be None.
+    """
+    for name in fields:
+      owner, last = self._owner(name)
+      # Resolved: the annotation itself may be postponed, a text.
+      kind, value = config_json.field_types(type(owner))[last], getattr(owner, last)
+      values = value if isinstance(value, tuple) else (value,)
+      fits = bool(values or not some) and all(
+        isinstance(x, int | float | np.number)
+        and math.isfinite(x)
+        and (least is None or x >= least)
+        and (above is None or x > above)
+        and (below is None or x < below)
+        and (most is None or x <= most)
+        for x in values
+      )
+      allowed = _interval(least, above, below, most)
+      if tuple in (type(value), typing.get_origin(kind)):
+        count = 'one or more numbers' if some else 'numbers'
+        kept = '' if isinstance(value, tuple) else 'a tuple of '
+        allowed = f'{kept}{count}, each {allowed}'
+      optional = type(None) in typing.get_args(kind)
+      allowed += ', or None' if optional else ''
+      self.require(name, fits or (optional and value is None), allowed)
+
+  def choice(self, *fields: str, of: Iterable[str]):
+    """Each value one of these words."""
+    words = list(of)
+    allowed = ' or '.join(words) if len(words) < 3 else 'one of ' + ', '.join(words)
+    for name in fields:
+      owner, last = self._owner(name)
+      self.require(name, getattr(owner, last) in words, allowed)
+
+  def unused(self, *fields: str, why: str):
+    """Each value the default of its field: the experiment does without the feature."""
+    for name in fields:
+      owner, last = self._owner(name)
+      (default,) = (f.default for f in dataclasses.fields(owner) if f.name == last)
+      self.require(name, getattr(owner, last) == default, f'{default}: {why}')
+
+  def _owner(self, field: str) -> tuple[Any, str]:
+    """What holds the field, this or a group in it, and the field's name there."""
+    owner, *groups = self, *field.split('.')
+    for group in groups[:-1]:
+      owner = getattr(owner, group)
+    return owner, groups[-1]
+
+  def _place(self) -> str:
+    """What stands before the name of a field in a message."""
+    return type(self).__qualname__
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+class Group(Checks):
+  """What several fields of a Config say of one thing; a base of frozen dataclasses.
+
+    judge: Judge.Config = Judge.Config()    in a Config: --config.judge.num_steps
+
+  `__post_init__` of a group refuses values that are impossible by themselves; what
+  depends on other fields is refused by that of the Config. The message of a group that
+  was built by hand names the class, that of one from flags or config.json the flag.
+  """
+
+  def __post_init__(self):
+    """Nothing here; subclasses call it first, so that groups can be joined."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(Checks):
   """The fields that every run has; experiments add theirs in a subclass.
 
   Every field becomes a flag, `--config.NAME`, documented by the comment on its line.
@@ -48,7 +145,7 @@ class Config:
   clip_norm: float | None = None  # Largest global norm of the gradient.
   clip_value: float | None = None  # Largest absolute value of a gradient's entries.
   ema_decay: float | None = None  # Decay of averaged parameters, used by evaluation.
-  compute_dtype: str = 'float32'  # float32, bfloat16, float16 (scaled loss), float64.
+  compute_dtype: str = 'float32'  # Arithmetic: float32, bfloat16, float16 or float64.
   param_dtype: str = 'float32'  # Dtype of parameters and optimiser state.
   stream: bool = False  # Read batches on the host, not from arrays on the devices.
   stream_workers: int = 0  # Processes that read streamed batches; 0: threads.
@@ -83,6 +180,9 @@ class Config:
       f'a divisor of batch_size={self.batch_size}',
     )
 
+  def _place(self) -> str:
+    return '--config'
+
   # What several pieces of a run are given together.
 
   @property
@@ -94,67 +194,6 @@ class Config:
   def clipping(self) -> dict[str, Any]:
     """`optim.clip(tx, **config.clipping)`."""
     return {'norm': self.clip_norm, 'value': self.clip_value}
-
-  # Checks for `__post_init__` alone. Each raises ConfigError, one line.
-
-  def require(self, field: str, holds: bool, allowed: str):
-    """Refuses the field's value unless `holds`; `allowed` says what would be."""
-    if not holds:
-      raise ConfigError(
-        f'--config.{field}={getattr(self, field)} is not allowed: must be {allowed}.'
-      )
-
-  def bounds(
-    self,
-    *fields: str,
-    least: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    most: float | None = None,
-    some: bool = False,
-  ):
-    """Each value finite, least <= value <= most and above < value < below.
-
-    Of a tuple every entry, and one at least with `some`; None passes where the field
-    may be None.
-    """
-    for name in fields:
-      kind, value = self._kind(name), getattr(self, name)
-      values = value if isinstance(value, tuple) else (value,)
-      fits = bool(values or not some) and all(
-        isinstance(x, int | float | np.number)
-        and math.isfinite(x)
-        and (least is None or x >= least)
-        and (above is None or x > above)
-        and (below is None or x < below)
-        and (most is None or x <= most)
-        for x in values
-      )
-      allowed = _interval(least, above, below, most)
-      if tuple in (type(value), typing.get_origin(kind)):
-        count = 'one or more numbers' if some else 'numbers'
-        kept = '' if isinstance(value, tuple) else 'a tuple of '
-        allowed = f'{kept}{count}, each {allowed}'
-      optional = type(None) in typing.get_args(kind)
-      allowed += ', or None' if optional else ''
-      self.require(name, fits or (optional and value is None), allowed)
-
-  def choice(self, *fields: str, of: Iterable[str]):
-    """Each value one of these words."""
-    words = list(of)
-    allowed = ' or '.join(words) if len(words) < 3 else 'one of ' + ', '.join(words)
-    for name in fields:
-      self.require(name, getattr(self, name) in words, allowed)
-
-  def unused(self, *fields: str, why: str):
-    """Each value the default of its field: the experiment does without the feature."""
-    defaults = {f.name: f.default for f in dataclasses.fields(self)}
-    for name in fields:
-      default = defaults[name]
-      self.require(name, getattr(self, name) == default, f'{default}: {why}')
-
-  def _kind(self, field: str) -> Any:
-    return next(f.type for f in dataclasses.fields(self) if f.name == field)
 
 
 def _interval(least, above, below, most) -> str:

@@ -13,7 +13,7 @@ import types
 import typing
 from typing import Any, Mapping, TypeVar
 
-from dlx.errors import ConfigError
+from dlx.errors import ConfigError, FieldError
 
 _T = TypeVar('_T')
 _PLAIN = {
@@ -154,12 +154,23 @@ def config_from_json(cls: type[_T], obj: Any, *, name: str = 'config') -> _T:
       f'The fields of {name} are not those of {cls.__name__} ({"; ".join(faults)}): '
       'the experiment has changed since; check out the commit named in config.json.'
     )
-  return cls(
-    **{
-      field: _value_from_json(f'{name}.{field}', type_, obj[field])
-      for field, type_ in known.items()
-    }
-  )
+  given = {
+    field: _value_from_json(f'{name}.{field}', type_, obj[field])
+    for field, type_ in known.items()
+  }
+  return build_at(cls, given, name)
+
+
+def build_at(cls: type[_T], given: Mapping[str, Any], name: str) -> _T:
+  """`cls(**given)`, the config or a group in it; an error names the flag --NAME.FIELD.
+
+  Raises:
+    ConfigError: from `__post_init__`.
+  """
+  try:
+    return cls(**given)
+  except FieldError as e:
+    raise e.within(f'--{name}') if e.owner is cls else e from None
 
 
 def _value_from_json(name: str, type_: Any, value: Any) -> Any:

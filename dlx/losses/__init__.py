@@ -12,11 +12,12 @@ from dlx.losses.classification import (
   sigmoid_binary_cross_entropy,
   softmax_cross_entropy,
 )
-from dlx.losses.contrastive import InfoNCE, in_batch_info_nce, info_nce
+from dlx.losses.contrastive import CONTRASTIVE, InfoNCE, in_batch_info_nce, info_nce
 from dlx.losses.divergence import distillation, gaussian_kl, gaussian_kl_terms
 from dlx.losses.regression import absolute_error, huber, squared_error
 
 __all__ = [
+  'CONTRASTIVE',
   'InfoNCE',
   'KINDS',
   'absolute_error',

@@ -4,14 +4,40 @@ Vectors that are compared have length 1 (`precision.unit`); a similarity is thei
 product.
 """
 
-from typing import NamedTuple
+from typing import Mapping, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 
 from dlx.precision import EXACT
-from dlx.state import Array
+from dlx.state import Array, Metric
+
+# What a training by InfoNCE reports.
+CONTRASTIVE: Mapping[str, Metric] = {
+  'train/loss': Metric(
+    'Contrastive loss',
+    'lower',
+    'Mean over the queries of the negative logarithm of the probability of the key of '
+    'the same image among the keys of the queue.',
+    'nats',
+    'loss',
+  ),
+  'top1': Metric(
+    'Keys found',
+    'higher',
+    'Share of the queries to which the key of the same image is the most similar.',
+    '%',
+    'share',
+  ),
+  'positive': Metric(
+    'Similarity of views',
+    None,
+    'Mean cosine similarity of a query and the key of the same image.',
+    '',
+    'similarity',
+  ),
+}
 
 
 class InfoNCE(NamedTuple):

@@ -26,7 +26,7 @@ from dlx.metrics.linear_probe import (
   in_chunks,
   standardiser,
 )
-from dlx.metrics.neighbours import Neighbours, nearest, vote
+from dlx.metrics.neighbours import BANK, Neighbours, nearest, vote
 from dlx.metrics.regression import (
   regression_metrics,
   regression_summary,
@@ -36,6 +36,7 @@ from dlx.metrics.representation import alignment, principal_components, uniformi
 from dlx.state import mean
 
 __all__ = [
+  'BANK',
   'CALIBRATION',
   'CLASSIFICATION',
   'CROSS_ENTROPY',

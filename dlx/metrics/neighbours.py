@@ -1,6 +1,6 @@
 """Nearest neighbours by cosine similarity, their vote, and both as an evaluation."""
 
-from typing import NamedTuple
+from typing import Mapping, NamedTuple
 
 import chex
 import jax
@@ -9,7 +9,25 @@ import jax.numpy as jnp
 from dlx.errors import ConfigError
 from dlx.metrics.linear_probe import in_chunks
 from dlx.precision import EXACT, unit
-from dlx.state import Array
+from dlx.state import Array, Metric
+
+# What a bank of neighbours reports while images are put into it.
+BANK: Mapping[str, Metric] = {
+  'train/loss': Metric(
+    'Error of the bank',
+    'lower',
+    'Share of the batch that the other images of the bank, full or not, get wrong.',
+    '%',
+    'share',
+  ),
+  'filled': Metric(
+    'Filled places',
+    None,
+    'Share of the places of the bank that hold an image.',
+    '%',
+    'share',
+  ),
+}
 
 
 class Neighbours(NamedTuple):

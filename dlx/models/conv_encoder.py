@@ -1,11 +1,13 @@
 """Encoder of small images for self-supervised learning, its head, a probe of it."""
 
+import dataclasses
 from typing import Any, NamedTuple, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dlx.config import Group
 from dlx.errors import ConfigError
 from dlx.layers.convolution import Conv
 from dlx.layers.normalisation import BatchNorm, GroupNorm
@@ -71,6 +73,39 @@ class ConvEncoder(nn.Module):
       x_BHWC = nn.relu(GroupNorm(self.groups, **dtypes)(x_BHWC))
     map_BHWF = x_BHWC.astype(jnp.promote_types(x_BHWC.dtype, jnp.float32))
     return Features(map_BHWF.mean((1, 2)), map_BHWF)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncoderConfig(Group):
+  """Flags of a ConvEncoder, `--config.encoder.NAME`."""
+
+  features: tuple[int, ...] = (32, 64, 128, 128)  # Channels of the encoder's layers.
+  strides: tuple[int, ...] = (
+    1,
+    2,
+    2,
+    1,
+  )  # Stride of each layer; 2,2,2,1 for 28 pixels.
+  groups: int = 8  # Groups of the encoder's norm; divide every number of features.
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.bounds('groups', least=1)
+    self.require(
+      'features',
+      bool(self.features)
+      and all(f >= 1 and f % self.groups == 0 for f in self.features),
+      f'multiples of groups={self.groups}',
+    )
+    self.require(
+      'strides',
+      len(self.strides) == len(self.features) and min(self.strides) >= 1,
+      f'{len(self.features)} numbers of at least 1, as many as features',
+    )
+
+  def module(self, **dtypes: Any) -> ConvEncoder:
+    """The encoder; `dtypes` as `Config.dtypes`."""
+    return ConvEncoder(self.features, self.strides, self.groups, **dtypes)
 
 
 class ProjectionHead(nn.Module):
@@ -156,19 +191,3 @@ class LinearProbe(nn.Module):
     )(features.pooled_BF)
     zeros = nn.initializers.zeros_init()  # The loss begins at log K exactly.
     return nn.Dense(self.num_outputs, kernel_init=zeros, **dtypes)(x_BF)
-
-
-def check_encoder(config: Any):
-  """For `__post_init__` of a config with these three fields; ConfigError."""
-  features, groups = config.features, config.groups
-  config.bounds('groups', least=1)
-  config.require(
-    'features',
-    bool(features) and all(f >= 1 and f % groups == 0 for f in features),
-    f'multiples of groups={groups}',
-  )
-  config.require(
-    'strides',
-    len(config.strides) == len(features) and min(config.strides) >= 1,
-    f'{len(features)} numbers of at least 1, as many as features',
-  )

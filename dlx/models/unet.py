@@ -4,6 +4,7 @@ With a time, and a class, it is the network of a diffusion model; without them i
 an image to any number of channels, as for segmentation.
 """
 
+import dataclasses
 import functools
 from typing import Any, Sequence
 
@@ -12,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dlx.config import Group
 from dlx.errors import ConfigError
 from dlx.layers.convolution import Conv
 from dlx.layers.embeddings import LabelEmbedding, TimeEmbedding
@@ -232,3 +234,34 @@ def _norm(x: Array, groups: int, **fields: Any) -> GroupNorm:
   most = max(1, min(groups, channels // 4))
   number = next(n for n in range(most, 0, -1) if channels % n == 0)
   return GroupNorm(number, **fields)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UNetConfig(Group):
+  """Flags of a UNet, `--config.unet.NAME`."""
+
+  channels: tuple[int, ...] = (32, 64)  # Channels of each level of the U-Net.
+  blocks: int = 1  # Residual blocks of a level.
+  attention: tuple[int, ...] = ()  # Levels with self-attention; none: no attention.
+  patch: int = 2  # Pixels a side that become the channels of one position.
+  dropout: float = 0.0  # Share of features dropped in the blocks.
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.bounds('channels', least=1, some=True)
+    self.bounds('blocks', 'patch', least=1)
+    self.bounds('attention', least=0, below=len(self.channels))
+    self.bounds('dropout', least=0, below=1)
+
+  def module(self, out_channels: int, num_classes: int | None, **dtypes: Any) -> UNet:
+    """The net; `dtypes` as `Config.dtypes`."""
+    return UNet(
+      out_channels=out_channels,
+      channels=self.channels,
+      blocks=self.blocks,
+      attention=self.attention,
+      num_classes=num_classes,
+      patch=self.patch,
+      dropout=self.dropout,
+      **dtypes,
+    )

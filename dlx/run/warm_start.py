@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dlx.config import Group
 from dlx.config_json import config_to_json
 from dlx.errors import ConfigError
-from dlx.experiment import Config
 from dlx.run.checkpoint.checkpointer import Checkpointer
 from dlx.run.records.json_files import read_json
 from dlx.run.records.workdir import absolute
@@ -135,29 +135,31 @@ def same_bytes(a: PyTree, b: PyTree) -> bool:
 
 
 def restore_encoder(
-  config: Config,
+  workdir: Any,
   weights: PyTree,
+  *,
+  encoder: Group,
   names: Sequence[str] = ('features', 'strides', 'groups'),
 ) -> tuple[PyTree, dict[str, Any]]:
-  """The encoder in the run `config.encoder`, under `params/encoder`; and its origin.
+  """The encoder of another run, under `params/encoder` there; and its origin.
 
   Args:
-    config: its field `encoder` is a workdir.
+    workdir: of that run.
     weights: the structure that is filled.
-    names: fields of the config that must be as they are there: weights fit encoders of
+    encoder: of this run's config, its group `encoder`.
+    names: fields of the group that must be as they are there: weights fit encoders of
       other strides too, and the features would be other ones.
 
   Raises:
     ConfigError: one of those fields differs; see `restore`.
   """
-  workdir = vars(config)['encoder']
   found, origin = restore(workdir, weights, prefix='params/encoder')
-  there = read_json(absolute(workdir) / 'config.json')['config']
+  there = read_json(absolute(workdir) / 'config.json')['config'].get('encoder', {})
   for name in names:
-    value = config_to_json(config)[name]
+    value = config_to_json(encoder)[name]
     if name in there and there[name] != value:
       raise ConfigError(
-        f'--config.{name}={value} is not allowed: must be {there[name]}, as of the '
-        f'encoder in {origin["path"]}.'
+        f'--config.encoder.{name}={value} is not allowed: must be {there[name]}, as of '
+        f'the encoder in {origin["path"]}.'
       )
   return found, origin

@@ -12,7 +12,7 @@ from dlx.sampling.diffusion import (
   sample,
   sample_path,
 )
-from dlx.sampling.interpolation import linear, slerp, spherical
+from dlx.sampling.interpolation import linear, slerp
 
 __all__ = [
   'Denoise',
@@ -29,5 +29,4 @@ __all__ = [
   'sample',
   'sample_path',
   'slerp',
-  'spherical',
 ]

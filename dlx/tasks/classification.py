@@ -1,9 +1,14 @@
 """What every classifier of labelled images shares: data, metrics and figures.
 
-An experiment gives the data set, the model, the loss and the optimiser.
+AuxiliaryCnn            flags of a CNN that judges or teaches
+image_classifier        a whole Experiment: one model, loss and optimiser
+loss_of                 cross-entropy of a model with running statistics, a `LossFn`
+sums, evaluation        what a test pass of a classifier reports
+confusion, predictions  pictures of it
 """
 
-from typing import Callable, Mapping
+import dataclasses
+from typing import Any, Callable, Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -11,14 +16,69 @@ from jax.sharding import PartitionSpec as P
 import optax
 
 from dlx import figures as draw
-from dlx import metrics
+from dlx import losses, metrics
 from dlx.data.batches.choose import training
 from dlx.data.batches.resident import InOrder
+from dlx.data.dataset import Dataset
 from dlx.data.images.levels import normalise
 from dlx.data.sets.images import ImageData
-from dlx.experiment import Config, Experiment, Field, Figure, Function
-from dlx.state import Array, Batch, Key, Metric, TrainState
+from dlx.experiment import Config, Eval, Experiment, Field, Figure, Function
+from dlx.models.cnn import CNN
+from dlx.state import Array, Batch, Key, Metric, Metrics, TrainState
+from dlx.train import auxiliary, steps
 from dlx.train.supervised import make_predict, supervised
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AuxiliaryCnn(auxiliary.Config):
+  """A CNN that another run or the first steps train, frozen afterwards."""
+
+  workdir: str | None = None  # Workdir of a run of cnn, for this net; None: own steps.
+  num_steps: int = 300  # First steps of the run that train this net without a workdir.
+  features: tuple[int, ...] = (32, 64)  # Channels of this net's blocks.
+  dense: int = 128  # Width of this net's hidden layer.
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.bounds('features', least=1, some=True)
+    self.bounds('dense', least=1)
+
+  def model(self, num_classes: int, **dtypes: Any) -> CNN:
+    """The net; `dtypes` as `Config.dtypes`."""
+    return CNN(
+      features=self.features, dense=self.dense, num_outputs=num_classes, **dtypes
+    )
+
+
+# What every classifier reports; what a student of distillation reports besides.
+CLASSIFIER: Mapping[str, Metric] = {
+  'loss': metrics.CROSS_ENTROPY,
+  **metrics.CLASSIFICATION,
+}
+DISTILLATION: Mapping[str, Metric] = {
+  'train/loss': Metric(
+    'Loss',
+    'lower',
+    'Cross-entropy while the teacher learns, then the weighted sum of soft and hard '
+    'targets.',
+    'nats',
+    'loss',
+  ),
+  'teacher_accuracy': Metric(
+    'Accuracy of the teacher',
+    'higher',
+    'Share of the examples whose likeliest class is the true one for the teacher.',
+    '%',
+    'share',
+  ),
+  'agreement': Metric(
+    'Agreement',
+    'higher',
+    'Share of the examples for which student and teacher choose one class.',
+    '%',
+    'share',
+  ),
+}
 
 
 def normalised(data: ImageData) -> Callable[[Batch], Batch]:
@@ -50,6 +110,70 @@ def class_probabilities(
 
   outputs = {'probabilities': Field('probabilities', (num_classes,), 'float32')}
   return Function(call, inputs, outputs)
+
+
+def loss_of(model: nn.Module, *, train: bool = True) -> steps.LossFn:
+  """(params, batch_stats, prepared batch, rng) -> mean cross-entropy, and `accuracy`.
+
+  Args:
+    model: `model(image_BHWC, train=...)` -> logits [B, K], with running statistics.
+    train: drop units and use and update statistics of the batch; False: the running
+      statistics stay as they are.
+  """
+
+  def loss_fn(params, batch_stats, batch, rng):
+    logits, new = model.apply(
+      {'params': params, 'batch_stats': batch_stats},
+      batch['image'],
+      train=train,
+      rngs={'dropout': rng},
+      mutable=['batch_stats'],
+    )
+    loss = metrics.mean(losses.softmax_cross_entropy(logits, batch['label']))
+    found = {'accuracy': metrics.accuracy(logits, batch['label'])}
+    return loss, (new.get('batch_stats', batch_stats), found)
+
+  return loss_fn
+
+
+def sums(logits_BK: Array, label_B: Array, weight_B: Array) -> Metrics:
+  """Of one batch of a test pass: `loss`, and `metrics.classification_sums`."""
+  loss_B = losses.softmax_cross_entropy(logits_BK, label_B)
+  return {
+    'loss': metrics.mean(loss_B, weight_B),
+    **metrics.classification_sums(logits_BK, label_B, weight_B),
+  }
+
+
+def evaluation(step: Callable[[TrainState, Batch], Metrics], data: Dataset) -> Eval:
+  """A test pass over `data` whose `step` gives `sums`, and more where it likes."""
+  return Eval(step, data, summarize=metrics.classification_summary)
+
+
+def confusion(class_names: Sequence[str], eval: str = 'test') -> Figure:
+  """The confusion matrix of an evaluation."""
+  return Figure(
+    lambda found: draw.confusion_matrix(found['confusion'], class_names), eval=eval
+  )
+
+
+def predictions(data: ImageData, predict: Function, test_data: Dataset) -> Figure:
+  """Images of the first test batch, with what is predicted of them.
+
+  Args:
+    predict: from `image` to `probabilities`, see `class_probabilities`.
+  """
+
+  def compute(state, key, batch):
+    del key
+    probs = predict.call(state, {'image': batch['image']})['probabilities']
+    return {'image': batch['image'], 'label': batch['label'], 'probs': probs}
+
+  def show(tree):
+    image = data.to_unit(tree['image'])
+    return draw.predictions(image, tree['label'], tree['probs'], data.class_names)
+
+  return Figure(show, compute, test_data)
 
 
 def image_classifier(
@@ -90,12 +214,6 @@ def image_classifier(
   )
   test_data = InOrder(data.test, config.eval_batch_size)
 
-  def predictions(state, key, batch):
-    del key
-    image = batch['image']
-    probs = predict.call(state, {'image': image})['probabilities']
-    return {'image': image, 'label': batch['label'], 'probs': probs}
-
   return supervised(
     config,
     model=model,
@@ -112,25 +230,12 @@ def image_classifier(
       'accuracy': metrics.accuracy(logits, batch['label'], weight)
     },
     summarize=metrics.classification_summary,
-    declared={
-      'loss': metrics.CROSS_ENTROPY,
-      **metrics.CLASSIFICATION,
-      **(declared or {}),
-    },
+    declared={**CLASSIFIER, **(declared or {})},
     headline=('test/accuracy', 'test/loss'),
     functions={'predict': predict, **(functions or {})},
     figures={
-      'confusion': Figure(
-        lambda found: draw.confusion_matrix(found['confusion'], data.class_names),
-        eval='test',
-      ),
-      'predictions': Figure(
-        lambda tree: draw.predictions(
-          data.to_unit(tree['image']), tree['label'], tree['probs'], data.class_names
-        ),
-        compute=predictions,
-        data=test_data,
-      ),
+      'confusion': confusion(data.class_names),
+      'predictions': predictions(data, predict, test_data),
       **(figures or {}),
     },
     overfit=overfit,

@@ -5,19 +5,27 @@ in [0, 1]. A network enters as (state, x_t, t_B, label_B) -> output, with the pa
 of the state that evaluations use.
 """
 
+import dataclasses
+import functools
 from typing import Any, Callable, Mapping, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from dlx import diffusion, losses, metrics, sampling
+from dlx.config import Group
+from dlx.data.batches.resident import InOrder
 from dlx.data.dataset import Dataset
 from dlx.data.sets.images import ImageData
-from dlx.experiment import Field, Figure, Function
+from dlx.data.sources import indexed
+from dlx.experiment import Eval, Field, Figure, Function
 from dlx.figures import diffusion as diffusion_figures
 from dlx.figures import image_grid
 from dlx.state import Array, Batch, Key, Metric, Metrics, TrainState, seed_keys, streams
 from dlx.tasks.judge import Judge
+
+# (state, x_t, t_B, label_B) -> output, with the parameters that evaluations use.
+Network = Callable[[TrainState, Array, Array, Array], Array]
 
 # What `Task.sums` reports.
 DENOISING: Mapping[str, Metric] = {
@@ -38,6 +46,52 @@ DENOISING: Mapping[str, Metric] = {
     'loss',
   ),
 }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskConfig(Group):
+  """Flags of a Task, `--config.diffusion.NAME`."""
+
+  schedule: str = 'cosine'  # Schedule of the noise: cosine or linear.
+  num_steps: int = 1000  # Steps of the schedule of the noise.
+  prediction: str = 'v'  # What the network predicts: eps, v or x0.
+  min_snr: float | None = None  # Bound of the weight of nearly clean steps: 5, or None.
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.choice('schedule', of=diffusion.SCHEDULES)
+    self.choice('prediction', of=diffusion.PREDICTIONS)
+    self.bounds('num_steps', least=25)
+    self.bounds('min_snr', above=0)
+
+  def task(self) -> 'Task':
+    schedule = diffusion.SCHEDULES[self.schedule](self.num_steps)
+    return Task(schedule, diffusion.PREDICTIONS[self.prediction], self.min_snr)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplerConfig(Group):
+  """Flags of how samples are drawn, `--config.sampler.NAME`."""
+
+  num_steps: int = 50  # Steps of the sampler, at most those of the noise.
+  eta: float = 0.0  # Share of noise in the sampler: 0 is DDIM, 1 ancestral.
+  guidance: float = 0.0  # Scale of classifier-free guidance; 0: conditional network.
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.bounds('num_steps', least=1)
+    self.bounds('eta', least=0, most=1)
+    self.bounds('guidance', least=0)
+
+  def sampling(
+    self, network: Network, task: 'Task', data: ImageData, conditional: bool
+  ) -> 'Sampling':
+    steps = self.visited(task)(self.num_steps)
+    return Sampling(network, task, steps, data, conditional, self.guidance)
+
+  def visited(self, task: 'Task') -> Callable[[int], sampling.Steps]:
+    """A number of steps -> those that the sampler visits."""
+    return lambda number: sampling.ddim(task.schedule, number, self.eta)
 
 
 class Task(NamedTuple):
@@ -103,7 +157,7 @@ class Sampling(NamedTuple):
     guidance: scale of classifier-free guidance; 0 where it does not.
   """
 
-  network: Callable[[TrainState, Array, Array, Array], Array]
+  network: Network
   task: Task
   steps: sampling.Steps
   data: ImageData
@@ -158,6 +212,23 @@ class Sampling(NamedTuple):
       batch['weight'],
       asked_B=label_B if self.conditional else None,
     )
+
+  def evaluations(self, judge: Judge, batch_size: int) -> dict[str, Eval]:
+    """`test`, the loss on test images, and `samples`, as the judge's config says."""
+
+    def test(state, batch):
+      asked = self.task.for_test(batch['index'], self.data.to_unit(batch['image']))
+      output = self.network(state, asked['x'], asked['t'], batch['label'])
+      return self.task.sums(output, asked, batch['weight'])
+
+    config = judge.config
+    judged = functools.partial(self.judged, judge)
+    test_data, sample_data = (
+      InOrder(indexed(self.data.test, limit), batch_size)
+      for limit in (None, config.num_samples)
+    )
+    samples = Eval(judged, sample_data, config.every_steps, judge.summarize)
+    return {'test': Eval(test, test_data), 'samples': samples}
 
   def path(self, state: TrainState, index_B: Array, label_B: Array):
     """x_t and the estimate of x_0 at every step, in [-1, 1], [S, B, H, W, C]."""

@@ -17,14 +17,16 @@ from typing import Any, Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from dlx import figures
+from dlx import figures, metrics
+from dlx.config import Group
 from dlx.data.batches.resident import InOrder
 from dlx.data.sets.images import ImageData
 from dlx.data.sources import indexed
 from dlx.experiment import Eval, Field, Figure, Function
+from dlx.losses import adversarial
 from dlx.metrics.generation import diversity, place_rows
-from dlx.sampling.interpolation import spherical
-from dlx.state import Array, Batch, Key, Metrics, TrainState, seed_keys, streams
+from dlx.sampling.interpolation import slerp
+from dlx.state import Array, Batch, Key, Metric, Metrics, TrainState, seed_keys, streams
 from dlx.tasks.judge import Judge
 
 HISTORY = 8  # Rows of the picture of samples over training.
@@ -32,6 +34,89 @@ COLUMNS = 10
 NEIGHBOURS = 1000  # Samples among which the nearest other is looked for.
 
 Health = Callable[[TrainState, Array, Batch], Metrics]
+# What the train step of two players and `GameConfig.critic` report.
+GAME: Mapping[str, Metric] = {
+  'loss': Metric(
+    'Loss of the discriminator',
+    None,
+    'Mean over pairs of a real image and a sample of the loss of the discriminator.',
+    '',
+    'loss',
+  ),
+  'g_loss': Metric(
+    'Loss of the generator',
+    None,
+    'Mean over the samples of the loss of the generator.',
+    '',
+    'loss',
+  ),
+  'real_accuracy': Metric(
+    'Real images told',
+    None,
+    'Share of the real images that the discriminator takes for real.',
+    '%',
+    'share',
+  ),
+  'fake_accuracy': Metric(
+    'Samples told',
+    None,
+    'Share of the samples that the discriminator takes for samples.',
+    '%',
+    'share',
+  ),
+  'r1': Metric(
+    'Gradient penalty',
+    None,
+    'Mean over the real images of the squared gradient of the discriminator.',
+    '',
+    'penalty',
+  ),
+  'd_grad_norm': Metric(
+    'Gradient of the discriminator',
+    None,
+    'Norm of the gradient of all parameters of the discriminator.',
+    '',
+    'norm',
+  ),
+  'g_grad_norm': Metric(
+    'Gradient of the generator',
+    None,
+    'Norm of the gradient of all parameters of the generator.',
+    '',
+    'norm',
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GameConfig(Group):
+  """Flags of the losses of two players, `--config.game.NAME`."""
+
+  loss: str = 'non_saturating'  # non_saturating, minimax, least_squares or hinge.
+  real_label: float = 0.9  # Target for real images: one-sided label smoothing.
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.choice('loss', of=adversarial.KINDS)
+    self.bounds('real_label', above=0, most=1)
+    smooth = self.loss != 'hinge' or self.real_label == 1
+    self.require('real_label', smooth, '1 with loss=hinge')
+
+  def critic(
+    self, real_B: Array, fake_B: Array, weight_B: Array | None = None
+  ) -> Metrics:
+    """`loss` of the discriminator, and what it gets right, from its logits."""
+    loss_B = adversarial.discriminator_loss(self.loss, real_B, fake_B, self.real_label)
+    above = adversarial.threshold(self.loss, self.real_label)
+    return {
+      'loss': metrics.mean(loss_B, weight_B),
+      'real_accuracy': metrics.mean(real_B > above, weight_B),
+      'fake_accuracy': metrics.mean(fake_B <= above, weight_B),
+    }
+
+  def generator(self, fake_B: Array) -> Array:
+    """Loss of the generator [B], from the discriminator's logits of its samples."""
+    return adversarial.generator_loss(self.loss, fake_B)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,22 +225,25 @@ class SampleReport:
 
     return Eval(step, InOrder(source, batch_size), every=every, summarize=summarize)
 
-  def evaluations(self, config: Any, health: Health | None = None) -> dict[str, Eval]:
-    """`samples`, and `truncated` where `config.truncation` is set.
+  def evaluations(
+    self, batch_size: int, truncation: float | None = None, health: Health | None = None
+  ) -> dict[str, Eval]:
+    """`samples`, as many and as often as the judge's config says; and `truncated`.
 
     Args:
-      config: with `num_samples`, `eval_batch_size`, `sample_every_steps` and
-        `truncation`.
+      batch_size: of the evaluations; changes no figure.
+      truncation: scale of the noise of `truncated`; None: there is no such evaluation.
       health: see `evaluation`.
     """
     scales = {'samples': 1.0}
-    if config.truncation is not None:
-      scales['truncated'] = config.truncation
+    if truncation is not None:
+      scales['truncated'] = truncation
+    config = self.judge.config
     return {
       name: self.evaluation(
         config.num_samples,
-        config.eval_batch_size,
-        every=config.sample_every_steps,
+        batch_size,
+        every=config.every_steps,
         scale=scale,
         health=health,
       )
@@ -208,9 +296,7 @@ class SampleReport:
       del key, batch
       ends = self.z(state.rng, jnp.arange(2 * num_classes), 'interpolation')
       share = jnp.linspace(0, 1, COLUMNS)
-      z_KSZ = jax.vmap(lambda a, b: spherical(a, b, share))(
-        ends[:num_classes], ends[num_classes:]
-      )
+      z_KSZ = slerp(ends[:num_classes], ends[num_classes:], share, norm='linear')
       label_B = jnp.repeat(jnp.arange(num_classes), COLUMNS)
       image = self.sample(state, z_KSZ.reshape(-1, self.noise), label_B)
       return image.reshape(num_classes, COLUMNS, *image.shape[1:])

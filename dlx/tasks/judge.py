@@ -5,7 +5,7 @@ images of a labelled set says how sure it is of each sample, which classes occur
 how far the features of samples lie from those of real images: a Frechet distance
 (arXiv 1706.08500) in the features of this CNN, comparable within one judge only.
 
-  judge = Judge(data, workdir=config.judge, num_steps=config.judge_steps)
+  judge = Judge(data, config.judge)
   model_state = {'judge': judge.init(key), ...}
   judge.train(state.model_state['judge'], step, rng, batch)   in the train step
   judge.sums(...), judge.summarize(...)                       of an Eval
@@ -13,11 +13,11 @@ how far the features of samples lie from those of real images: a Frechet distanc
 
 The judge comes from another run (`--exp=cnn` with the default model, or the features
 and width that are given), or it is trained by the first steps of the run itself, on the
-batches of the generator. After that it does not change.
+batches of the generator: see dlx/train/auxiliary.py. After that it does not change.
 """
 
 import dataclasses
-from typing import Any, Callable, Mapping
+from typing import Any, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -25,11 +25,11 @@ import jax.numpy as jnp
 from dlx import losses, metrics, optim
 from dlx.data.images.levels import normalise
 from dlx.data.sets.images import ImageData
-from dlx.errors import ConfigError
 from dlx.metrics.generation import _gaussian, feature_moments, frechet_distance
 from dlx.models.cnn import CNN
-from dlx.state import Array, Key, Mean, Metric, Metrics, PyTree, TrainState
-from dlx.train import steps
+from dlx.state import Array, Key, Mean, Metric, Metrics, PyTree
+from dlx.tasks.classification import AuxiliaryCnn
+from dlx.train import auxiliary, steps
 
 CONFIDENT = 0.9
 # What `Judge.summarize` reports.
@@ -83,10 +83,6 @@ JUDGE: Mapping[str, Metric] = {
   ),
 }
 
-# (workdir, the variables wanted) -> (variables, origin), as run.warm_start has them.
-Restore = Callable[[Any, Mapping[str, PyTree]], tuple[PyTree, Mapping[str, Any]]]
-WarmStart = Callable[[TrainState], tuple[TrainState, Mapping[str, Any]]]
-
 
 @dataclasses.dataclass(frozen=True)
 class Judge:
@@ -97,67 +93,63 @@ class Judge:
 
   Attributes:
     data: the labelled set; images are given in [0, 1].
-    workdir: of the run it comes from; None: the run's own first steps train it.
-    num_steps: of that training; 0 with a workdir.
-    features: channels of its blocks.
-    dense: width of its hidden layer, whose activations are the features.
-    lr: largest learning rate of its own training.
+    config: where the net comes from, and its size; the activations of the hidden layer
+      are the features.
     dtype: of weights and arithmetic, where that is wider than float32.
   """
 
+  @dataclasses.dataclass(frozen=True, kw_only=True)
+  class Config(AuxiliaryCnn):
+    """Flags of the judge, `--config.judge.NAME`."""
+
+    num_samples: int = 1000  # Samples that are judged; at most the test images.
+    every_steps: int | None = None  # Steps between judgements; None: as evaluations.
+
+    def __post_init__(self):
+      super().__post_init__()
+      self.bounds('num_samples', 'every_steps', least=1)
+
   data: ImageData
-  workdir: str | None = None
-  num_steps: int = 300
-  features: tuple[int, ...] = (32, 64)
-  dense: int = 128
-  lr: float = 3e-3
+  config: Config = Config()
   dtype: str = 'float32'
 
   @property
   def model(self) -> CNN:
     wide = jnp.promote_types(jnp.float32, self.dtype)
-    return CNN(
-      features=self.features,
-      dense=self.dense,
-      num_outputs=self.data.num_classes,
-      dtype=wide,
-      param_dtype=wide,
-    )
+    return self.config.model(self.data.num_classes, dtype=wide, param_dtype=wide)
 
   def init(self, key: Key) -> PyTree:
     image = jnp.zeros((1, *self.data.shape))
     variables = dict(self.model.init(key, image, train=False))
     return {**variables, 'opt_state': self._tx().init(variables['params'])}
 
-  def warm_start(self, restore: Restore) -> WarmStart | None:
-    """For `Experiment.warm_start`: the weights from `workdir`; None without one.
+  def warm_start(self, restore: auxiliary.Restore) -> auxiliary.WarmStart | None:
+    """For `Experiment.warm_start`: the weights from the workdir; None without one.
 
     Args:
       restore: `run.warm_start.restore_model`, which reads another run.
     """
-    if self.workdir is None:
-      return None
 
-    def load(state):
-      judge = state.model_state['judge']
-      wanted = {name: judge[name] for name in ('params', 'batch_stats')}
-      found, origin = restore(self.workdir, wanted)
-      model_state = {**state.model_state, 'judge': {**judge, **found}}
-      return state._replace(model_state=model_state), origin
+    def write(state, found):
+      judge = {**state.model_state['judge'], **found}
+      return state._replace(model_state={**state.model_state, 'judge': judge})
 
-    return load
+    return auxiliary.warm_start(
+      self.config.workdir,
+      restore,
+      lambda state: _variables(state.model_state['judge']),
+      write,
+    )
 
   def train(
     self, judge: PyTree, step: Array, rng: Key, image_BHWC: Array, label_B: Array
   ) -> PyTree:
-    """One step of its own training while `step < num_steps`; no change afterwards.
+    """One step of its own training while `step < config.num_steps`; no change then.
 
     Args:
       step: of the run.
       image_BHWC: real images in [0, 1].
     """
-    if self.workdir is not None or self.num_steps == 0:
-      return judge
 
     def loss_fn(params, batch_stats):
       logits, new = self.model.apply(
@@ -179,13 +171,13 @@ class Judge:
       new = {'params': params, 'batch_stats': batch_stats, 'opt_state': opt_state}
       return steps.like(new, judge)
 
-    return jax.lax.cond(step < self.num_steps, learn, lambda judge: judge, judge)
+    first = self.config.first_steps(self.config.num_steps)
+    return auxiliary.phases(step, first, learn, lambda judge: judge, judge)
 
   def verdict(self, judge: PyTree, image_BHWC: Array) -> tuple[Array, Array]:
     """Probabilities [B, K] and features [B, F] of images in [0, 1]."""
-    variables = {name: judge[name] for name in ('params', 'batch_stats')}
     applied: Any = self.model.apply(
-      variables,
+      _variables(judge),
       self._normalise(image_BHWC),
       train=False,
       capture_intermediates=lambda module, _: module.name == 'Dense_0',
@@ -249,11 +241,9 @@ class Judge:
     return normalise(image_BHWC, self.data.mean, self.data.std)
 
   def _tx(self):
-    return optim.adam(optim.one_cycle(self.lr, max(self.num_steps, 1)))
+    return optim.adam(optim.one_cycle(self.config.lr, max(self.config.num_steps, 1)))
 
 
-def check_judge(config: Any):
-  """For `__post_init__` of a config with `judge`, `judge_steps`; ConfigError."""
-  config.bounds('judge_steps', least=0)
-  if config.judge is not None and not config.judge:
-    raise ConfigError('--config.judge= is not allowed: must be a workdir, or None.')
+def _variables(judge: PyTree) -> dict[str, PyTree]:
+  """What the model is applied to: all but the optimiser's state."""
+  return {name: judge[name] for name in ('params', 'batch_stats')}

@@ -144,7 +144,7 @@ def _build(cls: type, values: flags.FlagValues, prefix: str, default: Any) -> An
       )
     elif default is not _UNSET:
       given[field] = start  # Of an instance whose values differ from its class's.
-  return cls(**given)
+  return config_json.build_at(cls, given, prefix)
 
 
 def _leaves(cls: type, prefix: str, default: Any) -> dict[str, tuple[Any, Any, str]]:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from absl.testing import absltest, parameterized
 
 from dlx import config_json
+from dlx.config import Config, Group
 from dlx.errors import ConfigError
-from dlx.experiment import Config
 
 
 class Order(enum.Enum):
@@ -31,6 +31,19 @@ class Example(Config):
   depth: Literal[1, 2] = 1
   order: Order = Order.ROWS
   optimizer: Optimizer = Optimizer()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Judge(Group):
+  num_steps: int = 300
+
+  def __post_init__(self):
+    self.bounds('num_steps', least=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Judged(Config):
+  judge: Judge = Judge()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,6 +85,15 @@ class RoundTripTest(parameterized.TestCase):
 
 
 class RefusedTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ({'num_steps': -1}, '--config.judge.num_steps=-1 is not allowed: must be at least'),
+    ({'num_steps': '1'}, "config.judge.num_steps='1' is not allowed: must be a whole"),
+  )
+  def test_a_wrong_value_of_a_group_names_the_whole_flag(self, judge, message):
+    obj = through_text(Judged()) | {'judge': judge}
+    with self.assertRaisesRegex(ConfigError, f'^{message}'):
+      config_json.config_from_json(Judged, obj)
+
   def test_unknown_and_missing_fields_are_all_named(self):
     obj = through_text(Example())
     del obj['widths'], obj['seed']

@@ -1,13 +1,11 @@
 """Reports of generators: noise by number, neighbours, arcs, the history, pictures."""
 
-import types
-
 from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlx import metrics, sampling
+from dlx import metrics
 from dlx.data.sets import images as catalog
 from dlx.figures import classification
 from dlx.figures import images as images_figures
@@ -25,7 +23,8 @@ def stripes(state, z_BZ, label_B):
 
 def report(conditional=True):
   data = catalog.images('digits')
-  return image_generation.SampleReport(data, Judge(data), stripes, 8, conditional)
+  judge = Judge(data, Judge.Config(num_samples=20, every_steps=5))
+  return image_generation.SampleReport(data, judge, stripes, 8, conditional)
 
 
 def a_state(**model_state):
@@ -73,20 +72,6 @@ class NumberTest(parameterized.TestCase):
     # Norm and angle are rounded: a few eps of numbers near 3.
     for column, z in ((0, ends[:10]), (-1, ends[10:])):
       np.testing.assert_allclose(image[:, column], stripes(state, z, label), atol=1e-5)
-
-
-class SphericalTest(parameterized.TestCase):
-  def test_by_hand(self):
-    a, b = jnp.array([2.0, 0.0]), jnp.array([0.0, 4.0])
-    got = sampling.spherical(a, b, jnp.array([0.0, 0.5, 1.0]))
-    wanted = [[2, 0], [3 / 2**0.5, 3 / 2**0.5], [0, 4]]
-    # A few roundings of numbers below 4.
-    np.testing.assert_allclose(got, wanted, atol=2e-6)
-
-  def test_parallel_vectors(self):
-    a = jnp.array([1.0, 2.0])
-    got = sampling.spherical(a, 3 * a, jnp.array([0.0, 0.25]))
-    np.testing.assert_allclose(got, [a, 1.5 * a], rtol=1e-6)
 
 
 class DiversityTest(parameterized.TestCase):
@@ -196,12 +181,11 @@ class FigureTest(parameterized.TestCase):
     for name in ('samples', 'interpolation'):
       tree = figures[name].compute(state, jax.random.key(0), {})
       self.assertLen(figures[name].draw(np.asarray(tree)).axes, 1)
-    config = types.SimpleNamespace(
-      num_samples=20, eval_batch_size=8, sample_every_steps=5, truncation=0.7
-    )
-    evals = r.evaluations(config)
+    evals = r.evaluations(batch_size=8, truncation=0.7)
     self.assertEqual([*evals], ['samples', 'truncated'])
     self.assertEqual(evals['truncated'].every, 5)
+    self.assertEqual(evals['truncated'].data.size, 20)
+    self.assertEqual([*r.evaluations(8)], ['samples'])
 
 
 if __name__ == '__main__':

@@ -52,7 +52,7 @@ class FrechetTest(parameterized.TestCase):
 
 class JudgeTest(parameterized.TestCase):
   def test_learns_by_its_own_steps_and_then_keeps_every_byte(self):
-    judge = Judge(DATA, num_steps=120, **SMALL, lr=1e-2)
+    judge = Judge(DATA, Judge.Config(num_steps=120, lr=1e-2, **SMALL))
     image, label = batch(256)
     state = judge.init(jax.random.key(0))
     train = jax.jit(judge.train)
@@ -67,7 +67,7 @@ class JudgeTest(parameterized.TestCase):
     self.assertTrue(same_bytes(after, state))
 
   def test_sums_add_up_and_say_what_they_say(self):
-    judge = Judge(DATA, **SMALL)
+    judge = Judge(DATA, Judge.Config(**SMALL))
     state = judge.init(jax.random.key(0))
     image, label = batch(32)
     fake, asked = image[::-1], label[::-1]
@@ -89,7 +89,7 @@ class JudgeTest(parameterized.TestCase):
     self.assertEqual(float(whole['classes'].sum()), 32)
 
   def test_padding_rows_count_nothing(self):
-    judge = Judge(DATA, **SMALL)
+    judge = Judge(DATA, Judge.Config(**SMALL))
     state = judge.init(jax.random.key(0))
     image, label = batch(16)
     weight = jnp.arange(16) < 10
@@ -100,7 +100,7 @@ class JudgeTest(parameterized.TestCase):
       np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-4)
 
   def test_entropy_of_one_class_is_zero_and_of_all_is_log_k(self):
-    judge = Judge(DATA, **SMALL)
+    judge = Judge(DATA, Judge.Config(**SMALL))
     state = judge.init(jax.random.key(0))
     image, label = batch(16)
     found = dict(judge.sums(state, image, image, label, jnp.ones(16)))

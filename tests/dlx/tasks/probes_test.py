@@ -11,7 +11,7 @@ from dlx.data.sets import images
 from dlx.errors import ConfigError, DataError
 from dlx.metrics import neighbours
 from dlx.tasks import representation
-from dlx.tasks.representation import TrainTest, knn_eval, probe_eval
+from dlx.tasks.probes import TrainTest, knn_eval, probe_eval
 
 
 def source(name, n, size=None, seed=0):

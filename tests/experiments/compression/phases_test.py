@@ -10,6 +10,7 @@ import numpy as np
 from dlx.errors import ConfigError
 from dlx.run.loop import fit
 from dlx.run.warm_start import same_bytes
+from dlx.tasks.classification import AuxiliaryCnn
 from experiments.compression import distill
 from experiments.generative import vae
 from experiments.vision import cnn, ensemble, transfer
@@ -33,9 +34,7 @@ class DistillTest(parameterized.TestCase):
   CONFIG = distill.Config(
     **SMALL,
     num_steps=6,
-    teacher_steps=3,
-    teacher_features=(4,),
-    teacher_dense=8,
+    teacher=AuxiliaryCnn(num_steps=3, features=(4,), dense=8),
     features=(8,),
   )
 
@@ -50,7 +49,8 @@ class DistillTest(parameterized.TestCase):
       self.assertTrue(same_bytes(old.opt_state[frozen], new.opt_state[frozen]))
 
   def test_labels_beyond_the_marked_are_never_read(self):
-    config = dataclasses.replace(self.CONFIG, transfer=40, alpha=0.5, teacher_steps=1)
+    teacher = dataclasses.replace(self.CONFIG.teacher, num_steps=1)
+    config = dataclasses.replace(self.CONFIG, transfer=40, alpha=0.5, teacher=teacher)
     built = distill.build(config)
     data = jax.tree.map(jnp.asarray, built.train_data.load().data)
     state = built.init(jax.random.key(0))._replace(step=jnp.int32(2))
@@ -70,7 +70,8 @@ class DistillTest(parameterized.TestCase):
     source = cnn.Config(**small, eval_every_steps=None, save_every_steps=None)
     folder = self.create_tempdir().full_path
     known = fit(cnn.build(source)._replace(figures={}), source, folder).state
-    config = dataclasses.replace(self.CONFIG, teacher=folder, num_steps=2)
+    teacher = dataclasses.replace(self.CONFIG.teacher, workdir=folder)
+    config = dataclasses.replace(self.CONFIG, teacher=teacher, num_steps=2)
     out = fit(
       distill.build(config)._replace(figures={}),
       config,
@@ -84,9 +85,20 @@ class DistillTest(parameterized.TestCase):
     source = cnn.Config(features=(4,), dense=16, num_steps=1, eval_every_steps=None)
     folder = self.create_tempdir().full_path
     fit(cnn.build(source)._replace(figures={}), source, folder)
-    config = dataclasses.replace(self.CONFIG, teacher=folder)
+    teacher = dataclasses.replace(self.CONFIG.teacher, workdir=folder)
+    config = dataclasses.replace(self.CONFIG, teacher=teacher)
     with self.assertRaisesRegex(ConfigError, 'is of another program: state/params'):
       fit(distill.build(config), config, self.create_tempdir().full_path)
+
+  @parameterized.parameters(
+    (dict(num_steps=0), r'--config.teacher.num_steps=0 is not'),
+    (dict(workdir=''), r'AuxiliaryCnn.workdir= is not allowed: must be a workdir'),
+    (dict(lr=0.0), r'AuxiliaryCnn.lr=0.0 is not'),
+    (dict(features=()), r'AuxiliaryCnn.features=\(\) is not'),
+  )
+  def test_refuses_a_teacher_that_cannot_be(self, fields, message):
+    with self.assertRaisesRegex(ConfigError, message):
+      distill.Config(teacher=AuxiliaryCnn(**fields))
 
   def test_refuses_images_that_teach_nothing(self):
     with self.assertRaisesRegex(ConfigError, 'transfer=5 is not allowed'):
@@ -95,7 +107,7 @@ class DistillTest(parameterized.TestCase):
 
 class TransferTest(parameterized.TestCase):
   CONFIG = transfer.Config(
-    **SMALL, num_steps=7, pretrain_steps=3, features=(4, 4), dense=8
+    **SMALL, num_steps=7, source=transfer.Source(num_steps=3), features=(4, 4), dense=8
   )
 
   @parameterized.parameters(
@@ -152,10 +164,13 @@ class TransferTest(parameterized.TestCase):
 
   def test_restores_all_but_the_last_layer_of_a_cnn(self):
     small = {'features': (4, 4), 'dense': 8, 'num_steps': 3}
-    source = cnn.Config(**small, eval_every_steps=None, save_every_steps=None)
+    known_config = cnn.Config(**small, eval_every_steps=None, save_every_steps=None)
     folder = self.create_tempdir().full_path
-    known = fit(cnn.build(source)._replace(figures={}), source, folder).state
-    config = dataclasses.replace(self.CONFIG, pretrained=folder, num_steps=2)
+    known = fit(
+      cnn.build(known_config)._replace(figures={}), known_config, folder
+    ).state
+    source = transfer.Source(workdir=folder)
+    config = dataclasses.replace(self.CONFIG, source=source, num_steps=2)
     out = fit(
       transfer.build(config)._replace(figures={}),
       config,

@@ -7,8 +7,8 @@ from typing import Literal
 from absl import flags
 from absl.testing import absltest, parameterized
 
+from dlx.config import Config, Group
 from dlx.errors import ConfigError
-from dlx.experiment import Config
 from launch.flags import config_flags
 
 
@@ -53,6 +53,32 @@ class Example(Base):
   depth: int = 3
   width: int = 16  # Units, said anew.
   optimizer: Optimizer = Optimizer(lr=0.5)  # Has fields of its own.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rate(Group):
+  peak: float = 0.1  # Largest rate.
+
+  def __post_init__(self):
+    self.bounds('peak', above=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Judge(Group):
+  num_steps: int = 300  # Steps of the judge.
+  rate: Rate = Rate()  # Has fields of its own.
+
+  def __post_init__(self):
+    self.bounds('num_steps', least=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Judged(Config):
+  judge: Judge = Judge(num_steps=100)
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.bounds('judge.num_steps', most=self.num_steps)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,6 +176,23 @@ class BuildTest(parameterized.TestCase):
       config_flags.build(Example, parsed(*text)),
       Example(widths=(1, 2), crop=3, note='x y'),
     )
+
+
+class GroupTest(parameterized.TestCase):
+  def test_flags_of_a_group_override_its_fields_alone(self):
+    config = built('--config.judge.rate.peak=0.5', cls=Judged)
+    wanted = Judged(judge=Judge(num_steps=100, rate=Rate(peak=0.5)))
+    self.assertEqual(config, wanted)
+
+  @parameterized.parameters(
+    ('judge.num_steps=-1', 'at least 0'),
+    ('judge.rate.peak=0.0', 'above 0'),
+    ('judge.num_steps=1001', 'at most 1000'),  # What the config itself refuses.
+  )
+  def test_a_wrong_nested_value_names_the_whole_flag(self, value, allowed):
+    message = f'--config.{value} is not allowed: must be {allowed}.'
+    with self.assertRaisesWithLiteralMatch(ConfigError, message):
+      built(f'--config.{value}', cls=Judged)
 
 
 class HelpTest(parameterized.TestCase):
