@@ -19,6 +19,7 @@ from dlx.run.dispatch import get_batch
 from dlx.run.loop import evaluate, fit
 from dlx.state import ratios
 from launch.flags import experiments_by_name
+from tests.every_experiment.fields import with_known
 
 NAMES = experiments_by_name.names()
 
@@ -28,19 +29,22 @@ def load(name):
 
 
 # Of experiments that have such fields: less work for evaluations and figures.
-LESS = {'num_samples': 32, 'sample_steps': 3, 'probe_labels': 200, 'probe_test': 64}
+LESS = {
+  'judge.num_samples': 32,
+  'sampler.num_steps': 3,
+  'probe.labels': 200,
+  'probe.test': 64,
+}
 # And nets that compile faster, where a test does not ask how well they learn.
-SHALLOW = {'num_layers': 2, 'channels': (16,)}
+SHALLOW = {'num_layers': 2, 'unet.channels': (16,)}
 
 
 def short(name, shallow=False, **fields):
   """The default config, but for six steps with a save in the middle."""
   config = load(name).Config
-  known = {f.name for f in dataclasses.fields(config)}
   defaults = {'num_steps': 6, 'log_every_steps': 2, 'eval_every_steps': 3}
   less = {**LESS, **SHALLOW} if shallow else LESS
-  less = {k: v for k, v in less.items() if k in known}
-  return config(**{**defaults, **less, 'batch_size': 16, **fields})
+  return with_known(config(**{**defaults, 'batch_size': 16, **fields}), less)
 
 
 class ExperimentTest(parameterized.TestCase):

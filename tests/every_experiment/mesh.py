@@ -4,7 +4,6 @@ Reads lines `EXPERIMENT MESH MESH ...`, a mesh as in --mesh. Answers each with o
 a JSON object, by mesh, of how far five steps on eight devices end from five on one.
 """
 
-import dataclasses
 import functools
 import importlib
 import json
@@ -21,19 +20,20 @@ from dlx.run import sharding
 from dlx.run.dispatch import make_dispatch
 from dlx.state import is_key, leaves_by_path, zeros_like
 from launch.flags import experiments_by_name
+from tests.every_experiment.fields import with_known
 
 STEPS = 5
-# Fields that many configs have: the least that still has every part. A value is used
-# where the field has a default of its type, or None.
+# Fields that many configs have: the least that still has every part.
 LESS = {
   'num_layers': 2,
   'width': 16,
   'context': 16,
-  'channels': (16,),
   'features': (8, 8),
-  'strides': (2, 2),
   'dense': 16,
-  'groups': 4,
+  'encoder.features': (8, 8),
+  'encoder.strides': (2, 2),
+  'encoder.groups': 4,
+  'unet.channels': (16,),
   'hidden': 16,
   'projection': 8,
   'queue': 32,
@@ -42,16 +42,17 @@ LESS = {
   'length': 10,
   'examples': 64,
   'window': 4,
-  'teacher_features': (8,),
-  'teacher_dense': 16,
+  'teacher.features': (8,),
+  'teacher.dense': 16,
   'generator_width': 8,
   'discriminator_width': 8,
   'members': 2,
   'noise': 8,
   # Several phases: each is seen.
-  'judge_steps': 2,
-  'teacher_steps': 2,
-  'pretrain_steps': 2,
+  'judge.num_steps': 2,
+  'teacher.num_steps': 2,
+  'source.num_steps': 2,
+  'encoder.num_steps': 2,
   'warmup_steps': 2,
 }
 # What the fields above leave unseen, or cannot be with others.
@@ -69,13 +70,7 @@ FIELDS: dict[str, dict[str, Any]] = {
 def small(name: str):
   """The experiment with the least net, in float64."""
   module = importlib.import_module(experiments_by_name.module_name(name))
-  defaults = {f.name: f.default for f in dataclasses.fields(module.Config)}
   fields = {
-    key: value
-    for key, value in LESS.items()
-    if key in defaults and isinstance(defaults[key], type(value) | None)
-  }
-  fields |= {
     'num_steps': STEPS,
     'batch_size': 16,
     'eval_batch_size': 16,
@@ -84,7 +79,8 @@ def small(name: str):
     'param_dtype': 'float64',
   }
   fields |= FIELDS.get(name, {})
-  return module.build(module.Config(**fields))
+  less = {key: value for key, value in LESS.items() if key not in fields}
+  return module.build(with_known(module.Config(**fields), less))
 
 
 @functools.cache
