@@ -61,6 +61,17 @@ class Config(experiment.Config):
     self.unused('stream', 'ema_decay', why='two sets are read and two nets learn')
 
 
+# The least run that still has every part.
+SMALL = Config(
+  num_steps=6,
+  batch_size=16,
+  log_every_steps=2,
+  eval_every_steps=3,
+  teacher=AuxiliaryCnn(num_steps=2, features=(4,), dense=8),
+  features=(8,),
+)
+
+
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
   student = MLP(features=config.features, num_outputs=data.num_classes, **config.dtypes)

@@ -69,6 +69,19 @@ class Config(experiment.Config):
     self.bounds('lr', above=0)
 
 
+# The least run that still has every part.
+SMALL = Config(
+  num_steps=6,
+  batch_size=16,
+  log_every_steps=2,
+  eval_every_steps=3,
+  sampler=denoising.SamplerConfig(num_steps=3),
+  judge=Judge.Config(num_steps=2, features=(4,), dense=8, num_samples=32),
+  unet=UNetConfig(channels=(16,)),
+  warmup_steps=2,
+)
+
+
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
   num_classes = data.num_classes if config.conditional else None

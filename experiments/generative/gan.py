@@ -59,6 +59,19 @@ class Config(experiment.Config):
     self.bounds('lr', 'truncation', above=0)
 
 
+# The least run that still has every part.
+SMALL = Config(
+  num_steps=6,
+  batch_size=16,
+  log_every_steps=2,
+  eval_every_steps=3,
+  noise=8,
+  generator_features=(8,),
+  discriminator_features=(8,),
+  judge=Judge.Config(num_steps=2, features=(4,), dense=8, num_samples=32),
+)
+
+
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
   shared = {

@@ -55,6 +55,17 @@ class Config(experiment.Config):
     self.choice('compute_dtype', of=experiment.UNSCALED_DTYPES)
 
 
+# The least run that still has every part.
+SMALL = Config(
+  num_steps=6,
+  batch_size=16,
+  log_every_steps=2,
+  eval_every_steps=3,
+  features=(8,),
+  latents=4,
+)
+
+
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
   model = VAE(

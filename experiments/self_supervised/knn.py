@@ -68,6 +68,12 @@ class Config(experiment.Config):
     self.unused('early_stop_metric', why=nothing)
 
 
+# The least run that still has every part.
+SMALL = Config(
+  num_steps=6, batch_size=16, log_every_steps=2, eval_every_steps=3, bank=96
+)
+
+
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
   size = min(config.bank, data.train.size or config.bank)

@@ -67,6 +67,16 @@ class Config(experiment.Config):
       self.require('compute_dtype', wide, f'another, {other}')
 
 
+# The least run that still has every part.
+SMALL = Config(
+  num_steps=6,
+  batch_size=16,
+  log_every_steps=2,
+  eval_every_steps=3,
+  encoder=Encoder(features=(8, 8), strides=(2, 2), groups=4, num_steps=2),
+)
+
+
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
   view = view_of(data.shape)

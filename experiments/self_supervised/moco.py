@@ -74,6 +74,21 @@ class Config(experiment.Config):
     self.choice('compute_dtype', of=experiment.UNSCALED_DTYPES)
 
 
+# The least run that still has every part.
+SMALL = Config(
+  num_steps=6,
+  batch_size=16,
+  log_every_steps=2,
+  eval_every_steps=3,
+  encoder=EncoderConfig(features=(8, 8), strides=(2, 2), groups=4),
+  hidden=16,
+  projection=8,
+  queue=32,
+  warmup_steps=2,
+  probe=ProbeConfig(labels=200, test=64),
+)
+
+
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
   head = ProjectionHead(config.hidden, config.projection, **config.dtypes)

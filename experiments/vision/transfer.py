@@ -79,6 +79,18 @@ def trunk_of(layers):
   return {name: x for name, x in layers.items() if name != 'Dense_1'}
 
 
+# The least run that still has every part.
+SMALL = Config(
+  num_steps=6,
+  batch_size=16,
+  log_every_steps=2,
+  eval_every_steps=3,
+  source=Source(num_steps=2),
+  features=(4, 8),
+  dense=16,
+)
+
+
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
   if config.source.dataset is None:

@@ -17,7 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx.experiment import Config, Experiment
+from dlx.models.unet import UNetConfig
 from dlx.run.dispatch import get_batch
+from dlx.tasks.image_generation import GameConfig
+from dlx.tasks.judge import Judge
 from launch.flags import experiments_by_name
 
 
@@ -157,9 +160,9 @@ WORKLOADS: dict[str, Workload] = {
       'noise': 100,
       'generator_width': 64,
       'discriminator_width': 64,
-      'real_label': 1.0,
+      'game': GameConfig(real_label=1.0),
       'ema_decay': None,
-      'judge_steps': 0,
+      'judge': Judge.Config(num_steps=0),
       'batch_size': 64,
     },
     _CLASSES,
@@ -171,10 +174,9 @@ WORKLOADS: dict[str, Workload] = {
       'dataset': 'mnist',
       'conditional': False,
       'label_dropout': 0.0,
-      'channels': (32, 64),
-      'patch': 1,
+      'unet': UNetConfig(channels=(32, 64), patch=1),
       'ema_decay': None,
-      'judge_steps': 0,
+      'judge': Judge.Config(num_steps=0),
       'batch_size': 64,
     },
     _CLASSES,

@@ -6,52 +6,15 @@ import types
 from typing import Any
 
 from launch.flags import experiments_by_name
+from tests.every_experiment.fields import with_known
 
-# Where a module has no SMALL, its defaults but for these fields, in so far as it has
-# them with a default of that type, or None. First: less work for evaluations, figures.
+# Less work for evaluations and figures, in so far as a config has these fields.
 LESS = {
   'batch_size': 16,
-  'num_samples': 32,
-  'sample_steps': 3,
-  'probe_labels': 200,
-  'probe_test': 64,
-}
-# Besides: nets that compile in a second.
-NETS = {
-  'num_layers': 2,
-  'width': 16,
-  'context': 16,
-  'channels': (16,),
-  'features': (8, 8),
-  'strides': (2, 2),
-  'dense': 16,
-  'groups': 4,
-  'hidden': 16,
-  'projection': 8,
-  'queue': 32,
-  'embedding': 8,
-  'latents': 4,
-  'length': 10,
-  'examples': 64,
-  'window': 4,
-  'teacher_features': (8,),
-  'teacher_dense': 16,
-  'generator_width': 8,
-  'discriminator_width': 8,
-  'members': 2,
-  'noise': 8,
-  # Several phases: each is seen.
-  'judge_steps': 2,
-  'teacher_steps': 2,
-  'pretrain_steps': 2,
-  'warmup_steps': 2,
-}
-# What the fields above leave unseen, or cannot be with others.
-FIELDS: dict[str, dict[str, Any]] = {
-  'adding': {'features': (8,)},
-  'sst2': {'features': (8,)},
-  'cnn': {'features': (4, 8)},
-  'ensemble': {'features': (8,), 'labels': 200},
+  'judge.num_samples': 32,
+  'sampler.num_steps': 3,
+  'probe.labels': 200,
+  'probe.test': 64,
 }
 
 
@@ -60,23 +23,15 @@ def load(name: str) -> types.ModuleType:
   return importlib.import_module(experiments_by_name.module_name(name))
 
 
-def _known(name: str, fields: dict[str, Any]) -> dict[str, Any]:
-  defaults = {f.name: f.default for f in dataclasses.fields(load(name).Config)}
-  return {
-    key: value
-    for key, value in fields.items()
-    if key in defaults and isinstance(defaults[key], type(value) | None)
-  }
-
-
 def own(name: str, **fields: Any) -> Any:
   """The default net, with less work for evaluations and figures, and `fields`."""
-  return load(name).Config(**{**_known(name, LESS), **fields})
+  config = load(name).Config(**{'batch_size': LESS['batch_size'], **fields})
+  less = {
+    key: value for key, value in LESS.items() if key not in ('batch_size', *fields)
+  }
+  return with_known(config, less)
 
 
 def small(name: str, **fields: Any) -> Any:
-  """The experiment's SMALL, or what stands above for it, with `fields` on top."""
-  found = getattr(load(name), 'SMALL', None)
-  if found is None:
-    found = own(name, **_known(name, NETS) | FIELDS.get(name, {}))
-  return dataclasses.replace(found, **fields)
+  """The experiment's SMALL, with `fields` on top."""
+  return dataclasses.replace(load(name).SMALL, **fields)

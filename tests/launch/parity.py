@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx import diffusion, optim
+from dlx.models.unet import UNetConfig
 from dlx.state import TrainState, streams
 from launch.benchmarks import workloads
 
@@ -30,7 +31,7 @@ SMALL = {
   'gcn': {},
   'vae': {'features': (16,), 'latents': 4},
   'dcgan': {'noise': 8, 'generator_width': 4, 'discriminator_width': 4},
-  'ddpm': {'channels': (8, 16)},
+  'ddpm': {'unet': UNetConfig(channels=(8, 16), patch=1)},
 }
 
 
@@ -67,7 +68,7 @@ def noise(name, config, state_rng, step, batch):
   if name == 'ddpm':
     t_key, eps_key = jax.random.split(*streams(rng, 'noise'))
     return {
-      't': diffusion.stratified_times(t_key, size, config.noise_steps),
+      't': diffusion.stratified_times(t_key, size, config.diffusion.num_steps),
       'eps': jax.random.normal(eps_key, batch['image'].shape, jnp.float32),
     }
   return {}

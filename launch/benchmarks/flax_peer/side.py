@@ -249,7 +249,7 @@ def _model(name: str, built: workloads.Built) -> Any:
     'vit': lambda: models.ViT(c.patch, c.num_layers, c.num_heads, c.width),
     'gcn': lambda: models.GCN(c.features, 7),
     'vae': lambda: models.VAE(c.features[0], c.latents),
-    'ddpm': lambda: models.UNet(c.channels),
+    'ddpm': lambda: models.UNet(c.unet.channels),
   }
   return make[name]()
 

@@ -6,6 +6,7 @@ the clock runs. dlx does the last in its step.
 """
 
 # pyright: reportMissingImports=false
+import operator
 from typing import Any, Sequence
 
 import numpy as np
@@ -161,7 +162,7 @@ def build(name: str, mode: str, **fields: Any) -> Side:
   experiment = workloads.WORKLOADS[name].experiment
   built = workloads.build(name, **fields)
   for field, only in {**tasks.ALWAYS, **tasks.ONLY[experiment]}.items():
-    value = getattr(built.config, field)
+    value = operator.attrgetter(field)(built.config)
     if value != only:
       raise ValueError(f'{name}: {field}={value!r} is not allowed: must be {only!r}.')
   torch.manual_seed(built.config.seed)

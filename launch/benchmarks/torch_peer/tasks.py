@@ -40,12 +40,13 @@ ONLY: dict[str, dict[str, Any]] = {
   'vae': {'targets': 'grey', 'sample': True, 'beta': 1.0},
   'dcgan': {
     'clip_norm': None,
-    'conditional': False, 'model': 'conv', 'discriminator_norm': 'batch', 'r1': 0.0,
-    'loss': 'non_saturating', 'real_label': 1.0, 'critic_steps': 1,
+    'conditional': False, 'discriminator_norm': 'batch', 'r1': 0.0,
+    'game.loss': 'non_saturating', 'game.real_label': 1.0, 'critic_steps': 1,
   },
   'ddpm': {
-    'conditional': False, 'schedule': 'cosine', 'noise_steps': 1000, 'patch': 1,
-    'prediction': 'v', 'min_snr': None, 'blocks': 1, 'attention': (), 'dropout': 0.0,
+    'conditional': False, 'diffusion.schedule': 'cosine', 'diffusion.num_steps': 1000,
+    'diffusion.prediction': 'v', 'diffusion.min_snr': None, 'unet.patch': 1,
+    'unet.blocks': 1, 'unet.attention': (), 'unet.dropout': 0.0,
   },
 }  # fmt: skip
 ALWAYS = {'micro_batches': 1, 'clip_value': None, 'ema_decay': None}
@@ -238,7 +239,8 @@ def critic_loss(model: Any, real: Tensor, fake: Tensor) -> Tensor:
 def _ddpm(built: workloads.Built) -> Task:
   c: Any = built.config
   data = images.images(c.dataset)
-  schedule = diffusion.SCHEDULES[c.schedule](c.noise_steps)
+  num_steps = c.diffusion.num_steps
+  schedule = diffusion.SCHEDULES[c.diffusion.schedule](num_steps)
   table = lambda x: torch.tensor(x, dtype=torch.float32)
   signal_T, noise_T = table(schedule.signal_T), table(schedule.noise_T)
   scaled = _scaled(data, torch.float32)
@@ -250,8 +252,11 @@ def _ddpm(built: workloads.Built) -> Task:
     """Noise, and steps on a grid that one number shifts."""
     image = batch['image']
     grid_B = torch.arange(len(image)) / len(image)
-    t_B = ((torch.rand(()) + grid_B) % 1 * c.noise_steps).long()
-    return {'t': t_B.clamp(max=c.noise_steps - 1), 'eps': torch.randn_like(image)}
+    t_B = ((torch.rand(()) + grid_B) % 1 * c.diffusion.num_steps).long()
+    return {
+      't': t_B.clamp(max=c.diffusion.num_steps - 1),
+      'eps': torch.randn_like(image),
+    }
 
   def loss(model: nn.Module, batch: Tensors, noise: Tensors) -> Tensor:
     x_0, t_B, eps = batch['image'], noise['t'], noise['eps']
@@ -261,7 +266,7 @@ def _ddpm(built: workloads.Built) -> Task:
     dtype = _dtype(c)
     return F.mse_loss(model(x_t.to(dtype), t_B), target.to(dtype))
 
-  return Task(UNet(data.shape[-1], c.channels), ready, loss, draw)
+  return Task(UNet(data.shape[-1], c.unet.channels), ready, loss, draw)
 
 
 def _sparse(row, column, values, shape, dtype: torch.dtype) -> Tensor:

@@ -7,16 +7,18 @@ import numpy as np
 
 from dlx.errors import ConfigError
 from dlx.figures import image_grid
+from dlx.models.unet import UNetConfig
+from dlx.tasks.diffusion import SamplerConfig, TaskConfig
+from dlx.tasks.judge import Judge
 from experiments.diffusion import ddpm
 
 
-def tiny(**fields):
+def tiny(judge_steps=300, **fields):
   small = {
-    'channels': (8,),
-    'attention': (),
-    'noise_steps': 50,
-    'sample_steps': 3,
-    'num_samples': 20,
+    'unet': UNetConfig(channels=(8,)),
+    'diffusion': TaskConfig(num_steps=50),
+    'sampler': SamplerConfig(num_steps=3),
+    'judge': Judge.Config(num_samples=20, num_steps=judge_steps),
     'batch_size': 8,
     'eval_batch_size': 4,
   }
@@ -139,32 +141,42 @@ class FiguresTest(absltest.TestCase):
 
 class ConfigTest(parameterized.TestCase):
   @parameterized.parameters(
-    ('schedule', 'square'),
-    ('prediction', 'noise'),
-    ('label_dropout', 1.0),
-    ('guidance', -1.0),
-    ('min_snr', 0.0),
-    ('noise_steps', 10),
-    ('sample_steps', 1001),
-    ('eta', 2.0),
-    ('sample_every_steps', 0),
-    ('num_samples', 0),
-    ('channels', ()),
-    ('attention', (2,)),
-    ('patch', 0),
-    ('judge_steps', -1),
-    ('warmup_steps', -1),
-    ('compute_dtype', 'float16'),
+    ('label_dropout', 1.0), ('warmup_steps', -1), ('compute_dtype', 'float16')
   )
   def test_impossible_values_are_refused(self, field, value):
     with self.assertRaisesRegex(ConfigError, f'--config.{field}='):
       ddpm.Config(**{field: value})
 
+  @parameterized.parameters(
+    (TaskConfig, 'schedule', 'square'),
+    (TaskConfig, 'prediction', 'noise'),
+    (TaskConfig, 'min_snr', 0.0),
+    (TaskConfig, 'num_steps', 10),
+    (SamplerConfig, 'guidance', -1.0),
+    (SamplerConfig, 'eta', 2.0),
+    (SamplerConfig, 'num_steps', 0),
+    (UNetConfig, 'channels', ()),
+    (UNetConfig, 'attention', (2,)),
+    (UNetConfig, 'patch', 0),
+    (UNetConfig, 'dropout', 1.0),
+    (Judge.Config, 'num_steps', -1),
+    (Judge.Config, 'num_samples', 0),
+    (Judge.Config, 'every_steps', 0),
+  )
+  def test_impossible_values_of_groups_are_refused(self, group, field, value):
+    with self.assertRaisesRegex(ConfigError, f'{group.__qualname__}.{field}='):
+      group(**{field: value})
+
+  def test_the_sampler_takes_no_more_steps_than_the_noise(self):
+    with self.assertRaisesRegex(ConfigError, '--config.sampler.num_steps=1001 is not'):
+      ddpm.Config(sampler=SamplerConfig(num_steps=1001))
+
   def test_guidance_needs_a_network_that_knows_no_class_too(self):
+    guided = SamplerConfig(guidance=1.0)
     for fields in ({'conditional': False}, {'label_dropout': 0.0}):
-      with self.assertRaisesRegex(ConfigError, '--config.guidance=1.0 '):
-        ddpm.Config(guidance=1.0, **fields)
-    ddpm.Config(guidance=1.0)
+      with self.assertRaisesRegex(ConfigError, '--config.sampler.guidance=1.0 '):
+        ddpm.Config(sampler=guided, **fields)
+    ddpm.Config(sampler=guided)
 
 
 if __name__ == '__main__':

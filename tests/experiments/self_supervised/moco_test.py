@@ -8,24 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx.errors import ConfigError
+from dlx.models.conv_encoder import EncoderConfig
 from dlx.run.warm_start import same_bytes
+from dlx.tasks.representation import ProbeConfig
 from dlx.train.queue import oldest_first
 from experiments.self_supervised import moco
 
 SMALL = moco.Config(
   num_steps=6,
   batch_size=8,
-  features=(8, 8),
-  strides=(2, 2),
+  encoder=EncoderConfig(features=(8, 8), strides=(2, 2)),
   hidden=8,
   projection=4,
   queue=20,
   warmup_steps=0,
-  probe_labels=60,
-  probe_test=40,
-  few_per_class=2,
-  few_draws=2,
-  neighbours=3,
+  probe=ProbeConfig(labels=60, test=40, few_per_class=2, few_draws=2, neighbours=3),
 )
 
 
@@ -83,7 +80,8 @@ class MocoTest(parameterized.TestCase):
       np.testing.assert_allclose(a, b, atol=2e-5)
 
   def test_probes_stand_beside_the_encoder_of_step_0(self):
-    config = dataclasses.replace(SMALL, probe_labels=300, probe_test=360)
+    probe = dataclasses.replace(SMALL.probe, labels=300, test=360)
+    config = dataclasses.replace(SMALL, probe=probe)
     built, state, _ = start(config)
     evaluation = built.evals['knn']
     batch = {k: jnp.asarray(x) for k, x in evaluation.data.load().data.items()}
@@ -101,16 +99,25 @@ class MocoTest(parameterized.TestCase):
   @parameterized.parameters(
     (dict(ema_decay=0.9), 'ema_decay=0.9 .* None: set momentum'),
     (dict(compute_dtype='float16'), 'compute_dtype=float16'),
-    (dict(strides=(2,)), 'strides=.* must be 4 numbers'),
-    (dict(features=(12, 8, 8, 8)), 'features=.* multiples of groups=8'),
-    (dict(neighbours=2000), 'neighbours=2000 .* in .1, 1437.'),
     (dict(momentum=1.0), 'momentum=1.0'),
     (dict(temperature=0.0), 'temperature=0.0'),
-    (dict(few_draws=1), 'few_draws=1'),
   )
   def test_refused(self, fields, message):
     with self.assertRaisesRegex(ConfigError, message):
       moco.Config(**fields)
+
+  @parameterized.parameters(
+    (EncoderConfig, dict(strides=(2,)), 'strides=.* must be 4 numbers'),
+    (EncoderConfig, dict(features=(12, 8, 8, 8)), 'features=.* multiples of groups=8'),
+    (EncoderConfig, dict(features=()), 'features=.* multiples of groups=8'),
+    (EncoderConfig, dict(groups=0), 'groups=0'),
+    (ProbeConfig, dict(neighbours=2000), 'neighbours=2000 .* in .1, 1437.'),
+    (ProbeConfig, dict(few_draws=1), 'few_draws=1'),
+    (ProbeConfig, dict(l2=0.0), 'l2=0.0'),
+  )
+  def test_groups_refuse(self, group, fields, message):
+    with self.assertRaisesRegex(ConfigError, f'{group.__name__}.{message}'):
+      group(**fields)
 
 
 if __name__ == '__main__':

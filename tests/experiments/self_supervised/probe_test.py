@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx.errors import ConfigError
-from dlx.models.conv_encoder import ConvEncoder
+from dlx.models.conv_encoder import ConvEncoder, EncoderConfig
 from dlx.run import warm_start
 from dlx.run.loop import fit
 from experiments.self_supervised import knn, linear_probe, moco
@@ -30,7 +30,9 @@ class ProbeTest(parameterized.TestCase):
   def setUpClass(cls):
     super().setUpClass()
     cls.path = cls.create_tempdir(cls()).full_path
-    config = moco.Config(num_steps=3, batch_size=8, queue=16, **ENCODER)
+    config = moco.Config(
+      num_steps=3, batch_size=8, queue=16, encoder=EncoderConfig(**ENCODER)
+    )
     params = run(moco, config, cls.path).state.params
     cls.encoder = jax.tree.map(np.array, params['encoder'])
 
@@ -40,8 +42,9 @@ class ProbeTest(parameterized.TestCase):
 
   def test_linear_probe_leaves_the_bytes_of_an_encoder(self):
     workdir = self.create_tempdir().full_path
+    encoder = linear_probe.Encoder(workdir=self.path, **ENCODER)
     config = linear_probe.Config(
-      encoder=self.path, num_steps=5, batch_size=16, log_every_steps=1, **ENCODER
+      encoder=encoder, num_steps=5, batch_size=16, log_every_steps=1
     )
     outcome = run(linear_probe, config, workdir)
     for found in (
@@ -60,7 +63,9 @@ class ProbeTest(parameterized.TestCase):
     self.assertEqual(record['warm_start']['step'], 3)
 
   def test_own_encoder_is_trained_and_then_frozen(self):
-    config = linear_probe.Config(num_steps=6, batch_size=16, **ENCODER)
+    config = linear_probe.Config(
+      num_steps=6, batch_size=16, encoder=linear_probe.Encoder(**ENCODER)
+    )
     built = linear_probe.build(config)
     self.assertIsNone(built.warm_start)
     arrays = {k: jnp.asarray(x) for k, x in built.train_data.load().data.items()}
@@ -89,9 +94,8 @@ class ProbeTest(parameterized.TestCase):
 
   def test_knn_fills_its_bank_with_features_of_an_encoder(self):
     workdir = self.create_tempdir().full_path
-    config = knn.Config(
-      encoder=self.path, num_steps=4, batch_size=16, bank=60, k=3, **ENCODER
-    )
+    encoder = knn.Encoder(workdir=self.path, **ENCODER)
+    config = knn.Config(encoder=encoder, num_steps=4, batch_size=16, bank=60, k=3)
     state = run(knn, config, workdir).state
     for found in (
       state.model_state['encoder'],
@@ -145,19 +149,25 @@ class ProbeTest(parameterized.TestCase):
     # Other strides and groups have the same weights.
     for module, wrong, message in (
       (linear_probe, dict(features=(16, 8)), 'params/encoder/Conv_0'),
-      (linear_probe, dict(strides=(1, 2)), r'strides=.1, 2. .* must be .2, 2., as of'),
-      (knn, dict(groups=4), 'groups=4 is not allowed: must be 8, as of the encoder'),
+      (
+        linear_probe,
+        dict(strides=(1, 2)),
+        r'--config.encoder.strides=.1, 2. .* must be .2, 2., as of',
+      ),
+      (
+        knn,
+        dict(groups=4),
+        'encoder.groups=4 is not allowed: must be 8, as of the encoder',
+      ),
     ):
-      fields = {**ENCODER, **wrong}
-      config = module.Config(encoder=self.path, num_steps=2, batch_size=8, **fields)
+      encoder = module.Encoder(workdir=self.path, **{**ENCODER, **wrong})
+      config = module.Config(encoder=encoder, num_steps=2, batch_size=8)
       with self.assertRaisesRegex(ConfigError, message) as caught:
         run(module, config, self.create_tempdir().full_path)
       self.assertNotIn('\n', str(caught.exception))
 
   @parameterized.parameters(
-    (linear_probe, dict(strides=(2,)), 'strides=.* must be 4 numbers'),
-    (linear_probe, dict(pretrain_steps=-1), 'pretrain_steps=-1'),
-    (linear_probe, dict(micro_batches=2), 'micro_batches=2 .* unless encoder is given'),
+    (linear_probe, dict(micro_batches=2), 'micro_batches=2 .* unless encoder.workdir'),
     (linear_probe, dict(compute_dtype='float16'), 'compute_dtype=float16'),
     (knn, dict(k=0), 'k=0'),
     (knn, dict(bank=4), 'k=5 .* in .1, 4.'),
@@ -168,9 +178,21 @@ class ProbeTest(parameterized.TestCase):
     with self.assertRaisesRegex(ConfigError, message):
       module.Config(**fields)
 
+  @parameterized.parameters(
+    (dict(strides=(2,)), 'strides=.* must be 4 numbers'),
+    (dict(num_steps=-1), 'num_steps=-1'),
+    (dict(temperature=0.0), 'temperature=0.0'),
+    (dict(workdir=''), 'workdir= .* a workdir, or None'),
+    (dict(lr=0.0), 'lr=0.0'),
+  )
+  def test_an_encoder_that_cannot_be_is_refused(self, fields, message):
+    with self.assertRaisesRegex(ConfigError, f'^Encoder.{message}'):
+      linear_probe.Encoder(**fields)
+
   def test_what_needs_no_own_encoder_is_allowed(self):
-    linear_probe.Config(encoder='RUN', micro_batches=2, compute_dtype='float16')
-    linear_probe.Config(pretrain_steps=0, micro_batches=2)
+    given = linear_probe.Encoder(workdir='RUN')
+    linear_probe.Config(encoder=given, micro_batches=2, compute_dtype='float16')
+    linear_probe.Config(encoder=linear_probe.Encoder(num_steps=0), micro_batches=2)
 
 
 if __name__ == '__main__':
