@@ -67,7 +67,7 @@ class Judge:
   def model(self) -> CNN:
     wide = jnp.promote_types(jnp.float32, self.dtype)
     return CNN(
-      features=self.features,
+      channels=self.features,
       dense=self.dense,
       num_outputs=self.data.num_classes,
       dtype=wide,
@@ -134,16 +134,11 @@ class Judge:
   def verdict(self, judge: PyTree, image_BHWC: Array) -> tuple[Array, Array]:
     """Probabilities [B, K] and features [B, F] of images in [0, 1]."""
     variables = {name: judge[name] for name in ('params', 'batch_stats')}
-    applied: Any = self.model.apply(
-      variables,
-      self._normalise(image_BHWC),
-      train=False,
-      capture_intermediates=lambda module, _: module.name == 'Dense_0',
-      mutable=['intermediates'],
+    found: Any = self.model.apply(
+      variables, self._normalise(image_BHWC), train=False, method='forward'
     )
-    logits_BK, seen = applied
-    feature_BF = jax.nn.relu(seen['intermediates']['Dense_0']['__call__'][0])
-    return jax.nn.softmax(jnp.asarray(logits_BK)), feature_BF
+    logits_BK, feature_BF = found
+    return jax.nn.softmax(logits_BK), feature_BF
 
   def sums(
     self,

@@ -69,9 +69,9 @@ class Config(experiment.Config):
 
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
-  student = MLP(features=config.features, num_outputs=data.num_classes, **config.dtypes)
+  student = MLP(widths=config.features, num_outputs=data.num_classes, **config.dtypes)
   teacher = CNN(
-    features=config.teacher_features,
+    channels=config.teacher_features,
     dense=config.teacher_dense,
     num_outputs=data.num_classes,
     **config.dtypes,

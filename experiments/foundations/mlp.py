@@ -42,7 +42,7 @@ class Config(experiment.Config):
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
   model = MLP(
-    features=config.features,
+    widths=config.features,
     num_outputs=data.num_classes,
     dropout=config.dropout,
     input_dropout=config.input_dropout,

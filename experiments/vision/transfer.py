@@ -38,7 +38,12 @@ from dlx.tasks.classification import normalised
 from dlx.train import steps
 
 # Which layers learn before `unfreeze_at`.
-LEARNS = {'scratch': '.*', 'features': 'Dense_1/.*', 'last': 'Dense_./.*', 'full': '.*'}
+LEARNS = {
+  'scratch': '.*',
+  'features': 'head/.*',
+  'last': '(hidden|head)/.*',
+  'full': '.*',
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,7 +98,7 @@ def build(config: Config) -> experiment.Experiment:
 
   def net(classes):
     return CNN(
-      features=config.features,
+      channels=config.features,
       dense=config.dense,
       num_outputs=len(classes),
       dropout=config.dropout,
@@ -163,7 +168,7 @@ def build(config: Config) -> experiment.Experiment:
     # The trunk goes a part of the way, the last layer all of it.
     part_way = {
       name: jax.tree.map(lambda a, b: b + factor * (a - b), moved[name], params[name])
-      if name != 'Dense_1' and factor != 1
+      if name != 'head' and factor != 1
       else moved[name]
       for name in params
     }
@@ -191,7 +196,7 @@ def build(config: Config) -> experiment.Experiment:
         **both,
         'target': {
           name: value
-          if name == 'Dense_1'
+          if name == 'head'
           else steps.where(now, both['source'][name], value)
           for name, value in both['target'].items()
         },
@@ -233,7 +238,7 @@ def build(config: Config) -> experiment.Experiment:
 
   def load(state):
     wanted = {
-      'params': {k: v for k, v in state.params['target'].items() if k != 'Dense_1'},
+      'params': {k: v for k, v in state.params['target'].items() if k != 'head'},
       'batch_stats': state.model_state['target'],
     }
     found, origin = warm_start.restore_model(config.pretrained, wanted)
