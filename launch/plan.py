@@ -107,7 +107,7 @@ def main(argv: list[str]) -> int:
   target = hardware.parse(values.topology, values.num_slices)
   if not values.sweep and (values.meshes or values.batch_sizes):
     raise ConfigError('--meshes and --batch_sizes are allowed with --sweep alone.')
-  config = config_flags.build(found.config_class, values)
+  config = config_flags.build(found.config_class, values).resolved()
   out = None if values.out is None else pathlib.Path(values.out)
   if out is not None and not out.parent.is_dir():
     raise ConfigError(f'--out={out} is not allowed: {out.parent} is no folder.')

@@ -110,7 +110,7 @@ def main(argv: list[str]) -> int:
   # What can be wrong is looked at from cheap to dear: flags, experiment, config, build.
   values, found = command_line.parse(argv, define, __doc__ or '')
   trace_steps = parse_trace_steps(values.trace_steps)
-  config = config_flags.build(found.config_class, values)
+  config = config_flags.build(found.config_class, values).resolved()
   workdir = values.workdir or os.path.join('runs', found.short)
   devices.start_jax(config, values)
   experiment = found.build(config)

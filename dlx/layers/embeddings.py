@@ -63,10 +63,11 @@ class TimeEmbedding(nn.Module):
   @nn.compact
   def __call__(self, t_B: Array) -> Array:
     """[B] numbers -> [B, F]."""
-    dense = lambda: nn.Dense(
-      self.features, dtype=self.dtype, param_dtype=self.param_dtype
+    dense = lambda name: nn.Dense(
+      self.features, dtype=self.dtype, param_dtype=self.param_dtype, name=name
     )
-    return dense()(nn.silu(dense()(sinusoidal(t_B, self.frequencies))))
+    hidden_BF = nn.silu(dense('hidden')(sinusoidal(t_B, self.frequencies)))
+    return dense('out')(hidden_BF)
 
 
 class LabelEmbedding(nn.Module):
@@ -89,9 +90,10 @@ class LabelEmbedding(nn.Module):
     """int [B] -> [B, F]; rows of a label outside [0, K] are nan."""
     chex.assert_rank(label_B, 1)
     size = self.num_classes + 1
-    rows_BF = nn.Embed(
-      size, self.features, dtype=self.dtype, param_dtype=self.param_dtype
-    )(label_B)
+    table = nn.Embed(
+      size, self.features, dtype=self.dtype, param_dtype=self.param_dtype, name='table'
+    )
+    rows_BF = table(label_B)
     known_B = (label_B >= 0) & (label_B < size)
     return jnp.where(known_B[:, None], rows_BF, jnp.nan)
 

@@ -4,6 +4,7 @@ x <- x + attention(norm(x)); x <- x + mlp(norm(x)). The parameters of a stack ha
 leading axis of layers, so that a deep net compiles as fast as a shallow one.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -13,12 +14,8 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from dlx.layers import mesh
-from dlx.layers.attention.multihead import (
-  Array,
-  Initializer,
-  KVCache,
-  MultiHeadAttention,
-)
+from dlx.layers.attention.multihead import Array, KVCache, MultiHeadAttention
+from dlx.layers.block_config import BlockConfig
 from dlx.layers.matmul import rows_dot_general
 
 # Of the parameters of `Transformer`, whose leading axis is that of layers: heads and
@@ -35,7 +32,7 @@ STREAM = (('data', 'fsdp'), 'sequence')  # Where x [B, L, D] lies on a mesh.
 
 # What of a block is kept for the way back, and what is computed again.
 REMAT = {
-  'none': None,  # All is kept.
+  'off': None,  # All is kept.
   'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
   'full': jax.checkpoint_policies.nothing_saveable,
 }
@@ -82,120 +79,54 @@ def gelu(x: Array) -> Array:
 
 
 class FeedForward(nn.Module):
-  """Dense, GELU (arXiv:1606.08415), Dense, position by position.
+  """Dense, GELU (arXiv:1606.08415), Dense, position by position: `in` and `out`."""
 
-  Attributes:
-    hidden: width in between.
-    use_bias: in both maps.
-    exact_gelu: x Phi(x) by erf; False: the tanh form, as in GPT-2.
-    dropout: probability that an entry of the result is dropped (rng 'dropout').
-    kernel_init: of the first map.
-    out_init: of the second.
-    dtype: of the arithmetic.
-    param_dtype: of the parameters.
-  """
-
-  hidden: int
-  use_bias: bool = True
-  exact_gelu: bool = True
-  dropout: float = 0.0
-  kernel_init: Initializer = nn.initializers.xavier_uniform()
-  out_init: Initializer = nn.initializers.xavier_uniform()
-  dtype: Any = jnp.float32
-  param_dtype: Any = jnp.float32
+  config: BlockConfig
 
   @nn.compact
   def __call__(self, x_BLD: Array, *, train: bool) -> Array:
-    shared = {
-      'use_bias': self.use_bias,
-      'dtype': self.dtype,
-      'param_dtype': self.param_dtype,
-      'dot_general': rows_dot_general,
-    }
-    y_BLF = nn.Dense(self.hidden, kernel_init=self.kernel_init, name='in', **shared)(
-      x_BLD
+    c = self.config
+    dense = functools.partial(
+      nn.Dense, use_bias=c.use_bias, dot_general=rows_dot_general, **c.dtypes
     )
-    y_BLF = gelu(y_BLF) if self.exact_gelu else nn.gelu(y_BLF, approximate=True)
-    y_BLD = nn.Dense(x_BLD.shape[-1], kernel_init=self.out_init, name='out', **shared)(
-      y_BLF
-    )
-    return nn.Dropout(self.dropout, deterministic=not train)(y_BLD)
+    hidden = dense(c.mlp_ratio * c.width, kernel_init=c.kernel_init, name='in')
+    out = dense(x_BLD.shape[-1], kernel_init=c.residual_init, name='out')
+    y_BLF = hidden(x_BLD)
+    y_BLF = gelu(y_BLF) if c.exact_gelu else nn.gelu(y_BLF, approximate=True)
+    return nn.Dropout(c.dropout, deterministic=not train)(out(y_BLF))
 
 
 class Block(nn.Module):
   """One pre-norm block: attention and feed-forward, each on a residual branch.
 
+  Layers are `norm_attention`, `attention`, `norm_mlp` and `mlp`.
+
   Attributes:
-    num_heads: of the attention.
-    hidden: width of the feed-forward part.
-    num_kv_heads: see `MultiHeadAttention`.
-    rotary: see `MultiHeadAttention`.
-    causal: no token sees a later one.
-    use_bias: in all maps and norms.
-    exact_gelu: see `FeedForward`.
-    dropout: of attention weights and of both branches.
-    kernel_init: of the maps that read the stream.
-    residual_init: of the two maps that write to the stream.
+    config: of the block.
     train: drop units; a field, not an argument, so that a scan over layers keeps it
       static.
     return_weights: likewise.
-    dtype: of the arithmetic; softmax and statistics are at least float32.
-    param_dtype: of the parameters.
   """
 
-  num_heads: int
-  hidden: int
-  num_kv_heads: int | None = None
-  rotary: float | None = None
-  causal: bool = False
-  use_bias: bool = True
-  exact_gelu: bool = True
-  dropout: float = 0.0
-  kernel_init: Initializer = nn.initializers.xavier_uniform()
-  residual_init: Initializer = nn.initializers.xavier_uniform()
+  config: BlockConfig
   train: bool = False
   return_weights: bool = False
-  dtype: Any = jnp.float32
-  param_dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x_BLD: Array, cache: KVCache | None = None):
     """(x, cache) -> (x, (cache, weights)), the form of the body of a scan."""
-    shared = {
-      'use_bias': self.use_bias,
-      'dropout': self.dropout,
-      'kernel_init': self.kernel_init,
-      'out_init': self.residual_init,
-      'dtype': self.dtype,
-      'param_dtype': self.param_dtype,
-    }
-
-    def norm(name):
-      return nn.LayerNorm(
-        epsilon=1e-5,
-        use_bias=self.use_bias,
-        dtype=self.dtype,
-        param_dtype=self.param_dtype,
-        name=name,
-      )
-
-    attended = MultiHeadAttention(
-      self.num_heads,
-      num_kv_heads=self.num_kv_heads,
-      rotary=self.rotary,
-      causal=self.causal,
-      name='attention',
-      **shared,
-    )(
-      norm('norm_attention')(x_BLD),
+    c = self.config
+    norm = functools.partial(
+      nn.LayerNorm, epsilon=1e-5, use_bias=c.use_bias, **c.dtypes
+    )
+    attended = MultiHeadAttention(c, name='attention')(
+      norm(name='norm_attention')(x_BLD),
       train=self.train,
       cache=cache,
       return_weights=self.return_weights,
     )
-    x_BLD += nn.Dropout(self.dropout, deterministic=not self.train)(attended.x_BLD)
-    x_BLD += FeedForward(self.hidden, exact_gelu=self.exact_gelu, name='mlp', **shared)(
-      norm('norm_mlp')(x_BLD), train=self.train
-    )
+    x_BLD += nn.Dropout(c.dropout, deterministic=not self.train)(attended.x_BLD)
+    x_BLD += FeedForward(c, name='mlp')(norm(name='norm_mlp')(x_BLD), train=self.train)
     x_BLD = mesh.constrain(x_BLD, *STREAM)
     return x_BLD, (attended.cache, attended.weights_BHLM)
 
@@ -205,41 +136,11 @@ class Transformer(nn.Module):
 
   Attributes:
     num_layers: N.
-    num_heads: of each block.
-    hidden: width of the feed-forward parts.
-    num_kv_heads: see `MultiHeadAttention`.
-    rotary: see `MultiHeadAttention`.
-    causal: no token sees a later one.
-    use_bias: in all maps and norms.
-    exact_gelu: see `FeedForward`.
-    dropout: see `Block`.
-    kernel_init: see `Block`.
-    residual_init: see `Block`.
-    unroll: layers in one turn of the scan; N is a plain loop over the same parameters:
-      slower to compile, faster to run on a CPU.
-    remat: what is kept for the way back (arXiv:1604.06174), memory for time: 'none':
-      everything; 'dots': the stream between blocks and what the maps give, the rest
-      (norms, GELU, attention between its maps) is computed again; 'full': the stream
-      alone.
-    dtype: of the arithmetic.
-    param_dtype: of the parameters.
+    config: of each block; `unroll` and `remat` are those of the stack.
   """
 
   num_layers: int
-  num_heads: int
-  hidden: int
-  num_kv_heads: int | None = None
-  rotary: float | None = None
-  causal: bool = False
-  use_bias: bool = True
-  exact_gelu: bool = True
-  dropout: float = 0.0
-  kernel_init: Initializer = nn.initializers.xavier_uniform()
-  residual_init: Initializer = nn.initializers.xavier_uniform()
-  unroll: int = 1
-  remat: str = 'none'
-  dtype: Any = jnp.float32
-  param_dtype: Any = jnp.float32
+  config: BlockConfig
 
   @nn.compact
   def __call__(
@@ -261,14 +162,15 @@ class Transformer(nn.Module):
     Raises:
       ValueError: another `remat`; see also `MultiHeadAttention`.
     """
-    if self.remat not in REMAT:
+    remat, unroll = self.config.remat, self.config.unroll
+    if remat not in REMAT:
       raise ValueError(
-        f'remat={self.remat!r} is not allowed: must be one of {", ".join(REMAT)}.'
+        f'remat={remat!r} is not allowed: must be one of {", ".join(REMAT)}.'
       )
     block = Block
-    if (policy := REMAT[self.remat]) is not None:
+    if (policy := REMAT[remat]) is not None:
       # In two loops XLA cannot merge the second computation into the first.
-      unrolled = self.unroll >= self.num_layers
+      unrolled = unroll >= self.num_layers
       block = nn.remat(Block, prevent_cse=unrolled, policy=policy)
     scanned = nn.scan(
       block,
@@ -277,25 +179,10 @@ class Transformer(nn.Module):
       in_axes=0,
       out_axes=0,
       length=self.num_layers,
-      unroll=min(self.unroll, self.num_layers),
+      unroll=min(unroll, self.num_layers),
     )
-    x_BLD, (cache, weights_NBHLM) = scanned(
-      num_heads=self.num_heads,
-      hidden=self.hidden,
-      num_kv_heads=self.num_kv_heads,
-      rotary=self.rotary,
-      causal=self.causal,
-      use_bias=self.use_bias,
-      exact_gelu=self.exact_gelu,
-      dropout=self.dropout,
-      kernel_init=self.kernel_init,
-      residual_init=self.residual_init,
-      train=train,
-      return_weights=return_weights,
-      dtype=self.dtype,
-      param_dtype=self.param_dtype,
-      name='blocks',
-    )(x_BLD, cache)
+    blocks = scanned(self.config, train, return_weights, name='blocks')
+    x_BLD, (cache, weights_NBHLM) = blocks(x_BLD, cache)
     return Stacked(x_BLD, cache, weights_NBHLM)
 
 

@@ -18,8 +18,10 @@ class CNN(nn.Module):
   Convolutions have no bias: batch norm would take it out again, its gradient is
   rounding noise, and Adam divides noise by noise.
 
+  Layers are `conv_0`, `norm_0`, `conv_1`, ..., `hidden`, `hidden_norm` and `head`.
+
   Attributes:
-    features: channels of the blocks.
+    channels: of the blocks.
     dense: width of the hidden Dense layer.
     num_outputs: K.
     dropout: probability that a unit of the hidden Dense layer is dropped.
@@ -29,7 +31,7 @@ class CNN(nn.Module):
     param_dtype: of the parameters.
   """
 
-  features: Sequence[int] = (32, 64)
+  channels: Sequence[int] = (32, 64)
   dense: int = 128
   num_outputs: int = 10
   dropout: float = 0.3
@@ -38,29 +40,44 @@ class CNN(nn.Module):
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
-  @nn.compact
   def __call__(self, x_BHWC: jax.Array, *, train: bool) -> jax.Array:
     """Logits [B, K], float32 or wider.
 
     Args:
-      x_BHWC: images, at least 2**len(features) high and wide.
+      x_BHWC: images, at least 2**len(channels) high and wide.
       train: drop units (rng 'dropout') and use and update statistics of the batch
         (collection 'batch_stats').
 
     Raises:
       ConfigError: images too small for the number of blocks.
     """
+    return self.forward(x_BHWC, train)[0]
+
+  def features(self, x_BHWC: jax.Array, train: bool = False) -> jax.Array:
+    """What `head` reads [B, F]: the hidden layer's activations, after dropout."""
+    return self.forward(x_BHWC, train)[1]
+
+  @nn.compact
+  def forward(self, x_BHWC: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+    """Logits and features."""
     dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
 
-    def norm_relu(x):
-      return BatchNorm(not train, momentum=self.momentum, leak=0.0, **dtypes)(x)
+    def norm_relu(x, name):
+      norm = BatchNorm(not train, momentum=self.momentum, leak=0.0, name=name, **dtypes)
+      return norm(x)
 
-    for channels in self.features:
-      x_BHWC = Conv(channels, (3, 3), use_bias=False, **dtypes)(x_BHWC)
-      x_BHWC = max_pool(norm_relu(x_BHWC))
+    for i, channels in enumerate(self.channels):
+      conv = Conv(channels, (3, 3), use_bias=False, name=f'conv_{i}', **dtypes)
+      x_BHWC = max_pool(norm_relu(conv(x_BHWC), f'norm_{i}'))
     x_BF = x_BHWC.reshape(x_BHWC.shape[0], -1)
-    x_BF = nn.Dense(self.dense, use_bias=not self.dense_batch_norm, **dtypes)(x_BF)
-    x_BF = norm_relu(x_BF) if self.dense_batch_norm else nn.relu(x_BF)
+    biased = not self.dense_batch_norm
+    x_BF = nn.Dense(self.dense, use_bias=biased, name='hidden', **dtypes)(x_BF)
+    x_BF = nn.relu(x_BF) if biased else norm_relu(x_BF, 'hidden_norm')
     x_BF = nn.Dropout(self.dropout, deterministic=not train)(x_BF)
-    wide = jnp.promote_types(self.dtype, jnp.float32)
-    return nn.Dense(self.num_outputs, dtype=wide, param_dtype=self.param_dtype)(x_BF)
+    head = nn.Dense(
+      self.num_outputs,
+      dtype=jnp.promote_types(self.dtype, jnp.float32),
+      param_dtype=self.param_dtype,
+      name='head',
+    )
+    return head(x_BF), x_BF

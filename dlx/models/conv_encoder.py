@@ -65,12 +65,12 @@ class ConvEncoder(nn.Module):
         f'groups={self.groups}.'
       )
     dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
-    for channels, stride in zip(self.features, self.strides):
+    for i, (channels, stride) in enumerate(zip(self.features, self.strides)):
+      strides = (stride, stride)
       # No bias: the norm behind it has one.
-      x_BHWC = Conv(
-        channels, (3, 3), strides=(stride, stride), use_bias=False, **dtypes
-      )(x_BHWC)
-      x_BHWC = nn.relu(GroupNorm(self.groups, **dtypes)(x_BHWC))
+      conv = Conv(channels, (3, 3), strides, use_bias=False, name=f'conv_{i}', **dtypes)
+      norm = GroupNorm(self.groups, name=f'norm_{i}', **dtypes)
+      x_BHWC = nn.relu(norm(conv(x_BHWC)))
     map_BHWF = x_BHWC.astype(jnp.promote_types(x_BHWC.dtype, jnp.float32))
     return Features(map_BHWF.mean((1, 2)), map_BHWF)
 
@@ -126,11 +126,14 @@ class ProjectionHead(nn.Module):
   @nn.compact
   def __call__(self, x_BF: jax.Array) -> jax.Array:
     """[B, D], not normalised."""
-    x_BF = nn.Dense(self.hidden, dtype=self.dtype, param_dtype=self.param_dtype)(x_BF)
     wide = jnp.promote_types(self.dtype, jnp.float32)
-    return nn.Dense(self.num_outputs, dtype=wide, param_dtype=self.param_dtype)(
-      nn.relu(x_BF)
+    first = nn.Dense(
+      self.hidden, dtype=self.dtype, param_dtype=self.param_dtype, name='hidden'
     )
+    second = nn.Dense(
+      self.num_outputs, dtype=wide, param_dtype=self.param_dtype, name='out'
+    )
+    return second(nn.relu(first(x_BF)))
 
 
 class ProjectedEncoder(nn.Module):
@@ -186,8 +189,14 @@ class LinearProbe(nn.Module):
       'dtype': jnp.promote_types(self.dtype, jnp.float32),
       'param_dtype': self.param_dtype,
     }
-    x_BF = BatchNorm(
-      not train, momentum=self.momentum, use_scale=False, use_bias=False, **dtypes
-    )(features.pooled_BF)
+    norm = BatchNorm(
+      not train,
+      momentum=self.momentum,
+      use_scale=False,
+      use_bias=False,
+      name='norm',
+      **dtypes,
+    )
     zeros = nn.initializers.zeros_init()  # The loss begins at log K exactly.
-    return nn.Dense(self.num_outputs, kernel_init=zeros, **dtypes)(x_BF)
+    head = nn.Dense(self.num_outputs, kernel_init=zeros, name='head', **dtypes)
+    return head(norm(features.pooled_BF))

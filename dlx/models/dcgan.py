@@ -48,6 +48,8 @@ class Generator(nn.Module):
   Batch norm and ReLU after each layer but the last. For 28 x 28 and width 64:
   z -> 7x7x128 -> 14x14x64 -> 28x28x1; channels double with every halving of the grid.
 
+  Layers are `dense`, `norm_0`, `up_0`, `norm_1`, ... and `pixels`.
+
   Attributes:
     shape: (height, width, channels) of the images, square.
     width: channels before the last layer.
@@ -82,22 +84,27 @@ class Generator(nn.Module):
     dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
     base, doublings = smallest_side(_square(self.shape))
 
-    def norm_relu(x):
+    def norm_relu(x, i):
       return BatchNorm(
-        not train, momentum=self.momentum, leak=0.0, scale_init=around_one, **dtypes
+        not train,
+        momentum=self.momentum,
+        leak=0.0,
+        scale_init=around_one,
+        name=f'norm_{i}',
+        **dtypes,
       )(x)
 
     features = self.width * 2 ** (doublings - 1)
     x = join_label(z_BZ, label_B, self.num_classes)
-    x = nn.Dense(base * base * features, use_bias=False, kernel_init=normal, **dtypes)(
-      x
-    )
-    x_BHWC = norm_relu(x.reshape(-1, base, base, features))
-    for _ in range(doublings - 1):
+    maps: dict[str, Any] = {'kernel_init': normal, **dtypes}
+    size = base * base * features
+    x = nn.Dense(size, use_bias=False, name='dense', **maps)(x)
+    x_BHWC = norm_relu(x.reshape(-1, base, base, features), 0)
+    for i in range(doublings - 1):
       features //= 2
-      up = ConvTranspose2x(features, use_bias=False, kernel_init=normal, **dtypes)
-      x_BHWC = norm_relu(up(x_BHWC))
-    x_BHWC = ConvTranspose2x(self.shape[2], kernel_init=normal, **dtypes)(x_BHWC)
+      up = ConvTranspose2x(features, use_bias=False, name=f'up_{i}', **maps)
+      x_BHWC = norm_relu(up(x_BHWC), i + 1)
+    x_BHWC = ConvTranspose2x(self.shape[2], name='pixels', **maps)(x_BHWC)
     return jnp.tanh(x_BHWC.astype(jnp.promote_types(self.dtype, jnp.float32)))
 
 
@@ -105,6 +112,8 @@ class Discriminator(nn.Module):
   """Image to one logit: convolutions 4x4 of stride 2, leaky ReLU, then Dense.
 
   For 28 x 28 and width 32: 28x28x1 -> 14x14x32 -> 7x7x64 -> logit.
+
+  Layers are `conv_0`, `conv_1`, `norm_1`, ... and `head`.
 
   Attributes:
     width: channels of the first layer; they double with every halving of the grid.
@@ -150,7 +159,8 @@ class Discriminator(nn.Module):
     def layer(module, x):
       if self.norm != 'spectral':
         return module(x)
-      return nn.SpectralNorm(module)(x, update_stats=train)
+      norm = nn.SpectralNorm(module, name=f'{module.name}_spectral')
+      return norm(x, update_stats=train)
 
     for i in range(doublings):
       batch_norm = self.norm == 'batch' and i > 0
@@ -161,12 +171,18 @@ class Discriminator(nn.Module):
         padding=((1, 1), (1, 1)),
         use_bias=not batch_norm,
         kernel_init=normal,
+        name=f'conv_{i}',
         **dtypes,
       )
       x_BHWC = layer(conv, x_BHWC)
       if batch_norm:
         x_BHWC = BatchNorm(
-          not train, momentum=self.momentum, leak=SLOPE, scale_init=around_one, **dtypes
+          not train,
+          momentum=self.momentum,
+          leak=SLOPE,
+          scale_init=around_one,
+          name=f'norm_{i}',
+          **dtypes,
         )(x_BHWC)
       else:
         x_BHWC = nn.leaky_relu(x_BHWC, SLOPE)
@@ -176,6 +192,7 @@ class Discriminator(nn.Module):
       kernel_init=normal,
       dtype=wide,
       param_dtype=self.param_dtype,
+      name='head',
     )
     out = layer(head, x_BHWC.reshape(x_BHWC.shape[0], -1))
     return logit_of_label(out, label_B, self.num_classes)

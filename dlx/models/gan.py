@@ -42,13 +42,12 @@ class Generator(nn.Module):
     """
     del train
     x_BF = join_label(z_BZ, label_B, self.num_classes)
-    for width in self.features:
-      x_BF = nn.Dense(width, dtype=self.dtype, param_dtype=self.param_dtype)(x_BF)
-      x_BF = nn.leaky_relu(x_BF, SLOPE)
+    for i, width in enumerate(self.features):
+      x_BF = nn.leaky_relu(_hidden(self, i, width)(x_BF), SLOPE)
     height, width, channels = self.shape
     wide = jnp.promote_types(self.dtype, jnp.float32)
     x_BF = nn.Dense(
-      height * width * channels, dtype=wide, param_dtype=self.param_dtype
+      height * width * channels, dtype=wide, param_dtype=self.param_dtype, name='pixels'
     )(x_BF)
     return jnp.tanh(x_BF).reshape(-1, *self.shape)
 
@@ -83,13 +82,12 @@ class Discriminator(nn.Module):
       train: drop units (rng 'dropout').
     """
     x_BF = x_BHWC.reshape(x_BHWC.shape[0], -1)
-    for width in self.features:
-      x_BF = nn.Dense(width, dtype=self.dtype, param_dtype=self.param_dtype)(x_BF)
-      x_BF = nn.leaky_relu(x_BF, SLOPE)
+    for i, width in enumerate(self.features):
+      x_BF = nn.leaky_relu(_hidden(self, i, width)(x_BF), SLOPE)
       x_BF = nn.Dropout(self.dropout, deterministic=not train)(x_BF)
     wide = jnp.promote_types(self.dtype, jnp.float32)
     head = nn.Dense(
-      1 + (self.num_classes or 0), dtype=wide, param_dtype=self.param_dtype
+      1 + (self.num_classes or 0), dtype=wide, param_dtype=self.param_dtype, name='head'
     )
     return logit_of_label(head(x_BF), label_B, self.num_classes)
 
@@ -114,6 +112,12 @@ def logit_of_label(
     return out_BK1[:, 0]
   hot_BK = jax.nn.one_hot(_given(label_B), num_classes, dtype=out_BK1.dtype)
   return out_BK1[:, 0] + (out_BK1[:, 1:] * hot_BK).sum(1)
+
+
+def _hidden(model: Any, i: int, width: int) -> nn.Dense:
+  return nn.Dense(
+    width, dtype=model.dtype, param_dtype=model.param_dtype, name=f'hidden_{i}'
+  )
 
 
 def _given(label_B: jax.Array | None) -> jax.Array:

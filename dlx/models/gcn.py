@@ -16,14 +16,14 @@ class GCN(nn.Module):
   which is dropout on all entries, as 0 stays 0.
 
   Attributes:
-    features: width of the hidden layer.
+    hidden: width of the hidden layer.
     num_outputs: K.
     dropout: probability that an entry of X, or a hidden unit of a node, is dropped.
     dtype: of the arithmetic; the output is at least float32.
     param_dtype: of the parameters.
   """
 
-  features: int = 16
+  hidden: int = 16
   num_outputs: int = 7
   dropout: float = 0.5
   dtype: Any = jnp.float32
@@ -54,13 +54,13 @@ class GCN(nn.Module):
 
     values_X = drop(values_X.astype(self.dtype))
     h_NF = graph.sparse_matmul(
-      indices_X2, values_X, kernel('kernel_0', num_features, self.features), num_nodes
+      indices_X2, values_X, kernel('kernel_0', num_features, self.hidden), num_nodes
     )
     bias = lambda name, size: jnp.asarray(
       self.param(name, nn.initializers.zeros, (size,), self.param_dtype), self.dtype
     )
-    h_NF = graph.propagate(h_NF, *links) + bias('bias_0', self.features)[None]
+    h_NF = graph.propagate(h_NF, *links) + bias('bias_0', self.hidden)[None]
     h_NF = drop(nn.relu(h_NF))
-    h_NK = h_NF @ kernel('kernel_1', self.features, self.num_outputs)
+    h_NK = h_NF @ kernel('kernel_1', self.hidden, self.num_outputs)
     h_NK = graph.propagate(h_NK, *links) + bias('bias_1', self.num_outputs)[None]
     return h_NK.astype(jnp.promote_types(self.dtype, jnp.float32))

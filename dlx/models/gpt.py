@@ -1,6 +1,6 @@
 """GPT: a causal transformer over tokens, as in GPT-2 (Radford et al. 2019)."""
 
-from typing import Any
+import dataclasses
 
 import flax.linen as nn
 import jax
@@ -9,6 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 from dlx.layers import mesh, transformer
 from dlx.layers.attention.multihead import KVCache, empty_cache
+from dlx.layers.block_config import BlockConfig
 from dlx.layers.matmul import rows_dot_general
 from dlx.layers.transformer import STREAM, Stacked, Transformer, stacked_cache
 
@@ -39,44 +40,26 @@ class GPT(nn.Module):
     vocabulary_size: V.
     context: most tokens of a sequence.
     num_layers: N.
-    num_heads: H, a divisor of width.
-    width: D of the stream; the feed-forward parts are four times as wide.
-    num_kv_heads: G, a divisor of H: so many heads of keys and values, each read by
-      H / G neighbouring heads of queries (arXiv:2305.13245); None: H.
+    block: of each layer; the model sets `causal`, `rotary` and the initial weights
+      (`blocks`). `dropout` is that of the embeddings, too; logits are at least float32.
     positions: 'learned': a table of one embedding a position, added to that of the
       token; 'rotary': queries and keys are turned instead (arXiv:2104.09864).
     pad_vocabulary_to: the tables of tokens and outputs have V rounded up to a multiple
       of this many rows, so that a mesh can divide them; the logits of the rows past V
       are -inf, their gradients 0.
-    use_bias: in maps and norms.
-    exact_gelu: by erf; False: the tanh form.
     tie_embeddings: logits are products with the token embeddings; False: a map of
       their own, without bias.
-    dropout: of embeddings, attention weights and residual branches.
     init_scale: standard deviation of the initial weights.
-    unroll: layers in one turn of the scan, see `Transformer`.
-    remat: see `Transformer`.
-    dtype: of the arithmetic; logits are at least float32.
-    param_dtype: of the parameters.
   """
 
   vocabulary_size: int
   context: int
-  num_layers: int = 4
-  num_heads: int = 4
-  width: int = 128
-  num_kv_heads: int | None = None
+  num_layers: int
+  block: BlockConfig
   positions: str = 'learned'
   pad_vocabulary_to: int = 1
-  use_bias: bool = True
-  exact_gelu: bool = True
   tie_embeddings: bool = True
-  dropout: float = 0.0
   init_scale: float = 0.02
-  unroll: int = 1
-  remat: str = 'none'
-  dtype: Any = jnp.float32
-  param_dtype: Any = jnp.float32
 
   def __call__(self, token_BT: Array, *, train: bool) -> Array:
     """Logits [B, T, V], V padded, float32 or wider, of the token after each.
@@ -107,10 +90,21 @@ class GPT(nn.Module):
 
   def empty_cache(self, batch_size: int) -> KVCache:
     """A cache with room for `context` tokens and none in it."""
-    kv_heads = self.num_heads if self.num_kv_heads is None else self.num_kv_heads
-    head_dim = self.width // self.num_heads
-    one = empty_cache(batch_size, self.context, kv_heads, head_dim, self.dtype)
+    c = self.block
+    one = empty_cache(batch_size, self.context, c.kv_heads, c.head_dim, c.dtype)
     return stacked_cache(one, self.num_layers)
+
+  @property
+  def blocks(self) -> BlockConfig:
+    """`block`, with what makes the layers those of this model."""
+    normal = nn.initializers.normal
+    return dataclasses.replace(
+      self.block,
+      causal=True,
+      rotary=ROTARY_BASE if self.positions == 'rotary' else None,
+      kernel_init=normal(self.init_scale),
+      residual_init=normal(self.init_scale / (2 * self.num_layers) ** 0.5),
+    )
 
   @property
   def num_rows(self) -> int:
@@ -138,66 +132,40 @@ class GPT(nn.Module):
         f'positions={self.positions!r} is not allowed: must be one of '
         f'{", ".join(POSITIONS)}.'
       )
-    learned = self.positions == 'learned'
-    dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
-    normal = nn.initializers.normal
+    c = self.blocks
+    normal = nn.initializers.normal(self.init_scale)
     embed = nn.Embed(
-      self.num_rows,
-      self.width,
-      embedding_init=normal(self.init_scale),
-      name='token',
-      **dtypes,
+      self.num_rows, c.width, embedding_init=normal, name='token', **c.dtypes
     )
     # As one look-up in rows that are whole: of rows divided over fsdp, as they are
     # stored, XLA would gather the result on every device (warned of by jax 0.10.2).
-    kernel_VD = jnp.asarray(embed.embedding, self.dtype)
+    kernel_VD = jnp.asarray(embed.embedding, c.dtype)
     x_BTD = jnp.take(mesh.constrain(kernel_VD, 'tensor', None), token_BT, axis=0)
-    if learned:
+    if self.positions == 'learned':
       position_TD = self.param(
-        'position_embedding',
-        normal(self.init_scale),
-        (self.context, self.width),
-        self.param_dtype,
+        'position_embedding', normal, (self.context, c.width), c.param_dtype
       )
       start = 0 if cache is None else cache.length[0]
       position_TD = jax.lax.dynamic_slice_in_dim(position_TD, start, length)
-      x_BTD = x_BTD + position_TD[None].astype(self.dtype)
+      x_BTD = x_BTD + position_TD[None].astype(c.dtype)
     x_BTD = mesh.constrain(x_BTD, *STREAM)
-    x_BTD = nn.Dropout(self.dropout, deterministic=not train)(x_BTD)
-    stacked = Transformer(
-      self.num_layers,
-      self.num_heads,
-      4 * self.width,
-      num_kv_heads=self.num_kv_heads,
-      rotary=None if learned else ROTARY_BASE,
-      causal=True,
-      use_bias=self.use_bias,
-      exact_gelu=self.exact_gelu,
-      dropout=self.dropout,
-      kernel_init=normal(self.init_scale),
-      residual_init=normal(self.init_scale / (2 * self.num_layers) ** 0.5),
-      unroll=self.unroll,
-      remat=self.remat,
-      name='transformer',
-      **dtypes,
-    )(x_BTD, train=train, cache=cache, return_weights=return_weights)
-    x_BTD = nn.LayerNorm(epsilon=1e-5, use_bias=self.use_bias, name='norm', **dtypes)(
-      stacked.x_BLD
+    x_BTD = nn.Dropout(c.dropout, deterministic=not train)(x_BTD)
+    stacked = Transformer(self.num_layers, c, name='transformer')(
+      x_BTD, train=train, cache=cache, return_weights=return_weights
     )
-    wide = jnp.promote_types(self.dtype, jnp.float32)
+    norm = nn.LayerNorm(epsilon=1e-5, use_bias=c.use_bias, name='norm', **c.dtypes)
+    x_BTD = norm(stacked.x_BLD)
+    wide = jnp.promote_types(c.dtype, jnp.float32)
     if self.tie_embeddings:
       kernel_VD = embed.embedding
     else:
       kernel_VD = self.param(
-        'output_embedding',
-        normal(self.init_scale),
-        (self.num_rows, self.width),
-        self.param_dtype,
+        'output_embedding', normal, (self.num_rows, c.width), c.param_dtype
       )
     # Narrow operands, wide sums: the largest product of a small net.
     logits_BTV = rows_dot_general(
       x_BTD,
-      jnp.asarray(kernel_VD, self.dtype).T,
+      jnp.asarray(kernel_VD, c.dtype).T,
       (((2,), (0,)), ((), ())),
       preferred_element_type=wide,
     )
@@ -224,13 +192,13 @@ def flops_per_token(model: GPT, length: int) -> float:
     model: its fields alone are read.
     length: L, tokens of a sequence.
   """
-  width, heads = model.width, model.num_heads
-  kv_heads = heads if model.num_kv_heads is None else model.num_kv_heads
-  maps = 2 * width**2 + 2 * width**2 * kv_heads // heads + 8 * width**2
+  c, width = model.block, model.block.width
+  attention = 2 * width**2 + 2 * width**2 * c.kv_heads // c.num_heads
+  maps = attention + 2 * c.mlp_ratio * width**2
   weights = model.num_layers * maps + model.num_rows * width
   return 6.0 * weights + attention_flops_per_token(model, length)
 
 
 def attention_flops_per_token(model: GPT, length: int) -> float:
   """The second part of `flops_per_token`: scores and values, of all pairs."""
-  return 12.0 * model.num_layers * model.width * length
+  return 12.0 * model.num_layers * model.block.width * length

@@ -11,10 +11,11 @@ from dlx.layers.normalisation import BatchNorm
 
 # Where the state lies on a mesh: layers in pairs, the first divided by its units, the
 # second by its inputs, so that a pair costs one sum over devices (arXiv:1909.08053).
+# The head is a second one: its few outputs are seldom divided.
 PLACEMENT = (
-  (r'Dense_\d*[02468]/kernel$', P('fsdp', 'tensor')),
-  (r'Dense_\d*[02468]/bias$', P('tensor')),
-  (r'Dense_\d*[13579]/kernel$', P('tensor', 'fsdp')),
+  (r'hidden_\d*[02468]/kernel$', P('fsdp', 'tensor')),
+  (r'hidden_\d*[02468]/bias$', P('tensor')),
+  (r'(hidden_\d*[13579]|head)/kernel$', P('tensor', 'fsdp')),
 )
 
 
@@ -22,10 +23,11 @@ class MLP(nn.Module):
   """Dense, batch norm, activation, dropout for each hidden layer; then Dense.
 
   With batch norm a hidden layer has no bias: batch norm would take it out again, its
-  gradient is rounding noise, and Adam divides noise by noise.
+  gradient is rounding noise, and Adam divides noise by noise. Layers are `hidden_0`,
+  `norm_0`, `hidden_1`, ... and `head`.
 
   Attributes:
-    features: widths of the hidden layers; () is a linear model.
+    widths: of the hidden layers; () is a linear model.
     num_outputs: K, logits or regression outputs.
     dropout: probability that a hidden unit is dropped (arXiv:1207.0580).
     input_dropout: probability that an input is dropped.
@@ -36,7 +38,7 @@ class MLP(nn.Module):
     param_dtype: of the parameters.
   """
 
-  features: Sequence[int]
+  widths: Sequence[int]
   num_outputs: int
   dropout: float = 0.0
   input_dropout: float = 0.0
@@ -46,7 +48,6 @@ class MLP(nn.Module):
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
-  @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     """Outputs [B, K], float32 or wider.
 
@@ -55,15 +56,30 @@ class MLP(nn.Module):
       train: drop units (rng 'dropout') and use and update statistics of the batch
         (collection 'batch_stats').
     """
+    return self.forward(x, train)[0]
+
+  def features(self, x: jax.Array, train: bool = False) -> jax.Array:
+    """What `head` reads [B, F]: the last hidden layer, or the inputs of none."""
+    return self.forward(x, train)[1]
+
+  @nn.compact
+  def forward(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+    """Outputs and features."""
     dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
     x_BF = x.reshape(x.shape[0], -1)
     x_BF = nn.Dropout(self.input_dropout, deterministic=not train)(x_BF)
-    for width in self.features:
-      x_BF = nn.Dense(width, use_bias=not self.batch_norm, **dtypes)(x_BF)
+    biased = not self.batch_norm
+    for i, width in enumerate(self.widths):
+      x_BF = nn.Dense(width, use_bias=biased, name=f'hidden_{i}', **dtypes)(x_BF)
       if self.batch_norm:
-        norm = BatchNorm(not train, momentum=self.momentum, **dtypes)
+        norm = BatchNorm(not train, momentum=self.momentum, name=f'norm_{i}', **dtypes)
         x_BF = norm(x_BF)
       x_BF = self.activation(x_BF)
       x_BF = nn.Dropout(self.dropout, deterministic=not train)(x_BF)
-    wide = jnp.promote_types(self.dtype, jnp.float32)
-    return nn.Dense(self.num_outputs, dtype=wide, param_dtype=self.param_dtype)(x_BF)
+    head = nn.Dense(
+      self.num_outputs,
+      dtype=jnp.promote_types(self.dtype, jnp.float32),
+      param_dtype=self.param_dtype,
+      name='head',
+    )
+    return head(x_BF), x_BF

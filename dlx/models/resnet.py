@@ -61,13 +61,21 @@ class ResNet(nn.Module):
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
-  @nn.compact
   def __call__(self, x_BHWC: jax.Array, *, train: bool) -> jax.Array:
     """Logits [B, K], float32 or wider.
 
     Args:
       train: use and update statistics of the batch (collection 'batch_stats').
     """
+    return self.forward(x_BHWC, train)[0]
+
+  def features(self, x_BHWC: jax.Array, train: bool = False) -> jax.Array:
+    """What `head` reads [B, C]: the mean over all positions."""
+    return self.forward(x_BHWC, train)[1]
+
+  @nn.compact
+  def forward(self, x_BHWC: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+    """Logits and features."""
     dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
     conv: Any = functools.partial(Conv, use_bias=False, kernel_init=_HE, **dtypes)
     norm: Any = functools.partial(
@@ -103,7 +111,7 @@ class ResNet(nn.Module):
     head = nn.Dense(
       self.num_outputs, dtype=wide, param_dtype=self.param_dtype, name='head'
     )
-    return head(x_BC)
+    return head(x_BC), x_BC
 
 
 class ResidualBlock(nn.Module):

@@ -38,10 +38,14 @@ class SequenceRegressor(nn.Module):
       train: drop units (rng 'dropout').
     """
     dtypes: dict[str, Any] = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
-    h_BTH, _ = RecurrentStack(self.cell, self.features, dropout=self.dropout, **dtypes)(
-      x_BTD, train=train
+    encoder = RecurrentStack(
+      self.cell, self.features, dropout=self.dropout, name='encoder', **dtypes
     )
-    wide = jnp.promote_types(self.dtype, jnp.float32)
-    return nn.Dense(self.num_outputs, dtype=wide, param_dtype=self.param_dtype)(
-      h_BTH[:, -1]
+    h_BTH, _ = encoder(x_BTD, train=train)
+    head = nn.Dense(
+      self.num_outputs,
+      dtype=jnp.promote_types(self.dtype, jnp.float32),
+      param_dtype=self.param_dtype,
+      name='head',
     )
+    return head(h_BTH[:, -1])

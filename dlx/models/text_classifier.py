@@ -51,7 +51,7 @@ class TextClassifier(nn.Module):
     vocabulary_size: rows of the embedding table.
     embedding: width of the word vectors.
     cell: of the encoder.
-    features: H of each recurrent layer.
+    hidden: H of each recurrent layer.
     num_outputs: K.
     bidirectional: encode from both ends.
     pooling: 'last' (final states of the last layer), 'max' or 'mean' over the tokens.
@@ -64,7 +64,7 @@ class TextClassifier(nn.Module):
   vocabulary_size: int
   embedding: int
   cell: Cell
-  features: Sequence[int]
+  hidden: Sequence[int]
   num_outputs: int = 2
   bidirectional: bool = False
   pooling: str = 'last'
@@ -73,7 +73,6 @@ class TextClassifier(nn.Module):
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
-  @nn.compact
   def __call__(self, tokens_BT: jax.Array, *, train: bool) -> jax.Array:
     """Logits [B, K], float32 or wider; padding changes them by nothing.
 
@@ -81,12 +80,21 @@ class TextClassifier(nn.Module):
       tokens_BT: int, 0 from the end of a row on.
       train: drop units (rng 'dropout').
     """
+    return self.forward(tokens_BT, train)[0]
+
+  def features(self, tokens_BT: jax.Array, train: bool = False) -> jax.Array:
+    """What `head` reads [B, F]: last states or pooled outputs, after dropout."""
+    return self.forward(tokens_BT, train)[1]
+
+  @nn.compact
+  def forward(self, tokens_BT: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+    """Logits and features."""
     length_B = (tokens_BT != 0).sum(1)
     x_BTD = _embed(self)(tokens_BT)
     x_BTD = nn.Dropout(self.embedding_dropout, deterministic=not train)(x_BTD)
     h_BTH, finals = RecurrentStack(
       self.cell,
-      self.features,
+      self.hidden,
       bidirectional=self.bidirectional,
       dropout=self.dropout,
       dtype=self.dtype,
@@ -98,9 +106,13 @@ class TextClassifier(nn.Module):
     else:
       pooled_BH = pool(h_BTH, length_B, self.pooling)
     pooled_BH = nn.Dropout(self.dropout, deterministic=not train)(pooled_BH)
-    wide = jnp.promote_types(self.dtype, jnp.float32)
-    head = nn.Dense(self.num_outputs, dtype=wide, param_dtype=self.param_dtype)
-    return head(pooled_BH)
+    head = nn.Dense(
+      self.num_outputs,
+      dtype=jnp.promote_types(self.dtype, jnp.float32),
+      param_dtype=self.param_dtype,
+      name='head',
+    )
+    return head(pooled_BH), pooled_BH
 
 
 class CarriedClassifiers(nn.Module):

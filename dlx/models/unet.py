@@ -89,41 +89,48 @@ class UNet(nn.Module):
     embedding_BF = None
     features = 4 * self.channels[0]
     if t_B is not None:
-      embedding_BF = TimeEmbedding(features, **dtypes)(t_B)
+      embedding_BF = TimeEmbedding(features, name='time', **dtypes)(t_B)
     if self.num_classes is not None and label_B is not None:
-      label_BF = LabelEmbedding(self.num_classes, features, **dtypes)(label_B)
+      label = LabelEmbedding(self.num_classes, features, name='label', **dtypes)
+      label_BF = label(label_B)
       embedding_BF = label_BF if embedding_BF is None else embedding_BF + label_BF
     if embedding_BF is not None:
       embedding_BF = nn.silu(embedding_BF)
 
-    def block(x, channels, attend):
-      x = ResidualBlock(channels, self.groups, self.dropout, **dtypes)(
-        x, embedding_BF, train=train
+    def block(x, channels, attend, where):
+      residual = ResidualBlock(
+        channels, self.groups, self.dropout, name=f'{where}_block', **dtypes
       )
+      x = residual(x, embedding_BF, train=train)
       if not attend:
         return x
-      return SelfAttention(self.head_features, self.groups, **dtypes)(x)
+      attention = SelfAttention(
+        self.head_features, self.groups, name=f'{where}_attention', **dtypes
+      )
+      return attention(x)
 
     x = space_to_depth(jnp.asarray(x_BHWC, self.dtype), self.patch)
-    x = Conv(self.channels[0], (3, 3), **dtypes)(x)
+    x = Conv(self.channels[0], (3, 3), name='conv_in', **dtypes)(x)
     skips = [x]
     for level, channels in enumerate(self.channels):
       if level:
-        x = _dense(channels, **dtypes)(space_to_depth(x, 2))
+        down = _dense(channels, name=f'downsample_{level}', **dtypes)
+        x = down(space_to_depth(x, 2))
         skips.append(x)
-      for _ in range(self.blocks):
-        x = block(x, channels, level in self.attention)
+      for i in range(self.blocks):
+        x = block(x, channels, level in self.attention, f'down_{level}_{i}')
         skips.append(x)
-    x = block(x, self.channels[-1], bool(self.attention))
-    x = block(x, self.channels[-1], False)
+    x = block(x, self.channels[-1], bool(self.attention), 'middle_0')
+    x = block(x, self.channels[-1], False, 'middle_1')
     for level, channels in reversed(list(enumerate(self.channels))):
-      for _ in range(self.blocks + 1):
+      for i in range(self.blocks + 1):
         x = jnp.concatenate([x, skips.pop()], axis=-1)
-        x = block(x, channels, level in self.attention)
+        x = block(x, channels, level in self.attention, f'up_{level}_{i}')
       if level:
         below = self.channels[level - 1]
-        x = depth_to_space(_dense(4 * below, **dtypes)(x), 2)
-    x = _norm(x, self.groups, silu=True, **dtypes)(x)
+        up = _dense(4 * below, name=f'upsample_{level}', **dtypes)
+        x = depth_to_space(up(x), 2)
+    x = _norm(x, self.groups, silu=True, name='norm_out', **dtypes)(x)
     wide = jnp.promote_types(self.dtype, jnp.float32)
     x = Conv(
       self.out_channels * self.patch**2,
@@ -131,6 +138,7 @@ class UNet(nn.Module):
       kernel_init=nn.initializers.zeros,
       dtype=wide,
       param_dtype=self.param_dtype,
+      name='conv_out',
     )(x)
     return depth_to_space(x, self.patch)
 
@@ -170,17 +178,17 @@ class ResidualBlock(nn.Module):
   ) -> Array:
     """[B, H, W, channels]; `embedding_BF` holds time and class, None: neither."""
     dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
-    h = _norm(x_BHWC, self.groups, silu=True, **dtypes)(x_BHWC)
-    h = Conv(self.channels, (3, 3), **dtypes)(h)
-    norm, moved = _norm(h, self.groups, silu=True, **dtypes), ()
+    h = _norm(x_BHWC, self.groups, silu=True, name='norm_0', **dtypes)(x_BHWC)
+    h = Conv(self.channels, (3, 3), name='conv_0', **dtypes)(h)
+    norm, moved = _norm(h, self.groups, silu=True, name='norm_1', **dtypes), ()
     if embedding_BF is not None:
-      both_BF = _dense(2 * self.channels, **dtypes)(embedding_BF)
-      moved = jnp.split(both_BF, 2, axis=-1)
+      scale_shift = _dense(2 * self.channels, name='scale_shift', **dtypes)
+      moved = jnp.split(scale_shift(embedding_BF), 2, axis=-1)
     h = nn.Dropout(self.dropout, deterministic=not train)(norm(h, *moved))
     zeros = nn.initializers.zeros
-    h = Conv(self.channels, (3, 3), kernel_init=zeros, **dtypes)(h)
+    h = Conv(self.channels, (3, 3), kernel_init=zeros, name='conv_1', **dtypes)(h)
     if x_BHWC.shape[-1] != self.channels:
-      x_BHWC = _dense(self.channels, **dtypes)(x_BHWC)
+      x_BHWC = _dense(self.channels, name='skip', **dtypes)(x_BHWC)
     return x_BHWC + h
 
 
@@ -207,16 +215,17 @@ class SelfAttention(nn.Module):
       raise ConfigError(
         f'head_features={width} is not allowed: must divide the {c} channels.'
       )
-    x_BLC = _norm(x_BHWC, self.groups, **dtypes)(x_BHWC).reshape(b, h * w, c)
-    qkv = _dense(3 * c, **dtypes)(x_BLC).reshape(b, h * w, 3, c // width, width)
+    norm = _norm(x_BHWC, self.groups, name='norm', **dtypes)
+    x_BLC = norm(x_BHWC).reshape(b, h * w, c)
+    qkv = _dense(3 * c, name='qkv', **dtypes)(x_BLC)
+    qkv = qkv.reshape(b, h * w, 3, c // width, width)
     q_BLND, k_BLND, v_BLND = (qkv[:, :, i] for i in range(3))
     wide = jnp.promote_types(self.dtype, jnp.float32)
     scores_BNLM = jnp.einsum('blnd,bmnd->bnlm', q_BLND, k_BLND).astype(wide)
     weights_BNLM = jax.nn.softmax(scores_BNLM * width**-0.5).astype(v_BLND.dtype)
     out_BLND = jnp.einsum('bnlm,bmnd->blnd', weights_BNLM, v_BLND)
-    out_BLC = _dense(c, kernel_init=nn.initializers.zeros, **dtypes)(
-      out_BLND.reshape(b, h * w, c)
-    )
+    out = _dense(c, kernel_init=nn.initializers.zeros, name='out', **dtypes)
+    out_BLC = out(out_BLND.reshape(b, h * w, c))
     return x_BHWC + out_BLC.reshape(b, h, w, c)
 
 

@@ -1,7 +1,5 @@
 """ViT: a transformer over the patches of an image (arXiv:2010.11929)."""
 
-from typing import Any
-
 import chex
 import flax.linen as nn
 import jax
@@ -9,6 +7,7 @@ import jax.numpy as jnp
 
 from dlx.errors import ConfigError
 from dlx.layers import mesh, transformer
+from dlx.layers.block_config import BlockConfig
 from dlx.layers.matmul import rows_dot_general
 from dlx.layers.transformer import STREAM, Stacked, Transformer
 
@@ -26,38 +25,25 @@ class ViT(nn.Module):
   tokens.
 
   Attributes:
+    num_layers: N.
+    block: of each layer. `dropout` is that of the embeddings, too; logits are at least
+      float32.
     num_outputs: K.
     patch: side of a patch in pixels, a divisor of height and width.
-    num_layers: N.
-    num_heads: H, a divisor of width.
-    width: D of the stream.
-    mlp_ratio: width of the feed-forward parts over D.
     pool: 'token': a learned class token comes first and is read at the end; 'mean':
       the mean of all tokens is read.
     position_scale: standard deviation of the initial position embeddings. 0.02 is the
       paper's. Patch embeddings start near 1, so that short runs of a small net learn
       where a patch lies much faster from 1: on MNIST (6 layers, width 64) the loss
       after 200 steps was 0.66 against 1.28.
-    dropout: of embeddings, attention weights and residual branches.
-    unroll: layers in one turn of the scan, see `Transformer`.
-    remat: see `Transformer`.
-    dtype: of the arithmetic; logits are at least float32.
-    param_dtype: of the parameters.
   """
 
+  num_layers: int
+  block: BlockConfig
   num_outputs: int = 10
   patch: int = 4
-  num_layers: int = 6
-  num_heads: int = 4
-  width: int = 64
-  mlp_ratio: int = 4
   pool: str = 'token'
   position_scale: float = 0.02
-  dropout: float = 0.0
-  unroll: int = 1
-  remat: str = 'none'
-  dtype: Any = jnp.float32
-  param_dtype: Any = jnp.float32
 
   def __call__(self, x_BHWC: Array, *, train: bool) -> Array:
     """Logits [B, K], float32 or wider.
@@ -72,64 +58,61 @@ class ViT(nn.Module):
     """
     return self.forward(x_BHWC, train=train)[0]
 
+  def features(self, x_BHWC: Array, train: bool = False) -> Array:
+    """What `head` reads [B, D]: the class token, or the mean of all tokens."""
+    return self.forward(x_BHWC, train=train)[1]
+
   def attention(self, x_BHWC: Array) -> Array:
     """Attention weights [N, B, H, T, T]; rows sum to 1; the class token is first."""
-    stacked = self.forward(x_BHWC, train=False, return_weights=True)[1]
+    stacked = self.forward(x_BHWC, train=False, return_weights=True)[2]
     assert stacked.weights_NBHLM is not None
     return stacked.weights_NBHLM
 
   @nn.compact
   def forward(
     self, x_BHWC: Array, *, train: bool, return_weights: bool = False
-  ) -> tuple[Array, Stacked]:
-    """Logits, and what the stack gives besides."""
+  ) -> tuple[Array, Array, Stacked]:
+    """Logits, features, and what the stack gives besides."""
     if self.pool not in ('token', 'mean'):
       raise ValueError(f"pool={self.pool!r} is not allowed: must be 'token' or 'mean'.")
-    dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
+    c = self.block
     x_BTD = nn.Dense(
-      self.width,
+      c.width,
       kernel_init=nn.initializers.lecun_normal(),
       dot_general=rows_dot_general,
       name='patch',
-      **dtypes,
+      **c.dtypes,
     )(patches(x_BHWC, self.patch))
     if self.pool == 'token':
       token_D = self.param(
-        'class_token', nn.initializers.zeros, (self.width,), self.param_dtype
+        'class_token', nn.initializers.zeros, (c.width,), c.param_dtype
       )
       token_B1D = jnp.broadcast_to(
-        token_D.astype(self.dtype), (x_BTD.shape[0], 1, self.width)
+        token_D.astype(c.dtype), (x_BTD.shape[0], 1, c.width)
       )
       x_BTD = jnp.concatenate([token_B1D, x_BTD], 1)
     position_TD = self.param(
       'position_embedding',
       nn.initializers.normal(self.position_scale),
       x_BTD.shape[1:],
-      self.param_dtype,
+      c.param_dtype,
     )
-    x_BTD += position_TD[None].astype(self.dtype)
+    x_BTD += position_TD[None].astype(c.dtype)
     x_BTD = mesh.constrain(x_BTD, *STREAM)
-    x_BTD = nn.Dropout(self.dropout, deterministic=not train)(x_BTD)
-    stacked = Transformer(
-      self.num_layers,
-      self.num_heads,
-      self.mlp_ratio * self.width,
-      dropout=self.dropout,
-      unroll=self.unroll,
-      remat=self.remat,
-      name='transformer',
-      **dtypes,
-    )(x_BTD, train=train, return_weights=return_weights)
-    x_BTD = nn.LayerNorm(epsilon=1e-6, name='norm', **dtypes)(stacked.x_BLD)
+    x_BTD = nn.Dropout(c.dropout, deterministic=not train)(x_BTD)
+    stacked = Transformer(self.num_layers, c, name='transformer')(
+      x_BTD, train=train, return_weights=return_weights
+    )
+    x_BTD = nn.LayerNorm(epsilon=1e-6, name='norm', **c.dtypes)(stacked.x_BLD)
     x_BD = x_BTD[:, 0] if self.pool == 'token' else x_BTD.mean(1)
     logits_BK = nn.Dense(
       self.num_outputs,
       kernel_init=nn.initializers.zeros,
-      dtype=jnp.promote_types(self.dtype, jnp.float32),
-      param_dtype=self.param_dtype,
+      dtype=jnp.promote_types(c.dtype, jnp.float32),
+      param_dtype=c.param_dtype,
       name='head',
     )(x_BD)
-    return logits_BK, stacked
+    return logits_BK, x_BD, stacked
 
 
 def num_patches(height: int, width: int, patch: int) -> int:

@@ -166,7 +166,7 @@ def clip(
 def by_path(*patterns: str) -> Callable[[PyTree], PyTree]:
   """A mask: True for leaves whose whole path matches one of the regular expressions.
 
-  Paths read `Dense_0/kernel`; `encoder/.*` is a whole submodule.
+  Paths read `hidden_0/kernel`; `encoder/.*` is a whole submodule.
 
   Raises:
     ConfigError: when the mask is used: a pattern matches no parameter.

@@ -29,7 +29,7 @@ class Leaf(NamedTuple):
   """One array.
 
   Attributes:
-    path: e.g. params/Dense_0/kernel.
+    path: e.g. params/hidden_0/kernel.
     shape: of the whole array.
     dtype: its name.
     count: entries.

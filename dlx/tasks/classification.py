@@ -46,7 +46,7 @@ class AuxiliaryCnn(auxiliary.Config):
   def model(self, num_classes: int, **dtypes: Any) -> CNN:
     """The net; `dtypes` as `Config.dtypes`."""
     return CNN(
-      features=self.features, dense=self.dense, num_outputs=num_classes, **dtypes
+      channels=self.features, dense=self.dense, num_outputs=num_classes, **dtypes
     )
 
 

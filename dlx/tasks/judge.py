@@ -176,16 +176,11 @@ class Judge:
 
   def verdict(self, judge: PyTree, image_BHWC: Array) -> tuple[Array, Array]:
     """Probabilities [B, K] and features [B, F] of images in [0, 1]."""
-    applied: Any = self.model.apply(
-      _variables(judge),
-      self._normalise(image_BHWC),
-      train=False,
-      capture_intermediates=lambda module, _: module.name == 'Dense_0',
-      mutable=['intermediates'],
+    found: Any = self.model.apply(
+      _variables(judge), self._normalise(image_BHWC), train=False, method='forward'
     )
-    logits_BK, seen = applied
-    feature_BF = jax.nn.relu(seen['intermediates']['Dense_0']['__call__'][0])
-    return jax.nn.softmax(jnp.asarray(logits_BK)), feature_BF
+    logits_BK, feature_BF = found
+    return jax.nn.softmax(logits_BK), feature_BF
 
   def sums(
     self,

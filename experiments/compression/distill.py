@@ -74,7 +74,7 @@ SMALL = Config(
 
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
-  student = MLP(features=config.features, num_outputs=data.num_classes, **config.dtypes)
+  student = MLP(widths=config.features, num_outputs=data.num_classes, **config.dtypes)
   teacher = config.teacher.model(data.num_classes, **config.dtypes)
   first = config.teacher.first_steps(config.num_steps)
   rates = {

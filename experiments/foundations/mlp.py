@@ -46,7 +46,7 @@ SMALL = Config(num_steps=6, batch_size=16, log_every_steps=2, eval_every_steps=3
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
   model = MLP(
-    features=config.features,
+    widths=config.features,
     num_outputs=data.num_classes,
     dropout=config.dropout,
     input_dropout=config.input_dropout,

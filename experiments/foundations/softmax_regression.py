@@ -38,11 +38,11 @@ SMALL = Config(num_steps=6, batch_size=16, log_every_steps=2, eval_every_steps=3
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
   height, width, channels = data.shape
-  model = MLP(features=(), num_outputs=data.num_classes, **config.dtypes)
+  model = MLP(widths=(), num_outputs=data.num_classes, **config.dtypes)
 
   def templates(state, key, batch):
     del key, batch
-    kernel_FK = state.params['Dense_0']['kernel']
+    kernel_FK = state.params['head']['kernel']
     return kernel_FK.T.reshape(-1, height, width, channels).mean(-1)
 
   return image_classifier(

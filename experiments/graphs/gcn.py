@@ -73,7 +73,7 @@ def build(config: Config) -> experiment.Experiment:
   data = graphs.graph(config.dataset, sparse=True)
   whole = Whole(data.source)
   model = GCN(
-    features=config.features,
+    hidden=config.features,
     num_outputs=data.num_classes,
     dropout=config.dropout,
     **config.dtypes,

@@ -92,7 +92,7 @@ def build(config: Config) -> experiment.Experiment:
     vocabulary_size=data.vocabulary_size,
     embedding=config.embedding,
     cell=CELLS[config.cell],
-    features=config.features,
+    hidden=config.features,
     bidirectional=config.bidirectional,
     pooling=config.pooling,
     embedding_dropout=config.embedding_dropout,

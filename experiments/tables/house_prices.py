@@ -64,7 +64,7 @@ def build(config: Config) -> experiment.Experiment:
       'table with numbers to predict, diabetes or california_housing.'
     )
   model = MLP(
-    features=config.features, num_outputs=1, dropout=config.dropout, **config.dtypes
+    widths=config.features, num_outputs=1, dropout=config.dropout, **config.dtypes
   )
   test_data = InOrder(data.test, config.eval_batch_size)
 

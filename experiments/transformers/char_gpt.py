@@ -15,10 +15,11 @@ Its setting for a GPU:
       --config.warmup_fraction=0.02 --config.final_fraction=0.1 \
       --config.best_metric=validation/loss --config.best_mode=min --data_dir=DATA
 
-A size sets what a model of that size is made of and trained with; fields that are given
-stand above it. Larger ones have bfloat16, rotary positions from 300m (arXiv:2104.09864)
-and grouped queries from 1b (arXiv:2305.13245); rates are those of arXiv:2005.14165.
-Embeddings of characters are few: 124m would be 124 M with GPT-2's 50257 tokens.
+A size gives what a model of that size is made of and trained with; fields that are
+given on the command line go before the size. Larger ones have bfloat16, rotary
+positions from 300m (arXiv:2104.09864) and grouped queries from 1b (arXiv:2305.13245);
+rates are those of arXiv:2005.14165. Embeddings of characters are few: 124m would be
+124 M with GPT-2's 50257 tokens.
 
   size  layers  width  heads / of keys  context  windows  parameters with 96 characters
   cpu        4    128            4 / 4       64       12        808,064
@@ -29,101 +30,105 @@ Embeddings of characters are few: 124m would be 124 M with GPT-2's 50257 tokens.
   3b        30   3072           24 / 8     2048      256  3,020,479,488
   7b        40   4096           32 / 8     2048      256  7,047,286,784
 
-From 300m blocks are computed again on the way back, as `remat` says. Ask launch.plan
-what fits where.
+From 300m parts of a block are computed again on the way back, as `remat` says. Ask
+launch.plan what fits where.
 
 Loss is in nats a character. Measured figures: see experiments/README.md.
 """
 
 import dataclasses
-from typing import Any
+from typing import NamedTuple
 
 from dlx import experiment, optim
+from dlx.config import traced
 from dlx.data.sets import characters
+from dlx.layers.block_config import BlockConfig
 from dlx.layers.transformer import REMAT, matrices
 from dlx.models.gpt import GPT, POSITIONS
 from dlx.tasks.language_modelling import language_model
 
-# What a size sets where it is not given. nanoGPT's two, then those of GPT-2 and more.
-_CPU: dict[str, Any] = dict(
-  num_layers=4,
-  num_heads=4,
-  num_kv_heads=None,
-  width=128,
-  context=64,
-  positions='learned',
-  pad_vocabulary_to=1,
-  dropout=0.0,
-  batch_size=12,
-  lr=4e-3,
-  compute_dtype='float32',
-  unroll=4,
-  remat='none',
-)
-_GPU = _CPU | dict(compute_dtype='bfloat16', unroll=6, batch_size=64, lr=1e-3)
-_GPU |= dict(num_layers=6, num_heads=6, width=384, context=256, dropout=0.2)
-_GPT2 = _CPU | dict(compute_dtype='bfloat16', unroll=1, batch_size=256, lr=6e-4)
-_GPT2 |= dict(num_layers=12, num_heads=12, width=768, context=1024)
-_GPT2 |= dict(pad_vocabulary_to=128)
-_300M = _GPT2 | dict(num_layers=24, num_heads=16, width=1024, lr=3e-4)
-_300M |= dict(positions='rotary', remat='dots')
-_1B = _300M | dict(num_kv_heads=4, width=2048, context=2048, lr=2e-4)
-_3B = _1B | dict(num_layers=30, num_heads=24, num_kv_heads=8, width=3072, lr=1.6e-4)
-_3B |= dict(remat='full')
-_7B = _3B | dict(num_layers=40, num_heads=32, width=4096, lr=1.2e-4)
+
+class Size(NamedTuple):
+  """What a size gives to the fields of the same names that are None in a Config."""
+
+  num_layers: int
+  num_heads: int
+  num_kv_heads: int | None  # None: num_heads.
+  width: int
+  context: int
+  batch_size: int
+  lr: float
+  positions: str
+  remat: str
+  compute_dtype: str = 'bfloat16'
+  unroll: int = 1
+  pad_vocabulary_to: int = 128
+  dropout: float = 0.0
+
+
+# nanoGPT's two, then those of GPT-2 and more.
 SIZES = {
-  'cpu': _CPU,
-  'gpu': _GPU,
-  '124m': _GPT2,
-  '300m': _300M,
-  '1b': _1B,
-  '3b': _3B,
-  '7b': _7B,
+  'cpu': Size(4, 4, None, 128, 64, 12, 4e-3, 'learned', 'off', 'float32', 4, 1),
+  'gpu': Size(6, 6, None, 384, 256, 64, 1e-3, 'learned', 'off', 'bfloat16', 6, 1, 0.2),
+  '124m': Size(12, 12, None, 768, 1024, 256, 6e-4, 'learned', 'off'),
+  '300m': Size(24, 16, None, 1024, 1024, 256, 3e-4, 'rotary', 'dots'),
+  '1b': Size(24, 16, 4, 2048, 2048, 256, 2e-4, 'rotary', 'dots'),
+  '3b': Size(30, 24, 8, 3072, 2048, 256, 1.6e-4, 'rotary', 'full'),
+  '7b': Size(40, 32, 8, 4096, 2048, 256, 1.2e-4, 'rotary', 'full'),
 }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(experiment.Config):
-  """What is None here and in SIZES has the value of the size once this is made.
+  """Fields that are None and stand in `Size` are given by the size: see `sized`."""
 
-  A copy by dataclasses.replace keeps these values: of another size make another Config.
-  """
-
-  size: str = 'cpu'  # cpu, gpu, 124m, 300m, 1b, 3b or 7b: sets what is none below.
+  # cpu, gpu, 124m, 300m, 1b, 3b or 7b: the size gives every field below that is none.
+  size: str = 'cpu'
   num_steps: int = 1200  # Optimiser steps of the whole run.
-  batch_size: int | None = None  # Windows of one global batch; none: of the size.
+  batch_size: int | None = None  # Windows of one global batch; none: by size.
   eval_every_steps: int | None = 250  # Steps between evaluations; None: at the end.
   clip_norm: float | None = 1.0  # Largest global norm of the gradient.
-  compute_dtype: str | None = None  # See above; none: of the size.
+  # float32, bfloat16, float16 (scaled loss) or float64; none: by size.
+  compute_dtype: str | None = None
   dataset: str = 'pydoc'  # pydoc (embedded) or tiny_shakespeare.
-  num_layers: int | None = None  # Transformer blocks; none: of the size.
-  num_heads: int | None = None  # Heads, a divisor of width; none: of the size.
-  num_kv_heads: int | None = None  # Heads of keys; none: of the size, or num_heads.
-  width: int | None = None  # Of the stream, a quarter of the MLP; none: of the size.
-  context: int | None = None  # Characters of a window; none: of the size.
-  positions: str | None = None  # learned or rotary; none: of the size.
-  pad_vocabulary_to: int | None = None  # Its multiple; none: of the size.
-  tie_embeddings: bool = True  # Logits by the embeddings, not by a map of their own.
-  dropout: float | None = None  # Of embeddings, weights, branches; none: of the size.
+  num_layers: int | None = None  # Transformer blocks; none: by size.
+  num_heads: int | None = None  # Attention heads, a divisor of width; none: by size.
+  # Heads of keys and values, a divisor of num_heads; none: by size, or num_heads.
+  num_kv_heads: int | None = None
+  # Width of the residual stream, a quarter of the feed-forward parts; none: by size.
+  width: int | None = None
+  context: int | None = None  # Characters of a window; none: by size.
+  positions: str | None = None  # How positions enter, learned or rotary; none: by size.
+  # The vocabulary is padded to a multiple of this; none: by size.
+  pad_vocabulary_to: int | None = None
+  tie_embeddings: bool = True  # Logits by the token embeddings, not by another map.
+  # Dropout of embeddings, attention weights and residual branches; none: by size.
+  dropout: float | None = None
   use_bias: bool = False  # Biases in maps and norms, as in GPT-2.
-  unroll: int | None = None  # Layers in a turn of their scan; bits; none: of the size.
-  remat: str = 'size'  # Computed twice, for memory: none, dots (all but maps), full.
-  lr: float | None = None  # Peak learning rate; none: of the size.
-  final_fraction: float = 0.0  # Of the peak, at the last step of the cosine.
-  warmup_fraction: float = 0.05  # Of the steps, with a linear rise from 0.
+  # Layers in one turn of the scan over layers, changes bits; none: by size.
+  unroll: int | None = None
+  # Computed again on the way back, to save memory: off (nothing), dots (all but the
+  # results of products), full (everything inside a block); none: by size.
+  remat: str | None = None
+  lr: float | None = None  # Peak learning rate; none: by size.
+  final_fraction: float = 0.0  # Last learning rate of the cosine over the peak.
+  warmup_fraction: float = 0.05  # Share of the steps with a linear rise from 0.
   beta1: float = 0.9  # Decay of AdamW's first moment.
   beta2: float = 0.99  # Decay of AdamW's second moment.
-  weight_decay: float = 0.1  # Decoupled, on kernels and embeddings only.
+  weight_decay: float = 0.1  # Decoupled weight decay, on kernels and embeddings only.
   sample_length: int = 400  # Characters of each sample in the report.
-  temperature: float = 0.8  # Of the samples; 0: always the likeliest character.
+  temperature: float = 0.8  # Temperature of samples; 0: always the likeliest character.
   top_k: int | None = None  # Samples draw from this many characters; None: all.
 
   def __post_init__(self):
     self.choice('size', of=SIZES)
-    for name, value in SIZES[self.size].items():
-      # Once and for all: config.json says what was used.
-      if getattr(self, name) in (None, 'size'):
-        object.__setattr__(self, name, value)
+    sized(self).check()
+
+  def resolved(self) -> 'Config':
+    return sized(self)
+
+  def check(self):
+    """The checks of `__post_init__`, on a config that `sized` has filled."""
     super().__post_init__()
     self.bounds('num_layers', 'num_heads', 'num_kv_heads', 'width', least=1)
     self.bounds('pad_vocabulary_to', 'unroll', 'sample_length', least=1)
@@ -144,19 +149,55 @@ class Config(experiment.Config):
     self.bounds('top_k', least=1)
 
 
+def values(config: Config) -> Size:
+  """The row of the size, in which what the config gives stands in place of its own."""
+  given = {name: getattr(config, name) for name in Size._fields}
+  given = {name: value for name, value in given.items() if value is not None}
+  return SIZES[config.size]._replace(**given)
+
+
+def sized(config: Config) -> Config:
+  """A copy in which the size has filled what was None; may hold tracers."""
+  return traced(config, **values(config)._asdict())
+
+
+# The least run that still has every part.
+SMALL = Config(
+  num_steps=6,
+  batch_size=16,
+  log_every_steps=2,
+  eval_every_steps=3,
+  num_layers=2,
+  width=16,
+  context=16,
+  unroll=1,
+  sample_length=20,
+)
+
+
 def build(config: Config) -> experiment.Experiment:
+  config, size = sized(config), values(config)
   data = characters.characters(config.dataset)
-  of_model = ('num_layers', 'num_heads', 'num_kv_heads', 'width', 'context')
-  of_model += ('positions', 'pad_vocabulary_to', 'tie_embeddings', 'dropout')
-  of_model += ('use_bias', 'unroll', 'remat', 'param_dtype')
   model = GPT(
     vocabulary_size=len(data.vocabulary),
-    dtype=config.compute_dtype,
-    **{name: getattr(config, name) for name in of_model},
+    context=size.context,
+    num_layers=size.num_layers,
+    positions=size.positions,
+    pad_vocabulary_to=size.pad_vocabulary_to,
+    tie_embeddings=config.tie_embeddings,
+    block=BlockConfig(
+      width=size.width,
+      num_heads=size.num_heads,
+      num_kv_heads=size.num_kv_heads,
+      use_bias=config.use_bias,
+      dropout=size.dropout,
+      unroll=size.unroll,
+      remat=size.remat,
+      **config.dtypes,
+    ),
   )
-  peak: Any = config.lr  # Not None any more.
   rate = optim.warmup_cosine(
-    peak,
+    size.lr,
     config.num_steps,
     config.warmup_fraction * config.num_steps,
     config.final_fraction,

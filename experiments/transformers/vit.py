@@ -26,6 +26,7 @@ from dlx.data.batches.resident import InOrder
 from dlx.data.images.augment import compose, per_example, random_flip, random_shift
 from dlx.data.images.levels import normalise
 from dlx.data.sets import images
+from dlx.layers.block_config import BlockConfig
 from dlx.layers.transformer import REMAT, matrices
 from dlx.models import vit
 from dlx.tasks.classification import image_classifier
@@ -40,19 +41,24 @@ class Config(experiment.Config):
   patch: int = 2  # Side of a patch in pixels; a divisor of height and width.
   num_layers: int = 4  # Transformer blocks.
   num_heads: int = 4  # Attention heads of a block; a divisor of width.
-  width: int = 64  # Of the stream; feed-forward parts are four times as wide.
+  # Width of the residual stream, a quarter of the feed-forward parts.
+  width: int = 64
   pool: str = 'mean'  # What is classified: token (a class token) or mean (all tokens).
-  position_scale: float = 1.0  # Deviation of initial position embeddings; paper: 0.02.
-  dropout: float = 0.0  # Of embeddings, attention weights and residual branches.
+  # Standard deviation of the initial position embeddings; 0.02 in the paper.
+  position_scale: float = 1.0
+  # Dropout of embeddings, attention weights and residual branches.
+  dropout: float = 0.0
   shift: float = 0.1  # Training images move by up to this share of their side.
   flip: bool = False  # Training images are mirrored with probability 1/2.
   label_smoothing: float = 0.0  # Probability that is spread over all classes.
   unroll: int = 6  # Layers in one turn of the scan over layers; changes bits.
-  remat: str = 'none'  # Computed twice, for memory: none, dots (all but maps), full.
+  # Computed again on the way back, to save memory: off (nothing), dots (all but the
+  # results of products), full (everything inside a block).
+  remat: str = 'off'
   lr: float = 2e-3  # Peak learning rate of a cosine to 0.
-  warmup_fraction: float = 0.05  # Of the steps, with a linear rise from 0.
+  warmup_fraction: float = 0.05  # Share of the steps with a linear rise from 0.
   beta2: float = 0.99  # Decay of AdamW's second moment.
-  weight_decay: float = 0.05  # Decoupled, on kernels and embeddings only.
+  weight_decay: float = 0.05  # Decoupled weight decay, on kernels and embeddings only.
 
   def __post_init__(self):
     super().__post_init__()
@@ -67,6 +73,17 @@ class Config(experiment.Config):
     self.bounds('lr', above=0)
 
 
+# The least run that still has every part.
+SMALL = Config(
+  num_steps=6,
+  batch_size=16,
+  log_every_steps=2,
+  eval_every_steps=3,
+  width=16,
+  num_layers=2,
+)
+
+
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
   height, width, _ = data.shape
@@ -75,14 +92,16 @@ def build(config: Config) -> experiment.Experiment:
     num_outputs=data.num_classes,
     patch=config.patch,
     num_layers=config.num_layers,
-    num_heads=config.num_heads,
-    width=config.width,
     pool=config.pool,
     position_scale=config.position_scale,
-    dropout=config.dropout,
-    unroll=config.unroll,
-    remat=config.remat,
-    **config.dtypes,
+    block=BlockConfig(
+      width=config.width,
+      num_heads=config.num_heads,
+      dropout=config.dropout,
+      unroll=config.unroll,
+      remat=config.remat,
+      **config.dtypes,
+    ),
   )
   moves = [functools.partial(random_shift, fraction=config.shift)] * (config.shift > 0)
   moves += [random_flip] * config.flip

@@ -53,7 +53,7 @@ SMALL = Config(
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
   model = CNN(
-    features=config.features,
+    channels=config.features,
     dense=config.dense,
     num_outputs=data.num_classes,
     dropout=config.dropout,

@@ -93,7 +93,7 @@ def build(config: Config) -> experiment.Experiment:
     train = subset(data.train, config.labels, config.subset_seed)
     data = dataclasses.replace(data, train=train)
   model = MLP(
-    features=config.features,
+    widths=config.features,
     num_outputs=data.num_classes,
     dropout=config.dropout,
     **config.dtypes,

@@ -39,7 +39,12 @@ from dlx.tasks.classification import class_probabilities, normalised
 from dlx.train import auxiliary, steps
 
 # Which layers learn before `unfreeze_at`.
-LEARNS = {'scratch': '.*', 'features': 'Dense_1/.*', 'last': 'Dense_./.*', 'full': '.*'}
+LEARNS = {
+  'scratch': '.*',
+  'features': 'head/.*',
+  'last': '(hidden|head)/.*',
+  'full': '.*',
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,7 +81,7 @@ class Config(experiment.Config):
 
 def trunk_of(layers):
   """All but the last layer, of parameters or of statistics."""
-  return {name: x for name, x in layers.items() if name != 'Dense_1'}
+  return {name: x for name, x in layers.items() if name != 'head'}
 
 
 # The least run that still has every part.

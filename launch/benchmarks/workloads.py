@@ -224,7 +224,8 @@ def build(name: str, **fields: Any) -> Built:
   """
   workload = WORKLOADS[name]
   module = importlib.import_module(experiments_by_name.module_name(workload.experiment))
-  config = module.Config(**{**_known(module, _PLAIN), **workload.fields, **fields})
+  given = {**_known(module, _PLAIN), **workload.fields, **fields}
+  config = module.Config(**given).resolved()
   built = module.build(config)
   return Built(built, config, generated(workload, built))
 

@@ -6,7 +6,7 @@ from typing import Any, Iterator, Mapping, NamedTuple
 
 # What part of the activations is kept, and how much longer a step takes, about: the
 # first orders the trials, the second what is tried first. Neither is told to anybody.
-_REMAT = {'none': (1.0, 0.0), 'dots': (0.4, 0.1), 'full': (0.2, 0.33)}
+_REMAT = {'off': (1.0, 0.0), 'dots': (0.4, 0.1), 'full': (0.2, 0.33)}
 _SAFE = 0.97  # Of the memory: an estimate is no compilation.
 
 
@@ -75,7 +75,7 @@ def edits(
     before = axes.get('data', 1) * axes.get('fsdp', 1)
     kept = (size / parts / rows) / (config.batch_size / config.micro_batches / before)
     kept *= axes.get('tensor', 1) / after.get('tensor', 1)
-    now = _REMAT.get(str(getattr(config, 'remat', 'none')), (1.0, 0.0))
+    now = _REMAT.get(str(getattr(config, 'remat', 'off')), (1.0, 0.0))
     then = _REMAT[remat] if remat else now
     kept *= then[0] / now[0]
     held = _held(axes) / _held(after)

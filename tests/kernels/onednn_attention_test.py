@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dlx.layers.attention.multihead import MultiHeadAttention, fused_attention
+from dlx.layers.block_config import BlockConfig
 from kernels.onednn import attention, library
 
 pytestmark = pytest.mark.usefixtures('onednn')
@@ -107,7 +108,9 @@ def test_under_vmap_and_in_a_loop():
 
 @pytest.mark.parametrize('causal, bias', ((False, True), (True, False)))
 def test_packed_layer_is_the_layer_of_three_products(causal, bias):
-  layer = MultiHeadAttention(num_heads=2, causal=causal, use_bias=bias)
+  layer = MultiHeadAttention(
+    BlockConfig(width=16, num_heads=2, causal=causal, use_bias=bias)
+  )
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.normal(size=(3, 70, 16)), jnp.float32)
   variables = layer.init(jax.random.key(0), x, train=True)

@@ -49,7 +49,7 @@ def test_flax_steps_on_its_own(name):
 def test_flax_names_what_does_not_fit():
   side = flax_side.build('mlp', **sizes('mlp'))
   with pytest.raises(ValueError, match='mlp: '):
-    side.load({'Dense_0': {'kernel': np.ones((2, 2))}}, {})
+    side.load({'hidden_0': {'kernel': np.ones((2, 2))}}, {})
 
 
 @pytest.mark.parametrize('name', ['mlp', 'cnn'])

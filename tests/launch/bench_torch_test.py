@@ -81,15 +81,15 @@ def test_what_is_left_over_is_named():
   arrays = side.arrays()
   params = {
     layer: {'kernel': arrays[f'{layer}.weight'].T, 'bias': arrays[f'{layer}.bias']}
-    for layer in ('Dense_0', 'Dense_1', 'Dense_2')
+    for layer in ('hidden_0', 'hidden_1', 'head')
   }
   side.load(params)
-  with pytest.raises(ValueError, match='Not in PyTorch: Dense_3/scale'):
-    side.load({**params, 'Dense_3': {'scale': np.ones(3)}})
-  with pytest.raises(ValueError, match='Not in dlx: Dense_1.weight, Dense_1.bias'):
-    side.load({key: x for key, x in params.items() if key != 'Dense_1'})
-  with pytest.raises(ValueError, match=r'Dense_2.bias \(10,\) cannot be \(1,\)'):
-    side.load({**params, 'Dense_2': {**params['Dense_2'], 'bias': np.ones(1)}})
+  with pytest.raises(ValueError, match='Not in PyTorch: hidden_3/scale'):
+    side.load({**params, 'hidden_3': {'scale': np.ones(3)}})
+  with pytest.raises(ValueError, match='Not in dlx: hidden_1.weight, hidden_1.bias'):
+    side.load({key: x for key, x in params.items() if key != 'hidden_1'})
+  with pytest.raises(ValueError, match=r'head.bias \(10,\) cannot be \(1,\)'):
+    side.load({**params, 'head': {**params['head'], 'bias': np.ones(1)}})
 
 
 def test_other_maths_is_refused():

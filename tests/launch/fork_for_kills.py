@@ -23,7 +23,7 @@ class Config(experiment.Config):
 
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
-  model = CNN(features=(4,), dense=16, num_outputs=data.num_classes)
+  model = CNN(channels=(4,), dense=16, num_outputs=data.num_classes)
   return image_classifier(
     config,
     data,

@@ -233,7 +233,7 @@ class LanguageModelTest(parameterized.TestCase):
     c = self.CONFIG
     return 12 * c['num_layers'] * c['width'] * c['context'] ** 2 * c['batch_size']
 
-  @parameterized.parameters('none', 'dots', 'full')
+  @parameterized.parameters('off', 'dots', 'full')
   def test_equals_the_formula_but_for_the_blocks_that_no_query_sees(self, remat):
     found, built = self.counted(remat=remat)
     maps = built.flops_per_step - self.attention()  # 6 N D.
@@ -246,7 +246,7 @@ class LanguageModelTest(parameterized.TestCase):
     once = maps + self.attention() * 3 / 4 * 7 / 6 + rows
     self.assertEqual(found.total - found.recomputed, once)
     again = {
-      'none': 0,
+      'off': 0,
       'dots': self.attention() * 3 / 4 * 2 / 6,
       # The maps of the blocks too, but for the last, whose result nobody needs.
       'full': self.attention() * 3 / 4 * 2 / 6 + 2 * 8 * c['width'] * rows / 2,

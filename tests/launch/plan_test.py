@@ -176,7 +176,7 @@ class BoundTest(absltest.TestCase):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WithRemat(Config):
-  remat: str = 'none'
+  remat: str = 'off'
 
 
 class AdviceTest(absltest.TestCase):

@@ -7,7 +7,7 @@ may look at a key. Where G < H, neighbouring heads of queries share one of keys
 """
 
 import functools
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import flax.linen as nn
@@ -18,12 +18,12 @@ import jax.numpy as jnp
 from dlx.layers import mesh
 from dlx.layers.attention.fused import fused_attention
 from dlx.layers.attention.rotary import rotate
+from dlx.layers.block_config import BlockConfig
 from dlx.layers.matmul import rows_dot_general
 from kernels.onednn import attention as onednn
 from kernels.onednn import library
 
 Array = jax.Array
-Initializer = Callable[..., Array]
 
 _MASKED = -1e9  # Score of a key that a query may not look at: exp of it is 0.
 
@@ -172,29 +172,11 @@ class MultiHeadAttention(nn.Module):
   `query` [D, H, K], `key` and `value` [D, G, K], `out` [H, K, D].
 
   Attributes:
-    num_heads: H, a divisor of the width of the stream; K is their quotient.
-    num_kv_heads: G, a divisor of H (arXiv:2305.13245); None: H.
-    rotary: base of rotary positions (arXiv:2104.09864) of queries and keys, counted
-      from the first token; None: no positions.
-    causal: no query sees a later token. A cached call is always causal.
-    use_bias: in all four maps.
-    dropout: probability that a weight is dropped (rng 'dropout').
-    kernel_init: of W_q, W_k and W_v.
-    out_init: of W_o.
-    dtype: of the arithmetic; the softmax is at least float32.
-    param_dtype: of the parameters.
+    config: heads, positions, mask, dropout of weights (rng 'dropout'), initial weights
+      (`residual_init` of W_o) and arithmetic. The width is that of the stream.
   """
 
-  num_heads: int
-  num_kv_heads: int | None = None
-  rotary: float | None = None
-  causal: bool = False
-  use_bias: bool = True
-  dropout: float = 0.0
-  kernel_init: Initializer = nn.initializers.xavier_uniform()
-  out_init: Initializer = nn.initializers.xavier_uniform()
-  dtype: Any = jnp.float32
-  param_dtype: Any = jnp.float32
+  config: BlockConfig
 
   @nn.compact
   def __call__(
@@ -222,67 +204,57 @@ class MultiHeadAttention(nn.Module):
         not; rotary positions of a memory.
       ConfigError: see `fused_attention`.
     """
-    width = x_BLD.shape[-1]
-    kv_heads = self.num_heads if self.num_kv_heads is None else self.num_kv_heads
-    if width % self.num_heads:
+    c, width = self.config, x_BLD.shape[-1]
+    if width % c.num_heads:
       raise ValueError(
-        f'num_heads={self.num_heads} is not allowed: must be a divisor of the width '
+        f'num_heads={c.num_heads} is not allowed: must be a divisor of the width '
         f'{width}.'
       )
-    if kv_heads < 1 or self.num_heads % kv_heads:
+    if c.kv_heads < 1 or c.num_heads % c.kv_heads:
       raise ValueError(
-        f'num_kv_heads={kv_heads} is not allowed: must be a divisor of '
-        f'num_heads={self.num_heads}.'
+        f'num_kv_heads={c.kv_heads} is not allowed: must be a divisor of '
+        f'num_heads={c.num_heads}.'
       )
-    if self.rotary is not None and memory_BMD is not None:
+    if c.rotary is not None and memory_BMD is not None:
       raise ValueError('rotary with a memory is not allowed: must be None there.')
-    shared = {
-      'use_bias': self.use_bias,
-      'dtype': self.dtype,
-      'param_dtype': self.param_dtype,
-      'dot_general': rows_dot_general,
-    }
+    dense = functools.partial(
+      nn.DenseGeneral, use_bias=c.use_bias, dot_general=rows_dot_general, **c.dtypes
+    )
 
     def heads(name, number):
-      return nn.DenseGeneral(
-        (number, width // self.num_heads),
-        kernel_init=self.kernel_init,
-        name=name,
-        **shared,
-      )
+      shape = (number, width // c.num_heads)
+      return dense(shape, kernel_init=c.kernel_init, name=name)
 
-    out = nn.DenseGeneral(
-      width, axis=(-2, -1), kernel_init=self.out_init, name='out', **shared
-    )
-    drops = train and self.dropout > 0
+    out = dense(width, axis=(-2, -1), kernel_init=c.residual_init, name='out')
+    drops = train and c.dropout > 0
     fused = mask_BHLM is None and cache is None and not return_weights
     plain = fused and not drops and memory_BMD is None
-    x_BLD = x_BLD.astype(self.dtype)
-    if plain and kv_heads == self.num_heads and self.rotary is None:
+    x_BLD = x_BLD.astype(c.dtype)
+    if plain and c.kv_heads == c.num_heads and c.rotary is None:
       if self._packs(x_BLD):
         return Attended(out(self._packed(x_BLD)))
     source_BMD = x_BLD if memory_BMD is None else memory_BMD
-    q_BLHK = heads('query', self.num_heads)(x_BLD)
-    k_BMGK = heads('key', kv_heads)(source_BMD)
-    v_BMGK = heads('value', kv_heads)(source_BMD)
+    q_BLHK = heads('query', c.num_heads)(x_BLD)
+    k_BMGK = heads('key', c.kv_heads)(source_BMD)
+    v_BMGK = heads('value', c.kv_heads)(source_BMD)
     start = 0 if cache is None else cache.length
-    if self.rotary is not None:
+    if c.rotary is not None:
       position_L = start + jnp.arange(x_BLD.shape[1])
-      q_BLHK = rotate(q_BLHK, position_L, self.rotary)
-      k_BMGK = rotate(k_BMGK, position_L, self.rotary)
+      q_BLHK = rotate(q_BLHK, position_L, c.rotary)
+      k_BMGK = rotate(k_BMGK, position_L, c.rotary)
     if cache is not None:
       cache = append(cache, k_BMGK, v_BMGK)
       k_BMGK = cache.key_BMGK.astype(q_BLHK.dtype)
       v_BMGK = cache.value_BMGK.astype(q_BLHK.dtype)
     dropping = {
-      'dropout': self.dropout,
+      'dropout': c.dropout,
       'dropout_key': self.make_rng('dropout') if drops else None,
     }
     weights_BHLM = None
     if fused:
-      y_BLHK = fused_attention(q_BLHK, k_BMGK, v_BMGK, causal=self.causal, **dropping)
+      y_BLHK = fused_attention(q_BLHK, k_BMGK, v_BMGK, causal=c.causal, **dropping)
     else:
-      if self.causal or cache is not None:
+      if c.causal or cache is not None:
         # Room not yet used lies behind the last query, so that this hides it too.
         causal = causal_mask(q_BLHK.shape[1], k_BMGK.shape[1], start)
         mask_BHLM = causal if mask_BHLM is None else causal & mask_BHLM
@@ -304,8 +276,8 @@ class MultiHeadAttention(nn.Module):
     kernel_DPHK = together('kernel')
     dims = (((2,), (0,)), ((), ()))
     qkv_BLPHK = rows_dot_general(x_BLD, kernel_DPHK, dims)
-    if self.use_bias:
+    if self.config.use_bias:
       qkv_BLPHK = qkv_BLPHK + together('bias')[None, None]
-    form = onednn.Form(self.causal, kernel_DPHK.shape[-1] ** -0.5)
+    form = onednn.Form(self.config.causal, kernel_DPHK.shape[-1] ** -0.5)
     y: Any = _packed_attention(form, qkv_BLPHK)
     return y

@@ -199,7 +199,7 @@ class Checkpointer:
     """Some leaves of one checkpoint, on the host, and the digest of its metadata.
 
     Args:
-      wanted: by their names there, e.g. 'state/params/Dense_0/kernel': anything with a
+      wanted: by their names there, e.g. 'state/params/hidden_0/kernel': anything with a
         shape and a dtype.
 
     Raises:

@@ -22,9 +22,9 @@ class MLP(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     x = x.reshape(len(x), -1)
-    for width in self.features:
-      x = nn.relu(nn.Dense(width)(x))
-    return nn.Dense(10)(x)
+    for i, width in enumerate(self.features):
+      x = nn.relu(nn.Dense(width, name=f'hidden_{i}')(x))
+    return nn.Dense(10, name='head')(x)
 
 
 class CNN(nn.Module):
@@ -35,12 +35,12 @@ class CNN(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    for width in self.features:
-      x = nn.Conv(width, (3, 3), use_bias=False)(x)
-      x = nn.relu(nn.BatchNorm(use_running_average=False, momentum=0.9)(x))
-      x = nn.max_pool(x, (2, 2), (2, 2))
-    x = nn.relu(nn.Dense(self.dense)(x.reshape(len(x), -1)))
-    return nn.Dense(10)(x)
+    for i, width in enumerate(self.features):
+      x = nn.Conv(width, (3, 3), use_bias=False, name=f'conv_{i}')(x)
+      norm = nn.BatchNorm(use_running_average=False, momentum=0.9, name=f'norm_{i}')
+      x = nn.max_pool(nn.relu(norm(x)), (2, 2), (2, 2))
+    x = nn.relu(nn.Dense(self.dense, name='hidden')(x.reshape(len(x), -1)))
+    return nn.Dense(10, name='head')(x)
 
 
 class Block(nn.Module):
@@ -116,7 +116,7 @@ class LSTM(nn.Module):
     x = nn.Embed(self.vocabulary_size, self.embedding, name='embedding')(token_BT)
     rnn: Any = nn.RNN(nn.OptimizedLSTMCell(self.features, name='cell'), name='rnn')
     x = rnn(x)
-    return nn.Dense(2)(x[:, -1])
+    return nn.Dense(2, name='head')(x[:, -1])
 
 
 class TransformerBlock(nn.Module):
@@ -236,12 +236,12 @@ class Generator(nn.Module):
 
   @nn.compact
   def __call__(self, z: Array) -> Array:
-    norm = lambda: nn.BatchNorm(use_running_average=False, momentum=0.9)
-    x = nn.Dense(7 * 7 * 2 * self.width, use_bias=False)(z)
-    x = nn.relu(norm()(x.reshape(-1, 7, 7, 2 * self.width)))
-    x = nn.ConvTranspose(self.width, (4, 4), (2, 2), use_bias=False)(x)
-    x = nn.relu(norm()(x))
-    return jnp.tanh(nn.ConvTranspose(1, (4, 4), (2, 2))(x))
+    norm = lambda name: nn.BatchNorm(use_running_average=False, momentum=0.9, name=name)
+    x = nn.Dense(7 * 7 * 2 * self.width, use_bias=False, name='dense')(z)
+    x = nn.relu(norm('norm_0')(x.reshape(-1, 7, 7, 2 * self.width)))
+    up = nn.ConvTranspose(self.width, (4, 4), (2, 2), use_bias=False, name='up_0')
+    x = nn.relu(norm('norm_1')(up(x)))
+    return jnp.tanh(nn.ConvTranspose(1, (4, 4), (2, 2), name='pixels')(x))
 
 
 class Discriminator(nn.Module):
@@ -252,11 +252,14 @@ class Discriminator(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     pad = ((1, 1), (1, 1))
-    x = nn.leaky_relu(nn.Conv(self.width, (4, 4), (2, 2), padding=pad)(x), 0.2)
-    x = nn.Conv(2 * self.width, (4, 4), (2, 2), padding=pad, use_bias=False)(x)
-    x = nn.BatchNorm(use_running_average=False, momentum=0.9)(x)
+    conv = lambda i, width, bias: nn.Conv(
+      width, (4, 4), (2, 2), padding=pad, use_bias=bias, name=f'conv_{i}'
+    )
+    x = nn.leaky_relu(conv(0, self.width, True)(x), 0.2)
+    x = conv(1, 2 * self.width, False)(x)
+    x = nn.BatchNorm(use_running_average=False, momentum=0.9, name='norm_1')(x)
     x = nn.leaky_relu(x, 0.2)
-    return nn.Dense(1)(x.reshape(len(x), -1))[:, 0]
+    return nn.Dense(1, name='head')(x.reshape(len(x), -1))[:, 0]
 
 
 class TimeEmbedding(nn.Module):
@@ -269,12 +272,13 @@ class TimeEmbedding(nn.Module):
     rate = 1e4 ** -jnp.linspace(0.0, 1.0, 32)
     angle = t[:, None] * rate
     x = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], 1)
-    return nn.Dense(self.features)(nn.silu(nn.Dense(self.features)(x)))
+    x = nn.silu(nn.Dense(self.features, name='hidden')(x))
+    return nn.Dense(self.features, name='out')(x)
 
 
-def group_norm(x: Array) -> Array:
+def group_norm(x: Array, name: str) -> Array:
   """Eight groups, or as many as there are fours of channels."""
-  return nn.GroupNorm(min(8, x.shape[-1] // 4))(x)
+  return nn.GroupNorm(min(8, x.shape[-1] // 4), name=name)(x)
 
 
 class ResidualBlock(nn.Module):
@@ -284,12 +288,14 @@ class ResidualBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, embedding: Array) -> Array:
-    h = nn.Conv(self.channels, (3, 3))(nn.silu(group_norm(x)))
-    h = group_norm(h)
-    both = nn.Dense(2 * self.channels)(embedding)[:, None, None]
+    conv = lambda i: nn.Conv(self.channels, (3, 3), name=f'conv_{i}')
+    h = group_norm(conv(0)(nn.silu(group_norm(x, 'norm_0'))), 'norm_1')
+    both = nn.Dense(2 * self.channels, name='scale_shift')(embedding)[:, None, None]
     scale, shift = jnp.split(both, 2, axis=-1)
-    h = nn.Conv(self.channels, (3, 3))(nn.silu(h * (1 + scale) + shift))
-    return h + (x if x.shape[-1] == self.channels else nn.Dense(self.channels)(x))
+    h = conv(1)(nn.silu(h * (1 + scale) + shift))
+    if x.shape[-1] != self.channels:
+      x = nn.Dense(self.channels, name='skip')(x)
+    return h + x
 
 
 class UNet(nn.Module):
@@ -300,18 +306,24 @@ class UNet(nn.Module):
   @nn.compact
   def __call__(self, x: Array, t: Array) -> Array:
     first, second = self.channels
-    embedding = nn.silu(TimeEmbedding(4 * first)(t))
+    embedding = nn.silu(TimeEmbedding(4 * first, name='time')(t))
     b, h, w, _ = x.shape
-    block = lambda x, channels: ResidualBlock(channels)(x, embedding)
-    skips = [nn.Conv(first, (3, 3))(x)]
-    skips.append(block(skips[-1], first))
+
+    def block(x, channels, where):
+      return ResidualBlock(channels, name=f'{where}_block')(x, embedding)
+
+    skips = [nn.Conv(first, (3, 3), name='conv_in')(x)]
+    skips.append(block(skips[-1], first, 'down_0_0'))
     x = skips[-1].reshape(b, h // 2, 2, w // 2, 2, first).transpose(0, 1, 3, 2, 4, 5)
-    skips.append(nn.Dense(second)(x.reshape(b, h // 2, w // 2, 4 * first)))
-    skips.append(block(skips[-1], second))
-    x = block(block(skips[-1], second), second)
-    for channels in (second, second, first, first):
-      if channels == first and x.shape[1] < h:
-        x = nn.Dense(4 * first)(x).reshape(b, h // 2, w // 2, 2, 2, first)
-        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h, w, first)
-      x = block(jnp.concatenate([x, skips.pop()], -1), channels)
-    return nn.Conv(1, (3, 3))(nn.silu(group_norm(x)))
+    down = nn.Dense(second, name='downsample_1')
+    skips.append(down(x.reshape(b, h // 2, w // 2, 4 * first)))
+    skips.append(block(skips[-1], second, 'down_1_0'))
+    x = block(block(skips[-1], second, 'middle_0'), second, 'middle_1')
+    for i in range(2):
+      x = block(jnp.concatenate([x, skips.pop()], -1), second, f'up_1_{i}')
+    x = nn.Dense(4 * first, name='upsample_1')(x).reshape(b, h // 2, w // 2, 2, 2, -1)
+    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h, w, first)
+    for i in range(2):
+      x = block(jnp.concatenate([x, skips.pop()], -1), first, f'up_0_{i}')
+    x = nn.silu(group_norm(x, 'norm_out'))
+    return nn.Conv(1, (3, 3), name='conv_out')(x)

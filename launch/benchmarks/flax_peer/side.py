@@ -286,9 +286,6 @@ def renamed(name: str, tree: Any) -> Any:
   tree = jax.tree.map(jnp.asarray, dict(tree))
   if name == 'dcgan' and 'g' in tree:
     players = {'g': dict(tree['g']), 'd': dict(tree['d'])}
-    for old in [key for key in players['g'] if key.startswith('ConvTranspose2x')]:
-      new = old.replace('ConvTranspose2x', 'ConvTranspose')
-      players['g'][new] = players['g'].pop(old)
     # dlx keeps statistics of real images and of samples apart; plain Flax does not.
     players['d'] = players['d'].get('real', players['d'])
     return players

@@ -75,23 +75,23 @@ def _model(name: str, c: Any) -> keras.Model:
   layers = keras.layers
   if name == 'mlp':
     hidden = [
-      layers.Dense(width, activation='relu', name=f'Dense_{i}')
+      layers.Dense(width, activation='relu', name=f'hidden_{i}')
       for i, width in enumerate(c.features)
     ]
-    last = layers.Dense(10, name=f'Dense_{len(hidden)}')
-    return keras.Sequential([layers.Flatten(), *hidden, last])
+    head = layers.Dense(10, name='head')
+    return keras.Sequential([layers.Flatten(), *hidden, head])
   blocks = []
   for i, width in enumerate(c.features):
     blocks += [
-      layers.Conv2D(width, 3, padding='same', use_bias=False, name=f'Conv_{i}'),
-      layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f'BatchNorm_{i}'),
+      layers.Conv2D(width, 3, padding='same', use_bias=False, name=f'conv_{i}'),
+      layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f'norm_{i}'),
       layers.ReLU(),
       layers.MaxPooling2D(),
     ]
   head = [
     layers.Flatten(),
-    layers.Dense(c.dense, activation='relu', name='Dense_0'),
-    layers.Dense(10, name='Dense_1'),
+    layers.Dense(c.dense, activation='relu', name='hidden'),
+    layers.Dense(10, name='head'),
   ]
   return keras.Sequential(blocks + head)
 

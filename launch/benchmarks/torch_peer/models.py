@@ -26,8 +26,10 @@ class MLP(nn.Module):
 
   def __init__(self, widths: Sequence[int]):
     super().__init__()
-    for i, (a, b) in enumerate(itertools.pairwise(widths)):
-      self.add_module(f'Dense_{i}', nn.Linear(a, b))
+    *hidden, last = itertools.pairwise(widths)
+    for i, (a, b) in enumerate(hidden):
+      self.add_module(f'hidden_{i}', nn.Linear(a, b))
+    self.head = nn.Linear(*last)
 
   def forward(self, x: Tensor) -> Tensor:
     *hidden, last = self.children()
@@ -51,19 +53,19 @@ class CNN(nn.Module):
     height, width, channels = shape
     first, second = features
     self.dropout = dropout
-    self.Conv_0 = nn.Conv2d(channels, first, 3, padding=1, bias=False)
-    self.BatchNorm_0 = nn.BatchNorm2d(first)
-    self.Conv_1 = nn.Conv2d(first, second, 3, padding=1, bias=False)
-    self.BatchNorm_1 = nn.BatchNorm2d(second)
-    self.Dense_0 = nn.Linear((height // 4) * (width // 4) * second, dense)
-    self.Dense_1 = nn.Linear(dense, outputs)
+    self.conv_0 = nn.Conv2d(channels, first, 3, padding=1, bias=False)
+    self.norm_0 = nn.BatchNorm2d(first)
+    self.conv_1 = nn.Conv2d(first, second, 3, padding=1, bias=False)
+    self.norm_1 = nn.BatchNorm2d(second)
+    self.hidden = nn.Linear((height // 4) * (width // 4) * second, dense)
+    self.head = nn.Linear(dense, outputs)
 
   def forward(self, x: Tensor) -> Tensor:
     # The ReLU of the largest is the largest ReLU, of a quarter of the numbers.
-    x = F.relu_(F.max_pool2d(self.BatchNorm_0(self.Conv_0(x)), 2))
-    x = F.relu_(F.max_pool2d(self.BatchNorm_1(self.Conv_1(x)), 2))
-    x = F.relu_(self.Dense_0(rows(x)))
-    return self.Dense_1(F.dropout(x, self.dropout, self.training))
+    x = F.relu_(F.max_pool2d(self.norm_0(self.conv_0(x)), 2))
+    x = F.relu_(F.max_pool2d(self.norm_1(self.conv_1(x)), 2))
+    x = F.relu_(self.hidden(rows(x)))
+    return self.head(F.dropout(x, self.dropout, self.training))
 
 
 class BasicBlock(nn.Module):
@@ -119,11 +121,11 @@ class TextClassifier(nn.Module):
     super().__init__()
     self.embedding = nn.Embedding(vocabulary, embedding)
     self.encoder = nn.ModuleDict({'forward_0': nn.LSTM(embedding, features)})
-    self.Dense_0 = nn.Linear(features, outputs)
+    self.head = nn.Linear(features, outputs)
 
   def forward(self, token_BT: Tensor) -> Tensor:
     _, (h_1BH, _) = self.encoder['forward_0'](self.embedding(token_BT.t()))
-    return self.Dense_0(h_1BH[0])
+    return self.head(h_1BH[0])
 
 
 class Attention(nn.Module):
@@ -284,16 +286,16 @@ class Generator(nn.Module):
   def __init__(self, noise: int, width: int, channels: int):
     super().__init__()
     self.width = 2 * width
-    self.Dense_0 = nn.Linear(noise, 7 * 7 * 2 * width, bias=False)
-    self.BatchNorm_0 = nn.BatchNorm2d(2 * width)
-    self.ConvTranspose2x_0 = nn.ConvTranspose2d(2 * width, width, 4, 2, 1, bias=False)
-    self.BatchNorm_1 = nn.BatchNorm2d(width)
-    self.ConvTranspose2x_1 = nn.ConvTranspose2d(width, channels, 4, 2, 1)
+    self.dense = nn.Linear(noise, 7 * 7 * 2 * width, bias=False)
+    self.norm_0 = nn.BatchNorm2d(2 * width)
+    self.up_0 = nn.ConvTranspose2d(2 * width, width, 4, 2, 1, bias=False)
+    self.norm_1 = nn.BatchNorm2d(width)
+    self.pixels = nn.ConvTranspose2d(width, channels, 4, 2, 1)
 
   def forward(self, z_BZ: Tensor) -> Tensor:
-    x = self.Dense_0(z_BZ).view(-1, 7, 7, self.width).permute(0, 3, 1, 2)
-    x = self.ConvTranspose2x_0(F.relu_(self.BatchNorm_0(x)))
-    return torch.tanh(self.ConvTranspose2x_1(F.relu_(self.BatchNorm_1(x))))
+    x = self.dense(z_BZ).view(-1, 7, 7, self.width).permute(0, 3, 1, 2)
+    x = self.up_0(F.relu_(self.norm_0(x)))
+    return torch.tanh(self.pixels(F.relu_(self.norm_1(x))))
 
 
 class Discriminator(nn.Module):
@@ -305,13 +307,13 @@ class Discriminator(nn.Module):
 
   def __init__(self, width: int, channels: int):
     super().__init__()
-    self.Conv_0 = nn.Conv2d(channels, width, 4, 2, 1)
-    self.Conv_1 = nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False)
-    self.BatchNorm_0 = nn.BatchNorm2d(2 * width, track_running_stats=False)
+    self.conv_0 = nn.Conv2d(channels, width, 4, 2, 1)
+    self.conv_1 = nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False)
+    self.norm_1 = nn.BatchNorm2d(2 * width, track_running_stats=False)
     for kind in ('real', 'fake'):
       statistics = nn.BatchNorm2d(2 * width, affine=False)
-      self.add_module(kind, nn.ModuleDict({'BatchNorm_0': statistics}))
-    self.Dense_0 = nn.Linear(7 * 7 * 2 * width, 1)
+      self.add_module(kind, nn.ModuleDict({'norm_1': statistics}))
+    self.head = nn.Linear(7 * 7 * 2 * width, 1)
 
   def forward(self, x: Tensor, kind: str | None) -> Tensor:
     """Logits [B].
@@ -319,10 +321,10 @@ class Discriminator(nn.Module):
     Args:
       kind: 'real' or 'fake', whose statistics take in the batch; None: neither's.
     """
-    x = self.Conv_1(F.leaky_relu_(self.Conv_0(x), SLOPE))
-    own, mean, var = self.BatchNorm_0, None, None
+    x = self.conv_1(F.leaky_relu_(self.conv_0(x), SLOPE))
+    own, mean, var = self.norm_1, None, None
     if kind is not None:
-      kept = getattr(self, kind)['BatchNorm_0']
+      kept = getattr(self, kind)['norm_1']
       mean, var = kept.running_mean, kept.running_var
     x = F.batch_norm(x, mean, var, own.weight, own.bias, True, 0.1, own.eps)
-    return self.Dense_0(rows(F.leaky_relu_(x, SLOPE)))[:, 0]
+    return self.head(rows(F.leaky_relu_(x, SLOPE)))[:, 0]

@@ -20,9 +20,8 @@ class TimeEmbedding(nn.Module):
 
   def __init__(self, features: int):
     super().__init__()
-    # Numbered from the outside in, as dlx writes them.
-    self.Dense_1 = nn.Linear(64, features)
-    self.Dense_0 = nn.Linear(features, features)
+    self.hidden = nn.Linear(64, features)
+    self.out = nn.Linear(features, features)
     # The rounding of dlx: rates and angles are float32.
     rates = (1e4 ** -(torch.arange(32.0) / 31).double()).float()
     angles = (torch.arange(1000.0)[:, None] * rates).double()
@@ -30,8 +29,8 @@ class TimeEmbedding(nn.Module):
     self.register_buffer('table', table, persistent=False)
 
   def forward(self, t_B: Tensor) -> Tensor:
-    sines_BF = self.table[t_B].to(self.Dense_0.weight.dtype)
-    return self.Dense_0(F.silu(self.Dense_1(sines_BF)))
+    sines_BF = self.table[t_B].to(self.out.weight.dtype)
+    return self.out(F.silu(self.hidden(sines_BF)))
 
 
 class ToPixels(nn.Conv2d):
@@ -49,20 +48,20 @@ class ResidualBlock(nn.Module):
 
   def __init__(self, inputs: int, outputs: int, embedding: int):
     super().__init__()
-    self.GroupNorm_0 = norm(inputs)
-    self.Conv_0 = nn.Conv2d(inputs, outputs, 3, padding=1)
-    self.GroupNorm_1 = norm(outputs)
-    self.Dense_0 = nn.Linear(embedding, 2 * outputs)
-    self.Conv_1 = nn.Conv2d(outputs, outputs, 3, padding=1)
+    self.norm_0 = norm(inputs)
+    self.conv_0 = nn.Conv2d(inputs, outputs, 3, padding=1)
+    self.norm_1 = norm(outputs)
+    self.scale_shift = nn.Linear(embedding, 2 * outputs)
+    self.conv_1 = nn.Conv2d(outputs, outputs, 3, padding=1)
     self.projects = inputs != outputs
     if self.projects:
-      self.Dense_1 = nn.Conv2d(inputs, outputs, 1)
+      self.skip = nn.Conv2d(inputs, outputs, 1)
 
   def forward(self, x: Tensor, embedding_BF: Tensor) -> Tensor:
-    h = self.GroupNorm_1(self.Conv_0(F.silu(self.GroupNorm_0(x))))
-    scale, shift = self.Dense_0(embedding_BF)[:, :, None, None].chunk(2, 1)
-    h = self.Conv_1(F.silu(torch.addcmul(shift, h, 1 + scale)))
-    return (self.Dense_1(x) if self.projects else x) + h
+    h = self.norm_1(self.conv_0(F.silu(self.norm_0(x))))
+    scale, shift = self.scale_shift(embedding_BF)[:, :, None, None].chunk(2, 1)
+    h = self.conv_1(F.silu(torch.addcmul(shift, h, 1 + scale)))
+    return (self.skip(x) if self.projects else x) + h
 
 
 class UNet(nn.Module):
@@ -74,48 +73,46 @@ class UNet(nn.Module):
   def __init__(self, image_channels: int, channels: tuple[int, ...]):
     super().__init__()
     features = 4 * channels[0]
-    self.TimeEmbedding_0 = TimeEmbedding(features)
-    self.Conv_0 = nn.Conv2d(image_channels, channels[0], 3, padding=1)
+    self.time = TimeEmbedding(features)
+    self.conv_in = nn.Conv2d(image_channels, channels[0], 3, padding=1)
     self.down, self.middle, self.up = [], [], []
-    count = {'ResidualBlock': 0, 'Dense': 0}
 
-    def add(kind: str, module: nn.Module) -> str:
-      name = f'{kind}_{count[kind]}'
-      count[kind] += 1
+    def add(name: str, module: nn.Module) -> str:
       self.add_module(name, module)
       return name
 
-    def block(inputs: int, outputs: int) -> str:
-      return add('ResidualBlock', ResidualBlock(inputs, outputs, features))
+    def block(inputs: int, outputs: int, where: str) -> str:
+      return add(f'{where}_block', ResidualBlock(inputs, outputs, features))
 
     skips = [channels[0]]
     for level, width in enumerate(channels):
       step = None
       if level:
-        step = add('Dense', nn.Conv2d(channels[level - 1], width, 2, 2))
+        down = nn.Conv2d(channels[level - 1], width, 2, 2)
+        step = add(f'downsample_{level}', down)
         skips.append(width)
-      self.down.append((step, block(width, width)))
+      self.down.append((step, block(width, width, f'down_{level}_0')))
       skips.append(width)
     last = channels[-1]
-    self.middle = [block(last, last), block(last, last)]
+    self.middle = [block(last, last, f'middle_{i}') for i in range(2)]
     now = last
     for level, width in reversed(list(enumerate(channels))):
       blocks = []
-      for _ in range(2):
-        blocks.append(block(now + skips.pop(), width))
+      for i in range(2):
+        blocks.append(block(now + skips.pop(), width, f'up_{level}_{i}'))
         now = width
       step = None
       if level:
         now = channels[level - 1]
-        step = add('Dense', ToPixels(width, now))
+        step = add(f'upsample_{level}', ToPixels(width, now))
       self.up.append((blocks, step))
-    self.GroupNorm_0 = norm(channels[0])
-    self.Conv_1 = nn.Conv2d(channels[0], image_channels, 3, padding=1)
+    self.norm_out = norm(channels[0])
+    self.conv_out = nn.Conv2d(channels[0], image_channels, 3, padding=1)
 
   def forward(self, x: Tensor, t_B: Tensor) -> Tensor:
-    embedding_BF = F.silu(self.TimeEmbedding_0(t_B))
+    embedding_BF = F.silu(self.time(t_B))
     run = lambda name, x: getattr(self, name)(x, embedding_BF)
-    x = self.Conv_0(x)
+    x = self.conv_in(x)
     skips = [x]
     for step, block in self.down:
       if step is not None:
@@ -130,4 +127,4 @@ class UNet(nn.Module):
         x = run(block, torch.cat([x, skips.pop()], 1))
       if step is not None:
         x = getattr(self, step)(x)
-    return self.Conv_1(F.silu(self.GroupNorm_0(x)))
+    return self.conv_out(F.silu(self.norm_out(x)))

@@ -81,7 +81,7 @@ class GcnTest(absltest.TestCase):
 
   def test_equals_the_formula(self):
     fields, x = self.fields()
-    model = GCN(features=4, num_outputs=3)
+    model = GCN(hidden=4, num_outputs=3)
     variables = model.init(jax.random.key(0), fields, 12, train=False)
     p = jax.tree.map(np.array, variables['params'])
     a = dense_adjacency(fields['edges'], 30)
@@ -99,7 +99,7 @@ class GcnTest(absltest.TestCase):
       'edges': jnp.array([[0, 1], [1, 2], [2, 3], [3, 4]]),
       'label': jnp.zeros(n, jnp.int32),
     }
-    model = GCN(features=8, num_outputs=2)
+    model = GCN(hidden=8, num_outputs=2)
     variables = model.init(jax.random.key(0), fields, n, train=False)
     # Row-normalised single features do not change with their value: the kernel does.
     grads = jax.grad(
@@ -113,7 +113,7 @@ class GcnTest(absltest.TestCase):
 
   def test_dropout_needs_a_key_and_is_off_in_evaluation(self):
     fields, _ = self.fields()
-    model = GCN(features=4, num_outputs=3)
+    model = GCN(hidden=4, num_outputs=3)
     variables = model.init(jax.random.key(0), fields, 12, train=False)
     run = lambda i: jnp.asarray(
       model.apply(

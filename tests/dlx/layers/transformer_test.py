@@ -11,6 +11,7 @@ import numpy as np
 
 from dlx import optim
 from dlx.layers.attention.multihead import empty_cache
+from dlx.layers.block_config import BlockConfig
 from dlx.layers.transformer import (
   Block,
   FeedForward,
@@ -21,13 +22,13 @@ from dlx.layers.transformer import (
 )
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 8)), jnp.float32)
-FIELDS = dict(num_heads=2, hidden=16, causal=True)
+FIELDS = dict(width=8, num_heads=2, mlp_ratio=2, causal=True)
 # Three blocks of sums of up to 16 products of size 1, in another order.
 TOLERANCE = 2e-5
 
 
 def init(num_layers=3, **fields):
-  model = Transformer(num_layers=num_layers, **{**FIELDS, **fields})
+  model = Transformer(num_layers, BlockConfig(**{**FIELDS, **fields}))
   return model, jax.jit(lambda k: model.init(k, X, train=False))(jax.random.key(0))
 
 
@@ -56,7 +57,10 @@ class FeedForwardTest(parameterized.TestCase):
   def test_gelu_by_hand(self, exact, at_one, at_minus_one):
     one = jnp.ones((1, 1))
     params = {'in': {'kernel': one}, 'out': {'kernel': one}}
-    module = FeedForward(1, use_bias=False, exact_gelu=exact)
+    config = BlockConfig(
+      width=1, num_heads=1, mlp_ratio=1, use_bias=False, exact_gelu=exact
+    )
+    module = FeedForward(config)
     y = module.apply({'params': params}, jnp.asarray([[[1.0], [-1.0]]]), train=False)
     np.testing.assert_allclose(y.ravel(), [at_one, at_minus_one], atol=1e-6)
 
@@ -70,7 +74,7 @@ class TransformerTest(parameterized.TestCase):
     def loop(params, x):
       for i in range(3):
         one = jax.tree.map(lambda p, i=i: p[i], params)
-        x, _ = Block(**FIELDS).apply({'params': one}, x)
+        x, _ = Block(BlockConfig(**FIELDS)).apply({'params': one}, x)
       return x
 
     def scan(params, x):
@@ -113,7 +117,7 @@ class TransformerTest(parameterized.TestCase):
   def test_remat_keeps_what_it_says(self):
     # Of a block: nothing but its input; or what its maps give besides; or all.
     kept = {}
-    for remat in ('full', 'dots', 'none'):
+    for remat in ('full', 'dots', 'off'):
       model, variables = init(remat=remat)
       loss = lambda v, m=model: jnp.sin(m.apply(v, X, train=False).x_BLD).sum()
       saved = jax.make_jaxpr(lambda v, f=loss: jax.vjp(f, v)[1])(variables).out_avals
@@ -124,28 +128,29 @@ class TransformerTest(parameterized.TestCase):
     self.assertEqual(kept['full'], rows)
     # Queries, keys, values, what they become, 16 hidden units; of the last map nothing.
     self.assertEqual(kept['dots'], rows + 4 * rows + 16)
-    self.assertGreater(kept['none'], kept['dots'])
+    self.assertGreater(kept['off'], kept['dots'])
 
   def test_remat_saves_memory_of_the_compiled_program(self):
     # 8 layers, 8 x 64 tokens of width 64: 33.3, 12.3 and 4.7 MB (CPU, jax 0.10.2),
     # 36.6, 13.0 and 5.4 MB (0.11.2, November 2026); at least 40 % less is asked.
     x_BLD = jax.ShapeDtypeStruct((8, 64, 64), jnp.float32)
     needed = {}
-    for remat in ('none', 'dots', 'full'):
-      model = Transformer(8, 4, 256, causal=True, remat=remat)
+    for remat in ('off', 'dots', 'full'):
+      config = BlockConfig(width=64, num_heads=4, causal=True, remat=remat)
+      model = Transformer(8, config)
       start = functools.partial(model.init, train=False)
       variables = jax.eval_shape(start, jax.random.key(0), x_BLD)
       loss = lambda v, x, m=model: (m.apply(v, x, train=True).x_BLD ** 2).sum()
       compiled = jax.jit(jax.grad(loss, (0, 1))).lower(variables, x_BLD).compile()
       needed[remat] = compiled.memory_analysis().temp_size_in_bytes
-    self.assertLess(needed['dots'], 0.6 * needed['none'])
+    self.assertLess(needed['dots'], 0.6 * needed['off'])
     self.assertLess(needed['full'], 0.6 * needed['dots'])
 
   def test_refuses_another_remat(self):
-    with self.assertRaisesRegex(ValueError, "remat='all' .* one of none, dots, full"):
+    with self.assertRaisesRegex(ValueError, "remat='all' .* one of off, dots, full"):
       init(remat='all')
 
-  @parameterized.parameters((1, 'none'), (3, 'full'))
+  @parameterized.parameters((1, 'off'), (3, 'full'))
   def test_cached_equals_uncached(self, unroll, remat):
     model, variables = init(unroll=unroll, remat=remat)
     want = apply(model, variables, X, train=False)
@@ -170,7 +175,7 @@ class TransformerTest(parameterized.TestCase):
   def test_dropout_differs_from_layer_to_layer_and_is_off_in_evaluation(self):
     # Two layers with equal weights: equal masks would drop the same entries.
     model, variables = init(num_layers=2, dropout=0.5)
-    plain = Transformer(num_layers=2, **FIELDS)
+    plain = Transformer(2, BlockConfig(**FIELDS))
     np.testing.assert_array_equal(
       apply(model, variables, X, train=False).x_BLD,
       apply(plain, variables, X, train=False).x_BLD,
@@ -195,7 +200,7 @@ class TransformerTest(parameterized.TestCase):
     self.assertEqual(found.weights_NBHLM.dtype, jnp.float32)
 
   def test_decay_is_for_matrices(self):
-    model = Transformer(num_layers=3, **FIELDS)
+    model = Transformer(3, BlockConfig(**FIELDS))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), X, train=False))
     table = jax.ShapeDtypeStruct((3, 8), jnp.float32)
     params = {

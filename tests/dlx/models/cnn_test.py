@@ -40,9 +40,7 @@ class CNNTest(parameterized.TestCase):
   def test_no_bias_before_batch_norm(self):
     params = init(CNN((4, 4), dense_batch_norm=True), 1, 8, 8, 1)['params']
     with_bias = {name for name, layer in params.items() if 'bias' in layer}
-    self.assertEqual(
-      with_bias, {'BatchNorm_0', 'BatchNorm_1', 'BatchNorm_2', 'Dense_1'}
-    )
+    self.assertEqual(with_bias, {'norm_0', 'norm_1', 'hidden_norm', 'head'})
 
   def test_train_and_eval(self):
     model = CNN((3,), dense=8, num_outputs=5, dropout=0.5)
@@ -63,12 +61,12 @@ class CNNTest(parameterized.TestCase):
     self.assertEqual(y.shape, (4, 5))
     self.assertFalse(np.array_equal(y, train(1)[0]))
     # From mean 0: a tenth of the way to that of the batch.
-    kernel = variables['params']['Conv_0']['kernel']
+    kernel = variables['params']['conv_0']['kernel']
     maps = jax.lax.conv_general_dilated(
       x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
     )
     # Means of 144 numbers of size 1.
-    mean = new['batch_stats']['BatchNorm_0']['mean']
+    mean = new['batch_stats']['norm_0']['mean']
     np.testing.assert_allclose(mean, 0.1 * maps.mean((0, 1, 2)), atol=1e-6)
     # Evaluation treats every row alone: row 0 is the same in another batch.
     evaluate = jax.jit(lambda x: model.apply(variables, x, train=False))

@@ -103,7 +103,7 @@ class LinearProbeTest(absltest.TestCase):
     model = LinearProbe(encoder, 8)
     x = jax.random.normal(jax.random.key(1), (6, 4, 4, 1))
     variables = jax.jit(lambda: model.init(jax.random.key(0), x, train=False))()
-    params = {'Dense_0': {'kernel': jnp.eye(8), 'bias': jnp.zeros(8)}}
+    params = {'head': {'kernel': jnp.eye(8), 'bias': jnp.zeros(8)}}
     out, new = jax.jit(
       lambda v: model.apply(v, x, train=True, mutable=['batch_stats', 'encoder'])
     )({**variables, 'params': params})

@@ -86,8 +86,8 @@ class ModelTest(parameterized.TestCase):
     self.assertEqual(image.shape, (16, 8, 8, 1))
     self.assertLessEqual(np.abs(image).max(), 1)
     # From variance 1: a tenth of the way to that of the batch, near 6 * 0.02^2.
-    var = new['batch_stats']['BatchNorm_0']['var']
-    kernel = jnp.asarray(variables['params']['Dense_0']['kernel'])
+    var = new['batch_stats']['norm_0']['var']
+    kernel = jnp.asarray(variables['params']['dense']['kernel'])
     maps = (z @ kernel).reshape(-1, 4)
     # Means of 256 numbers of size 0.1 and their squares.
     np.testing.assert_allclose(var, 0.9 + 0.1 * maps.var(0), atol=1e-6)

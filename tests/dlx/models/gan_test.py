@@ -35,8 +35,8 @@ class GanTest(parameterized.TestCase):
   def test_generator_by_hand(self):
     model = gan.Generator(shape=(1, 2, 1), features=(2,))
     params = {
-      'Dense_0': {'kernel': jnp.array([[1.0, -1.0]]), 'bias': jnp.zeros(2)},
-      'Dense_1': {'kernel': jnp.eye(2), 'bias': jnp.array([0.0, 1.0])},
+      'hidden_0': {'kernel': jnp.array([[1.0, -1.0]]), 'bias': jnp.zeros(2)},
+      'pixels': {'kernel': jnp.eye(2), 'bias': jnp.array([0.0, 1.0])},
     }
     image = model.apply({'params': params}, jnp.array([[2.0]]), train=True)
     # The hidden units are 2 and 0.2 * -2.

@@ -106,6 +106,7 @@ def main():
   import numpy as np
 
   from dlx.errors import ConfigError
+  from dlx.layers.block_config import BlockConfig
   from dlx.models.gpt import GPT, PLACEMENT
   from dlx.run import sharding
   from dlx.state import leaves_by_path
@@ -116,9 +117,10 @@ def main():
 
   def model_of(length=16, **fields):
     del length
-    return GPT(
-      11, 16, 2, 4, 16, init_scale=0.3, dtype='float64', param_dtype='float64', **fields
-    )
+    own = {name: fields.pop(name) for name in list(fields) if hasattr(GPT, name)}
+    dtypes = {'dtype': 'float64', 'param_dtype': 'float64'}
+    block = BlockConfig(width=16, num_heads=4, **dtypes, **fields)
+    return GPT(11, 16, 2, block, init_scale=0.3, **own)
 
   def on(text, fields):
     """(loss, gradients), program and parameters on a mesh of the first devices."""
@@ -136,7 +138,7 @@ def main():
       logits = model.apply(
         {'params': params},
         batch['input'],
-        train=model.dropout > 0,
+        train=model.block.dropout > 0,
         rngs={'dropout': jax.random.key(1)},
       )
       return next_token_loss(logits, batch).sum()

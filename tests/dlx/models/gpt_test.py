@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dlx.layers.block_config import BlockConfig
 from dlx.models.gpt import GPT, attention_flops_per_token, flops_per_token
 from dlx.sampling.autoregressive import generate
 from dlx.tasks.language_modelling import next_token_loss
@@ -20,8 +21,19 @@ def size(tree):
   return sum(x.size for x in jax.tree.leaves(tree))
 
 
+def gpt(vocabulary_size, context, num_layers, num_heads, width, **fields):
+  """A model from the fields of its own and those of its blocks."""
+  own = {name: fields.pop(name) for name in list(fields) if hasattr(GPT, name)}
+  block = BlockConfig(width=width, num_heads=num_heads, **fields)
+  return GPT(vocabulary_size, context, num_layers, block, **own)
+
+
 def small(**fields):
-  return GPT(11, 8, **{**dict(num_layers=2, num_heads=2, width=16), **fields})
+  return gpt(11, 8, **{**dict(num_layers=2, num_heads=2, width=16), **fields})
+
+
+def nano(**fields):
+  return gpt(65, 64, 4, 4, 128, use_bias=False, **fields)
 
 
 @functools.cache
@@ -53,17 +65,17 @@ def _products(jaxpr):
 class GPTTest(parameterized.TestCase):
   @parameterized.named_parameters(
     # Radford et al. 2019, as released: 50257 * 768 + 1024 * 768 + 12 * 7087872 + 1536.
-    ('gpt2', GPT(50257, 1024, 12, 12, 768), 124_439_808),
+    ('gpt2', gpt(50257, 1024, 12, 12, 768), 124_439_808),
     # nanoGPT's for a CPU: no bias in maps and norms. It prints 0.80M, which leaves out
     # the 64 * 128 position embeddings: 795,904.
-    ('nano', GPT(65, 64, 4, 4, 128, use_bias=False), 804_096),
+    ('nano', nano(), 804_096),
     # Two of four heads of keys: 2 * 4 * 128 * 64 less. No table of positions.
-    ('grouped', GPT(65, 64, num_kv_heads=2, use_bias=False), 804_096 - 4 * 128 * 128),
-    ('rotary', GPT(65, 64, positions='rotary', use_bias=False), 804_096 - 64 * 128),
+    ('grouped', nano(num_kv_heads=2), 804_096 - 4 * 128 * 128),
+    ('rotary', nano(positions='rotary'), 804_096 - 64 * 128),
     # 65 characters in 96 rows.
-    ('padded', GPT(65, 64, pad_vocabulary_to=32, use_bias=False), 804_096 + 31 * 128),
+    ('padded', nano(pad_vocabulary_to=32), 804_096 + 31 * 128),
     # Output map of its own, without bias: 65 * 128 more.
-    ('untied', GPT(65, 64, use_bias=False, tie_embeddings=False), 812_416),
+    ('untied', nano(tie_embeddings=False), 812_416),
   )
   def test_parameter_counts(self, model, count):
     token = jnp.zeros((1, 8), jnp.int32)
@@ -172,7 +184,7 @@ class GPTTest(parameterized.TestCase):
     self.assertEqual(attention_flops_per_token(model, 7), 6 * 2 * 2 * 7 * 16)
 
   def test_initial_scales_and_loss(self):
-    model = GPT(65, 8, num_layers=8, num_heads=2, width=64)
+    model = gpt(65, 8, num_layers=8, num_heads=2, width=64)
     params = initial(model)['params']
     blocks = params['transformer']['blocks']
     deviations = {

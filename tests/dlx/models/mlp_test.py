@@ -43,12 +43,12 @@ class MLPTest(parameterized.TestCase):
     mesh = jax.sharding.AbstractMesh((2, 4), ('fsdp', 'tensor'))
     found = leaves_by_path(sharding.state_shardings(mesh, params, PLACEMENT))
     specs = {path: place.spec for path, place in found.items()}
-    self.assertEqual(specs['Dense_0/kernel'], P('fsdp', 'tensor'))
-    self.assertEqual(specs['Dense_1/kernel'], P('tensor', 'fsdp'))
-    self.assertEqual(specs['Dense_2/kernel'], P('fsdp', 'tensor'))
-    self.assertEqual(specs['Dense_3/kernel'], P('tensor', 'fsdp'))
-    self.assertEqual(specs['Dense_2/bias'], P('tensor'))
-    self.assertEqual(specs['Dense_1/bias'], P())
+    self.assertEqual(specs['hidden_0/kernel'], P('fsdp', 'tensor'))
+    self.assertEqual(specs['hidden_1/kernel'], P('tensor', 'fsdp'))
+    self.assertEqual(specs['hidden_2/kernel'], P('fsdp', 'tensor'))
+    self.assertEqual(specs['head/kernel'], P('tensor', 'fsdp'))
+    self.assertEqual(specs['hidden_2/bias'], P('tensor'))
+    self.assertEqual(specs['hidden_1/bias'], P())
     alone = init(MLP((), 10))['params']
     [place] = [
       x.spec
@@ -57,16 +57,16 @@ class MLPTest(parameterized.TestCase):
       ).items()
       if 'kernel' in path
     ]
-    self.assertEqual(place, P('fsdp', None))
+    self.assertEqual(place, P('tensor', 'fsdp'))
 
   def test_known_weights(self):
     # relu(x W + b) V + c by hand.
     params = {
-      'Dense_0': {
+      'hidden_0': {
         'kernel': jnp.array([[1.0, -1.0], [2.0, 1.0]]),
         'bias': jnp.array([0.0, -1.0]),
       },
-      'Dense_1': {'kernel': jnp.array([[3.0], [5.0]]), 'bias': jnp.array([0.5])},
+      'head': {'kernel': jnp.array([[3.0], [5.0]]), 'bias': jnp.array([0.5])},
     }
     x = jnp.array([[1.0, 1.0], [-1.0, 2.0]])
     # Hidden: [3, -1 -> 0], [3, 2].
@@ -90,8 +90,8 @@ class MLPTest(parameterized.TestCase):
     x = jax.random.normal(jax.random.key(1), (8, 3)) + 2
     variables: Any = model.init(jax.random.key(0), x, train=False)
     new: Any = model.apply(variables, x, train=True, mutable=['batch_stats'])[1]
-    hidden = x @ variables['params']['Dense_0']['kernel']
-    stats = new['batch_stats']['BatchNorm_0']
+    hidden = x @ variables['params']['hidden_0']['kernel']
+    stats = new['batch_stats']['norm_0']
     # From mean 0 and variance 1; sums of 8 numbers below 10.
     np.testing.assert_allclose(stats['mean'], 0.25 * hidden.mean(0), atol=1e-5)
     np.testing.assert_allclose(stats['var'], 0.75 + 0.25 * hidden.var(0), atol=1e-4)

@@ -16,9 +16,9 @@ class SequenceRegressorTest(absltest.TestCase):
     model = SequenceRegressor(cell, (4, 3), num_outputs=2)
     x_BTD = jax.random.normal(jax.random.key(0), (5, 7, 2))
     params = model.init(jax.random.key(1), x_BTD, train=False)['params']
-    stack = {'params': params['RecurrentStack_0']}
+    stack = {'params': params['encoder']}
     h_BTH, _ = RecurrentStack(cell, (4, 3)).apply(stack, x_BTD, train=False)
-    dense = params['Dense_0']
+    dense = params['head']
     wanted = h_BTH[:, -1] @ dense['kernel'] + dense['bias'][None]
     found = model.apply({'params': params}, x_BTD, train=False)
     self.assertEqual(found.shape, (5, 2))

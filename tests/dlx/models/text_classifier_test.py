@@ -20,7 +20,7 @@ def padded(sentences, length):
 
 
 def model(**fields):
-  defaults = dict(vocabulary_size=10, embedding=5, cell=CELLS['lstm'], features=(6,))
+  defaults = dict(vocabulary_size=10, embedding=5, cell=CELLS['lstm'], hidden=(6,))
   return lib.TextClassifier(**{**defaults, **fields})
 
 
@@ -39,7 +39,7 @@ class TextClassifierTest(parameterized.TestCase):
     self, name, pooling, bidirectional
   ):
     net = model(
-      cell=CELLS[name], features=(6,), pooling=pooling, bidirectional=bidirectional
+      cell=CELLS[name], hidden=(6,), pooling=pooling, bidirectional=bidirectional
     )
     tokens = padded(SENTENCES, 9)
     variables = init(net, tokens)

@@ -8,15 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx.errors import ConfigError
+from dlx.layers.block_config import BlockConfig
 from dlx.models import vit
 from dlx.models.vit import ViT
 
+B16 = BlockConfig(width=768, num_heads=12)
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 1)), jnp.float32)
 
 
 def small(**fields):
-  wanted = dict(patch=4, num_layers=2, num_heads=2, width=16)
-  return ViT(**{**wanted, **fields})
+  """A model from the fields of its own and those of its blocks."""
+  fields = {**dict(patch=4, num_layers=2, num_heads=2, width=16), **fields}
+  own = {name: fields.pop(name) for name in list(fields) if hasattr(ViT, name)}
+  return ViT(fields.pop('num_layers'), BlockConfig(**fields), **own)
 
 
 @functools.cache
@@ -39,9 +43,16 @@ def shapes(model, side, channels):
 class ViTTest(parameterized.TestCase):
   @parameterized.named_parameters(
     # arXiv:2010.11929, B/16 on 224 x 224 pixels: 196 patches and a class token.
-    ('b16', ViT(1000, 16, 12, 12, 768), 224, 3, 86_567_656, 197),
-    ('b16_mean', ViT(1000, 16, 12, 12, 768, pool='mean'), 224, 3, 86_566_120, 196),
-    ('mnist', ViT(pool='mean'), 28, 1, 304_906, 49),
+    ('b16', ViT(12, B16, 1000, 16), 224, 3, 86_567_656, 197),
+    ('b16_mean', ViT(12, B16, 1000, 16, pool='mean'), 224, 3, 86_566_120, 196),
+    (
+      'mnist',
+      ViT(6, BlockConfig(width=64, num_heads=4), pool='mean'),
+      28,
+      1,
+      304_906,
+      49,
+    ),
   )
   def test_parameters_and_tokens(self, model, side, channels, count, tokens):
     params = shapes(model, side, channels)

@@ -148,7 +148,7 @@ class LauncherTest(absltest.TestCase):
     self.assertEqual(done.returncode, 0, done.stderr[-3000:])
     self.assertStartsWith(done.stdout, 'mesh: data=2, fsdp=4 (8 x cpu)\n')
     self.assertRegex(
-      done.stdout, r'Dense_0/kernel +3136 x 128 .* fsdp +1.5 MiB +392 KiB'
+      done.stdout, r'hidden/kernel +3136 x 128 .* fsdp +1.5 MiB +392 KiB'
     )
     self.assertEqual(list(folder.iterdir()), [])
     self.assertNotIn('Compiling', done.stderr)

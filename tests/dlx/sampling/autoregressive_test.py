@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx.errors import ConfigError
+from dlx.layers.block_config import BlockConfig
 from dlx.models.gpt import GPT
 from dlx.sampling.autoregressive import choose, generate
 
@@ -50,7 +51,7 @@ class GenerateTest(parameterized.TestCase):
 
   @parameterized.parameters(0.0, 0.7)
   def test_cached_gpt_equals_uncached(self, temperature):
-    model = GPT(11, 8, num_layers=2, num_heads=2, width=16, init_scale=0.5)
+    model = GPT(11, 8, 2, BlockConfig(width=16, num_heads=2), init_scale=0.5)
     prompt = jnp.asarray([[1, 2, 3], [9, 8, 7]])
     variables = jax.jit(lambda k: model.init(k, prompt, train=False))(jax.random.key(0))
     key = jax.random.key(1)

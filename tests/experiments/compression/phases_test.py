@@ -1,13 +1,16 @@
 """distill, transfer, ensemble, vae: what stays frozen, and when."""
 
 import dataclasses
+from unittest import mock
 
 from absl.testing import absltest, parameterized
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dlx.errors import ConfigError
+from dlx.models.cnn import CNN
 from dlx.run.loop import fit
 from dlx.run.warm_start import same_bytes
 from dlx.tasks.classification import AuxiliaryCnn
@@ -105,20 +108,35 @@ class DistillTest(parameterized.TestCase):
       distill.Config(transfer=5, alpha=0.0)
 
 
+class Deeper(CNN):
+  """What a fork makes of the CNN: a Dense before its two."""
+
+  @nn.compact
+  def forward(self, x_BHWC, train):
+    dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
+    for i, channels in enumerate(self.channels):
+      x_BHWC = nn.Conv(channels, (3, 3), strides=2, name=f'conv_{i}', **dtypes)(x_BHWC)
+      x_BHWC = nn.BatchNorm(not train, name=f'norm_{i}', **dtypes)(x_BHWC)
+    x_BF = x_BHWC.reshape(len(x_BHWC), -1)
+    x_BF = nn.relu(nn.Dense(self.dense, name='adapter', **dtypes)(x_BF))
+    x_BF = nn.relu(nn.Dense(self.dense, name='hidden', **dtypes)(x_BF))
+    return nn.Dense(self.num_outputs, name='head', **dtypes)(x_BF), x_BF
+
+
 class TransferTest(parameterized.TestCase):
   CONFIG = transfer.Config(
     **SMALL, num_steps=7, source=transfer.Source(num_steps=3), features=(4, 4), dense=8
   )
 
   @parameterized.parameters(
-    ('features', ('Dense_1',)),
-    ('last', ('Dense_0', 'Dense_1')),
-    ('full', ('BatchNorm_0', 'BatchNorm_1', 'Conv_0', 'Conv_1', 'Dense_0', 'Dense_1')),
+    ('features', ('head',)),
+    ('last', ('hidden', 'head')),
+    ('full', ('norm_0', 'norm_1', 'conv_0', 'conv_1', 'hidden', 'head')),
   )
   def test_what_learns_and_what_keeps_every_byte(self, strategy, learns):
     config = dataclasses.replace(self.CONFIG, strategy=strategy)
     states = run(transfer.build(config), 6)
-    trunk = lambda p: {k: v for k, v in p.items() if k != 'Dense_1'}
+    trunk = lambda p: {k: v for k, v in p.items() if k != 'head'}
     # Before step 3 the target waits; at step 3 it takes the source's trunk.
     self.assertTrue(same_bytes(states[0].params['target'], states[3].params['target']))
     source = states[3].params['source']
@@ -134,11 +152,23 @@ class TransferTest(parameterized.TestCase):
     if strategy == 'features':
       self.assertTrue(same_bytes(trunk(last), trunk(source)))
 
+  @parameterized.parameters(('features', {'head'}), ('last', {'hidden', 'head'}))
+  def test_a_fork_with_one_more_layer_trains_what_its_strategy_says(
+    self, strategy, learns
+  ):
+    with mock.patch.object(transfer, 'CNN', Deeper):
+      built = transfer.build(dataclasses.replace(self.CONFIG, strategy=strategy))
+      states = run(built, 5)
+    source, target = states[3].params['source'], states[-1].params['target']
+    self.assertIn('adapter', source)
+    moved = {name for name in target if not same_bytes(target[name], source[name])}
+    self.assertEqual(moved, learns)
+
   def test_unfreezes_at_its_step(self):
     config = dataclasses.replace(self.CONFIG, unfreeze_at=2)
     states = run(transfer.build(config), 7)
     trunks = [
-      {k: v for k, v in s.params['target'].items() if k != 'Dense_1'} for s in states
+      {k: v for k, v in s.params['target'].items() if k != 'head'} for s in states
     ]
     # Target steps 0 and 1 are run steps 3 and 4.
     self.assertTrue(same_bytes(trunks[4], trunks[5]))
@@ -159,7 +189,7 @@ class TransferTest(parameterized.TestCase):
       states = run(transfer.build(config), 4)
       params[factor] = states[3].params['source'], states[4].params['target']
     (before, whole), (_, half) = params[1.0], params[0.5]
-    step = lambda new: np.array(new['Conv_0']['kernel'] - before['Conv_0']['kernel'])
+    step = lambda new: np.array(new['conv_0']['kernel'] - before['conv_0']['kernel'])
     np.testing.assert_allclose(step(half), step(whole) / 2, atol=1e-7)
 
   def test_restores_all_but_the_last_layer_of_a_cnn(self):
@@ -177,9 +207,9 @@ class TransferTest(parameterized.TestCase):
       self.create_tempdir().full_path,
     )
     found = out.state.params['target']
-    for name in ('Conv_0', 'Conv_1', 'Dense_0', 'BatchNorm_0'):
+    for name in ('conv_0', 'conv_1', 'hidden', 'norm_0'):
       self.assertTrue(same_bytes(found[name], known.params[name]), name)
-    self.assertEqual(found['Dense_1']['kernel'].shape, (8, 5))
+    self.assertEqual(found['head']['kernel'].shape, (8, 5))
 
 
 class EnsembleTest(absltest.TestCase):

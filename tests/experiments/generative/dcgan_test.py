@@ -235,7 +235,7 @@ class TwoPlayersTest(parameterized.TestCase):
     old, new = state.model_state, jax.jit(built.train_step)(state, batch)[0].model_state
     self.assertFalse(same_bytes(new['g'], old['g']))
     # Those of the discriminator for real images and for samples, apart.
-    means = {kind: stats['BatchNorm_0']['mean'] for kind, stats in new['d'].items()}
+    means = {kind: stats['norm_1']['mean'] for kind, stats in new['d'].items()}
     self.assertFalse(same_bytes(new['d']['real'], old['d']['real']))
     self.assertGreater(np.abs(means['real'] - means['fake']).max(), 1e-3)
 

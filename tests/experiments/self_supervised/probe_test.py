@@ -87,8 +87,8 @@ class ProbeTest(parameterized.TestCase):
     self.assertEqual(moved['frozen'], [0, 0, 0, 1, 1, 1])
     # One bit of one weight, and it is told.
     weights = state.model_state['encoder']['params']
-    other = jax.tree.map(lambda x: jnp.nextafter(x, jnp.inf), weights['Conv_0'])
-    broken = {'params': {**weights, 'Conv_0': other}}
+    other = jax.tree.map(lambda x: jnp.nextafter(x, jnp.inf), weights['conv_0'])
+    broken = {'params': {**weights, 'conv_0': other}}
     state = state._replace(model_state={**state.model_state, 'encoder': broken})
     self.assertEqual(int(step(state)[1]['frozen'].total), 0)
 
@@ -148,7 +148,7 @@ class ProbeTest(parameterized.TestCase):
   def test_an_encoder_of_another_shape_is_refused_in_one_line(self):
     # Other strides and groups have the same weights.
     for module, wrong, message in (
-      (linear_probe, dict(features=(16, 8)), 'params/encoder/Conv_0'),
+      (linear_probe, dict(features=(16, 8)), 'params/encoder/conv_0'),
       (
         linear_probe,
         dict(strides=(1, 2)),

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx import config_json
+from dlx.config import traced
 from dlx.data.batches.windows import AllWindows
 from dlx.data.sets import characters
 from dlx.errors import ConfigError
+from dlx.layers.block_config import BlockConfig
 from dlx.models.gpt import GPT
 from dlx.run import sharding
 from dlx.state import leaves_by_path
@@ -38,7 +40,7 @@ class CharGPTTest(parameterized.TestCase):
     sums = jax.tree.map(lambda *x: sum(x), *[step(i) for i in range(count)])
     found = evaluation.summarize(sums)
 
-    model = GPT(96, 16, 1, 2, 8, use_bias=False)
+    model = GPT(96, 16, 1, BlockConfig(width=8, num_heads=2, use_bias=False))
     losses = []
     for start in [*range(0, 144, 16), 133]:
       window = jnp.asarray(text[start : start + 17], jnp.int32)
@@ -102,8 +104,8 @@ class CharGPTTest(parameterized.TestCase):
     ('7b', 7_047_286_784),
   )
   def test_sizes_are_those_of_the_docstring(self, size, count):
-    config = char_gpt.Config(size=size)
-    built = char_gpt.build(config)
+    config = char_gpt.values(char_gpt.Config(size=size))
+    built = char_gpt.build(char_gpt.Config(size=size))
     params = jax.eval_shape(lambda: built.init(jax.random.key(0))).params
     self.assertEqual(sum(x.size for x in jax.tree.leaves(params)), count)
     [row] = [x for x in char_gpt.__doc__.splitlines() if x.startswith(f'  {size} ')]
@@ -117,23 +119,42 @@ class CharGPTTest(parameterized.TestCase):
     formula = tokens * (6 * count + attention)
     self.assertAlmostEqual(built.flops_per_step / formula, 1, delta=0.02)
 
-  def test_a_size_is_overridden_by_what_is_given_and_stands_in_the_config(self):
+  def test_the_size_gives_what_the_config_does_not(self):
     self.assertEqual(
       set(char_gpt.SIZES), {'cpu', 'gpu', '124m', '300m', '1b', '3b', '7b'}
     )
-    config = char_gpt.Config(size='1b', num_layers=3, lr=0.0625, remat='none')
-    written = config_json.config_to_json(config)
-    wanted = char_gpt.SIZES['1b'] | dict(num_layers=3, lr=0.0625, remat='none')
-    self.assertEqual({name: written[name] for name in wanted}, wanted)
-    self.assertEqual(config_json.config_from_json(char_gpt.Config, written), config)
-    for name in char_gpt.SIZES:
-      self.assertEqual(set(char_gpt.SIZES[name]), set(char_gpt.SIZES['cpu']))
+    given = dict(num_layers=3, lr=0.0625, remat='off')
+    config = char_gpt.Config(size='1b', **given)
+    self.assertEqual(config.width, None)
+    wanted = char_gpt.SIZES['1b']._replace(**given)
+    self.assertEqual(char_gpt.values(config), wanted)
+    sized = char_gpt.sized(config)
+    self.assertEqual({k: getattr(sized, k) for k in wanted._fields}, wanted._asdict())
+    others = {f.name for f in dataclasses.fields(config)} - set(wanted._fields)
+    for name in others:
+      self.assertEqual(getattr(sized, name), getattr(config, name), name)
+    self.assertEqual(char_gpt.sized(sized), sized)
     # What every run before sizes was.
-    default = char_gpt.Config()
+    default = char_gpt.values(char_gpt.Config())
     self.assertEqual(
       (default.num_layers, default.num_heads, default.width), (4, 4, 128)
     )
     self.assertEqual((default.context, default.batch_size, default.lr), (64, 12, 4e-3))
+
+  def test_what_launchers_record_says_what_was_used(self):
+    config = char_gpt.Config(size='1b', lr=0.0625).resolved()
+    written = config_json.config_to_json(config)
+    wanted = char_gpt.SIZES['1b']._replace(lr=0.0625)._asdict()
+    self.assertEqual({name: written[name] for name in wanted}, wanted)
+    # Another size by default would change nothing of what is read again.
+    self.assertEqual(config_json.config_from_json(char_gpt.Config, written), config)
+
+  def test_sized_takes_a_swept_rate(self):
+    def rate(lr):
+      return char_gpt.sized(traced(char_gpt.Config(), lr=lr)).lr
+
+    rates = jnp.array([1e-3, 2e-3])
+    np.testing.assert_array_equal(jax.vmap(rate)(rates), rates)
 
   def test_the_whole_state_has_a_place(self):
     built = char_gpt.build(char_gpt.Config(size='1b', ema_decay=0.9, use_bias=True))
@@ -165,7 +186,10 @@ class CharGPTTest(parameterized.TestCase):
     ('size', '2b', 'one of cpu, gpu, 124m, 300m, 1b, 3b, 7b'),
     ('num_kv_heads', 3, 'a divisor of num_heads=2'),
     ('positions', 'sine', 'learned or rotary'),
-    ('remat', 'all', 'one of none, dots, full'),
+    ('remat', 'all', 'one of off, dots, full'),
+    ('batch_size', 0, 'at least 1'),
+    ('micro_batches', 5, 'a divisor of batch_size=12'),
+    ('compute_dtype', 'float8', 'one of float32'),
     ('pad_vocabulary_to', 0, 'at least 1'),
     ('num_heads', 3, 'a divisor of width=8'),
     ('context', 1, 'at least 2'),

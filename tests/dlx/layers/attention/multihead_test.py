@@ -16,6 +16,7 @@ from dlx.layers.attention.multihead import (
   dot_product_attention,
   empty_cache,
 )
+from dlx.layers.block_config import BlockConfig
 
 # Outputs are means of values of size 1 to 3; scores are sums of 8 products and pass an
 # exponential: a few roundings of 2^-24 each, times the size.
@@ -137,6 +138,11 @@ class DotProductAttentionTest(parameterized.TestCase):
     self.assertAlmostEqual(float(out.std()), 0.058, delta=0.005)
 
 
+def attention(num_heads, **fields):
+  # The width is that of the stream, whatever the config says.
+  return MultiHeadAttention(BlockConfig(width=8, num_heads=num_heads, **fields))
+
+
 def attend(module, variables, *args, train=False, return_weights=False, **kwargs):
   apply = functools.partial(module.apply, train=train, return_weights=return_weights)
   return jax.jit(apply)(variables, *args, **kwargs)
@@ -144,7 +150,7 @@ def attend(module, variables, *args, train=False, return_weights=False, **kwargs
 
 class MultiHeadAttentionTest(parameterized.TestCase):
   def init(self, **fields):
-    module = MultiHeadAttention(2, **fields)
+    module = attention(2, **fields)
     x = normal(3, 6, 8)
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), x, train=False))
     # Biases start at 0: other numbers, or they are not tested.
@@ -210,7 +216,7 @@ class MultiHeadAttentionTest(parameterized.TestCase):
   def test_grouped_and_rotary_cached_equals_uncached(
     self, kv_heads, rotary, return_weights
   ):
-    module = MultiHeadAttention(4, num_kv_heads=kv_heads, rotary=rotary, causal=True)
+    module = attention(4, num_kv_heads=kv_heads, rotary=rotary, causal=True)
     x = normal(3, 6, 16)
     variables = jax.jit(lambda k: module.init(k, x, train=False))(jax.random.key(0))
     params = variables['params']
@@ -229,8 +235,8 @@ class MultiHeadAttentionTest(parameterized.TestCase):
 
   def test_one_head_of_keys_for_each_of_queries_is_the_plain_layer(self):
     x = normal(3, 6, 16)
-    plain = MultiHeadAttention(4, causal=True)
-    grouped = MultiHeadAttention(4, num_kv_heads=2, causal=True)
+    plain = attention(4, causal=True)
+    grouped = attention(4, num_kv_heads=2, causal=True)
     few = jax.jit(lambda k: grouped.init(k, x, train=False))(jax.random.key(0))
     # Heads of keys and values, each written twice, make the plain layer of the grouped.
     many = {
@@ -250,12 +256,10 @@ class MultiHeadAttentionTest(parameterized.TestCase):
   )
   def test_refuses_heads_of_keys(self, fields, message):
     with self.assertRaisesRegex(ValueError, message):
-      MultiHeadAttention(4, **fields).init(
-        jax.random.key(0), normal(1, 2, 8), train=False
-      )
+      attention(4, **fields).init(jax.random.key(0), normal(1, 2, 8), train=False)
 
   def test_rotary_positions_are_for_one_sequence(self):
-    module = MultiHeadAttention(2, rotary=10_000.0)
+    module = attention(2, rotary=10_000.0)
     with self.assertRaisesRegex(ValueError, 'rotary with a memory'):
       module.init(jax.random.key(0), normal(1, 2, 8), normal(1, 3, 8), train=False)
 
@@ -282,7 +286,7 @@ class MultiHeadAttentionTest(parameterized.TestCase):
   def test_dropped_weights_are_a_share_and_scale_the_others(self, kv_heads):
     # Values 1 in every token: an output is the sum of the weights that stay, by 1/3.
     # Scores 0: each of 64 weights is 1/64; 64 * 8 * 2 outputs in 16 entries of a head.
-    module = MultiHeadAttention(
+    module = attention(
       2, num_kv_heads=kv_heads, dropout=0.25, use_bias=False, causal=False
     )
     x = jnp.ones((8, 64, 4))
@@ -307,7 +311,7 @@ class MultiHeadAttentionTest(parameterized.TestCase):
 
   def test_refuses_a_width_that_heads_do_not_divide(self):
     with self.assertRaisesRegex(ValueError, 'num_heads=3 .* divisor of the width 8'):
-      MultiHeadAttention(3).init(jax.random.key(0), normal(1, 2, 8), train=False)
+      attention(3).init(jax.random.key(0), normal(1, 2, 8), train=False)
 
 
 if __name__ == '__main__':
