@@ -57,7 +57,7 @@ def test_default_builds_without_data_and_a_step_keeps_the_state(name):
     shapes = {getattr(x, 'shape', None) for x in found.values()}
     assert state.stop.shape in shapes, f'{split} reports no number'
   if built.overfit is None:
-    assert 'overfit' in load(name).__doc__
+    assert 'overfit' in f'{load(name).__doc__}'
   else:
     assert built.overfit[0] in metrics
 

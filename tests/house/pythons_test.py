@@ -4,6 +4,7 @@ import importlib.util
 import pathlib
 import re
 import runpy
+from typing import Any, Mapping
 from unittest import mock
 
 from packaging.requirements import Requirement
@@ -18,7 +19,7 @@ def read(name: str) -> str:
   return (ROOT / name).read_text(encoding='utf-8')
 
 
-def setup() -> dict:
+def setup() -> Mapping[str, Any]:
   """What setup.py gives to setuptools."""
   with mock.patch.object(setuptools, 'setup') as called:
     runpy.run_path(str(ROOT / 'setup.py'))

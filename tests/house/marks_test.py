@@ -1,0 +1,46 @@
+"""Tests get the marks by which .ci/run selects them from what they are."""
+
+import pathlib
+
+import pytest
+
+from tests import conftest
+
+TESTS = pathlib.Path(conftest.__file__).parent
+SOME = """
+import pytest
+
+def reference():
+  return pytest.importorskip('torch', reason='not installed')
+
+class ConvTest:
+  def test_direct(self):
+    torch = pytest.importorskip('torch')
+
+  def test_through_a_function(self):
+    reference()
+
+  def test_without(self):
+    assert 'torch' != 'jax'
+"""
+
+
+@pytest.mark.parametrize(
+  ('text', 'found'),
+  (
+    (SOME, ('test_direct', 'test_through_a_function')),
+    ("import pytest\npytest.importorskip('torch')\ndef test_a(): pass", ('',)),
+    ('import torch\ndef test_a(): pass', ('',)),
+    ("def test_a():\n  assert 'import torch'", ()),
+  ),
+)
+def test_those_that_compare_with_torch_are_found(tmp_path, text, found):
+  (tmp_path / 'a_test.py').write_text(text)
+  assert conftest.compare_with_torch(tmp_path / 'a_test.py') == found
+
+
+def test_marks_of_folders_and_listed_files():
+  assert conftest.marks(TESTS / 'kernels' / 'tune_test.py') == ('kernels',)
+  assert conftest.marks(TESTS / 'house' / 'marks_test.py') == ('versions',)
+  assert conftest.marks(TESTS / 'dlx' / 'state_test.py') == ()
+  assert all((TESTS / path).exists() for path in conftest.VERSIONS)
