@@ -5,6 +5,7 @@ TrainTest    labelled training images and test images as one batch, for an Eval
 probe_eval   linear probes with many and with few labels
 knn_eval     nearest neighbours by their vote
 evaluations  both, as a ProbeConfig says
+simclr_loss  of two views within a batch
 pictures     views, a map of principal components, the nearest images
 
 Nothing here trains an encoder: an experiment says how its features are computed.
@@ -29,11 +30,12 @@ from dlx.errors import ConfigError, DataError
 from dlx.experiment import Eval
 from dlx.experiment import Figure as Picture
 from dlx.figures.features import class_map, similarity_histogram
+from dlx.losses import contrastive
 from dlx.metrics.linear_probe import draw_labels, fit_linear, in_chunks, standardiser
 from dlx.metrics.neighbours import nearest, vote
 from dlx.metrics.representation import alignment, principal_components, uniformity
 from dlx.precision import unit
-from dlx.state import Array, Batch, Mean, TrainState, ratios
+from dlx.state import Array, Batch, Key, Mean, TrainState, ratios
 
 # (state, images as read) -> features [B, F] by name: those called `encoder` are judged,
 # the others stand beside them.
@@ -258,6 +260,25 @@ def knn_eval(
     return found
 
   return Eval(step, data, every, ratios)
+
+
+def simclr_loss(
+  project: Callable[[Array], Array],
+  view: Augment,
+  key: Key,
+  image: Array,
+  temperature: float,
+) -> Array:
+  """Mean loss of telling two views of an image from all others (arXiv:2002.05709).
+
+  Args:
+    project: images -> vectors [B, D], not normalised.
+    view: see `two_views`.
+    image: in [0, 1].
+    temperature: divides the similarities.
+  """
+  one, two = (unit(project(x)) for x in two_views(view, key, image))
+  return contrastive.in_batch_info_nce(one, two, temperature).loss_B.mean()
 
 
 def evaluations(

@@ -85,8 +85,7 @@ def build(config: Config) -> experiment.Experiment:
   def project(params, image):
     return unit(encode(params, image, '__call__'))
 
-  def first_params(rng):
-    # From the key of the state, so that a probe can draw the random encoder again.
+  def first_params(rng):  # A probe draws the random encoder again: by the state's key.
     (key,) = streams(rng, 'encoder')
     return model.init(key, jnp.zeros((1, *data.shape), jnp.float32))['params']
 
@@ -127,12 +126,9 @@ def build(config: Config) -> experiment.Experiment:
     return {'encoder': pooled(state, image), **beside, 'pixels': flat(image)}
 
   evals, labelled = evaluations(features, data, config.probe)
-  seen = lambda state, image: project(state.params, image)
+  compared = lambda state, image: project(state.params, image)
+  figures = pictures(data, labelled, pooled=pooled, project=compared, view=view)
+  train_data = training(unlabelled(data.train), config)
   return experiment.Experiment(
-    init,
-    train_step,
-    training(unlabelled(data.train), config),
-    evals,
-    figures=pictures(data, labelled, pooled=pooled, project=seen, view=view),
-    overfit=None,
+    init, train_step, train_data, evals, figures=figures, overfit=None
   )

@@ -74,11 +74,6 @@ class Config(experiment.Config):
     self.unused('stream', 'ema_decay', why='two sets are read and two nets learn')
 
 
-def trunk_of(layers):
-  """All but the last layer, of parameters or of statistics."""
-  return {name: x for name, x in layers.items() if name != 'Dense_1'}
-
-
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
   if config.source.dataset is None:
@@ -92,12 +87,13 @@ def build(config: Config) -> experiment.Experiment:
     source_train, target_train, target_test = source.train, data.train, data.test
     same = source.shape == data.shape
     config.require('source.dataset', same, f'of images {data.shape}, as {data.name}')
-
   net = lambda classes: CNN(
     config.features, config.dense, len(classes), config.dropout, **config.dtypes
   )
   nets = {'source': net(before), 'target': net(after)}
   prepare = {'source': normalised(source), 'target': normalised(data)}
+  # All but the last layer, of parameters or of statistics.
+  trunk_of = lambda layers: {k: x for k, x in layers.items() if k != 'Dense_1'}
   transferred = config.strategy != 'scratch'
   first = config.source.first_steps(config.num_steps) if transferred else 0
   rates = {
