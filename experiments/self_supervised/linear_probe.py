@@ -44,7 +44,7 @@ class Encoder(models.EncoderConfig, auxiliary.Config):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(experiment.Config):
-  num_steps: int = 600  # Steps of the whole run, those that train the encoder included.
+  num_steps: int = 600  # Steps of the whole run, the encoder's own included.
   batch_size: int = 128  # Images of one global batch.
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
   encoder: Encoder = Encoder()

@@ -49,7 +49,7 @@ class Source(auxiliary.Config):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(experiment.Config):
-  num_steps: int = 600  # Optimiser steps, those of the source task included.
+  num_steps: int = 600  # Optimiser steps, the steps of the source included.
   batch_size: int = 64  # Examples of one global batch.
   eval_every_steps: int | None = 200  # Steps between evaluations; None: at the end.
   dataset: str = 'digits'  # digits, mnist, cifar10, or a folder's name: the target.
