@@ -73,7 +73,7 @@ class TaskConfig(Group):
 class SamplerConfig(Group):
   """Flags of how samples are drawn, `--config.sampler.NAME`."""
 
-  num_steps: int = 50  # Steps of the sampler, at most those of the noise.
+  num_steps: int = 50  # Steps of the sampler, at most as many as of noise.
   eta: float = 0.0  # Share of noise in the sampler: 0 is DDIM, 1 ancestral.
   guidance: float = 0.0  # Scale of classifier-free guidance; 0: conditional network.
 

@@ -1,4 +1,13 @@
-"""Probes: what frozen features are worth, by a linear classifier and by neighbours."""
+"""Probes: what frozen features are worth, by a linear classifier and by neighbours.
+
+ProbeConfig  flags of the two evaluations below
+TrainTest    labelled training images and test images as one batch, for an Eval
+probe_eval   linear probes with many and with few labels
+knn_eval     nearest neighbours by their vote
+evaluations  both, as a ProbeConfig says
+
+Nothing here trains an encoder: an experiment says how its features are computed.
+"""
 
 import dataclasses
 from typing import Any, Callable, Mapping

@@ -1,13 +1,10 @@
-"""What experiments that learn features report: probes, neighbours, pictures.
+"""What experiments that learn features share: a loss, a function, pictures.
 
-ProbeConfig  flags of the two evaluations below
-TrainTest    labelled training images and test images as one batch, for an Eval
-probe_eval   linear probes with many and with few labels
-knn_eval     nearest neighbours by their vote
-evaluations  both, as a ProbeConfig says
+simclr_loss  of two views within a batch
+encoding     the function `encode`: features of images as read
 pictures     views, a map of principal components, the nearest images
 
-Nothing here trains an encoder: an experiment says how its features are computed.
+Probes of frozen features: probes.py.
 """
 
 from typing import Callable
@@ -21,11 +18,12 @@ from dlx.data.sets.images import ImageData
 from dlx.experiment import Field, Function
 from dlx.experiment import Figure as Picture
 from dlx.figures.features import class_map, similarity_histogram
+from dlx.losses import contrastive
 from dlx.metrics.neighbours import nearest
 from dlx.metrics.representation import alignment, principal_components, uniformity
 from dlx.models.conv_encoder import EncoderConfig
 from dlx.precision import unit
-from dlx.state import Array, TrainState
+from dlx.state import Array, Key, TrainState
 from dlx.tasks.probes import TrainTest
 
 
@@ -125,3 +123,22 @@ def encoding(
     {'image': Field('image', data.shape, 'uint8')},
     {'features': Field('features', (encoder.features[-1],), 'float32')},
   )
+
+
+def simclr_loss(
+  project: Callable[[Array], Array],
+  view: Augment,
+  key: Key,
+  image: Array,
+  temperature: float,
+) -> Array:
+  """Mean loss of telling two views of an image from all others (arXiv:2002.05709).
+
+  Args:
+    project: images -> vectors [B, D], not normalised.
+    view: see `two_views`.
+    image: in [0, 1].
+    temperature: divides the similarities.
+  """
+  one, two = (unit(project(x)) for x in two_views(view, key, image))
+  return contrastive.in_batch_info_nce(one, two, temperature).loss_B.mean()

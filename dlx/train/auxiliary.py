@@ -83,6 +83,16 @@ def phases(
   return jax.lax.cond(step < first, learn, then, *args)
 
 
+def waiting(done: Array, old: TrainState, new: TrainState) -> TrainState:
+  """The state of a main net that waits until the auxiliary one is frozen.
+
+  Parameters, optimiser and average are those of `old` until `done`; all else is new.
+  """
+  net = lambda state: (state.params, state.opt_state, state.ema)
+  params, opt_state, ema = steps.where(done, net(new), net(old))
+  return new._replace(params=params, opt_state=opt_state, ema=ema)
+
+
 def still_frozen(
   done: Array, marks: PyTree, params: PyTree, checksum: Callable[[Array], Array]
 ) -> tuple[PyTree, Mean]:

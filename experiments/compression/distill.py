@@ -36,7 +36,7 @@ from dlx.train import auxiliary, steps
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(experiment.Config):
-  num_steps: int = 1000  # Optimiser steps, those of the teacher included.
+  num_steps: int = 1000  # Optimiser steps, the steps of the teacher included.
   batch_size: int = 128  # Examples of one global batch.
   eval_every_steps: int | None = 250  # Steps between evaluations; None: at the end.
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, or a folder's name.

@@ -9,16 +9,15 @@
       --data_dir=DATA
 
 The second command asks for classes (arXiv:1411.1784; the discriminator by the logit of
-the label, arXiv:1802.05637) and takes minutes; the third does not. CNN is the workdir
-of `--exp=cnn --config.dataset=mnist`, whose net judges samples beside real images, see
-dlx/tasks/judge.py. Without it the first steps train one. Also reported: what the
-discriminator gets right, on training batches and, under `samples`, on test images and
-new samples; gradient norms; how near samples lie to each other.
+the label, arXiv:1802.05637); the third does not. CNN is a run of `cnn` on MNIST, whose
+net judges samples beside real images, see dlx/tasks/judge.py; without it the first
+steps train one. Also reported: what the discriminator gets right; gradient norms; how
+near samples lie to each other.
 
 A step is `critic_steps` updates of the discriminator, each with its own images and
-noise, and one of the generator; samples are of the averaged generator. There is no
-`overfit` floor: the losses of two players settle where neither gains, not at 0.
-All measured figures stand in experiments/README.md. Of dense layers: `gan`.
+noise, and one of the generator; samples are of the averaged generator. No floor for
+`overfit`: the losses of two players settle where neither gains, not at 0. Figures stand
+in experiments/README.md. Of dense layers: `gan`.
 """
 
 import dataclasses
@@ -102,8 +101,8 @@ def build(config: Config) -> experiment.Experiment:
   sampled = lambda params, stats: {'params': params['g'], 'batch_stats': stats['g']}
 
   def init(key):
-    label_B, z_BZ = jnp.zeros((1,), jnp.int32), jnp.zeros((1, config.noise))
-    image = jnp.zeros((1, *data.shape))
+    image, z_BZ = (jnp.zeros((1, *shape)) for shape in (data.shape, (config.noise,)))
+    label_B = jnp.zeros((1,), jnp.int32)
     made = {
       'g': generator.init(fold(key, 0), z_BZ, known(label_B), train=False),
       'd': discriminator.init(fold(key, 1), image, known(label_B), train=False),
@@ -186,8 +185,7 @@ def build(config: Config) -> experiment.Experiment:
     ), sums
 
   def sample(state, z_BZ, label_B):
-    now = sampled(state.params, state.model_state)
-    variables = now if config.ema_decay is None else state.ema
+    variables = state.ema or sampled(state.params, state.model_state)
     image = generator.apply(variables, z_BZ, known(label_B), train=False)
     return (jnp.asarray(image) + 1) / 2
 

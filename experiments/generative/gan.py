@@ -42,7 +42,7 @@ class Config(experiment.Config):
   conditional: bool = False  # Whether samples are of a class that is asked for.
   noise: int = 100  # Entries of z, the normal noise that becomes a sample.
   generator_features: tuple[int, ...] = (256, 512)  # Widths of the generator's layers.
-  discriminator_features: tuple[int, ...] = (512, 256)  # Those of the discriminator.
+  discriminator_features: tuple[int, ...] = (512, 256)  # The discriminator's widths.
   dropout: float = 0.3  # Share of the discriminator's hidden units dropped.
   game: GameConfig = GameConfig()
   lr: float = 5e-4  # Peak of both learning rates; a cosine to 0.

@@ -40,7 +40,7 @@ class Config(experiment.Config):
   targets: str = 'binarised'  # Targets of the decoder: binarised pixels, or grey ones.
   features: tuple[int, ...] = (128,)  # Widths of the encoder's hidden layers.
   latents: int = 8  # Width of the code.
-  sample: bool = True  # Whether the code is drawn; False: its mean is taken.
+  sample: bool = True  # Whether the code is drawn; False: the mean code.
   beta: float = 1.0  # Weight of the KL term in the training loss.
   lr: float = 2e-3  # Largest learning rate of Adam.
   schedule: str = 'cosine'  # Schedule of the learning rate: cosine to 0, or constant.

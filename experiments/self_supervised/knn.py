@@ -5,17 +5,14 @@
       --config.batch_size=256 --config.bank=60000 --data_dir=DATA
   python -m launch.train --exp=knn --config.encoder.workdir=RUN
 
-By cosine similarity of pixels, or of the pooled features of the encoder in the workdir
-RUN (of moco; the rest of `encoder` as there). Votes have the weight
-exp(similarity / temperature) (arXiv:1805.01978). A step puts the features of its batch
-into the bank in model_state, each image in its own place: after one epoch it is full,
-further steps change nothing, and no step changes the encoder.
+By cosine similarity of pixels, or of the pooled features of the encoder in RUN, a run
+of moco. Votes have the weight exp(similarity / temperature) (arXiv:1805.01978). A step
+puts the features of its batch into the bank in model_state, each image in its own
+place: after one epoch it is full; no step changes the encoder.
 
 The loss in training is the share of the batch that the bank as it stands gets wrong
 without the image itself; over the epoch after the first it is the leave-one-out error.
-Nothing is fitted, so there is no learning rate, and no floor for `overfit`: the bank of
-one batch holds a few images of each class and no more. All measured figures stand in
-experiments/README.md.
+No floor for `overfit`: nothing is fitted. Figures stand in experiments/README.md.
 """
 
 import dataclasses
@@ -63,9 +60,8 @@ class Config(experiment.Config):
     self.bounds('bank', least=1)
     self.require('k', 1 <= self.k <= self.bank, f'in [1, {self.bank}], up to bank')
     self.bounds('temperature', above=0)
-    nothing = 'nothing is fitted'
-    self.unused('micro_batches', 'clip_norm', 'clip_value', 'ema_decay', why=nothing)
-    self.unused('early_stop_metric', why=nothing)
+    fitting = 'micro_batches', 'clip_norm', 'clip_value', 'ema_decay'
+    self.unused(*fitting, 'early_stop_metric', why='nothing is fitted')
 
 
 # The least run that still has every part.
@@ -104,16 +100,15 @@ def build(config: Config) -> experiment.Experiment:
     bank = state.model_state['bank']
     rows = {'valid_N': bank['filled'], 'itself_M': itself}
     near = nearest(query, bank['features'], k=config.k, **rows)
-    options = {'num_classes': data.num_classes, 'temperature': config.temperature}
-    return vote(near, bank['label'], **options)
+    of = {'num_classes': data.num_classes, 'temperature': config.temperature}
+    return vote(near, bank['label'], **of)
 
   def sums(votes, label, weight=None):
     found = metrics.classification_sums(votes, label, weight)
-    right = found['accuracy']
-    return {**found, 'loss': Mean(right.count - right.total, right.count)}
+    right, count = found['accuracy']
+    return {**found, 'loss': Mean(count - right, count)}
 
-  def put(state, **found):
-    return state._replace(model_state={**state.model_state, **found})
+  put = lambda state, **x: state._replace(model_state={**state.model_state, **x})
 
   def train_step(state, batch):
     query, index = embed(state, data.to_unit(batch['image'])), batch['index']
@@ -150,23 +145,19 @@ def build(config: Config) -> experiment.Experiment:
   }
   labelled = TrainTest(data.train, data.test, num_train=min(size, 5000), num_test=2000)
   test_data = InOrder(data.test, config.eval_batch_size)
+  confusion = classification.confusion(data.class_names)
+  restore = functools.partial(restore_encoder, encoder=config.encoder)
+  weights = lambda state: state.model_state['encoder']
+  restored = lambda state, found: put(state, encoder=found)
   return experiment.Experiment(
     init,
     train_step,
     training(indexed(data.train, size), config),
     {'test': classification.evaluation(test, test_data)},
-    auxiliary.warm_start(
-      workdir,
-      functools.partial(restore_encoder, encoder=config.encoder),
-      lambda state: state.model_state['encoder'],
-      lambda state, weights: put(state, encoder=weights),
-    ),
+    auxiliary.warm_start(workdir, restore, weights, restored),
     functions=functions,
     metrics={**metrics.CLASSIFICATION, **knn_metrics(), **metrics.BANK},
     headline=('test/accuracy',),
-    figures={
-      'confusion': classification.confusion(data.class_names),
-      **pictures(data, labelled, pooled=embed),
-    },
+    figures={'confusion': confusion, **pictures(data, labelled, pooled=embed)},
     overfit=None,
   )

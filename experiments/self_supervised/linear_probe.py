@@ -5,16 +5,15 @@
       --config.dataset=mnist --config.encoder.strides=2,2,2,1 --config.num_steps=1500 \
       --config.batch_size=256 --data_dir=DATA
 
-RUN is a run with an encoder of the same shape under `params/encoder`, such as one of
-moco. Without one the first steps train the encoder, without labels, by contrasting two
-views within the batch (SimCLR, arXiv:2002.05709); `encoder.num_steps=0` probes random
-weights. Once frozen, it lies in model_state, where no optimiser reaches it, and
-`train/frozen` is 1 while it has the checksums of the step at which it was frozen. All
-labels are used; moco's own `probe` fits few. Figures stand in experiments/README.md.
+RUN is a run with such an encoder under `params/encoder`, e.g. of moco. Without one the
+first steps, at most half, train it without labels, by contrasting two views within the
+batch (SimCLR, arXiv:2002.05709); `encoder.num_steps=0` probes random weights. Frozen it
+lies in model_state, where no optimiser reaches it; `train/frozen` is 1 while it has the
+checksums of that step. All labels are used. Figures stand in experiments/README.md.
 """
 
 import dataclasses
-import functools
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,23 +21,20 @@ import jax.numpy as jnp
 
 from dlx import experiment, losses, optim
 from dlx.data.images.levels import normalise
-from dlx.data.images.views import two_views, view_of
+from dlx.data.images.views import view_of
 from dlx.data.sets import images
-from dlx.losses import contrastive
 from dlx.models import conv_encoder as models
-from dlx.precision import unit
 from dlx.run.checkpoint.checksums import checksum
 from dlx.run.warm_start import restore_encoder
 from dlx.state import Mean, streams
 from dlx.tasks import representation
 from dlx.tasks.classification import image_classifier
-from dlx.tasks.representation import pictures
+from dlx.tasks.representation import pictures, simclr_loss
 from dlx.train import auxiliary, steps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Encoder(models.EncoderConfig, auxiliary.Config):
-  num_steps: int = 300  # First steps that train an own encoder; at most half of all.
   lr: float = 2e-3  # Peak of the learning rate of the steps that train the encoder.
   temperature: float = 0.1  # Divisor of similarities where the encoder is trained.
 
@@ -49,7 +45,7 @@ class Encoder(models.EncoderConfig, auxiliary.Config):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(experiment.Config):
-  num_steps: int = 600  # Steps of the whole run, those that train the encoder included.
+  num_steps: int = 600  # Steps of the whole run, the encoder's own included.
   batch_size: int = 128  # Images of one global batch.
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
   encoder: Encoder = Encoder()
@@ -86,17 +82,12 @@ def build(config: Config) -> experiment.Experiment:
   rate = optim.warmup_cosine(config.encoder.lr, max(first, 1), first // 4)
   pre_tx = optim.clip(optim.adam(rate), **config.clipping)
   rate = optim.cosine(config.lr, config.num_steps - first)
-
-  def weights(state):
-    return state.model_state['encoder']['params']
+  weights = lambda state: state.model_state['encoder']['params']
 
   def apply(module, params, image) -> Any:
-    image = normalise(image, data.mean, data.std)
-    return module.apply({'params': params}, image)
+    return module.apply({'params': params}, normalise(image, data.mean, data.std))
 
-  def pooled(state, image):
-    return apply(encoder, weights(state), image).pooled_BF
-
+  pooled = lambda state, image: apply(encoder, weights(state), image).pooled_BF
   probe = image_classifier(  # The classifier proper.
     config,
     data,
@@ -106,6 +97,10 @@ def build(config: Config) -> experiment.Experiment:
     figures=pictures(data, pooled=pooled),
   )
 
+  def put(state, params, moved):
+    stats = {**state.model_state, 'encoder': {'params': params}}
+    return state._replace(opt_state={**state.opt_state, **moved}, model_state=stats)
+
   def init(key):
     state, pretrain = probe.init(key), ()
     params = weights(state)
@@ -113,16 +108,14 @@ def build(config: Config) -> experiment.Experiment:
       image = jnp.zeros((1, *data.shape), jnp.float32)
       head = projected.init(jax.random.fold_in(key, 2), image)['params']['head']
       pretrain = {'head': head, 'tx': pre_tx.init({'encoder': params, 'head': head})}
-    frozen = jax.tree.map(checksum, params)
-    opt_state = {'probe': state.opt_state, 'pretrain': pretrain, 'frozen': frozen}
+    marks = jax.tree.map(checksum, params)
+    opt_state = {'probe': state.opt_state, 'pretrain': pretrain, 'frozen': marks}
     return state._replace(opt_state=opt_state)
 
   def pretrain(params, pretrain, rng, image):
     def loss_fn(both):
-      views = two_views(view, rng, data.to_unit(image))
-      vectors = [unit(apply(projected, both, x)) for x in views]
-      found = contrastive.in_batch_info_nce(*vectors, config.encoder.temperature)
-      return found.loss_B.mean()
+      project, temperature = partial(apply, projected, both), config.encoder.temperature
+      return simclr_loss(project, view, rng, data.to_unit(image), temperature)
 
     both = {'encoder': params, 'head': pretrain['head']}
     loss, grads = jax.value_and_grad(loss_fn)(both)
@@ -135,10 +128,7 @@ def build(config: Config) -> experiment.Experiment:
     params, other = weights(state), state.opt_state['pretrain']
     done = state.step >= first
     if first:
-      # Until the encoder is frozen the linear layer waits, then the other way round.
-      layer = lambda s: (s.params, s.opt_state, s.ema)
-      kept = steps.where(done, layer(new), layer(old))
-      new = new._replace(params=kept[0], opt_state=kept[1], ema=kept[2])
+      new = auxiliary.waiting(done, old, new)
       (rng,) = streams(jax.random.fold_in(state.rng, state.step), 'pretrain')
       wait = lambda params, other, *_: (params, other, jnp.zeros(()))
       args = params, other, rng, batch['image']
@@ -146,21 +136,13 @@ def build(config: Config) -> experiment.Experiment:
       sums = {**sums, 'pretrain_loss': Mean(loss, jnp.ones(()))}
     marks = state.opt_state['frozen']
     marks, still = auxiliary.still_frozen(done, marks, params, checksum)
-    new = new._replace(
-      opt_state={'probe': new.opt_state, 'pretrain': other, 'frozen': marks},
-      model_state={**new.model_state, 'encoder': {'params': params}},
-    )
+    moved = {'probe': new.opt_state, 'pretrain': other, 'frozen': marks}
+    new = put(new._replace(opt_state=state.opt_state), params, moved)
     return new, {**sums, 'frozen': still}
 
-  def restored(state, params):
-    marks = jax.tree.map(checksum, params)
-    return state._replace(
-      opt_state={**state.opt_state, 'frozen': marks},
-      model_state={**state.model_state, 'encoder': {'params': params}},
-    )
-
+  restored = lambda state, x: put(state, x, {'frozen': jax.tree.map(checksum, x)})
   encode = representation.encoding(data, pooled, config.encoder)
-  restore = functools.partial(restore_encoder, encoder=config.encoder)
+  restore = partial(restore_encoder, encoder=config.encoder)
   return probe._replace(
     init=init,
     train_step=train_step,

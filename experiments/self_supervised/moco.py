@@ -108,8 +108,7 @@ def build(config: Config) -> experiment.Experiment:
   def project(params, image):
     return unit(encode(params, image, '__call__'))
 
-  def first_params(rng):
-    # From the key of the state, so that a probe can draw the random encoder again.
+  def first_params(rng):  # A probe draws the random encoder again: by the state's key.
     (key,) = streams(rng, 'encoder')
     return model.init(key, jnp.zeros((1, *data.shape), jnp.float32))['params']
 
@@ -150,7 +149,7 @@ def build(config: Config) -> experiment.Experiment:
     return {'encoder': pooled(state, image), **beside, 'pixels': flat(image)}
 
   evals, labelled = evaluations(features, data, config.probe)
-  seen = lambda state, image: project(state.params, image)
+  compared = lambda state, image: project(state.params, image)
   return experiment.Experiment(
     init,
     train_step,
@@ -159,6 +158,6 @@ def build(config: Config) -> experiment.Experiment:
     functions={'encode': representation.encoding(data, pooled, config.encoder)},
     metrics={**probes.probed(OTHERS), **contrastive.CONTRASTIVE},
     headline=('probe/accuracy', 'probe/few_accuracy', 'knn/accuracy'),
-    figures=pictures(data, labelled, pooled=pooled, project=seen, view=view),
+    figures=pictures(data, labelled, pooled=pooled, project=compared, view=view),
     overfit=None,
   )

@@ -54,7 +54,7 @@ class Source(auxiliary.Config):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(experiment.Config):
-  num_steps: int = 600  # Optimiser steps, those of the source task included.
+  num_steps: int = 600  # Optimiser steps, the steps of the source included.
   batch_size: int = 64  # Examples of one global batch.
   eval_every_steps: int | None = 200  # Steps between evaluations; None: at the end.
   dataset: str = 'digits'  # digits, mnist, cifar10, or a folder's name: the target.
@@ -77,11 +77,6 @@ class Config(experiment.Config):
     self.bounds('lr', 'trunk_lr', above=0)
     self.choice('compute_dtype', of=experiment.UNSCALED_DTYPES)
     self.unused('stream', 'ema_decay', why='two sets are read and two nets learn')
-
-
-def trunk_of(layers):
-  """All but the last layer, of parameters or of statistics."""
-  return {name: x for name, x in layers.items() if name != 'head'}
 
 
 # The least run that still has every part.
@@ -109,12 +104,13 @@ def build(config: Config) -> experiment.Experiment:
     source_train, target_train, target_test = source.train, data.train, data.test
     same = source.shape == data.shape
     config.require('source.dataset', same, f'of images {data.shape}, as {data.name}')
-
   net = lambda classes: CNN(
     config.features, config.dense, len(classes), config.dropout, **config.dtypes
   )
   nets = {'source': net(before), 'target': net(after)}
   prepare = {'source': normalised(source), 'target': normalised(data)}
+  # All but the last layer, of parameters or of statistics.
+  trunk_of = lambda layers: {k: x for k, x in layers.items() if k != 'head'}
   transferred = config.strategy != 'scratch'
   first = config.source.first_steps(config.num_steps) if transferred else 0
   rates = {

@@ -66,7 +66,7 @@ class ExperimentsTest(absltest.TestCase):
       'after',
       '--exp=transfer',
       '--config.features=8,8',
-      f'--config.pretrained={self.folder / "before"}',
+      f'--config.source.workdir={self.folder / "before"}',
       '--config.num_steps=8',
       '--config.log_every_steps=1',
     )
