@@ -107,6 +107,12 @@ def create(
   )
 
 
+def stream(rng: Key, name: str) -> Key:
+  """One random stream by name; see `streams`."""
+  # The highest bit is set: no count of micro-batches or rows reaches 2**31.
+  return jax.random.fold_in(rng, zlib.crc32(name.encode()) | 1 << 31)
+
+
 def streams(rng: Key, *names: str) -> tuple[Key, ...]:
   """One random stream a name: `noise, labels = streams(rng, 'noise', 'labels')`.
 
@@ -117,9 +123,7 @@ def streams(rng: Key, *names: str) -> tuple[Key, ...]:
     rng: key of a step, or of a run.
     names: one name, one stream; the same name gives the same stream.
   """
-  # The highest bit is set: no count of micro-batches or rows reaches 2**31.
-  number = lambda name: zlib.crc32(name.encode()) | 1 << 31
-  return tuple(jax.random.fold_in(rng, number(name)) for name in names)
+  return tuple(stream(rng, name) for name in names)
 
 
 def seed_keys(seed_B: Array) -> Key:

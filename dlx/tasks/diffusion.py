@@ -21,7 +21,7 @@ from dlx.data.sources import indexed
 from dlx.experiment import Eval, Field, Figure, Function
 from dlx.figures import diffusion as diffusion_figures
 from dlx.figures import image_grid
-from dlx.state import Array, Batch, Key, Metric, Metrics, TrainState, seed_keys, streams
+from dlx.state import Array, Batch, Key, Metric, Metrics, TrainState, seed_keys, stream
 from dlx.tasks.judge import Judge
 
 # (state, x_t, t_B, label_B) -> output, with the parameters that evaluations use.
@@ -89,7 +89,7 @@ class SamplerConfig(Group):
     steps = self.visited(task)(self.num_steps)
     return Sampling(network, task, steps, data, conditional, self.guidance)
 
-  def visited(self, task: 'Task') -> Callable[[int], sampling.Steps]:
+  def visited(self, task: 'Task') -> 'Callable[[int], sampling.Steps]':
     """A number of steps -> those that the sampler visits."""
     return lambda number: sampling.ddim(task.schedule, number, self.eta)
 
@@ -236,7 +236,7 @@ class Sampling(NamedTuple):
     return sampling.sample_path(*self._start(state, keys_B, label_B))
 
   def _keys(self, state: TrainState, index_B: Array) -> Key:
-    return _fold(*streams(state.rng, 'samples'), index_B)
+    return _fold(stream(state.rng, 'samples'), index_B)
 
   def _of_keys(self, state: TrainState, keys_B: Key, label_B: Array) -> Array:
     return (sampling.sample(*self._start(state, keys_B, label_B)) + 1) / 2

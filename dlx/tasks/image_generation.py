@@ -26,7 +26,7 @@ from dlx.experiment import Eval, Field, Figure, Function
 from dlx.losses import adversarial
 from dlx.metrics.generation import diversity, place_rows
 from dlx.sampling.interpolation import slerp
-from dlx.state import Array, Batch, Key, Metric, Metrics, TrainState, seed_keys, streams
+from dlx.state import Array, Batch, Key, Metric, Metrics, TrainState, seed_keys
 from dlx.tasks.judge import Judge
 
 HISTORY = 8  # Rows of the picture of samples over training.
@@ -104,7 +104,7 @@ class GameConfig(Group):
 
   def critic(
     self, real_B: Array, fake_B: Array, weight_B: Array | None = None
-  ) -> Metrics:
+  ) -> dict[str, Any]:
     """`loss` of the discriminator, and what it gets right, from its logits."""
     loss_B = adversarial.discriminator_loss(self.loss, real_B, fake_B, self.real_label)
     above = adversarial.threshold(self.loss, self.real_label)
@@ -138,9 +138,9 @@ class SampleReport:
   noise: int
   conditional: bool
 
-  def z(self, rng: Key, number_B: Array, stream: str = 'samples') -> Array:
+  def z(self, rng: Key, number_B: Array, name: str = 'samples') -> Array:
     """Standard normal noise of samples by number, [B, Z], from a stream by name."""
-    (key,) = streams(rng, stream)
+    key = stream(rng, name)
     return self._normal(jax.vmap(jax.random.fold_in, (None, 0))(key, number_B))
 
   def asked(self, number_B: Array) -> Array:

@@ -26,7 +26,7 @@ from dlx.state import (
   TrainState,
   create,
   ratios,
-  streams,
+  stream,
 )
 from dlx.train import loss_scale, steps
 
@@ -153,7 +153,7 @@ def supervised(
     rng = jax.random.fold_in(state.rng, state.step)
     batch = prepare(batch)
     if augment is not None:
-      batch = augment(*streams(rng, 'augment'), batch)
+      batch = augment(stream(rng, 'augment'), batch)
     scale = 1.0
     if scaled:  # Over the rows, since sums of a large batch would overflow float16.
       rows = config.batch_size // config.micro_batches

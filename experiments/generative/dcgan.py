@@ -31,7 +31,7 @@ from dlx.data.sets import images
 from dlx.losses import adversarial
 from dlx.models import dcgan
 from dlx.run.warm_start import restore_model
-from dlx.state import Mean, create, streams
+from dlx.state import Mean, create, stream
 from dlx.tasks.image_generation import GAME, GameConfig, SampleReport
 from dlx.tasks.judge import JUDGE, Judge
 from dlx.train import steps
@@ -140,7 +140,7 @@ def build(config: Config) -> experiment.Experiment:
 
   def train_step(state, batch):
     rng = fold(state.rng, state.step)
-    (judging,) = streams(rng, 'judge')
+    judging = stream(rng, 'judge')
     params, opt_state = dict(state.params), dict(state.opt_state)
     stats = {name: state.model_state[name] for name in params}
     sums, old = [], state.model_state['g']

@@ -126,7 +126,8 @@ def build(config: Config) -> experiment.Experiment:
     return target, *_apply(model, state.averaged, target, method='encode')
 
   def elbo(state, batch, keys_B):
-    return -sum(bounds(state.averaged, keys_B, batch))
+    reconstruction_B, kl_B = bounds(state.averaged, keys_B, batch)
+    return -reconstruction_B - kl_B
 
   def decode(state, z_BL):
     return jax.nn.sigmoid(_apply(model, state.averaged, z_BL, method='decode'))

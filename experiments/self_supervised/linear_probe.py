@@ -26,7 +26,7 @@ from dlx.data.sets import images
 from dlx.models import conv_encoder as models
 from dlx.run.checkpoint.checksums import checksum
 from dlx.run.warm_start import restore_encoder
-from dlx.state import Mean, streams
+from dlx.state import Mean, stream
 from dlx.tasks import representation
 from dlx.tasks.classification import image_classifier
 from dlx.tasks.representation import pictures, simclr_loss
@@ -129,7 +129,7 @@ def build(config: Config) -> experiment.Experiment:
     done = state.step >= first
     if first:
       new = auxiliary.waiting(done, old, new)
-      (rng,) = streams(jax.random.fold_in(state.rng, state.step), 'pretrain')
+      rng = stream(jax.random.fold_in(state.rng, state.step), 'pretrain')
       wait = lambda params, other, *_: (params, other, jnp.zeros(()))
       args = params, other, rng, batch['image']
       params, other, loss = auxiliary.phases(state.step, first, pretrain, wait, *args)

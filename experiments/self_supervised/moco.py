@@ -35,7 +35,7 @@ from dlx.data.sources import unlabelled
 from dlx.losses import contrastive
 from dlx.models.conv_encoder import EncoderConfig, ProjectedEncoder, ProjectionHead
 from dlx.precision import unit
-from dlx.state import create, streams
+from dlx.state import create, stream
 from dlx.tasks import probes, representation
 from dlx.tasks.probes import ProbeConfig, evaluations
 from dlx.tasks.representation import pictures
@@ -109,7 +109,7 @@ def build(config: Config) -> experiment.Experiment:
     return unit(encode(params, image, '__call__'))
 
   def first_params(rng):  # A probe draws the random encoder again: by the state's key.
-    (key,) = streams(rng, 'encoder')
+    key = stream(rng, 'encoder')
     return model.init(key, jnp.zeros((1, *data.shape), jnp.float32))['params']
 
   def init(key):

@@ -166,7 +166,7 @@ def _is_file(origin: str | None, path: pathlib.Path) -> bool:
   return origin is not None and pathlib.Path(origin).resolve() == path
 
 
-def _checked(name: str, short: str, module: types.ModuleType) -> Found:
+def _checked(name: str, short: str, module: Any) -> Found:
   """Raises ConfigError unless the module is an experiment."""
   # Imported here, since it imports jax: the names above must be quick to list.
   from dlx.experiment import Config

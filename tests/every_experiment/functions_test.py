@@ -7,7 +7,10 @@ import numpy as np
 
 from dlx import experiment
 from dlx.state import is_key
-from tests.every_experiment.contract_test import NAMES, load, short
+from launch.flags import experiments_by_name
+from tests.every_experiment.small import load, small
+
+NAMES = experiments_by_name.names()
 
 GRAPH = 'graph'
 # Of sizes that a declaration leaves open, and of options.
@@ -19,7 +22,7 @@ BATCH = 4
 
 def build(name):
   """The experiment, and its state as shapes."""
-  built = load(name).build(short(name, shallow=True))
+  built = load(name).build(small(name))
   return built, jax.eval_shape(lambda: built.init(jax.random.key(0)))
 
 

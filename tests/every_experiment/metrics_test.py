@@ -7,7 +7,10 @@ import jax
 
 from dlx.experiment import declared
 from dlx.state import Metric, ratios
-from tests.every_experiment.contract_test import NAMES, load, short
+from launch.flags import experiments_by_name
+from tests.every_experiment.small import load, small
+
+NAMES = experiments_by_name.names()
 
 NO_NOUN = re.compile(r'\b(it|its|them|those)\b', re.I)
 
@@ -33,7 +36,7 @@ def numbers(built):
 class MetricsTest(parameterized.TestCase):
   @parameterized.parameters(*NAMES)
   def test_every_number_is_declared_and_every_headline_exists(self, name):
-    built = load(name).build(short(name, shallow=True))
+    built = load(name).build(small(name))
     reported = numbers(built)
     for split, names in reported.items():
       for metric in names:
@@ -50,7 +53,7 @@ class MetricsTest(parameterized.TestCase):
 
   @parameterized.parameters(*NAMES)
   def test_declarations_stand_alone(self, name):
-    built = load(name).build(short(name, shallow=True))
+    built = load(name).build(small(name))
     for key, metric in built.metrics.items():
       with self.subTest(key):
         self.assertIsInstance(metric, Metric)
@@ -72,7 +75,7 @@ class MetricsTest(parameterized.TestCase):
     self.assertEqual(declared(built)['phases'], [list(p) for p in built.phases])
 
   def test_float16_reports_the_steps_that_were_skipped(self):
-    config = short('cnn', compute_dtype='float16')
+    config = small('cnn', compute_dtype='float16')
     built = load('cnn').build(config)
     self.assertIn('skipped', numbers(built)['train'])
     self.assertIn('skipped', built.metrics)

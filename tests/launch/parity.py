@@ -9,7 +9,7 @@ import numpy as np
 
 from dlx import diffusion, optim
 from dlx.models.unet import UNetConfig
-from dlx.state import TrainState, streams
+from dlx.state import TrainState, stream
 from launch.benchmarks import workloads
 
 STEPS = 5
@@ -66,7 +66,7 @@ def noise(name, config, state_rng, step, batch):
   if name == 'dcgan':
     return {'z': jax.random.normal(fold(rng, 0), (size, config.noise))}
   if name == 'ddpm':
-    t_key, eps_key = jax.random.split(*streams(rng, 'noise'))
+    t_key, eps_key = jax.random.split(stream(rng, 'noise'))
     return {
       't': diffusion.stratified_times(t_key, size, config.diffusion.num_steps),
       'eps': jax.random.normal(eps_key, batch['image'].shape, jnp.float32),

@@ -10,7 +10,7 @@ import numpy as np
 from dlx.errors import ConfigError
 from dlx.models.conv_encoder import EncoderConfig
 from dlx.run.warm_start import same_bytes
-from dlx.tasks.representation import ProbeConfig
+from dlx.tasks.probes import ProbeConfig
 from dlx.train.queue import oldest_first
 from experiments.self_supervised import moco
 
