@@ -26,7 +26,7 @@ from dlx.experiment import Eval, Field, Figure, Function
 from dlx.losses import adversarial
 from dlx.metrics.generation import diversity, place_rows
 from dlx.sampling.interpolation import slerp
-from dlx.state import Array, Batch, Key, Metric, Metrics, TrainState, seed_keys
+from dlx.state import Array, Batch, Key, Metric, Metrics, TrainState, seed_keys, stream
 from dlx.tasks.judge import Judge
 
 HISTORY = 8  # Rows of the picture of samples over training.
