@@ -126,7 +126,7 @@ class Config(Checks):
   eval_batch_size: int = 256
   log_every_steps: int = 50  # Steps between lines of training metrics.
   eval_every_steps: int | None = None  # Steps between evaluations; None: at the end.
-  eval_at_start: bool = False  # Also evaluate before the first step.
+  eval_at_start: bool = False  # Whether to evaluate before the first step, too.
   save_every_steps: int | None = None  # Steps between checkpoints; None: at the end.
   figure_every_steps: int | None = None  # Steps between figures; None: at the end.
   keep_checkpoints: int = 2  # Newest checkpoints that are kept.
@@ -134,7 +134,7 @@ class Config(Checks):
   best_metric: str | None = None
   # Whether the largest or the least best_metric is the best: max, min.
   best_mode: str = 'max'
-  # Metric that ends the run when it stalls: test/loss.
+  # Metric that ends the run when no longer improving, e.g. test/loss.
   early_stop_metric: str | None = None
   # Whether early_stop_metric shall fall or rise: min or max.
   early_stop_mode: str = 'min'

@@ -11,7 +11,8 @@ on all training images, and it is frozen afterwards. The student sees `labels` i
 and `transfer` more whose labels it never reads, with the teacher's softened answers for
 all. `alpha` = 0 is the control: hard labels alone. Compare with as many hard labels
 before crediting the soft ones: most of the gain of a transfer set is its images.
-Measured figures stand in experiments/README.md.
+
+Measured: MNIST, 1000 images, 91.19 % (sd 0.27, 5 seeds).
 """
 
 import dataclasses

@@ -11,7 +11,9 @@ asks for classes (arXiv:1411.1784, 1802.05637). CNN is the workdir of
 `--exp=cnn --config.dataset=mnist`, whose net judges samples beside real images, see
 dlx/tasks/judge.py; without it the first steps train one. `dcgan` is the same game with
 convolutions. There is no `overfit` floor: the losses of two players settle where
-neither gains, not at 0. Measured figures stand in experiments/README.md.
+neither gains, not at 0.
+
+Measured: digits 67.2 % confident (1 seed, when it was a form of dcgan).
 """
 
 import dataclasses

@@ -9,8 +9,9 @@ decoder is to predict, and the two figures are not comparable: `binarised`: each
 drawn anew from its grey value at every step, in training and test (a bound on the log
 probability of binary images), or `grey`: cross-entropy with the grey value itself.
 `elbo` is the evidence lower bound in nats an image, `loss` its negative. `beta` = 0 and
-`sample` = False make a plain autoencoder. Measured figures stand in
-experiments/README.md.
+`sample` = False make a plain autoencoder.
+
+Measured: MNIST, binarised, test -ELBO 101.56 nats (sd 0.13, 3 seeds).
 """
 
 import dataclasses

@@ -16,7 +16,9 @@ encoder with its first random weights (`random`), that one before pooling (`rand
 and `pixels`. `knn` is the vote of the nearest of the labelled images.
 
 No floor for `overfit`: of one repeated batch the queue holds copies of each key, and no
-query can tell its own from the negatives. Figures stand in experiments/README.md.
+query can tell its own from the negatives.
+
+Measured: MNIST, 10 labels a class, 90.68 % (sd 0.32, 3 seeds), 150 s.
 """
 
 import dataclasses

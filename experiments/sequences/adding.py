@@ -9,7 +9,8 @@ answer 1 for every row has a mean squared error of 1/6. `solved` is the share of
 rows whose error is below 0.04, the paper's criterion. The gates of LSTM and GRU keep a
 number until it is needed; a plain RNN, of orthogonal initial weights, is far behind
 after as many steps, and stays at 1/6 unless `lr` is a tenth of the default.
-All measured figures stand in experiments/README.md.
+
+Measured: T = 100 solved, LSTM 97.3 %, GRU 99.9 % (3 seeds).
 """
 
 import dataclasses

@@ -11,8 +11,9 @@ whole sentences, without a carry.
 The first of `cells` is the experiment's; the others learn beside it, apart but from the
 same batches, so that the figure `gradient_flow` compares like with like: how much the
 answer depends on the state some tokens before the end. `reset` is a cell with one reset
-gate (dlx/layers/recurrent/stack.py). All measured figures stand in
-experiments/README.md.
+gate (dlx/layers/recurrent/stack.py).
+
+Measured: SST-2 71.0 % (1 seed).
 """
 
 import dataclasses

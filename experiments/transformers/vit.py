@@ -12,7 +12,9 @@ digits (embedded, the default: 16 patches), mnist (49 of 4 x 4), fashion_mnist, 
 or a folder in MNIST's format. The second command is one epoch of MNIST; num_steps=5600
 and 16800, with shifts, take at most 10 and 30 minutes on two cores. The report shows
 what each head of the last block looks at and the rollout over all blocks
-(arXiv:2005.00928). Measured figures: see experiments/README.md.
+(arXiv:2005.00928).
+
+Measured: MNIST, one epoch 95.99 % (sd 0.18, 3 seeds), 140 s on two cores.
 """
 
 import dataclasses
@@ -48,7 +50,7 @@ class Config(experiment.Config):
   position_scale: float = 1.0
   # Dropout of embeddings, attention weights and residual branches.
   dropout: float = 0.0
-  shift: float = 0.1  # Training images move by up to this share of their side.
+  shift: float = 0.1  # Largest shift of a training image, a share of the side.
   flip: bool = False  # Training images are mirrored with probability 1/2.
   label_smoothing: float = 0.0  # Probability that is spread over all classes.
   unroll: int = 6  # Layers in one turn of the scan over layers; changes bits.

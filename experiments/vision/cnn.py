@@ -4,9 +4,9 @@
   python -m launch.train --exp=cnn --config.dataset=mnist --data_dir=DATA
 
 digits (embedded, the default), mnist, fashion_mnist, cifar10, or the name of any folder
-in MNIST's format. Published: 99.17 % on MNIST (Flax's example). Expected here: 99.4 %
-on MNIST in 106 s on two CPU cores (sd 0.04 over 3 seeds), 99.3 % on digits in 14 s. All
-measured figures stand in experiments/README.md.
+in MNIST's format. Published: 99.17 % on MNIST (Flax's example).
+
+Measured: MNIST 99.38 % (sd 0.04, 3 seeds), 106 s on two cores.
 """
 
 import dataclasses

@@ -9,8 +9,9 @@ one program, one stream of data. The prediction is the mean of the members'
 probabilities, or of their logits. Its log loss is never above the mean of the members'
 (Jensen); its calibration error is below theirs only where they are too sure of
 themselves, which is after long training: after 10 epochs instead of 40 it may be
-above. The mean of logits is surer and gains less. Measured figures stand in
-experiments/README.md.
+above. The mean of logits is surer and gains less.
+
+Measured: MNIST, 2000 labels, ECE 0.85 points lower (sd 0.08, 3 seeds).
 """
 
 import dataclasses

@@ -10,8 +10,9 @@ the rate divided by 10 after half and three quarters of them, weight decay 1e-4,
 by 4, random crop, flip. (The paper decays batch norm's scales too; `decay_all`.)
 `skip`=False is the plain network of its Figure 1. On two cores one cycle of a few
 thousand steps goes further; `imagenet`=True gives ResNet-18 to 152, with a 3x3 stem on
-images below 64 pixels. digits (embedded) is the default. Measured figures stand in
-experiments/README.md.
+images below 64 pixels. digits (embedded) is the default.
+
+Measured: CIFAR-10, 20 layers, 91.38 % (1 seed), 3735 s on two cores.
 """
 
 import dataclasses
@@ -36,7 +37,7 @@ class Config(experiment.Config):
   imagenet: bool = False  # The ImageNet family instead of the CIFAR family.
   depth: int = 8  # Layers: 6 n + 2, or 18, 34, 50, 101, 152 with imagenet.
   width: int = 8  # Channels of the first stage; 16 (CIFAR) and 64 in the paper.
-  shortcut: str = 'auto'  # pad, projection, or auto: as the paper has it.
+  shortcut: str = 'auto'  # pad, projection, or auto: as in the paper.
   skip: bool = True  # Whether blocks have shortcuts; False: a plain network.
   zero_init: bool = False  # Whether blocks start as the identity.
   pad: int = 1  # Pixels of padding before a random crop; 0: no crop.

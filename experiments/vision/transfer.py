@@ -17,7 +17,9 @@ is restored. Strategies for the target:
   full      everything learns, the trunk at `trunk_lr` times the rate
 
 `unfreeze_at` steps into the target task, everything learns. Frozen parameters keep
-every byte. Measured figures stand in experiments/README.md.
+every byte.
+
+Measured: MNIST, 25 labels, last 81.04 %, scratch 75.95 % (3 seeds).
 """
 
 import dataclasses

@@ -147,6 +147,11 @@ def _build(cls: type, values: flags.FlagValues, prefix: str, default: Any) -> An
   return config_json.build_at(cls, given, prefix)
 
 
+def comments(cls: type) -> dict[str, str]:
+  """The help of every flag of a Config class, groups included, by flag name."""
+  return {name: text for name, (_, _, text) in _leaves(cls, PREFIX, _UNSET).items()}
+
+
 def _leaves(cls: type, prefix: str, default: Any) -> dict[str, tuple[Any, Any, str]]:
   """(type, default, comment) of every field that is no dataclass, by flag name."""
   found: dict[str, tuple[Any, Any, str]] = {}

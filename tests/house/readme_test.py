@@ -1,5 +1,6 @@
 """The README and the tables tell the truth about what is there."""
 
+import ast
 import json
 import os
 import pathlib
@@ -125,6 +126,19 @@ class ReadmeTest(absltest.TestCase):
     self.assertIn('size', contract_test.load('char_gpt').Config.__dataclass_fields__)
     for field in re.findall(r'--config\.(\w+)', README):
       self.assertIn(field, fields)
+
+  def test_the_measured_figure_of_a_docstring_stands_in_the_results(self):
+    for area, found in experiments_by_name.by_area().items():
+      results = (ROOT / 'experiments' / area / 'README.md').read_text()
+      for name in found:
+        source = (ROOT / 'experiments' / area / f'{name}.py').read_text()
+        docstring = ast.get_docstring(ast.parse(source))
+        (line,) = re.findall(r'^Measured: (.+)$', docstring, re.M)
+        rows = re.findall(rf'^\| `{name}` .*$', results, re.M)
+        numbers = re.findall(r'\d+\.\d+|\d{5,}', line)
+        self.assertTrue(numbers, name)
+        fits = [all(number in row for number in numbers) for row in rows]
+        self.assertTrue(any(fits), f'{name}: no row has {", ".join(numbers)}')
 
   def test_versions_of_the_published_figures_are_named(self):
     for area in experiments_by_name.by_area():
