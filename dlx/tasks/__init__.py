@@ -1,0 +1,1 @@
+"""What all experiments of a kind report: evaluations, figures, functions."""

@@ -1,0 +1,1 @@
+"""Linear classifiers and multilayer perceptrons."""

@@ -1,0 +1,1 @@
+"""Features without labels, and what they are worth."""

@@ -1,0 +1,1 @@
+"""Flags: of launchers, of a Config, and the experiment that --exp names."""

@@ -1,0 +1,1 @@
+"""The machine a launcher runs on: devices, allocator, many processes."""

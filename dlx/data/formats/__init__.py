@@ -1,0 +1,1 @@
+"""What lies on a disk: published file formats, prepared sets, archives."""

@@ -1,0 +1,1 @@
+"""Images as pure functions under jit and vmap: levels, geometry, colour, views."""

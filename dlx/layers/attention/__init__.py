@@ -1,0 +1,1 @@
+"""Attention: many heads with a cache, one fused call, rotary positions."""

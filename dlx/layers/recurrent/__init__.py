@@ -1,0 +1,1 @@
+"""Recurrent layers: cells, their unrolling in time, stacks over padded rows."""

@@ -1,0 +1,1 @@
+"""Checkpoints: written whole, proved by checksums, restored in place."""

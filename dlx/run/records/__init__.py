@@ -1,0 +1,1 @@
+"""What a run writes besides checkpoints: metrics, events, progress, the record."""
