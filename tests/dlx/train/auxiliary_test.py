@@ -58,6 +58,22 @@ class ConfigTest(parameterized.TestCase):
       auxiliary.Config(**fields)
 
 
+class WaitingTest(absltest.TestCase):
+  def test_the_net_is_the_old_one_until_the_other_is_frozen(self):
+    make = lambda x: create(
+      {'w': x}, {'m': x}, jax.random.key(0), model_state={'seen': x}, ema={'w': x}
+    )
+    old, new = make(jnp.float32(1)), make(jnp.float32(2))
+    wait = jax.jit(auxiliary.waiting)
+    self.assertTrue(
+      same_bytes(wait(True, old, new)._replace(rng=()), new._replace(rng=()))
+    )
+    found = wait(False, old, new)
+    for name in ('params', 'opt_state', 'ema'):
+      self.assertTrue(same_bytes(getattr(found, name), getattr(old, name)), name)
+    self.assertTrue(same_bytes(found.model_state, new.model_state))
+
+
 class StillFrozenTest(absltest.TestCase):
   def test_one_bit_is_told(self):
     params = {'a': jnp.arange(3.0), 'b': jnp.ones((2, 2))}
