@@ -11,6 +11,7 @@ from dlx import diffusion, optim, sampling
 from dlx.config import Config
 from dlx.data.sets import characters, images
 from dlx.experiment import Field
+from dlx.layers.block_config import BlockConfig
 from dlx.models.gpt import GPT
 from dlx.state import create, seed_keys
 from dlx.tasks.classification import class_probabilities
@@ -32,7 +33,11 @@ class LanguageTest(absltest.TestCase):
     super().setUpClass()
     data = characters.characters('pydoc')
     model = GPT(
-      len(data.vocabulary), 8, num_layers=1, num_heads=2, width=16, init_scale=0.5
+      len(data.vocabulary),
+      8,
+      num_layers=1,
+      init_scale=0.5,
+      block=BlockConfig(width=16, num_heads=2),
     )
     config = dataclasses.replace(Config(), batch_size=4, eval_batch_size=4)
     cls.built = language_model(
