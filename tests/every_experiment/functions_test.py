@@ -4,10 +4,12 @@ from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dlx import experiment
 from dlx.state import is_key
 from launch.flags import experiments_by_name
+from tests.every_experiment import tiers
 from tests.every_experiment.small import load, small
 
 NAMES = experiments_by_name.names()
@@ -63,7 +65,7 @@ def example(rng, field, sizes):
 def some_weights(rng, shape):
   """A leaf of a state as training may leave one: all places of a bank are filled."""
   if is_key(shape):
-    return jax.random.key(0)
+    return jax.random.split(jax.random.key(0), shape.shape or 1).reshape(shape.shape)
   if not jnp.issubdtype(shape.dtype, jnp.inexact):
     return rng.integers(0, 2, shape.shape).astype(shape.dtype) | (shape.dtype == bool)
   if len(shape.shape) < 2:  # Scales, biases and variances of batch norm.
@@ -95,34 +97,34 @@ class FunctionsTest(parameterized.TestCase):
         tell = lambda tree: {k: (x.shape, np.dtype(x.dtype)) for k, x in tree.items()}
         self.assertEqual(tell(found), tell(wanted))
 
-  @parameterized.parameters(*NAMES)
-  def test_a_row_is_the_same_in_any_batch(self, name):
-    built, shapes = build(name)
-    functions = {k: f for k, f in built.functions.items() if not of_graph(f)}
-    if not functions:
-      self.skipTest('a whole graph is one input')
-    rng = np.random.default_rng(0)
-    # Of no optimiser: no function reads one. The rest is drawn, which compiles nothing.
-    state = jax.tree.map(lambda x: some_weights(rng, x), shapes._replace(opt_state=()))
-    order = np.array([*reversed(range(BATCH)), *range(BATCH)])
-    for what, function in functions.items():
-      call = jax.jit(lambda s, x, f=function: f.call(s, x, **options(f)))
-      rows = {
-        k: np.stack([example(rng, field, SIZES) for _ in range(2 * BATCH)])
-        for k, field in function.inputs.items()
-      }
-      pick = lambda index, x=rows: {k: v[index] for k, v in x.items()}
-      together = call(state, rows)
-      doubled = call(state, pick(order))  # Twice the first half: other neighbours.
-      alone = call(state, pick(slice(1)))
-      for output in function.outputs:
-        with self.subTest(f'{what} {output}'):
-          bound = {'rtol': 2e-4, 'atol': 2e-5}
-          wanted = np.asarray(together[output])
-          self.assertTrue(np.isfinite(wanted).all())
-          self.assertGreater(wanted.astype(np.float64).std(0).max(), 1e-4)
-          np.testing.assert_allclose(doubled[output], wanted[order], **bound)
-          np.testing.assert_allclose(alone[output], wanted[:1], **bound)
+
+@pytest.mark.parametrize('name', tiers.expensive())
+def test_a_row_is_the_same_in_any_batch(name):
+  built, shapes = build(name)
+  functions = {k: f for k, f in built.functions.items() if not of_graph(f)}
+  if not functions:
+    pytest.skip('a whole graph is one input')
+  rng = np.random.default_rng(0)
+  # Of no optimiser: no function reads one. The rest is drawn, which compiles nothing.
+  state = jax.tree.map(lambda x: some_weights(rng, x), shapes._replace(opt_state=()))
+  order = np.array([*reversed(range(BATCH)), *range(BATCH)])
+  for what, function in functions.items():
+    call = jax.jit(lambda s, x, f=function: f.call(s, x, **options(f)))
+    rows = {
+      k: np.stack([example(rng, field, SIZES) for _ in range(2 * BATCH)])
+      for k, field in function.inputs.items()
+    }
+    pick = lambda index, x=rows: {k: v[index] for k, v in x.items()}
+    together = call(state, rows)
+    doubled = call(state, pick(order))  # Twice the first half: other neighbours.
+    alone = call(state, pick(slice(1)))
+    for output in function.outputs:
+      bound = {'rtol': 2e-4, 'atol': 2e-5, 'err_msg': f'{what} {output}'}
+      wanted = np.asarray(together[output])
+      assert np.isfinite(wanted).all(), f'{what} {output}'
+      assert wanted.astype(np.float64).std(0).max() > 1e-4, f'{what} {output}'
+      np.testing.assert_allclose(doubled[output], wanted[order], **bound)
+      np.testing.assert_allclose(alone[output], wanted[:1], **bound)
 
 
 if __name__ == '__main__':
