@@ -192,6 +192,6 @@ def _checked(name: str, short: str, module: Any) -> Found:
     )
 
   def whole(config: Any) -> Any:
-    return with_early_stopping(build(config), config)
+    return with_early_stopping(module.build(config), config)
 
   return Found(name, short, module, config_class, whole)
