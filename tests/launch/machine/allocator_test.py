@@ -12,7 +12,7 @@ PROGRAM = """
 import resource, sys
 import numpy as np
 if sys.argv[1] == 'tuned':
-  from launch import allocator
+  from launch.machine import allocator
   assert allocator.tune({})
 count = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 np.ones(2**24, np.float32)
