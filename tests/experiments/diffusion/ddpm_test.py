@@ -86,7 +86,7 @@ class EvaluationTest(parameterized.TestCase):
     for conditional in (True, False):
       built = ddpm.build(tiny(conditional=conditional))
       state = jax.eval_shape(built.init, jax.random.key(0))
-      self.assertEqual(any('Label' in name for name in state.params), conditional)
+      self.assertEqual('label' in state.params, conditional)
       evaluation = built.evals['samples']
       sums = jax.eval_shape(evaluation.step, state, evaluation.data.shapes[0])
       self.assertEqual('asked_class' in sums, conditional)
