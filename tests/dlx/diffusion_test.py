@@ -252,7 +252,7 @@ class SamplerTest(parameterized.TestCase):
   )
   def test_exact_denoiser_of_a_gaussian_gives_that_gaussian(self, kind, option):
     schedule, mean, std, n = COSINE(1000), 0.4, 0.3, 20000
-    make = getattr(diffusion, kind)
+    make = getattr(sampling, kind)
     # A sampler's own error is of first order in the step: of the variance at most 4 %
     # with 300 steps (small; 1 to 2 % the others) and 1.3 % with all 1000.
     moments = {
