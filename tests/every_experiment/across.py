@@ -17,7 +17,7 @@ import sys
 import numpy as np
 
 from dlx.run.loop import fit
-from dlx.run.records.records import versions
+from dlx.run.records.environment import versions
 from dlx.run.reopen import evaluate
 from tests.every_experiment.small import load, small
 
