@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from dlx import losses, metrics
+from dlx.losses import classification
 
 EPS = float(np.finfo(np.float32).eps)
 

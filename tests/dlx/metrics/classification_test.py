@@ -90,7 +90,7 @@ class ClassificationTest(parameterized.TestCase):
     logits, label, weight = problem()
     whole = metrics.classification_sums(logits, label, weight)
     shards = [x.reshape(8, 12, *x.shape[1:]) for x in (logits, label, weight)]
-    parts = jax.vmap(metrics.classification)(*shards)
+    parts = jax.vmap(metrics.classification_sums)(*shards)
     summed = jax.tree.map(lambda x: x.sum(0), parts)
     jax.tree.map(np.testing.assert_array_equal, summed, whole)
     self.assertEqual(whole['confusion'].sum(), weight.sum())
