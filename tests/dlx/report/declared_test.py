@@ -6,7 +6,8 @@ import re
 from absl.testing import absltest, parameterized
 
 from dlx import report
-from dlx.run.records import records
+from dlx.run.records.json_files import write_json
+from dlx.run.records.metrics_file import MetricsFile
 from tests.dlx.report.report_test import EVIL, Html
 
 METRICS = {
@@ -68,8 +69,8 @@ CURVES = {
 class DeclaredTest(parameterized.TestCase):
   def render(self, config, splits=('test',)):
     workdir = pathlib.Path(self.create_tempdir().full_path)
-    records.write_json(workdir / 'config.json', {'experiment': 'x', **config})
-    with records.MetricsFile(workdir) as metrics:
+    write_json(workdir / 'config.json', {'experiment': 'x', **config})
+    with MetricsFile(workdir) as metrics:
       for i, step in enumerate((10, 20, 30)):
         found = {name: values[i] for name, values in CURVES.items()}
         metrics.write(step, 'train', {'loss': 2.0 + i}, {})

@@ -282,7 +282,7 @@ class TestProcesses:
     started = []
 
     def run(mode):
-      code = f'from tests.data import workers_test as t; t.parent({mode!r})'
+      code = f'from tests.dlx.data.batches import workers_test as t; t.parent({mode!r})'
       process = subprocess.Popen(
         [sys.executable, '-c', code],
         cwd=REPO,
