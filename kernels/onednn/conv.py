@@ -2,6 +2,10 @@
 
 Each is bilinear, and each is a derivative of the two others; dlx.layers.convolution
 ties them together. Under vmap a call is made for each row.
+
+A window of one pixel with strides is called without them, on the pixels that it meets:
+with channels that do not fill a vector, oneDNN's filter gradient writes behind its
+workspace there (uxlfoundation/oneDNN#6035; 3.2: wrong numbers, or it never returns).
 """
 
 from typing import Sequence
@@ -42,8 +46,20 @@ def _call(kind, a, b, out_shape, x_shape, w_shape, strides, pads, dilation):
   )(a, b, geometry=np.array(geometry, np.int64), kind=np.int64(kind))
 
 
+def _met(window, strides, pads) -> bool:
+  """Whether the pixels that a strided window of one pixel meets can be cut out."""
+  one = tuple(window) == (1, 1) and not any(map(any, pads))
+  return one and tuple(strides) != (1, 1)
+
+
+def _cut(x, strides):
+  return x[:, :: strides[0], :: strides[1]]
+
+
 def forward(x, w, strides, pads, dilation):
   """x [N, H, W, I] convolved with w [KH, KW, I, O]: [N, HO, WO, O]."""
+  if _met(w.shape[:2], strides, pads):
+    x, strides = _cut(x, strides), (1, 1)
   size = output_size(x.shape, w.shape, strides, pads, dilation)
   shape = (x.shape[0], *size, w.shape[3])
   return _call(FORWARD, x, w, shape, x.shape, w.shape, strides, pads, dilation)
@@ -51,11 +67,19 @@ def forward(x, w, strides, pads, dilation):
 
 def input_gradient(dy, w, size, strides, pads, dilation):
   """The transpose of `forward` in x: dy [N, HO, WO, O] -> [N, *size, I]."""
+  if _met(w.shape[:2], strides, pads):
+    dx = input_gradient(dy, w, dy.shape[1:3], (1, 1), pads, dilation)
+    # Between the pixels that were met, and behind them: zeros.
+    rows = zip(size, dy.shape[1:3], strides, strict=True)
+    inner = [(0, n - (s * (out - 1) + 1), s - 1) for n, out, s in rows]
+    return jax.lax.pad(dx, jnp.float32(0), [(0, 0, 0), *inner, (0, 0, 0)])
   shape = (dy.shape[0], *size, w.shape[2])
   return _call(INPUT_GRADIENT, dy, w, shape, shape, w.shape, strides, pads, dilation)
 
 
 def filter_gradient(x, dy, window, strides, pads, dilation):
   """The transpose of `forward` in w: x, dy -> [*window, I, O]."""
+  if _met(window, strides, pads):
+    x, strides = _cut(x, strides), (1, 1)
   shape = (*window, x.shape[3], dy.shape[3])
   return _call(FILTER_GRADIENT, x, dy, shape, x.shape, shape, strides, pads, dilation)

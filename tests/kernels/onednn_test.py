@@ -1,6 +1,7 @@
 """Convolutions by oneDNN against XLA in float64; skipped where it is not installed."""
 
 import os
+import re
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +77,25 @@ class TestOneDnn:
     for a, b in zip(ours, wanted, strict=True):
       # Sums of n products: rounding of about sqrt(n) half ulps of the largest of them.
       np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5 * np.abs(b).max())
+
+  @pytest.mark.parametrize('channels', (1, 4, 8, 12))
+  def test_a_strided_window_of_one_pixel_is_called_without_strides(self, channels):
+    # oneDNN's own filter gradient of it writes behind its workspace.
+    x, w = arrays((32, 32, 32, channels), (1, 1, channels, 8))
+    geometry = ((2, 2), 'VALID', (1, 1))
+    dy = np.ones((32, 16, 16, 8), np.float32)
+    ours, plain = (
+      jax.jit(lambda *args, f=f: products(f, geometry, *args))
+      for f in (convolution.conv_general_dilated, jax.lax.conv_general_dilated)
+    )
+    text = ours.lower(x, w, dy).as_text()
+    found = re.findall(r'geometry = (?:array|dense)<[^>]*>', text)
+    assert found
+    strides = [re.findall(r'\d+', g.partition(':')[2] or g)[9:11] for g in found]
+    assert all(pair == ['1', '1'] for pair in strides), found
+    for a, b in zip(ours(x, w, dy), plain(x, w, dy), strict=True):
+      # Both sum up to 32 * 16 * 16 products in float32.
+      np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5 * np.abs(b).max())
 
   def test_all_three_products_are_calls(self):
     x, w = arrays((2, 6, 6, 2), (3, 3, 2, 3))
