@@ -82,7 +82,7 @@ def make_dispatch(experiment: Experiment, mesh: Mesh | AbstractMesh) -> Dispatch
   new, sums = jax.eval_shape(
     train_step, placed(abstract, shapes), placed(data.shapes[0], batches[0])
   )
-  _same_structure(abstract, new)
+  _same_structure('train_step', abstract, new)
 
   def step(state, window, batch):
     index = state.step
@@ -117,6 +117,13 @@ def make_dispatch(experiment: Experiment, mesh: Mesh | AbstractMesh) -> Dispatch
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), sums
   )
   after_eval = experiment.after_eval
+
+  def after(state, scalars):
+    assert after_eval is not None
+    new = traced(after_eval)(state, scalars)
+    _same_structure('after_eval', state, new)
+    return new
+
   return Dispatch(
     mesh=mesh,
     state=placed(abstract, shapes),
@@ -128,7 +135,7 @@ def make_dispatch(experiment: Experiment, mesh: Mesh | AbstractMesh) -> Dispatch
     run=tuple(make_run(i) for i in range(len(data.shapes))),
     after_eval=None
     if after_eval is None
-    else jax.jit(traced(after_eval), donate_argnums=0, out_shardings=shapes),
+    else jax.jit(after, donate_argnums=0, out_shardings=shapes),
   )
 
 
@@ -167,8 +174,8 @@ def make_eval(evaluation: Eval, mesh: Mesh | AbstractMesh, state: TrainState):
   )
 
 
-def _same_structure(old: Any, new: Any):
-  """Raises ValueError, naming the leaf, unless a step keeps the state's structure."""
+def _same_structure(what: str, old: Any, new: Any):
+  """Raises ValueError, naming the leaf, unless `what` keeps the state's structure."""
   paths = lambda tree: {
     jax.tree_util.keystr(p): (x.shape, str(x.dtype))
     for p, x in jax.tree_util.tree_leaves_with_path(tree)
@@ -177,12 +184,12 @@ def _same_structure(old: Any, new: Any):
   for path in sorted(before.keys() | after.keys()):
     if before.get(path) != after.get(path):
       raise ValueError(
-        f'train_step changes the state at {path}: {before.get(path)} before, '
+        f'{what} changes the state at {path}: {before.get(path)} before, '
         f'{after.get(path)} after. Structure, shapes and dtypes are constant for the '
         'whole run: keep both forms in the state and choose by jnp.where.'
       )
   if jax.tree.structure(old) != jax.tree.structure(new):
     raise ValueError(
-      'train_step changes the containers of the state: '
+      f'{what} changes the containers of the state: '
       f'{jax.tree.structure(old)} before, {jax.tree.structure(new)}.'
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from dlx.data.dataset import Dataset
 from dlx.experiment import Figure
-from dlx.run import processes, sharding
+from dlx.run import processes
 from dlx.run.processes import whole
 from dlx.run.records.json_files import write_bytes
 from dlx.run.records.tensorboard import EventWriter, png
@@ -19,6 +19,7 @@ from dlx.state import TrainState, is_key, leaves_by_path
 
 def draw_figures(
   figures: Mapping[str, Figure],
+  programs: Mapping[str, Callable],
   state: TrainState,
   step: int,
   *,
@@ -34,6 +35,7 @@ def draw_figures(
 
   Args:
     figures: of the experiment.
+    programs: jitted `compute` of each that has one, whole on every device.
     state: what they are computed from.
     step: steps done; folded into the keys.
     folder: epath.Path of the workdir.
@@ -43,10 +45,11 @@ def draw_figures(
   """
   for name, figure in figures.items():
     processes.meet()  # Drawing took process 0 some time.
-    tree = compute(name, figure, state, step, batch=batch, summary=summary)
-    if events is None:
-      continue
     try:
+      program = programs.get(name)
+      tree = compute(name, figure, program, state, step, batch=batch, summary=summary)
+      if events is None:
+        continue
       drawn = figure.draw(tree)
       data, image = (None, None) if isinstance(drawn, str) else to_png(drawn)
     except Exception:
@@ -68,6 +71,7 @@ def draw_figures(
 def compute(
   name: str,
   figure: Figure,
+  program: Callable | None,
   state: TrainState,
   step: int,
   *,
@@ -75,26 +79,13 @@ def compute(
   summary: Callable[[str], Mapping[str, np.ndarray]],
 ) -> Any:
   """What `figure.draw` is given, as NumPy arrays; see `draw_figures`."""
-  if figure.compute is not None:
+  if program is not None:
     key = jax.random.fold_in(state.rng, zlib.crc32(name.encode()) & 0x7FFFFFFF)
-    placed = state.step.sharding
-    assert isinstance(placed, jax.sharding.NamedSharding)
-    mesh = placed.mesh
-    assert isinstance(mesh, jax.sharding.Mesh)
-    # Whole on every device, as the first process has to draw all of it.
-    program = jax.jit(
-      sharding.traced_under(mesh, figure.compute),
-      out_shardings=sharding.replicated(mesh),
-    )
-    tree = program(
-      state,
-      jax.random.fold_in(key, step),
-      {} if figure.data is None else batch(figure.data),
-    )
-  elif figure.eval is not None:
-    tree = summary(figure.eval)
+    data = {} if figure.data is None else batch(figure.data)
+    tree = program(state, jax.random.fold_in(key, step), data)
   else:
-    raise ValueError(f'Figure {name!r} has neither `compute` nor `eval`.')
+    assert figure.eval is not None
+    tree = summary(figure.eval)
   return jax.tree.map(np.array, tree)
 
 

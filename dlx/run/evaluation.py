@@ -3,17 +3,16 @@
 from typing import Callable, Mapping, NamedTuple, Sequence
 
 import jax
-from jax.sharding import AbstractMesh, Mesh
 import numpy as np
 
 from dlx.data.dataset import Resident
-from dlx.errors import ConfigError
-from dlx.experiment import Config, Eval, Experiment
-from dlx.run import cadence, processes, sharding
+from dlx.experiment import Config, Experiment
+from dlx.run import cadence, processes
 from dlx.run.at import At
-from dlx.run.dispatch import Dispatch, make_eval, placed
+from dlx.run.dispatch import Dispatch, placed
 from dlx.run.feed import Placed, stream
 from dlx.run.records.reporter import reported
+from dlx.run.rehearsal import Evaluating
 from dlx.run.timing import Clock
 from dlx.state import TrainState
 
@@ -37,20 +36,18 @@ class Interrupted(Exception):
 class Evaluator:
   """One Eval, compiled once and run many times."""
 
-  def __init__(self, evaluation: Eval, data: Placed, dispatch: Dispatch):
+  def __init__(self, traced: Evaluating, data: Placed, dispatch: Dispatch):
     """Compiles. `dispatch`: of the run whose states are evaluated."""
     self._placed = data
     count = data.dataset.num_batches(data.loaded.data)
     if count is None:
       raise ValueError('The data of an evaluation must be finite: num_batches is None.')
     self._count = count
-    self._zeros, accumulate, self._summarize = make_eval(
-      evaluation, dispatch.mesh, dispatch.state
-    )
+    self._zeros, self._summarize = traced.zeros, traced.summarize
     reads = data.arrays
     if not isinstance(data.dataset, Resident):
       reads = placed(data.dataset.shapes[0], data.shardings[0])
-    self._accumulate = accumulate.lower(
+    self._accumulate = traced.accumulate.lower(
       self._zeros(), dispatch.state, reads, np.int32(0)
     ).compile()
 
@@ -90,9 +87,10 @@ class Evaluations:
     dispatch: Dispatch,
     data: Mapping[int, Placed],
     clock: Clock,
+    traced: Mapping[str, Evaluating],
   ):
-    """Compiles nothing. `data`: by the id of the Dataset."""
-    self._evals, self._config = experiment.evals, config
+    """Compiles nothing. `data`: by the id of the Dataset; `traced`: by name."""
+    self._evals, self._config, self._traced = experiment.evals, config, traced
     self._dispatch, self._data, self._clock = dispatch, data, clock
     self._compiled: dict[str, Evaluator] = {}
 
@@ -101,6 +99,10 @@ class Evaluations:
     if at.stopped or at.evaluated >= at.step:
       return []
     return cadence.evals_due(at.step, self._evals, self._config)
+
+  def new(self, names: Sequence[str]) -> bool:
+    """Whether one of these has never run in this session."""
+    return any(name not in self._compiled for name in names)
 
   def run(
     self,
@@ -119,7 +121,8 @@ class Evaluations:
     if name not in self._compiled:
       with self._clock.span('compile'):
         e = self._evals[name]
-        self._compiled[name] = Evaluator(e, self._data[id(e.data)], self._dispatch)
+        data = self._data[id(e.data)]
+        self._compiled[name] = Evaluator(self._traced[name], data, self._dispatch)
         processes.meet()
     with self._clock.span('eval'):
       return self._compiled[name].run(state, interrupted)
@@ -139,41 +142,4 @@ class Evaluations:
       state = self._dispatch.after_eval(state, scalars)
     return at._replace(
       state=state, evaluated=at.step, stopped=bool(np.all(jax.device_get(state.stop)))
-    )
-
-
-def check(config: Config, experiment: Experiment, mesh: Mesh | AbstractMesh):
-  """Looks at what evaluations need, before anything is read or written.
-
-  Raises:
-    ConfigError: a batch that the mesh does not divide, a metric in the config that no
-      evaluation reports, or early stopping asked of an experiment built without.
-  """
-  for e in experiment.evals.values():
-    sharding.of_batches(mesh, e.data)
-  wanted = {
-    field: getattr(config, field)
-    for field in ('best_metric', 'early_stop_metric')
-    if getattr(config, field) is not None
-  }
-  if not wanted:
-    return
-  state = jax.eval_shape(lambda: experiment.init(jax.random.key(0)))
-  known = set()
-  for split, e in experiment.evals.items():
-    sums = jax.eval_shape(e.step, state, e.data.shapes[0])
-    found = jax.eval_shape(e.summarize, sums)
-    shown = {k for k, v in found.items() if reported(v, state.stop.shape)}
-    known |= {f'{split}/{k}' for k in shown}
-  for field, metric in wanted.items():
-    if metric not in known:
-      raise ConfigError(
-        f'--config.{field}={metric} is not allowed: must be one of '
-        f'{", ".join(sorted(known)) or "none, as nothing is evaluated"}.'
-      )
-  if config.early_stop_metric is not None and not jax.tree.leaves(state.best):
-    raise ConfigError(
-      f'--config.early_stop_metric={config.early_stop_metric} would have no effect: '
-      'give with_early_stopping(experiment, config), of dlx.train.early_stopping, as '
-      'launchers do.'
     )

@@ -25,6 +25,7 @@ from dlx.run.dispatch import make_dispatch
 from dlx.run.nonfinite import diagnose
 from dlx.run.records.environment import environment
 from dlx.run.records.workdir import Workdir
+from dlx.run.rehearsal import rehearse
 from dlx.run.session import Session, opened
 from dlx.run.timing import Clock
 from dlx.state import TrainState
@@ -93,8 +94,9 @@ def fit(
     return Outcome('finished', step, metrics, None)
   _check_x64(config)
   dispatch = make_dispatch(experiment, sharding.make_mesh(mesh))
-  evaluation.check(config, experiment, dispatch.mesh)
   clock = Clock()
+  with clock.span('compile'):
+    rehearsed = rehearse(experiment, config, dispatch)
   with clock.span('input'):
     data = feed.load(experiment, data_dir, dispatch.mesh)
   record = {
@@ -117,6 +119,7 @@ def fit(
         dispatch,
         data,
         clock,
+        rehearsed,
         trace_steps=trace_steps,
         terminal=terminal,
       )
@@ -181,6 +184,8 @@ def _evaluate_if_due(run: Session, at: At) -> At:
   names = run.evaluations.due(at)
   if not names:
     return at
+  if run.evaluations.new(names) and at.step:
+    _save(run, at)  # What goes wrong in it, memory perhaps, loses no step.
   _settle(run)
   try:
     found = run.evaluations.run(names, at.state, lambda: run.stop.here)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from dlx.data.batches.prefetch import Ahead
 from dlx.data.dataset import Resident
+from dlx.errors import ConfigError
 from dlx.experiment import Config, Experiment
 from dlx.run import processes
 from dlx.run.at import At
@@ -41,7 +42,8 @@ class Programs:
     self._in_flight = InFlight(config.steps_per_dispatch, dispatch.arrays)
     self._stream: Ahead | None = None  # From the step of its first use on.
     self.mesh = dispatch.mesh
-    self.rows = next(iter(experiment.train_data.shapes[0].values())).shape[0]
+    fields = [*experiment.train_data.shapes[0].values()]  # None: it reads no data.
+    self.rows = fields[0].shape[0] if fields else config.batch_size
 
   def __enter__(self) -> 'Programs':
     return self
@@ -61,6 +63,11 @@ class Programs:
     if self._experiment.warm_start is not None:
       with folder.starting() as record:
         state, record['warm_start'] = self._experiment.warm_start(state)
+        if step := int(state.step):
+          raise ConfigError(
+            f'warm_start gives a state of step {step}: must be 0, as the run begins '
+            'there; take the other parts of that state alone.'
+          )
       shardings = jax.tree.map(lambda x: x.sharding, self._dispatch.state)
       # Buffers of its own: one that stands twice in a donated state is an error.
       state = copy(processes.put(state, shardings))

@@ -12,6 +12,7 @@ from dlx.run.dispatch import make_dispatch
 from dlx.run.evaluation import Evaluations
 from dlx.run.records.reporter import as_floats, reported
 from dlx.run.records.workdir import absolute
+from dlx.run.rehearsal import Rehearsed, rehearse
 from dlx.run.timing import Clock
 from dlx.state import TrainState
 
@@ -74,6 +75,7 @@ def draw(
   tree = drawing.compute(
     name,
     figure,
+    found.rehearsed.figures.get(name),
     found.state,
     int(found.state.step),
     batch=lambda dataset: feed.one_batch(found.data[id(dataset)], 0),
@@ -88,6 +90,7 @@ class _Opened(NamedTuple):
   state: TrainState
   data: Mapping[int, feed.Placed]
   evaluations: Evaluations
+  rehearsed: Rehearsed
 
   def summary(self, split: str) -> Mapping[str, np.ndarray]:
     return self.evaluations.run([split], self.state)[split].figures
@@ -95,13 +98,16 @@ class _Opened(NamedTuple):
 
 def _open(experiment, config, workdir, step, data_dir, mesh) -> _Opened:
   dispatch = make_dispatch(experiment, sharding.make_mesh(mesh))
+  rehearsed = rehearse(experiment, config, dispatch)
   found, checkpointer = _pick(absolute(workdir), config, step)
   data = feed.load(experiment, data_dir, dispatch.mesh, train=False)
   restored = checkpointer.restore(dispatch.state, dispatch.window, found)
   checkpointer.close()
   assert restored is not None
-  evaluations = Evaluations(experiment, config, dispatch, data, Clock())
-  return _Opened(restored.state, data, evaluations)
+  evaluations = Evaluations(
+    experiment, config, dispatch, data, Clock(), rehearsed.evals
+  )
+  return _Opened(restored.state, data, evaluations, rehearsed)
 
 
 def _pick(workdir, config: Config, step: int | str) -> tuple[int, Checkpointer]:

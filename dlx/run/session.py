@@ -13,6 +13,7 @@ from dlx.run.feed import Placed
 from dlx.run.programs import Programs
 from dlx.run.records.records import Records
 from dlx.run.records.workdir import Workdir
+from dlx.run.rehearsal import Rehearsed
 from dlx.run.stop_request import StopRequest
 from dlx.run.timing import Clock, Trace
 
@@ -21,6 +22,7 @@ class Session(NamedTuple):
   """The parts of a run; none knows another.
 
   Attributes:
+    rehearsed: programs that were traced before anything was read.
     start: where this session starts: restored, or fresh.
   """
 
@@ -35,6 +37,7 @@ class Session(NamedTuple):
   records: Records
   trace: Trace
   stop: StopRequest
+  rehearsed: Rehearsed
   start: At
 
   def origins(self) -> dict[str, Mapping[str, Any]]:
@@ -49,6 +52,7 @@ class Session(NamedTuple):
     with self.clock.span('figures'):
       drawing.draw_figures(
         figures,
+        self.rehearsed.figures,
         at.state,
         at.step,
         folder=self.folder.path,
@@ -66,6 +70,7 @@ def opened(
   dispatch: Dispatch,
   data: Mapping[int, Placed],
   clock: Clock,
+  rehearsed: Rehearsed,
   *,
   trace_steps: tuple[int, int] | None,
   terminal: bool | None,
@@ -76,6 +81,7 @@ def opened(
     folder: of the run, begun.
     data: every data set of the experiment.
     clock: of this session; what was spent so far counts.
+    rehearsed: of this experiment and dispatch.
     trace_steps, terminal: see loop.py's `fit`.
   """
   with contextlib.ExitStack() as held:  # What fails to close keeps none of the others.
@@ -101,10 +107,12 @@ def opened(
     held.enter_context(records)
     trace = Trace(trace_steps, folder.path)
     held.callback(trace.stop)
-    evaluations = Evaluations(experiment, config, dispatch, data, clock)
+    evaluations = Evaluations(
+      experiment, config, dispatch, data, clock, rehearsed.evals
+    )
     session = Session(
       experiment, config, folder, clock, data, programs, evaluations, checkpoints,
-      records, trace, stop, start,
+      records, trace, stop, rehearsed, start,
     )  # fmt: skip
     for split, origin in session.origins().items():
       records.data(split, origin)
