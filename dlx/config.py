@@ -183,6 +183,15 @@ class Config(Checks):
   def _place(self) -> str:
     return '--config'
 
+  @classmethod
+  def small(cls, **fields: Any) -> Self:
+    """Six steps of 16 examples with an evaluation in the middle, and `fields`.
+
+    An experiment's SMALL: the least run that still has every part.
+    """
+    run = {'num_steps': 6, 'batch_size': 16, 'log_every_steps': 2}
+    return cls(**{**run, 'eval_every_steps': 3, **fields})
+
   def resolved(self) -> Self:
     """A copy in which every field has the value that is used.
 

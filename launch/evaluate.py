@@ -54,27 +54,6 @@ def parse_step(text: str) -> str | int:
   return int(text)
 
 
-def read_run(workdir: str) -> Mapping[str, Any]:
-  """config.json of a run: at least `experiment` and `config`."""
-  from etils import epath
-
-  path = epath.Path(workdir) / 'config.json'
-  try:
-    run = json.loads(path.read_text())
-  except (FileNotFoundError, NotADirectoryError):
-    raise ConfigError(
-      f'--workdir={workdir} holds no run: {path} is missing; train '
-      'first, with launch.train.'
-    ) from None
-  except json.JSONDecodeError as e:
-    raise ConfigError(
-      f'{path} is no JSON ({e}): restore it, or train into another workdir.'
-    ) from None
-  if not isinstance(run, dict) or not {'experiment', 'config'} <= set(run):
-    raise ConfigError(f'{path} is not of a run: it must have experiment and config.')
-  return run
-
-
 def table(metrics: Mapping[str, Any]) -> str:
   """One metric a line, aligned; of a list over members, all of them."""
   import numpy as np  # Not before the flags are known to be right.
@@ -127,7 +106,9 @@ def main(argv: list[str]) -> int:
   step = parse_step(values.step)
   if not values.workdir:
     raise ConfigError('--workdir is missing: must be the folder of a run.')
-  run = read_run(values.workdir)
+  from dlx.run.records.config_file import read_run
+
+  run = read_run(values.workdir, '--workdir=')
   from dlx.config_json import config_from_json
 
   found = experiments_by_name.load(run['experiment'])

@@ -8,17 +8,16 @@ restore_model    the variables of a Flax module, as that run's evaluation saw th
 restore_encoder  the encoder of a run that learns features
 """
 
-import json
 from typing import Any, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dlx.config import Group
 from dlx.config_json import config_to_json
 from dlx.errors import ConfigError
 from dlx.run.checkpoint.checkpointer import Checkpointer
+from dlx.run.records.config_file import read_run
 from dlx.run.records.json_files import read_json
 from dlx.run.records.workdir import absolute
 from dlx.state import PyTree, leaves_by_path
@@ -61,7 +60,7 @@ def restore_model(
   Raises:
     ConfigError: see `restore`.
   """
-  config = _run(workdir).get('config', {})
+  config = read_run(absolute(workdir)).get('config', {})
   averaged = config.get('ema_decay') is not None
   places = {
     name: ('ema' if averaged else 'params')
@@ -75,7 +74,7 @@ def restore_model(
 
 
 def _restore(workdir, trees: Mapping[str, PyTree], step, pick):
-  record, path = _run(workdir), absolute(workdir)
+  record, path = read_run(absolute(workdir)), absolute(workdir)
   named = {
     f'state/{prefix}/{name}' if name else f'state/{prefix}': leaf
     for prefix, tree in trees.items()
@@ -106,32 +105,6 @@ def _restore(workdir, trees: Mapping[str, PyTree], step, pick):
     'digest': digest,
     'fingerprint': ended.get('fingerprint') if same else None,
   }
-
-
-def _run(workdir) -> dict[str, Any]:
-  path = absolute(workdir) / 'config.json'
-  try:
-    found = json.loads(path.read_text())
-  except (FileNotFoundError, NotADirectoryError):
-    raise ConfigError(
-      f'{absolute(workdir)} holds no run ({path.name} is missing): give the --workdir '
-      'of a run that was trained.'
-    ) from None
-  except json.JSONDecodeError as error:
-    raise ConfigError(f'{path} is no JSON ({error}): take another run.') from None
-  return found
-
-
-def same_bytes(a: PyTree, b: PyTree) -> bool:
-  """Whether two trees have equal structures, dtypes and bytes; host."""
-  if jax.tree.structure(a) != jax.tree.structure(b):
-    return False
-  pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-  return all(
-    np.asarray(x).dtype == np.asarray(y).dtype
-    and np.asarray(x).tobytes() == np.asarray(y).tobytes()
-    for x, y in pairs
-  )
 
 
 def restore_encoder(

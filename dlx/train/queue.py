@@ -48,11 +48,6 @@ def push(queue: Queue, new_BD: Array) -> Queue:
   return Queue(keys_ND, (queue.start + count) % size)
 
 
-def oldest_first(queue: Queue) -> Array:
-  """The keys [N, D] in the order in which they came."""
-  return jnp.roll(queue.keys_ND, -queue.start, 0)
-
-
 def momentum_update(slow: PyTree, fast: PyTree, momentum: float | Array) -> PyTree:
   """`momentum * slow + (1 - momentum) * fast`, in the dtypes of `slow`."""
   mix = lambda s, f: (s + (1 - momentum) * (f.astype(s.dtype) - s)).astype(s.dtype)

@@ -63,13 +63,8 @@ class Config(experiment.Config):
 
 
 # The least run that still has every part.
-SMALL = Config(
-  num_steps=6,
-  batch_size=16,
-  log_every_steps=2,
-  eval_every_steps=3,
-  teacher=AuxiliaryCnn(num_steps=2, features=(4,), dense=8),
-  features=(8,),
+SMALL = Config.small(
+  teacher=AuxiliaryCnn(num_steps=2, features=(4,), dense=8), features=(8,)
 )
 
 

@@ -72,11 +72,7 @@ class Config(experiment.Config):
 
 
 # The least run that still has every part.
-SMALL = Config(
-  num_steps=6,
-  batch_size=16,
-  log_every_steps=2,
-  eval_every_steps=3,
+SMALL = Config.small(
   sampler=denoising.SamplerConfig(num_steps=3),
   judge=Judge.Config(num_steps=2, features=(4,), dense=8, num_samples=32),
   unet=UNetConfig(channels=(16,)),

@@ -40,7 +40,7 @@ class Config(experiment.Config):
 
 
 # The least run that still has every part.
-SMALL = Config(num_steps=6, batch_size=16, log_every_steps=2, eval_every_steps=3)
+SMALL = Config.small()
 
 
 def build(config: Config) -> experiment.Experiment:

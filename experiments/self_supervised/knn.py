@@ -63,13 +63,11 @@ class Config(experiment.Config):
     self.require('k', 1 <= self.k <= self.bank, f'in [1, {self.bank}], up to bank')
     self.bounds('temperature', above=0)
     fitting = 'micro_batches', 'clip_norm', 'clip_value', 'ema_decay'
-    self.unused(*fitting, 'early_stop_metric', why='nothing is fitted')
+    self.unused(*fitting, why='nothing is fitted')
 
 
 # The least run that still has every part.
-SMALL = Config(
-  num_steps=6, batch_size=16, log_every_steps=2, eval_every_steps=3, bank=96
-)
+SMALL = Config.small(bank=96)
 
 
 def build(config: Config) -> experiment.Experiment:

@@ -66,12 +66,8 @@ class Config(experiment.Config):
 
 
 # The least run that still has every part.
-SMALL = Config(
-  num_steps=6,
-  batch_size=16,
-  log_every_steps=2,
-  eval_every_steps=3,
-  encoder=Encoder(features=(8, 8), strides=(2, 2), groups=4, num_steps=2),
+SMALL = Config.small(
+  encoder=Encoder(features=(8, 8), strides=(2, 2), groups=4, num_steps=2)
 )
 
 

@@ -77,11 +77,7 @@ class Config(experiment.Config):
 
 
 # The least run that still has every part.
-SMALL = Config(
-  num_steps=6,
-  batch_size=16,
-  log_every_steps=2,
-  eval_every_steps=3,
+SMALL = Config.small(
   encoder=EncoderConfig(features=(8, 8), strides=(2, 2), groups=4),
   hidden=16,
   projection=8,

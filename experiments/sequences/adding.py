@@ -68,15 +68,7 @@ class Config(experiment.Config):
 
 
 # The least run that still has every part.
-SMALL = Config(
-  num_steps=6,
-  batch_size=16,
-  log_every_steps=2,
-  eval_every_steps=3,
-  length=8,
-  examples=64,
-  features=(8,),
-)
+SMALL = Config.small(length=8, examples=64, features=(8,))
 
 
 def build(config: Config) -> experiment.Experiment:

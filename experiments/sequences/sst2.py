@@ -71,14 +71,7 @@ class Config(experiment.Config):
 
 
 # The least run that still has every part.
-SMALL = Config(
-  num_steps=6,
-  batch_size=16,
-  log_every_steps=2,
-  eval_every_steps=3,
-  embedding=8,
-  features=(8,),
-)
+SMALL = Config.small(embedding=8, features=(8,))
 
 
 def build(config: Config) -> experiment.Experiment:

@@ -164,17 +164,7 @@ def sized(config: Config) -> Config:
 
 
 # The least run that still has every part.
-SMALL = Config(
-  num_steps=6,
-  batch_size=16,
-  log_every_steps=2,
-  eval_every_steps=3,
-  num_layers=2,
-  width=16,
-  context=16,
-  unroll=1,
-  sample_length=20,
-)
+SMALL = Config.small(num_layers=2, width=16, context=16, unroll=1, sample_length=20)
 
 
 def build(config: Config) -> experiment.Experiment:

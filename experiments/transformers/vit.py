@@ -76,14 +76,7 @@ class Config(experiment.Config):
 
 
 # The least run that still has every part.
-SMALL = Config(
-  num_steps=6,
-  batch_size=16,
-  log_every_steps=2,
-  eval_every_steps=3,
-  width=16,
-  num_layers=2,
-)
+SMALL = Config.small(width=16, num_layers=2)
 
 
 def build(config: Config) -> experiment.Experiment:

@@ -83,9 +83,7 @@ class Config(experiment.Config):
 
 
 # The least run that still has every part.
-SMALL = Config(
-  num_steps=6, batch_size=16, log_every_steps=2, eval_every_steps=3, members=2
-)
+SMALL = Config.small(members=2)
 
 
 def build(config: Config) -> experiment.Experiment:

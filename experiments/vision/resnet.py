@@ -76,9 +76,7 @@ SCHEDULES = {'one_cycle': optim.one_cycle, 'cosine': optim.cosine, 'steps': publ
 
 
 # The least run that still has every part.
-SMALL = Config(
-  num_steps=6, batch_size=16, log_every_steps=2, eval_every_steps=3, width=4
-)
+SMALL = Config.small(width=4)
 
 
 def build(config: Config) -> experiment.Experiment:

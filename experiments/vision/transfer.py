@@ -82,15 +82,7 @@ class Config(experiment.Config):
 
 
 # The least run that still has every part.
-SMALL = Config(
-  num_steps=6,
-  batch_size=16,
-  log_every_steps=2,
-  eval_every_steps=3,
-  source=Source(num_steps=2),
-  features=(4, 8),
-  dense=16,
-)
+SMALL = Config.small(source=Source(num_steps=2), features=(4, 8), dense=16)
 
 
 def build(config: Config) -> experiment.Experiment:

@@ -7,7 +7,9 @@ hundred experiments. They are fast for
 - experiments that a change may have changed: whose import closure (the experiment and
   all of dlx and kernels that it imports, directly or not) has a file that differs from
   the base commit. That commit is $DLX_BASE, or where the branch left origin/main; where
-  neither is known, none counts as changed;
+  neither is known, none counts as changed. Of more than MOST_CHANGED, as after a change
+  of the ground, those whose own file changed come first, then a number of others that
+  turns as below;
 - a tenth of the rest where $DLX_TURN is a number, as .ci/run sets it: another tenth for
   each commit, all of them in ten turns.
 
@@ -30,6 +32,7 @@ from launch.flags import experiments_by_name
 REPO = pathlib.Path(__file__).parents[2]
 CODE = ('dlx', 'experiments', 'kernels')
 TURNS = 10
+MOST_CHANGED = 8
 # One experiment of each kind of training.
 KINDS = {
   'classifier': 'cnn',
@@ -51,15 +54,17 @@ class Tiers(NamedTuple):
 
   Attributes:
     kinds: by experiment, the kind that it stands for.
-    changed: by experiment, a file that changed.
+    changed: by experiment, a file that changed; at most MOST_CHANGED.
     turn: of the rotation; None: nobody's turn.
     rotating: those whose turn it is.
+    left_out: how many more changed.
   """
 
   kinds: Mapping[str, str]
   changed: Mapping[str, str]
   turn: int | None
   rotating: tuple[str, ...]
+  left_out: int = 0
 
   def __contains__(self, name: str) -> bool:
     return name in self.kinds or name in self.changed or name in self.rotating
@@ -171,6 +176,26 @@ def rotating(names: Iterable[str], turn: int) -> tuple[str, ...]:
   return tuple(name for i, name in enumerate(sorted(names)) if (turn - i) % TURNS == 0)
 
 
+def some_of(changed: Mapping[str, str], turn: int) -> list[str]:
+  """At most MOST_CHANGED: those whose own file changed, and some of the others in turn.
+
+  Args:
+    changed: by experiment, a file that changed, its own where that did.
+    turn: each of the others is among them once in as many turns as it takes.
+  """
+  if len(changed) <= MOST_CHANGED:
+    return sorted(changed)
+  own = sorted(
+    name for name, file in changed.items() if file.startswith('experiments/')
+  )
+  if len(own) >= MOST_CHANGED:
+    own = []  # All in turn.
+  others = sorted(changed.keys() - set(own))
+  places = MOST_CHANGED - len(own)
+  start = turn * places % len(others)
+  return sorted([*own, *(others[start:] + others[:start])[:places]])
+
+
 def choose(
   modules: Mapping[str, str],
   kinds: Mapping[str, str],
@@ -188,17 +213,21 @@ def choose(
     turn: of the rotation; None: nobody's.
   """
   kind_of = {name: kind for kind, name in kinds.items()}
-  files = list(files)
+  files = sorted(files, key=lambda file: not file.startswith('experiments/'))
   found = {
     name: tree.changed(module, files)
     for name, module in modules.items()
     if files and name not in kind_of
   }
   changed = {name: file for name, file in found.items() if file}
+  fast = some_of(changed, turn or 0)
+  left_out = len(changed) - len(fast)
+  changed = {name: changed[name] for name in fast}
   # All have their turn, whether they changed or not: who is next depends on the turn
   # alone.
   rest = () if turn is None else rotating(modules.keys() - kind_of.keys(), turn)
-  return Tiers(kind_of, changed, turn, tuple(n for n in rest if n not in changed))
+  rest = tuple(name for name in rest if name not in changed)
+  return Tiers(kind_of, changed, turn, rest, left_out)
 
 
 @functools.cache
@@ -235,7 +264,8 @@ def text(found: Tiers, total: int, known: bool) -> str:
   listed = lambda reasons: ', '.join(f'{k} ({v})' for k, v in reasons.items()) or 'none'
   lines.append(f'  one experiment of each kind: {listed(found.kinds)}')
   why = '' if known else ' (the base commit is not known: set DLX_BASE)'
-  lines.append(f'  those that changed: {listed(found.changed)}{why}')
+  more = f' and {found.left_out} more, not now' if found.left_out else ''
+  lines.append(f'  those that changed: {listed(found.changed)}{more}{why}')
   if found.turn is not None:
     turn = f'{found.turn % TURNS + 1} of {TURNS}'
     lines.append(f'  a rotating tenth, {turn}: {", ".join(found.rotating) or "none"}')

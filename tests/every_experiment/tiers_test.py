@@ -143,6 +143,27 @@ def test_all_are_fast_in_ten_turns_whatever_changes(root):
   assert fast == set(names)
 
 
+@pytest.mark.parametrize('own', (0, 3, 20))
+def test_of_many_that_changed_some_are_fast_own_files_first_and_all_in_turn(root, own):
+  names = {f'experiment_{i:02}': f'experiments.a.e{i:02}' for i in range(25)}
+  for i in range(25):
+    path = root / f'experiments/a/e{i:02}.py'
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('import dlx.errors\n')
+  files = [f'experiments/a/e{i:02}.py' for i in range(own)]
+  fast = set()
+  for turn in range(25):
+    tree = tiers.Tree(root)
+    chosen = tiers.choose(names, {}, tree, ['dlx/errors.py', *files], turn)
+    assert len(chosen.changed) == tiers.MOST_CHANGED
+    assert chosen.left_out == 25 - tiers.MOST_CHANGED
+    assert 'and 17 more, not now' in tiers.text(chosen, 25, True)
+    if own < tiers.MOST_CHANGED:
+      assert set(list(names)[:own]) <= set(chosen.changed)
+    fast |= set(chosen.changed)
+  assert fast == set(names)
+
+
 def test_one_experiment_stands_for_each_kind():
   assert len(set(tiers.KINDS.values())) == len(tiers.KINDS)
   assert set(tiers.KINDS.values()) <= set(experiments_by_name.names())

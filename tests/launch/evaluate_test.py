@@ -8,6 +8,7 @@ import pytest
 
 from dlx.config_json import config_to_json
 from dlx.errors import ConfigError
+from dlx.run.records.config_file import read_run
 from launch import evaluate
 from launch.flags import experiments_by_name
 from launch.machine import devices
@@ -113,7 +114,7 @@ def test_bad_step(loop, workdir, capsys, step):
 
 
 def test_fields_that_changed_since(loop, workdir, capsys):
-  run = evaluate.read_run(str(workdir))
+  run = read_run(str(workdir))
   run['config']['momentum'] = run['config'].pop('widths')
   (workdir / 'config.json').write_text(json.dumps(run))
   said = refused(capsys, f'--workdir={workdir}')

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dlx.data.batches.resident import InOrder, Shuffled
+from dlx.data.batches.resident import Shuffled
 from dlx.data.dataset import Dataset, Source
 
 
@@ -34,14 +34,3 @@ def training(source: Source, config: Any, batch_size: int | None = None) -> Data
     stream=config.stream,
     workers=config.stream_workers,
   )
-
-
-def in_order(
-  source: Source, *, batch_size: int, stream: bool = False, workers: int = 2
-) -> Dataset:
-  """One pass over a source, on the devices or from the host; see `shuffled`."""
-  if not stream:
-    return InOrder(source, batch_size)
-  from dlx.data.batches.streamed import InOrderStream
-
-  return InOrderStream(source, batch_size, num_workers=workers)

@@ -13,6 +13,7 @@ from dlx.run import warm_start
 from dlx.run.loop import fit
 from dlx.state import leaves_by_path
 from tests.dlx.run import kinds
+from tests.same_bytes import same_bytes
 
 
 class WarmStartTest(absltest.TestCase):
@@ -27,12 +28,12 @@ class WarmStartTest(absltest.TestCase):
     params = self.outcome.state.params
     shapes = jax.eval_shape(lambda: params)
     found, origin = warm_start.restore(self.path, shapes)
-    self.assertTrue(warm_start.same_bytes(found, params))
+    self.assertTrue(same_bytes(found, params))
     part, _ = warm_start.restore(self.path, shapes['d'], prefix='params/d')
-    self.assertTrue(warm_start.same_bytes(part, params['d']))
+    self.assertTrue(same_bytes(part, params['d']))
     ema, _ = warm_start.restore(self.path, shapes['g'], prefix='ema')
-    self.assertTrue(warm_start.same_bytes(ema, self.outcome.state.ema))
-    self.assertFalse(warm_start.same_bytes(ema, params['g']))
+    self.assertTrue(same_bytes(ema, self.outcome.state.ema))
+    self.assertFalse(same_bytes(ema, params['g']))
     result = json.loads((pathlib.Path(self.path) / 'result.json').read_text())
     self.assertEqual(origin['fingerprint'], result['fingerprint'])
     self.assertEqual(origin['step'], 6)

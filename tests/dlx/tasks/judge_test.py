@@ -8,9 +8,9 @@ import scipy.linalg
 
 from dlx.data.sets import images
 from dlx.metrics.generation import frechet_distance
-from dlx.run.warm_start import same_bytes
 from dlx.state import add
 from dlx.tasks.judge import Judge
+from tests.same_bytes import same_bytes
 
 DATA = images.images('digits')
 SMALL = {'features': (4,), 'dense': 8}

@@ -7,9 +7,9 @@ import numpy as np
 
 from dlx.errors import ConfigError
 from dlx.run.checkpoint.checksums import checksum
-from dlx.run.warm_start import same_bytes
 from dlx.state import create
 from dlx.train import auxiliary
+from tests.same_bytes import same_bytes
 
 
 def learn(net, x):

@@ -12,13 +12,13 @@ import numpy as np
 from dlx.errors import ConfigError
 from dlx.losses import adversarial
 from dlx.models import gan
-from dlx.run.warm_start import same_bytes
 from dlx.state import leaves_by_path
 from dlx.tasks.image_generation import GameConfig, SampleReport
 from dlx.tasks.judge import Judge
 from dlx.train import steps
 from experiments.generative import dcgan
 from experiments.generative import gan as dense_gan
+from tests.same_bytes import same_bytes
 
 BOTH = ('conv', 'dense')
 MODULES = {'conv': dcgan, 'dense': dense_gan}

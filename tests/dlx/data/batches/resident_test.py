@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
-from dlx.data.batches.choose import in_order, shuffled
+from dlx.data.batches.choose import shuffled
 from dlx.data.batches.permutation import stream_rows
 from dlx.data.batches.resident import InOrder, Shuffled, Whole
 from dlx.data.dataset import Loaded, Source
@@ -104,7 +104,7 @@ class LoadTest(parameterized.TestCase):
   def test_refuses_a_field_called_weight(self):
     shapes = {'weight': jax.ShapeDtypeStruct((), np.float32)}
     with self.assertRaisesRegex(ConfigError, 'field weight is not allowed'):
-      in_order(source(5, shapes=shapes), batch_size=2)
+      InOrder(source(5, shapes=shapes), 2)
 
 
 class ShuffledTest(parameterized.TestCase):
