@@ -127,13 +127,17 @@ def _value_to_json(name: str, value: Any) -> Any:
   )
 
 
-def config_from_json(cls: type[_T], obj: Any, *, name: str = 'config') -> _T:
+def config_from_json(
+  cls: type[_T], obj: Any, *, name: str = 'config', added: list[str] | None = None
+) -> _T:
   """The Config that `config_to_json` wrote; its `__post_init__` runs.
 
   Args:
     cls: the Config class, or that of a nested field.
-    obj: its JSON object; every field must be there.
+    obj: its JSON object.
     name: how messages call it.
+    added: takes the names of fields that are not in `obj` and have a default, which
+      they get; None: every field must be there.
 
   Raises:
     ConfigError: unknown or missing fields (all are named), or a wrong type.
@@ -147,7 +151,12 @@ def config_from_json(cls: type[_T], obj: Any, *, name: str = 'config') -> _T:
   faults = []
   if unknown := sorted(set(obj) - set(known)):
     faults.append('unknown: ' + ', '.join(unknown))
-  if missing := sorted(set(known) - set(obj)):
+  missing = sorted(set(known) - set(obj))
+  if added is not None:
+    new = [field for field in missing if field in _with_default(cls)]
+    added += [f'{name}.{field}' for field in new]
+    missing = [field for field in missing if field not in new]
+  if missing:
     faults.append('missing: ' + ', '.join(missing))
   if faults:
     raise ConfigError(
@@ -155,8 +164,9 @@ def config_from_json(cls: type[_T], obj: Any, *, name: str = 'config') -> _T:
       'the experiment has changed since; check out the commit named in config.json.'
     )
   given = {
-    field: _value_from_json(f'{name}.{field}', type_, obj[field])
+    field: _value_from_json(f'{name}.{field}', type_, obj[field], added)
     for field, type_ in known.items()
+    if field in obj
   }
   return build_at(cls, given, name)
 
@@ -173,9 +183,20 @@ def build_at(cls: type[_T], given: Mapping[str, Any], name: str) -> _T:
     raise e.within(f'--{name}') if e.owner is cls else e from None
 
 
-def _value_from_json(name: str, type_: Any, value: Any) -> Any:
+def _with_default(cls: type) -> set[str]:
+  none = dataclasses.MISSING
+  return {
+    f.name
+    for f in dataclasses.fields(cls)  # type: ignore[arg-type]
+    if f.default is not none or f.default_factory is not none
+  }
+
+
+def _value_from_json(
+  name: str, type_: Any, value: Any, added: list[str] | None = None
+) -> Any:
   if is_nested(type_):
-    return config_from_json(type_, value, name=name)
+    return config_from_json(type_, value, name=name, added=added)
   wrong = ConfigError(f'{name}={value!r} is not allowed: must be {describe(type_)}.')
   type_, optional = without_none(type_)
   if optional and value is None:

@@ -25,6 +25,12 @@ def define(values: flags.FlagValues):
     flags.DEFINE_string(name, default, help_, values, module_name='launcher')
 
   paths.define(values, 'workdir', None, 'Folder or gs:// address of the run.')
+  text(
+    'exp',
+    None,
+    'The experiment, where it lies elsewhere than when the run began: the path of the '
+    'fork. Default: as config.json says.',
+  )
   text('step', 'latest', 'Which checkpoint: latest, best or a number of steps.')
   paths.define(
     values,
@@ -98,6 +104,34 @@ def show(experiment, config, values, step: str | int) -> int:
   return 0
 
 
+def load(run: Mapping[str, Any], exp: str | None, workdir: str):
+  """The experiment of a run; tells a person where its source has changed since.
+
+  Raises:
+    ConfigError: it is not where it was, and --exp does not say where it is.
+  """
+  from dlx.run.records import sources
+  from dlx.run.records.workdir import absolute
+
+  folder = absolute(workdir) / 'source'
+  try:
+    found = experiments_by_name.load(exp or run['experiment'])
+  except ConfigError as error:
+    if exp is not None:
+      raise
+    kept = f' (a copy lies in {folder})' if folder.exists() else ''
+    raise ConfigError(
+      f'{error} The run is of this experiment{kept}: give --exp=PATH where it is now.'
+    ) from None
+  then, files = run.get('source') or {}, sources.of(found.module.__name__)
+  if then.get('main') and not sources.same(then, sources.record(files)):
+    paths = {name: folder / f'{name}.py' for name in then['sha256']}
+    kept = {name: path.read_bytes() for name, path in paths.items() if path.exists()}
+    told = sources.difference(then, kept, files)
+    print(f'The source is not that of the run: {told}.', file=sys.stderr)
+  return found
+
+
 @command_line.one_line_errors
 def main(argv: list[str]) -> int:
   """Runs the launcher; returns the exit status."""
@@ -111,8 +145,11 @@ def main(argv: list[str]) -> int:
   run = read_run(values.workdir, '--workdir=')
   from dlx.config_json import config_from_json
 
-  found = experiments_by_name.load(run['experiment'])
-  config = config_from_json(found.config_class, run['config'])
+  found = load(run, values.exp, values.workdir)
+  added: list[str] = []
+  config = config_from_json(found.config_class, run['config'], added=added)
+  for name in added:
+    print(f'--{name} is new since the run: its default is taken.', file=sys.stderr)
   devices.start_jax(config, values)
   experiment = found.build(config)
 

@@ -63,6 +63,16 @@ def define(values: flags.FlagValues):
     flag_values=values,
     module_name='launcher',
   )
+  for name, help_ in (
+    ('fresh', 'Move what is in the workdir aside first, to WORKDIR.before_N.'),
+    (
+      'extend',
+      'Go on to a larger --config.num_steps also where steps depend on it, as by a '
+      'schedule: from here on they are those of a run of that length.',
+    ),
+    ('data_changed', 'Go on with other data than those the run began with.'),
+  ):
+    flags.DEFINE_boolean(name, False, help_, values, module_name='launcher')
   text(
     'trace_steps',
     None,
@@ -132,9 +142,13 @@ def main(argv: list[str]) -> int:
       config,
       workdir,
       name=found.name,
+      module=found.module.__name__,
       data_dir=values.data_dir,
       mesh=values.mesh,
       stop_at=values.stop_at,
+      fresh=values.fresh,
+      extend=values.extend,
+      data_changed=values.data_changed,
       argv=argv,
       trace_steps=trace_steps,
     )

@@ -53,6 +53,15 @@ def load(
   return {key: place(data, data.load(data_dir), mesh) for key, data in once.items()}
 
 
+def origins(
+  experiment: Experiment, data: Mapping[int, Placed]
+) -> dict[str, Mapping[str, Any]]:
+  """What the data of training and of every evaluation were read from."""
+  used = {'train': experiment.train_data}
+  used |= {name: e.data for name, e in experiment.evals.items()}
+  return {split: data[id(d)].loaded.origin for split, d in used.items()}
+
+
 def place(dataset: Dataset, loaded: Loaded, mesh: Mesh | AbstractMesh) -> Placed:
   """Resident arrays to every device of the mesh; streamed data stays on the host."""
   if isinstance(dataset, Resident):

@@ -17,14 +17,15 @@ import jax
 from dlx.config_json import config_to_json
 from dlx.errors import ConfigError
 from dlx.experiment import Config, Experiment, declared
-from dlx.run import evaluation, feed, sharding
+from dlx.run import evaluation, feed, origin, processes, sharding
 from dlx.run.at import At, NotFinite
 from dlx.run.cadence import due, next_boundary
 from dlx.run.checkpoint.checksums import fingerprint
 from dlx.run.dispatch import make_dispatch
 from dlx.run.nonfinite import diagnose
+from dlx.run.records import agreement, sources
 from dlx.run.records.environment import environment
-from dlx.run.records.workdir import Workdir
+from dlx.run.records.workdir import Asked, Workdir, move_aside
 from dlx.run.rehearsal import rehearse
 from dlx.run.session import Session, opened
 from dlx.run.timing import Clock
@@ -53,10 +54,14 @@ def fit(
   config: Config,
   workdir,
   *,
-  name: str = 'experiment',
+  name: str | None = None,
+  module: str | None = None,
   data_dir=None,
   mesh: str | None = None,
   stop_at: int | None = None,
+  fresh: bool = False,
+  extend: bool = False,
+  data_changed: bool = False,
   argv: Sequence[str] = (),
   trace_steps: tuple[int, int] | None = None,
   terminal: bool | None = None,
@@ -69,12 +74,18 @@ def fit(
 
   Args:
     experiment: what `build(config)` gave.
-    config: written to config.json; another one is refused on the same workdir.
+    config: written to config.json; what may change on the same workdir, and what is
+      refused there, says dlx/run/records/agreement.py.
     workdir: path; may be an object store.
-    name: of the experiment, or the path of its file.
+    name: of the experiment, or the path of its file; None: by `module`.
+    module: name of the module of the experiment; None: that of the Config.
     data_dir: see `Dataset.load`.
     mesh: e.g. 'data=4,tensor=2'; None: all devices along data.
     stop_at: leave after this step, saved, as if killed there.
+    fresh: what is in the workdir is moved aside first, to WORKDIR.before_N.
+    extend: go on to a larger `num_steps` also where steps depend on it (a schedule):
+      from here on they are those of a run of that length.
+    data_changed: go on with other data than those the run began with.
     argv: the command, for the record.
     trace_steps: (first, last) step of a profiler trace, into WORKDIR/trace.
     terminal: a progress bar or plain lines; None: as stderr is.
@@ -85,8 +96,18 @@ def fit(
   """
   if stop_at is not None and stop_at < 1:
     raise ConfigError(f'--stop_at={stop_at} is not allowed: must be at least 1.')
-  as_json = config_to_json(config)
-  folder = Workdir(workdir, name=name, config=as_json)
+  as_json, module = config_to_json(config), module or type(config).__module__
+  asked = Asked(
+    name=name or origin.name_of(module),
+    config=as_json,
+    defaults=origin.defaults(config),
+    sources=sources.of(module),
+    free=agreement.FREE + ('eval_every_steps',) * (experiment.after_eval is None),
+    data_changed=data_changed,
+  )
+  if fresh:
+    _make_fresh(workdir)
+  folder = Workdir(workdir, asked)
   if folder.finished is not None:
     if jax.process_index() == 0:
       print(f'The run in {folder.path} is finished.', file=sys.stderr)
@@ -94,15 +115,18 @@ def fit(
     return Outcome('finished', step, metrics, None)
   _check_x64(config)
   dispatch = make_dispatch(experiment, sharding.make_mesh(mesh))
+  if folder.shorter is not None and not extend:
+    origin.check_longer(experiment, config, module, folder.shorter, folder.path)
   clock = Clock()
   with clock.span('compile'):
     rehearsed = rehearse(experiment, config, dispatch)
   with clock.span('input'):
     data = feed.load(experiment, data_dir, dispatch.mesh)
   record = {
-    'experiment': name,
+    'experiment': asked.name,
     'config': as_json,
-    'defaults': config_to_json(type(config)()),
+    'defaults': asked.defaults,
+    'data': feed.origins(experiment, data),
     'argv': list(argv),
     'mesh': mesh,
     **declared(experiment),
@@ -159,6 +183,14 @@ def _turn(run: Session, stop_at: int) -> Outcome:
   if at.stopped or (at.step == last and not run.evaluations.due(at)):
     return _finish(run, at)
   return _leave(run, at, 'interrupted' if run.stop.here else 'stopped')
+
+
+def _make_fresh(workdir):
+  """Moves a workdir aside, by process 0."""
+  moved: list[str | None] = []
+  processes.first_does(lambda: moved.append(move_aside(workdir)), f'move {workdir}')
+  if moved and moved[0]:
+    print(f'What was in {workdir} is in {moved[0]} now.', file=sys.stderr)
 
 
 def _no_hidden_transfer():
@@ -232,7 +264,7 @@ def _finish(run: Session, at: At) -> Outcome:
     at.step,
     metrics,
     stopped_early=at.stopped,
-    origins=run.origins(),
+    origins=feed.origins(run.experiment, run.data),
     seconds=run.clock.seconds(),
     fingerprint=fingerprint(at.state),
   )

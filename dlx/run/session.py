@@ -1,7 +1,7 @@
 """What one session of a run holds open: opened in order, closed in the reverse."""
 
 import contextlib
-from typing import Any, Iterator, Mapping, NamedTuple
+from typing import Iterator, Mapping, NamedTuple
 
 from dlx.experiment import Config, Experiment
 from dlx.run import drawing, feed
@@ -39,12 +39,6 @@ class Session(NamedTuple):
   stop: StopRequest
   rehearsed: Rehearsed
   start: At
-
-  def origins(self) -> dict[str, Mapping[str, Any]]:
-    """What the data of training and of every evaluation were read from."""
-    used = {'train': self.experiment.train_data}
-    used |= {name: e.data for name, e in self.experiment.evals.items()}
-    return {split: self.data[id(d)].loaded.origin for split, d in used.items()}
 
   def draw(self, at: At):
     """Draws the figures of a step; needs no training step to have run before."""
@@ -114,6 +108,6 @@ def opened(
       experiment, config, folder, clock, data, programs, evaluations, checkpoints,
       records, trace, stop, rehearsed, start,
     )  # fmt: skip
-    for split, origin in session.origins().items():
+    for split, origin in feed.origins(experiment, data).items():
       records.data(split, origin)
     yield session

@@ -1,5 +1,6 @@
 """When a run saves, and what lies beside the state that is saved."""
 
+import contextlib
 from typing import Any, Mapping
 
 from absl import logging
@@ -7,10 +8,12 @@ import jax
 import numpy as np
 
 from dlx.experiment import Config, Experiment
-from dlx.run import cadence
+from dlx.run import cadence, processes
 from dlx.run.at import At
 from dlx.run.checkpoint.checkpointer import Checkpointer
 from dlx.run.dispatch import Dispatch
+from dlx.run.records.json_files import write_bytes
+from dlx.run.records.workdir import SAVED
 
 
 class Checkpoints:
@@ -29,6 +32,7 @@ class Checkpoints:
       note=logging.warning,
     )
     self._saved: tuple[int, int] | None = None  # (step, evaluated) of the last save.
+    self._mark, self._marked, self._started = folder / SAVED, False, False
 
   def __enter__(self) -> 'Checkpoints':
     return self
@@ -73,9 +77,19 @@ class Checkpoints:
       for name, value in latest.items()
       if at.evaluated == at.step and name.partition('/')[0] in splits
     }
-    self._files.save(at.step, at.state, at.window, figures)
+    self._files.save(at.step, at.state, at.window, figures)  # The one before is done.
+    self._note_saved()
+    self._started = True
     self._saved = at.step, at.evaluated
 
   def wait(self):
     """Until the save that was started is on disk."""
     self._files.wait()
+    self._note_saved()
+
+  def _note_saved(self):
+    """Leaves a mark, so that checkpoints which are lost later are missed."""
+    if self._started and not self._marked and processes.is_first():
+      self._marked = True
+      with contextlib.suppress(OSError):
+        write_bytes(self._mark, b'')

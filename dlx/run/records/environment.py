@@ -18,6 +18,12 @@ PACKAGES = (
   'numpy',
 )
 
+# Settings of jax that decide bits.
+SETTINGS = (
+  *('enable_x64', 'threefry_partitionable', 'default_prng_impl'),
+  *('default_matmul_precision', 'disable_most_optimizations'),
+)
+
 
 def _git(*args: str) -> str:
   root = pathlib.Path(__file__).resolve().parents[3]
@@ -68,6 +74,13 @@ def num_threads() -> int:
   return os.cpu_count() or 1
 
 
+def _setting(name: str) -> Any:
+  import jax
+
+  value = getattr(jax.config, f'jax_{name}', None)
+  return value if value is None or isinstance(value, (bool, str)) else str(value)
+
+
 def environment() -> dict[str, Any]:
   """Where a run runs: all that may decide its bits or its speed. Starts the devices."""
   import jax  # Not needed by those who only read a workdir.
@@ -85,5 +98,6 @@ def environment() -> dict[str, Any]:
     'processes': jax.process_count(),
     'threads': num_threads(),
     'xla_flags': os.environ.get('XLA_FLAGS', ''),
+    'jax': {name: _setting(name) for name in SETTINGS},
     'git': git(),
   }
