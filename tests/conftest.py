@@ -36,6 +36,12 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
   atexit.register(shutil.rmtree, cache, ignore_errors=True)
 
+# Most time of the suite is compilation: this takes half of it. With
+# DLX_TESTS_OPTIMISED programs are optimised as those of users are (.ci/run: on all
+# Pythons but the newest), and by the fixture `optimised` for one file.
+if 'DLX_TESTS_OPTIMISED' not in os.environ:
+  os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+
 # Grain hands absl flags on to its worker processes and refuses flags not yet parsed.
 if not flags.FLAGS.is_parsed():
   flags.FLAGS.mark_as_parsed()
@@ -86,6 +92,25 @@ def marks(path: pathlib.Path) -> tuple[str, ...]:
   name = path.relative_to(ROOT).as_posix()
   versions = any(name == v or name.startswith(f'{v}/') for v in VERSIONS)
   return ('kernels',) * name.startswith('kernels/') + ('versions',) * versions
+
+
+@pytest.fixture(scope='module')
+def optimised():
+  """Programs of this file are optimised in any case: what is asked is of them."""
+  import jax
+
+  before = jax.config.read('jax_disable_most_optimizations')
+  jax.config.update('jax_disable_most_optimizations', False)
+  yield
+  jax.config.update('jax_disable_most_optimizations', before)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+  """With `-n` a file's tests run on one worker: they share what it made once."""
+  option = config.option
+  if getattr(option, 'numprocesses', None) and option.dist in ('no', 'load'):
+    option.dist = 'loadfile'
 
 
 def pytest_collection_modifyitems(items):

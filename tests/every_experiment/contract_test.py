@@ -26,15 +26,6 @@ from tests.every_experiment.small import load, small
 every = pytest.mark.parametrize('name', tiers.every())
 
 
-@pytest.fixture(scope='module', autouse=True)
-def cheap_compilation():
-  """Less optimisation by the compiler, of all programs that are compared here."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
-  jax.clear_caches()  # What was compiled so is used by no other test.
-
-
 @every
 def test_docstring_has_the_command_and_config_the_fields_of_every_run(name):
   module = load(name)

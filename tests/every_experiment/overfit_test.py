@@ -11,6 +11,7 @@ from tests.every_experiment import tiers
 from tests.every_experiment.small import load, own
 
 
+@pytest.mark.usefixtures('optimised')  # 300 steps: running costs more than compiling.
 @pytest.mark.parametrize('name', tiers.expensive())
 def test_one_repeated_batch_is_learnt(name):
   # Not SMALL: what is asked is whether its own net learns.
