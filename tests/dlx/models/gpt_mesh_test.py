@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 
-from absl.testing import absltest, parameterized
+import pytest
 
 ROOT = pathlib.Path(__file__).parents[3]
 # Mesh, and the fields of a model; {} is plain attention with learned positions.
@@ -30,8 +30,15 @@ CASES = {
 }
 
 
+# The others are slow: each is compiled twice, for one device and for its mesh.
+FAST = ('tensor', 'sequence')
+slow = pytest.mark.slow
+EVERY = [pytest.param(n, id=n, marks=[slow] * (n not in FAST)) for n in CASES]
+
+
 @functools.cache
-def found():
+def found(fast=True):
+  names = [name for name in CASES if (name in FAST) == fast]
   flags = '--xla_force_host_platform_device_count=8'
   environment = {**os.environ, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
   command = [
@@ -41,6 +48,7 @@ def found():
     '-m',
     'tests.dlx.models.gpt_mesh_test',
     'run',
+    *names,
   ]
   done = subprocess.run(
     command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
@@ -50,53 +58,64 @@ def found():
   return {**json.loads(done.stdout.splitlines()[-1]), 'said': said}
 
 
-class MeshTest(parameterized.TestCase):
-  @parameterized.parameters(*CASES)
-  def test_loss_and_gradients_are_those_of_one_device(self, name):
-    # Float64, two blocks of sums of up to 64 products: relative to the largest gradient
-    # some hundred roundings of 1.1e-16.
-    self.assertLess(found()[name]['error'], 1e-12)
-
-  @parameterized.parameters(*CASES)
-  def test_weights_lie_over_tensor_and_fsdp(self, name):
-    axes = dict(part.split('=') for part in CASES[name][0].split(','))
-    parts = int(axes.get('tensor', 1)) * int(axes.get('fsdp', 1))
-    shares = found()[name]['shares']
-    self.assertEqual(shares['mlp/in'], parts)
-    self.assertEqual(shares['mlp/out'], parts)
-    self.assertEqual(shares['attention/query'], parts)
-    self.assertEqual(shares['attention/out'], parts)
-    if 'pad_vocabulary_to' in CASES[name][1]:
-      self.assertEqual(shares['token'], parts)
-
-  @parameterized.parameters(('sequence', 2), ('long_ring', 4))
-  def test_keys_go_round_and_are_never_gathered(self, name, size):
-    here = found()[name]
-    self.assertGreaterEqual(here['counts']['collective-permute'], size - 1)
-    # The gradient of learned positions [T, D] is.
-    self.assertEqual(here['gathered'], ['16,16'] if name == 'sequence' else [])
-    self.assertEqual(here['counts']['all-to-all'], 0)
-
-  @parameterized.parameters('tensor', 'grouped')
-  def test_a_block_over_tensor_moves_nothing_but_sums(self, name):
-    counts = found()[name]['counts']
-    self.assertEqual(counts['collective-permute'] + counts['all-to-all'], 0)
-    self.assertGreater(counts['all-reduce'], 0)
-
-  def test_xla_finds_a_way_from_each_placement_to_the_next(self):
-    self.assertEqual(found()['said'], [])
-
-  def test_dropping_weights_round_a_ring_is_refused(self):
-    self.assertRegex(
-      found()['refused'],
-      r'--config.dropout=0.5 is not allowed on a mesh with sequence=2: must be 0',
-    )
-
-  def test_samples_from_the_cache_are_those_of_one_device(self):
-    self.assertLess(found()['cached'], 1e-12)
+def of(name):
+  return found(name in FAST)[name]
 
 
-def main():
+@pytest.mark.parametrize('name', EVERY)
+def test_loss_and_gradients_are_those_of_one_device(name):
+  # Float64, two blocks of sums of up to 64 products: relative to the largest gradient
+  # some hundred roundings of 1.1e-16.
+  assert of(name)['error'] < 1e-12
+
+
+@pytest.mark.parametrize('name', EVERY)
+def test_weights_lie_over_tensor_and_fsdp(name):
+  axes = dict(part.split('=') for part in CASES[name][0].split(','))
+  parts = int(axes.get('tensor', 1)) * int(axes.get('fsdp', 1))
+  shares = of(name)['shares']
+  for place in ('mlp/in', 'mlp/out', 'attention/query', 'attention/out'):
+    assert shares[place] == parts
+  if 'pad_vocabulary_to' in CASES[name][1]:
+    assert shares['token'] == parts
+
+
+@pytest.mark.parametrize(
+  ('name', 'size'), [('sequence', 2), pytest.param('long_ring', 4, marks=slow)]
+)
+def test_keys_go_round_and_are_never_gathered(name, size):
+  here = of(name)
+  assert here['counts']['collective-permute'] >= size - 1
+  # The gradient of learned positions [T, D] is.
+  assert here['gathered'] == (['16,16'] if name == 'sequence' else [])
+  assert here['counts']['all-to-all'] == 0
+
+
+@pytest.mark.parametrize('name', ['tensor', pytest.param('grouped', marks=slow)])
+def test_a_block_over_tensor_moves_nothing_but_sums(name):
+  counts = of(name)['counts']
+  assert counts['collective-permute'] + counts['all-to-all'] == 0
+  assert counts['all-reduce'] > 0
+
+
+@pytest.mark.parametrize('fast', [True, pytest.param(False, marks=slow)])
+def test_xla_finds_a_way_from_each_placement_to_the_next(fast):
+  assert found(fast)['said'] == []
+
+
+def test_dropping_weights_round_a_ring_is_refused():
+  assert re.search(
+    r'--config.dropout=0.5 is not allowed on a mesh with sequence=2: must be 0',
+    found()['refused'],
+  )
+
+
+@slow
+def test_samples_from_the_cache_are_those_of_one_device():
+  assert found(fast=False)['cached'] < 1e-12
+
+
+def main(names):
   import jax
 
   jax.config.update('jax_enable_x64', True)
@@ -173,7 +192,8 @@ def main():
     return path.removesuffix('/kernel').removesuffix('/embedding')
 
   found = {}
-  for name, (mesh, fields) in CASES.items():
+  for name in names:
+    mesh, fields = CASES[name]
     got, program, params = on(mesh, fields)
     # What is computed twice is the same: the model that keeps everything is compared.
     plain = tuple((k, v) for k, v in fields.items() if k != 'remat')
@@ -190,6 +210,9 @@ def main():
     on('sequence=2', {'dropout': 0.5})
   except ConfigError as e:
     found['refused'] = str(e)
+  if set(names) <= set(FAST):
+    print(json.dumps(found))
+    return
 
   model = model_of(**GROUPED)
   params = {'params': initial(tuple(GROUPED.items()))}
@@ -213,7 +236,4 @@ def main():
 
 
 if __name__ == '__main__':
-  if sys.argv[1:] == ['run']:
-    main()
-  else:
-    absltest.main()
+  main(sys.argv[2:])

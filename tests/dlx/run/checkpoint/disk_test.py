@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from absl.testing import absltest
+import pytest
 
 SCRIPT = pathlib.Path(__file__).with_name('disk.py')
 
@@ -20,6 +21,7 @@ def may_mount():
   return done.returncode == 0
 
 
+@pytest.mark.slow  # Six processes one after the other.
 class DiskTest(absltest.TestCase):
   def test_full_and_read_only(self):
     if not may_mount():

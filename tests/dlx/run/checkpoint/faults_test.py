@@ -14,6 +14,7 @@ from etils import epath
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+import pytest
 
 from dlx.run.checkpoint import files
 from dlx.run.checkpoint.checkpointer import Checkpointer
@@ -86,11 +87,18 @@ class FaultsTest(OnDisk):
     self.assertEqual(self.outcome('nothing done'), 'harmless')
 
   # 3 x 80: the full count is always run.
+  def test_flipped_bits(self):
+    self.flip_bits(seed=0, count=30)
+
+  @pytest.mark.slow
   @parameterized.parameters(0, 1, 2)
-  def test_flipped_bits(self, seed):
+  def test_many_flipped_bits(self, seed):
+    self.flip_bits(seed, count=80)
+
+  def flip_bits(self, seed, count):
     rng = np.random.default_rng(seed)
     # Every file in turn, so that small ones are hit as often as the payload.
-    order = [self.names[i % len(self.names)] for i in range(80)]
+    order = [self.names[i % len(self.names)] for i in range(count)]
     outcomes = {name: [] for name in self.names}
     for name in order:
       path = self.folder / '2' / name
@@ -100,7 +108,7 @@ class FaultsTest(OnDisk):
       path.write_bytes(data)
       outcomes[name].append(self.outcome(f'{name}: bit {bit} of byte {at}'))
     total = self.count(sum(outcomes.values(), []))
-    self.assertEqual(sum(total.values()), 80)
+    self.assertEqual(sum(total.values()), count)
     # The metadata has no bit that does not count.
     self.assertEqual(set(outcomes['meta/metadata']), {'found'})
 
