@@ -5,9 +5,10 @@
 --exp takes a name in experiments/ or the path of a fork. Every field of its Config is a
 flag; --exp=cnn --helpfull lists them. Exit status: 0 finished, or stopped by --stop_at;
 2 bad input (one line on stderr, nothing compiled, nothing written); 42 interrupted by
-SIGTERM or SIGINT and saved, so that a scheduler can requeue on it; 1 a bug, with its
-stack trace. Several processes (--multihost, launch/machine/multihost.py) leave
-together, with the same status; 43 where one of them was lost: requeue on it, too.
+SIGTERM, SIGINT, SIGHUP, SIGUSR1 or SIGUSR2 and saved, so that a scheduler can requeue
+on it; 1 a bug, with its stack trace. Several processes (--multihost,
+launch/machine/multihost.py) leave together, with the same status; 43 where one of them
+was lost: requeue on it, too.
 """
 
 import os
@@ -18,10 +19,11 @@ from typing import Mapping
 from absl import flags
 
 from dlx.errors import ConfigError
+from dlx.run import leaving
 from launch.flags import command_line, config_flags, paths
 from launch.machine import devices, multihost
 
-STATUS = {'finished': 0, 'stopped': 0, 'interrupted': 42}
+STATUS = {'finished': 0, 'stopped': 0, 'interrupted': leaving.STATUS}
 
 
 def define(values: flags.FlagValues):
@@ -162,4 +164,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == '__main__':
+  leaving.listen()
   sys.exit(main(sys.argv))

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: leave at the next dispatch boundary, state saved."""
+"""A signal to leave: at the next dispatch boundary, state saved."""
 
 import os
 import signal
@@ -6,18 +6,21 @@ import threading
 
 import jax
 
+from dlx.run import leaving
+
 
 class StopRequest:
   """Whether somebody asked this run to leave; a context manager around the loop.
 
-  The first SIGTERM or SIGINT asks; the loop looks at dispatch boundaries and between
+  The first of leaving.SIGNALS asks; the loop looks at dispatch boundaries and between
   evaluation batches. A second SIGINT leaves at once, with status 130. Handlers are
-  installed in the main thread only, and the former ones come back on exit.
+  installed in the main thread only, in place of none of another library's, and the
+  former ones come back on exit.
 
   Several processes leave together, whichever of them was asked. There SIGTERM stays
   with JAX's preemption service, whose handler is there from jax.distributed.initialize
   on: a handler of Python's would take its place, and the others would never hear of it.
-  SIGINT is passed on as SIGTERM.
+  The others are passed on as SIGTERM.
   """
 
   def __init__(self):
@@ -28,9 +31,9 @@ class StopRequest:
 
   def __enter__(self):
     if threading.current_thread() is threading.main_thread():
-      numbers = (signal.SIGINT,) if self._several else (signal.SIGTERM, signal.SIGINT)
-      for number in numbers:
-        self._former[number] = signal.signal(number, self._ask)
+      for number in leaving.heard():
+        if not (self._several and number == signal.SIGTERM):
+          self._former[number] = signal.signal(number, self._ask)
     return self
 
   def __exit__(self, *exc):

@@ -12,6 +12,7 @@ from typing import Callable
 from absl import flags
 
 from dlx.errors import ConfigError
+from dlx.run.records.lasting import standard_streams
 from launch.flags import config_flags, experiments_by_name
 
 BAD_INPUT = 2  # Exit status of flag errors and ConfigError.
@@ -36,6 +37,10 @@ def one_line_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]], i
 
   @functools.wraps(main)
   def guarded(argv: list[str]) -> int:
+    with standard_streams():
+      return told(argv)
+
+  def told(argv: list[str]) -> int:
     try:
       return main(argv)
     except Leave as e:

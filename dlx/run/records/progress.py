@@ -7,6 +7,8 @@ from typing import Any, Mapping, TextIO
 
 import numpy as np
 
+from dlx.run.records.lasting import Lasting
+
 WINDOW = 16  # Updates over which the time left is estimated.
 WIDE = 110  # Columns of a terminal that has room for more than two metrics.
 # What a reader looks for first; all else follows in the order given.
@@ -57,7 +59,7 @@ class Progress:
       start: step that the run goes on from.
     """
     self._num_steps = num_steps
-    self._stream = sys.stderr if stream is None else stream
+    self._stream = Lasting(sys.stderr if stream is None else stream)
     # (seconds, step) of the last updates. The first holds the start: until the second
     # update the time left counts compilation as if every step had it.
     self._marks = collections.deque([(time.monotonic(), start)], maxlen=WINDOW)

@@ -266,7 +266,7 @@ class EventWriter:
       self._spool = pathlib.Path(tempfile.mkdtemp(prefix='dlx-events-'))
     folder = self._spool or pathlib.Path(os.fspath(self._workdir))
     # TensorBoard reads files in the order of their names. The host is left out.
-    now = time.time()
+    now = max(time.time(), self._newest() + 1e-6)
     name = (
       f'events.out.tfevents.{int(now):010d}.{int(now % 1 * 1e6):06d}.'
       f'{os.getpid()}.{next(_count)}'
@@ -282,6 +282,23 @@ class EventWriter:
       start = _event_pb2().SessionLog(status=_event_pb2().SessionLog.START)
       self._record(_event_pb2().Event(step=step, session_log=start, wall_time=now))
       self._started = True
+
+  def _newest(self) -> float:
+    """When the newest file there was begun: by its host's clock, which may be ahead."""
+    if not self._workdir.exists():
+      return 0.0
+    names = (path.name.split('.') for path in self._workdir.iterdir())
+    return max(
+      (
+        float(f'{parts[3]}.{parts[4]}')
+        for parts in names
+        if parts[:3] == ['events', 'out', 'tfevents']
+        and len(parts) > 4
+        and parts[3].isdecimal()
+        and parts[4].isdecimal()
+      ),
+      default=0.0,
+    )
 
   def _add(self, step: int, values: list[Any]) -> None:
 

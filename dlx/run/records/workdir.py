@@ -76,6 +76,11 @@ class Workdir:
         other source, has lost a part, or is unreadable.
     """
     self.path = absolute(path)
+    if not is_remote(self.path) and (found := set('*?[\\') & set(str(self.path))):
+      raise ConfigError(
+        f'--workdir={self.path} is not allowed: has {" ".join(sorted(found))} in it, '
+        'which checkpoints take for a pattern; choose a path without.'
+      )
     self._lock, self._asked = None, asked
     self._look()
 

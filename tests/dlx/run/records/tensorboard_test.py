@@ -41,6 +41,12 @@ class WholeObjects(pathlib.PurePosixPath):
     self.writes.append(self.name)
     self.blobs[self.name] = bytes(data)
 
+  def exists(self):
+    return bool(self.blobs)
+
+  def iterdir(self):
+    return [self / name for name in self.blobs]
+
   def refuse(self, *args, **kwargs):
     raise AssertionError('An object store has neither append nor rename.')
 
@@ -260,6 +266,19 @@ class EventWriterTest(parameterized.TestCase):
       | {'PYTHONPATH': os.pathsep.join([str(self.folder / 'site'), os.getcwd()])},
     )
     self.assertEqual(out.stdout.strip(), b'[]')
+
+
+class ClockTest(absltest.TestCase):
+  def test_a_later_session_comes_after_the_first_though_its_clock_is_behind(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    names = []
+    for now in (2000.5, 1000.25):
+      with mock.patch('time.time', return_value=now):
+        with tensorboard.EventWriter(folder) as events:
+          events.scalars(1, {'a': 1.0})
+      names.append(max(path.name for path in folder.iterdir()))
+    self.assertLess(*names)
+    self.assertStartsWith(names[1], 'events.out.tfevents.0000002000.500001.')
 
 
 if __name__ == '__main__':

@@ -200,6 +200,12 @@ class WorkdirTest(parameterized.TestCase):
     with self.assertRaisesRegex(ConfigError, 'object store and cannot be renamed'):
       move_aside('gs://bucket/run')
 
+  @parameterized.parameters('lr=[1e-3]', 'a*', 'what?', 'a\\b')
+  def test_a_path_that_is_a_pattern(self, name):
+    self.path = self.path / name
+    with self.assertRaisesRegex(ConfigError, 'which checkpoints take for a pattern'):
+      self.begin()
+
   def test_folder_that_cannot_be_made(self):
     file = self.path.with_name('file')
     file.write_text('')

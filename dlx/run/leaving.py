@@ -1,0 +1,36 @@
+"""Signals that ask a run to leave, before its loop listens and after it.
+
+Schedulers and terminals send several: SIGTERM, SIGINT, SIGHUP (a terminal that closes),
+SIGUSR1 and SIGUSR2 (warnings of Slurm and of submitit). Until the loop listens there is
+nothing to save, and afterwards all is saved: the process ends at once.
+"""
+
+import os
+import signal
+import threading
+
+STATUS = 42  # Exit status of a run that was asked to leave; a scheduler requeues on it.
+SIGNALS = tuple(
+  getattr(signal, name)
+  for name in ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2')
+  if hasattr(signal, name)
+)
+
+
+def at_once(number, frame):
+  """A handler: leaves with STATUS."""
+  del number, frame
+  os._exit(STATUS)
+
+
+def heard() -> tuple[int, ...]:
+  """The signals that nobody else wants: not ignored (nohup), no handler of others."""
+  free = (signal.SIG_DFL, signal.default_int_handler, at_once)
+  return tuple(number for number in SIGNALS if signal.getsignal(number) in free)
+
+
+def listen():
+  """Installs the handler, in the main thread; call it before slow imports."""
+  if threading.current_thread() is threading.main_thread():
+    for number in heard():
+      signal.signal(number, at_once)
