@@ -35,3 +35,7 @@ class DataError(ConfigError):
 class StorageError(ConfigError):
   """A disk that is full, read-only or unreadable: names the path, what is kept and how
   to go on."""
+
+
+class NonFiniteError(FloatingPointError):
+  """Training produced a NaN or inf; the message says where, and what was kept."""

@@ -11,6 +11,8 @@ import jax
 from jax.extend import core as jex_core
 import numpy as np
 
+from dlx.errors import NonFiniteError as NonFiniteError
+from dlx.run import blame
 from dlx.run.at import At, NotFinite
 from dlx.run.processes import to_host
 from dlx.run.programs import copy
@@ -18,10 +20,6 @@ from dlx.run.session import Session
 from dlx.run.sharding import traced_under
 from dlx.state import TrainState, is_key, leaves_by_path
 from dlx.train.steps import all_finite, first_non_finite
-
-
-class NonFiniteError(FloatingPointError):
-  """Training produced a NaN or inf; the message says where, and what was kept."""
 
 
 def watched(train_step: Callable, state: TrainState, batch: Any) -> dict[str, Any]:
@@ -59,6 +57,10 @@ def explain(
     ('the gradients', watched(train_step, before, batch)),
     ('the new state', after),
   )
+
+  def _line() -> str | None:
+    return blame.line(train_step, before, batch) if i else None
+
   for i, (what, tree) in enumerate(parts):
     found = first_non_finite(tree)
     if found is not None:
@@ -71,6 +73,7 @@ def explain(
         f'Step {step}: in {what}, {path} is the first tensor that is not finite '
         f'({kind}; {bad} of {host.size} values). {fine.capitalize()} '
         f'{"are" if i > 1 else "is"} finite.'
+        + (f' The first operation that made one: {line}.' if (line := _line()) else '')
       )
   return None
 

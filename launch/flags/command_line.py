@@ -4,6 +4,7 @@ A launcher defines its flags on a FlagValues of its own, so that --helpfull list
 of the launcher and of the experiment and nothing else, and `main` can be called twice.
 """
 
+import difflib
 import errno
 import functools
 import sys
@@ -11,11 +12,12 @@ from typing import Callable
 
 from absl import flags
 
-from dlx.errors import ConfigError
+from dlx.errors import ConfigError, NonFiniteError
 from dlx.run.records.lasting import standard_streams
 from launch.flags import config_flags, experiments_by_name
 
 BAD_INPUT = 2  # Exit status of flag errors and ConfigError.
+FAILED = 1  # Of a run that met a NaN or inf.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _HELP = ('help', 'helpshort', 'helpfull')
 
@@ -31,8 +33,8 @@ class Leave(Exception):
 def one_line_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
   """Turns flag errors and ConfigError into one line on stderr and exit status 2.
 
-  A disk that is full or read-only, too. Everything else is a bug and keeps its stack
-  trace.
+  A disk that is full or read-only, too. A NaN or inf is one line and status 1.
+  Everything else is a bug and keeps its stack trace.
   """
 
   @functools.wraps(main)
@@ -48,6 +50,9 @@ def one_line_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]], i
     except (ConfigError, flags.Error) as e:
       print('error:', ' '.join(str(e).split()), file=sys.stderr)
       return BAD_INPUT
+    except NonFiniteError as e:
+      print('error:', ' '.join(str(e).split()), file=sys.stderr)
+      return FAILED
     except OSError as e:
       if e.errno not in _DISK:
         raise
@@ -84,7 +89,12 @@ def parse(
   # flags of the launcher before the experiment (and with it jax) is imported.
   first = _new_flags(define)
   expanded = first.read_flags_from_files(argv[1:], force_gnu=True)
-  words = _parsed(first, [argv[0], *_without_config(expanded)])
+  try:
+    words = _parsed(first, [argv[0], *_without_config(expanded)])
+  except flags.UnrecognizedFlagError as e:
+    if hint := _field_like(e.flagname, expanded):
+      raise ConfigError(f'{str(e).rstrip(".")}. {hint}') from e
+    raise
   if first.help or first.helpshort or (first.helpfull and not first.exp):
     print(usage.strip() + '\n')
     print(_help_of(first, 'launcher'))
@@ -97,8 +107,8 @@ def parse(
   refuse_words(words)
   found = experiments_by_name.load(first.exp)
 
-  values = _new_flags(define)
   heading = f'--exp={found.short}'
+  values = _new_flags(define)
   config_flags.define(found.config_class, values, heading)
   words = _parsed(values, [argv[0], *expanded])
   if values.helpfull:
@@ -194,6 +204,21 @@ def _without_config(args: list[str]) -> list[str]:
       kept.append(arg)
       behind = False
   return kept
+
+
+def _field_like(name: str, args: list[str]) -> str:
+  """A hint at the field of the experiment's Config that a flag may have meant."""
+  exp = [arg.partition('=')[2] for arg in args if arg.startswith('--exp=')]
+  try:
+    found = experiments_by_name.load(exp[-1] if exp else None)
+    values = flags.FlagValues()
+    config_flags.define(found.config_class, values, 'fields')
+  except Exception:  # What is wrong with the experiment is not what was asked.
+    return ''
+  fields = [known for known in values if known.startswith('config.')]
+  last = {known.rpartition('.')[2]: known for known in reversed(fields)}
+  near = difflib.get_close_matches(name, last, n=1)
+  return f'Did you mean --{last[near[0]]}?' if near else ''
 
 
 def _help_of(values: flags.FlagValues, heading: str) -> str:

@@ -93,11 +93,19 @@ class NonFiniteTest(parameterized.TestCase):
     with self.assertRaisesRegex(NonFiniteError, f'Step {BAD}: {sentence}') as caught:
       fit(broken(config, where), config, workdir)
     self.assertIn('last good checkpoint is that of step 8', str(caught.exception))
-    self.assertEqual([p.name for p in (workdir / 'checkpoints').iterdir()], ['8'])
+    # 6: before the first evaluation.
+    kept = sorted(p.name for p in (workdir / 'checkpoints').iterdir())
+    self.assertEqual(kept, ['6', '8'])
+    if where == 'gradients':
+      self.assertRegex(
+        str(caught.exception), r'The first operation that made one: \w+, at nonf'
+      )
     self.assertFalse((workdir / 'result.json').exists())
 
   def test_before_the_first_save_the_replay_starts_at_the_beginning(self):
-    config = kinds.Small(save_every_steps=None, steps_per_dispatch=1)
+    config = kinds.Small(
+      save_every_steps=None, eval_every_steps=None, steps_per_dispatch=1
+    )
     workdir = pathlib.Path(self.create_tempdir().full_path)
     with self.assertRaisesRegex(
       NonFiniteError, f'Step {BAD}: in the metrics.*No checkpoint had been saved'
@@ -139,7 +147,8 @@ class NonFiniteTest(parameterized.TestCase):
       NonFiniteError, f'Step {BAD}: in the new state, params/Dense_0/bias'
     ):
       fit(broken(config, 'state'), config, workdir)
-    self.assertEmpty(list((workdir / 'checkpoints').iterdir()))
+    # The one before the first evaluation.
+    self.assertEqual([p.name for p in (workdir / 'checkpoints').iterdir()], ['6'])
 
   def test_watched_values_are_those_of_the_step(self):
     config = kinds.Small()
