@@ -212,6 +212,7 @@ class TestWorkdir:
     folder.mkdir()
     run = {'experiment': EXP, 'config': config}
     (folder / 'config.json').write_text(json.dumps(run))
+    (folder / 'checkpoints' / '5').mkdir(parents=True)  # Something was saved.
     return folder
 
   def test_of_another_config(self, capfd, tmp_path):
@@ -220,7 +221,7 @@ class TestWorkdir:
     said = refused(capfd, f'--exp={EXP}', f'--workdir={folder}', '--config.seed=4')
     assert 'seed: 3 there, 4 here' in said and 'batch_size: 32 there' in said
     assert 'num_steps' not in said
-    assert [p.name for p in folder.iterdir()] == ['config.json']
+    assert {p.name for p in folder.iterdir()} == {'config.json', 'checkpoints'}
     assert (folder / 'config.json').read_bytes() == before
 
   def test_of_another_experiment(self, capfd, tmp_path):

@@ -1,0 +1,100 @@
+"""Checks an experiment, a fork above all, in about a minute: what every one must hold.
+
+  python -m launch.check --exp=my.py
+
+Its SMALL config is run, or six steps of its Config where it has none: it builds without
+data, all that a run calls can be traced, a stopped run goes on with equal bits, rows of
+its functions stand alone, no flag is without effect, the dtype reaches the model, one
+batch is learnt by the net of its default Config. Exit status 1 where something fails.
+"""
+
+import dataclasses
+import pathlib
+import sys
+import tempfile
+import time
+from typing import Any, Callable
+
+from absl import flags
+
+from launch.flags import command_line, config_flags, paths
+from launch.machine import devices
+
+
+def define(values: flags.FlagValues):
+  """The launcher's flags."""
+  flags.DEFINE_string(
+    'exp',
+    None,
+    'A name in experiments/, or the path of a .py file.',
+    values,
+    module_name='launcher',
+  )
+  help_ = 'Folder of raw files or prepared TFDS sets. Default: $DLX_DATA_DIR.'
+  paths.define(values, 'data_dir', None, help_)
+  devices.define(values)
+
+
+def checks(found, config: Any, folder: pathlib.Path, data_dir: Any) -> list:
+  """(name, what it says of what it found) of every check."""
+  from launch import checks as lib
+
+  small = getattr(found.module, 'SMALL', None) or dataclasses.replace(
+    config, num_steps=6
+  )
+  own = dataclasses.replace(config, num_steps=300, batch_size=16)
+
+  def learnt() -> str:
+    least = lib.overfitted(found.build, own, data_dir)
+    return 'no floor is stated' if least is None else f'down to {least:.3g}'
+
+  def flags_read() -> str:
+    refused = lib.effective(found.build, small)
+    return f'refused: {", ".join(refused)}' if refused else ''
+
+  def bfloat16() -> str:
+    return '' if lib.half_precision(found.build, small) else 'refused by the Config'
+
+  def restarted() -> str:
+    return lib.restarted(found.build, small, folder)['fingerprint'][:12]
+
+  return [
+    ('everything is traced without data', lambda: lib.traced(found.build, config)),
+    ('stopped and gone on with, equal bits', restarted),
+    ('rows of functions stand alone', lambda: f'{lib.rows(found.build(small))} tried'),
+    ('no flag without effect', flags_read),
+    ('compute_dtype reaches the model', bfloat16),
+    ('one batch is learnt', learnt),
+  ]
+
+
+def run(name: str, check: Callable[[], str | None]) -> bool:
+  """Runs one check and prints its line; whether it passed."""
+  from launch.checks import Failed
+
+  start = time.monotonic()
+  try:
+    said, passed = check() or '', True
+  except Failed as failed:
+    said, passed = str(failed), False
+  mark = 'ok  ' if passed else 'FAIL'
+  seconds = time.monotonic() - start
+  print(f'{mark} {seconds:5.1f} s  {name}{f": {said}" if said else ""}', flush=True)
+  return passed
+
+
+@command_line.one_line_errors
+def main(argv: list[str]) -> int:
+  """Runs the launcher; returns the exit status."""
+  devices.use_cpu_without_accelerator()
+  values, found = command_line.parse(argv, define, __doc__ or '')
+  config = config_flags.build(found.config_class, values).resolved()
+  devices.start_jax(config, values)
+  with tempfile.TemporaryDirectory(prefix='dlx-check-') as folder:
+    listed = checks(found, config, pathlib.Path(folder), values.data_dir)
+    passed = [run(name, check) for name, check in listed]
+  return 0 if all(passed) else 1
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))

@@ -1,0 +1,225 @@
+"""What every experiment must hold, as functions; launch.check and the tests call them.
+
+Each takes the `build` and configs of an experiment, and raises Failed, one line that
+says what is wrong and what would be right.
+"""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any, Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlx.errors import ConfigError
+from dlx.experiment import Config, Experiment, Field, Function
+from dlx.run import sharding
+from dlx.run.dispatch import get_batch, make_dispatch
+from dlx.run.loop import fit
+from dlx.run.rehearsal import rehearse
+from dlx.state import is_key, ratios
+from launch.flags import effects
+
+Build = Callable[[Any], Experiment]
+ROWS = 4
+# Of sizes that a declaration leaves open, and of options.
+SIZES = {'length': 6, 'nodes': 7, 'edges': 9, 'entries': 8}
+OPTIONS = {'num_tokens': 5, 'steps': 2}
+# Other values than the defaults of fields that every run has.
+OTHER = {'ema_decay': 0.9, 'clip_norm': 1.0, 'clip_value': 1.0, 'micro_batches': 2}
+
+
+class Failed(Exception):
+  """What an experiment does not hold, as one line."""
+
+
+def traced(build: Build, config: Config):
+  """It builds without data, and all that a run calls can be traced."""
+  experiment = build(config)
+  dispatch = make_dispatch(experiment, sharding.make_mesh(None))
+  found = rehearse(experiment, config, dispatch)
+  for split, evaluation in found.evals.items():
+    shapes = {getattr(x, 'shape', None) for x in evaluation.found.values()}
+    if dispatch.state.stop.shape not in shapes:
+      raise Failed(f'The evaluation {split!r} reports no number.')
+
+
+def restarted(build: Build, config: Config, folder: pathlib.Path) -> Mapping[str, Any]:
+  """Stopped and gone on with at three places, it ends with the bits of a straight run.
+
+  Args:
+    config: of six steps or more with an evaluation in the middle.
+    folder: empty; the straight run is in FOLDER/straight.
+
+  Returns:
+    result.json of the straight run.
+  """
+  results = []
+  last = config.num_steps
+  ways = (('straight', 1, 2, []), ('stopped', 4, last, [last // 2, last - 1]))
+  for name, steps, log, stops in ways:
+    own = dataclasses.replace(config, steps_per_dispatch=steps, log_every_steps=log)
+    built = build(own)
+    built = built._replace(figures={}) if stops else built
+    for stop in [*stops, None]:
+      fit(built, own, folder / name, stop_at=stop, terminal=False)
+    results.append(json.loads((folder / name / 'result.json').read_text()))
+  if results[0]['fingerprint'] != results[1]['fingerprint']:
+    raise Failed(
+      'A run that was stopped and went on ended with other bits than a straight one: '
+      'all that a step depends on must be in the TrainState, or follow from the step.'
+    )
+  return results[0]
+
+
+def overfitted(build: Build, config: Config, data_dir: Any = None) -> float | None:
+  """One repeated batch is learnt in `config.num_steps`, to the experiment's own floor.
+
+  Returns:
+    The least value of the metric; None: the experiment states no floor.
+  """
+  built = build(config)
+  if built.overfit is None:
+    return None
+  metric, floor = built.overfit
+  data = jax.tree.map(jnp.asarray, built.train_data.load(data_dir).data)
+  batch = get_batch(built.train_data, data, jnp.int32(0), built.train_data.shape_id(0))
+  step = jax.jit(built.train_step, donate_argnums=0)
+  state, least = built.init(jax.random.key(config.seed)), np.inf
+  for _ in range(config.num_steps):
+    state, sums = step(state, batch)
+    value = float(np.mean(ratios(sums)[metric]))
+    least = min(least, value if np.isfinite(value) else np.inf)
+    if least <= floor:
+      return least
+  raise Failed(
+    f'One batch that is repeated {config.num_steps} times is not learnt: {metric} came '
+    f'to {least:.4g}, the floor of `overfit` is {floor}.'
+  )
+
+
+def rows(experiment: Experiment) -> int:
+  """A row of a function's outputs is the same in any batch.
+
+  Returns:
+    How many functions were tried; one of a whole graph has no rows.
+  """
+  functions = {k: f for k, f in experiment.functions.items() if not of_graph(f)}
+  rng = np.random.default_rng(0)
+  shapes = jax.eval_shape(lambda: experiment.init(jax.random.key(0)))
+  # Of no optimiser: no function reads one. The rest is drawn, which compiles nothing.
+  state = jax.tree.map(lambda x: _some_weights(rng, x), shapes._replace(opt_state=()))
+  order = np.array([*reversed(range(ROWS)), *range(ROWS)])
+  for what, function in functions.items():
+    call = jax.jit(lambda s, x, f=function: f.call(s, x, **options(f)))
+    inputs = {
+      k: np.stack([_example(rng, field) for _ in range(2 * ROWS)])
+      for k, field in function.inputs.items()
+    }
+    pick = lambda index, x=inputs: {k: v[index] for k, v in x.items()}
+    together = call(state, inputs)
+    # Twice the first half: other neighbours; and one alone.
+    others = {'others beside it': order, 'none beside it': np.arange(1)}
+    for beside, index in others.items():
+      for output, found in call(state, pick(index)).items():
+        _compare(
+          f'{what}: {output}', beside, found, np.asarray(together[output])[index]
+        )
+    for output, value in together.items():
+      if not np.asarray(value, np.float64).std(0).max() > 1e-4:
+        raise Failed(f'{what}: {output} is the same for every input.')
+  return len(functions)
+
+
+def of_graph(function: Function) -> bool:
+  """Whether the input is one whole graph, without a batch axis."""
+  return any(field.kind == 'graph' for field in function.inputs.values())
+
+
+def options(function: Function) -> dict[str, Any]:
+  """The options of a function, small where they are sizes."""
+  return {k: OPTIONS.get(k, v) for k, v in function.options.items()}
+
+
+def _compare(what: str, beside: str, found: Any, wanted: np.ndarray):
+  if not np.isfinite(wanted).all():
+    raise Failed(f'{what} is not finite.')
+  # Sums of some hundred products in an order that depends on the batch, through up to
+  # ten layers, each of which may double what it is given.
+  scale = np.finfo(np.float32).eps * 2**10
+  if not np.allclose(found, wanted, rtol=2 * scale, atol=scale / 4):
+    raise Failed(
+      f'{what} of a row is another with {beside}: a row must depend on itself alone.'
+    )
+
+
+def _example(rng: np.random.Generator, field: Field) -> Any:
+  """A row of the kind that a field declares."""
+  shape = tuple(SIZES[n] if isinstance(n, str) else n for n in field.shape)
+  if field.kind == 'image':
+    return rng.integers(0, 17, shape).astype(field.dtype)
+  if field.kind == 'label':
+    return rng.integers(0, 2, shape).astype(field.dtype)
+  if field.kind == 'tokens':
+    return rng.integers(1, 40, shape).astype(field.dtype)
+  if field.kind == 'seed':
+    return rng.integers(0, 2**32, shape, dtype=np.uint32)
+  if field.kind == 'number':
+    return rng.uniform(0.5, 1, shape).astype(field.dtype)
+  return rng.normal(size=shape).astype(field.dtype)
+
+
+def _some_weights(rng: np.random.Generator, shape: Any) -> Any:
+  """A leaf of a state as training may leave one: all places of a bank are filled."""
+  if is_key(shape):
+    return jax.random.split(jax.random.key(0), shape.shape or 1).reshape(shape.shape)
+  if not jnp.issubdtype(shape.dtype, jnp.inexact):
+    return rng.integers(0, 2, shape.shape).astype(shape.dtype) | (shape.dtype == bool)
+  if len(shape.shape) < 2:  # Scales, biases and variances of batch norm.
+    return rng.uniform(0.5, 1.5, shape.shape).astype(shape.dtype)
+  fan_in = np.prod(shape.shape[:-1])
+  return (rng.normal(size=shape.shape) / np.sqrt(fan_in)).astype(shape.dtype)
+
+
+def effective(build: Build, config: Config) -> list[str]:
+  """Each flag that every run has is read, or refused by the Config.
+
+  Returns:
+    Those that are refused.
+  """
+  refused = []
+  for field, value in OTHER.items():
+    try:
+      changed = dataclasses.replace(config, **{field: value})
+      silent = effects.without(build, changed)
+    except ConfigError:
+      refused.append(field)
+      continue
+    if field in silent:
+      raise Failed(
+        f'--config.{field}={value} has no effect: read it in `build`, as '
+        'dlx.train.steps and optim.clip do, or refuse it by `self.unused`.'
+      )
+  return refused
+
+
+def half_precision(build: Build, config: Config) -> bool:
+  """compute_dtype=bfloat16 reaches the products of the model.
+
+  Returns:
+    Whether the Config allows it.
+  """
+  try:
+    built = build(dataclasses.replace(config, compute_dtype='bfloat16'))
+  except ConfigError:
+    return False
+  state = jax.eval_shape(lambda: built.init(jax.random.key(0)))
+  program = str(jax.make_jaxpr(built.train_step)(state, built.train_data.shapes[0]))
+  if 'bf16' not in program:
+    raise Failed(
+      '--config.compute_dtype=bfloat16 has no effect: give the model '
+      '`**config.dtypes`, its dtype and param_dtype.'
+    )
+  return True

@@ -1,0 +1,112 @@
+"""Tests for launch/checks.py: each finds an experiment that lacks what it asks."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from dlx.experiment import Field, Function
+from launch import check, checks
+from tests.dlx.run import kinds
+
+ROW = {'x': Field('row', (3,), 'float32')}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(kinds.Small):
+  num_steps: int = 6
+  eval_every_steps: int | None = 3
+
+
+def build(config):
+  return kinds.classifier(config)
+
+
+def with_function(call):
+  return build(Config())._replace(functions={'predict': Function(call, ROW, ROW)})
+
+
+def test_traced():
+  checks.traced(build, Config())
+  silent = lambda config: build(config)._replace(
+    evals={
+      'val': build(config).evals['val']._replace(summarize=lambda s: {'x': jnp.ones(3)})
+    }
+  )
+  with pytest.raises(checks.Failed, match="'val' reports no number"):
+    checks.traced(silent, Config())
+
+
+def test_restarted(tmp_path):
+  assert checks.restarted(build, Config(), tmp_path / 'a')['step'] == 6
+  starts = []
+
+  def forgetful(config):
+    """Each start draws noise of its own: it lies in no state."""
+    starts.append(len(starts))
+    noise, experiment = float(len(starts)), build(config)
+
+    def train_step(state, batch):
+      new, sums = experiment.train_step(state, batch)
+      params = jax.tree.map(lambda x: x + 1e-3 * noise, new.params)
+      return new._replace(params=params), sums
+
+    return experiment._replace(train_step=train_step)
+
+  with pytest.raises(checks.Failed, match='ended with other bits'):
+    checks.restarted(forgetful, Config(), tmp_path / 'b')
+
+
+def test_rows():
+  assert checks.rows(with_function(lambda s, x: {'x': 2 * x['x']})) == 1
+  for call, message in (
+    (lambda s, x: {'x': x['x'] - x['x'].mean(0, keepdims=True)}, 'another with'),
+    (lambda s, x: {'x': x['x'] / 0}, 'is not finite'),
+    (lambda s, x: {'x': 0 * x['x']}, 'the same for every input'),
+  ):
+    with pytest.raises(checks.Failed, match=message):
+      checks.rows(with_function(call))
+  assert checks.rows(build(Config())) == 0
+
+
+def test_overfitted():
+  floor = lambda value: (
+    lambda config: build(config)._replace(overfit=value and ('loss', value))
+  )
+  config = Config(num_steps=3)
+  assert checks.overfitted(floor(None), config) is None
+  least = checks.overfitted(floor(50.0), config)
+  assert least is not None and least <= 50
+  with pytest.raises(checks.Failed, match='3 times is not learnt: loss came to'):
+    checks.overfitted(floor(1e-9), config)
+
+
+def test_effective_and_half_precision():
+  with pytest.raises(checks.Failed, match='--config.ema_decay=0.9 has no effect'):
+    checks.effective(build, Config())
+  with pytest.raises(checks.Failed, match='compute_dtype=bfloat16 has no effect'):
+    checks.half_precision(build, Config())
+
+  @dataclasses.dataclass(frozen=True, kw_only=True)
+  class Refusing(Config):
+    def __post_init__(self):
+      super().__post_init__()
+      names = ('ema_decay', 'clip_norm', 'clip_value', 'micro_batches')
+      self.unused(*names, 'compute_dtype', why='a toy')
+
+  assert checks.effective(build, Refusing()) == list(checks.OTHER)
+  assert not checks.half_precision(build, Refusing())
+
+
+def test_the_launcher_names_what_fails(capsys):
+  def fails():
+    raise checks.Failed('a reason')
+
+  assert check.run('first', lambda: 'found') and not check.run('second', fails)
+  out = capsys.readouterr().out.splitlines()
+  assert out[0].startswith('ok') and out[0].endswith('first: found')
+  assert out[1].startswith('FAIL') and out[1].endswith('second: a reason')
+  assert check.main(['check', '--exp=none']) == 2
+  assert json.dumps(capsys.readouterr().err).count('is no experiment') == 1
