@@ -244,5 +244,6 @@ class TestWorkdir:
 
   def test_without_a_checkpoint(self, capfd, tmp_path):
     folder = self.written(tmp_path / 'run')
+    (folder / 'checkpoints' / '5').rmdir()
     said = refused(capfd, f'--workdir={folder}', main=evaluate.main)
     assert 'holds no checkpoint' in said
