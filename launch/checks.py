@@ -46,23 +46,30 @@ def traced(build: Build, config: Config):
       raise Failed(f'The evaluation {split!r} reports no number.')
 
 
-def restarted(build: Build, config: Config, folder: pathlib.Path) -> Mapping[str, Any]:
-  """Stopped and gone on with at three places, it ends with the bits of a straight run.
+def restarted(
+  build: Build, config: Config, folder: pathlib.Path, figures: bool = True
+) -> Mapping[str, Any]:
+  """Stopped once and gone on with, it ends with the bits of a straight run.
 
   Args:
     config: of six steps or more with an evaluation in the middle.
     folder: empty; the straight run is in FOLDER/straight.
+    figures: whether the straight run draws its figures.
 
   Returns:
     result.json of the straight run.
   """
   results = []
   last = config.num_steps
-  ways = (('straight', 1, 2, []), ('stopped', 4, last, [last // 2, last - 1]))
+  # A step a dispatch; then dispatches of up to four, cut by the stop.
+  ways = (('straight', 1, 2, []), ('stopped', 4, last, [last // 2 + 1]))
   for name, steps, log, stops in ways:
     own = dataclasses.replace(config, steps_per_dispatch=steps, log_every_steps=log)
     built = build(own)
-    built = built._replace(figures={}) if stops else built
+    if stops:
+      built = built._replace(functions={})  # They were traced by the straight run.
+    if stops or not figures:
+      built = built._replace(figures={})
     for stop in [*stops, None]:
       fit(built, own, folder / name, stop_at=stop, terminal=False)
     results.append(json.loads((folder / name / 'result.json').read_text()))

@@ -21,6 +21,7 @@ from dlx.errors import ConfigError
 from dlx.run.loop import fit
 from dlx.run.reopen import evaluate
 from launch import checks
+from launch.flags import experiments_by_name
 from tests.every_experiment import tiers
 from tests.every_experiment.small import load, small
 
@@ -56,23 +57,30 @@ def test_default_builds_without_data_and_a_step_keeps_the_state(name):
 
 @every
 def test_stop_and_restart_equal_the_straight_run(name, tmp_path):
-  # One step a dispatch, straight; then dispatches of three steps, two and one.
   config = small(name, num_steps=6, eval_every_steps=3)
-  found = checks.restarted(load(name).build, config, tmp_path)
-  config = dataclasses.replace(config, steps_per_dispatch=1, log_every_steps=1)
-  built = load(name).build(config)
-  check_figures_and_evaluation(built, config, tmp_path / 'straight', found)
-
-
-def check_figures_and_evaluation(built, config, workdir, result):
-  """Every figure was drawn, and the checkpoint gives the figures of the run."""
-  drawn = {path.stem for path in (workdir / 'figures').glob('*')}
-  assert drawn == set(built.figures)
-  found = evaluate(built, config, workdir)
+  build, figures = load(name).build, name in tiers.tiers()
+  result = checks.restarted(build, config, tmp_path, figures)
+  config = dataclasses.replace(config, steps_per_dispatch=1, log_every_steps=2)
+  built, straight = build(config), tmp_path / 'straight'
+  drawn = {path.stem for path in (straight / 'figures').glob('*')}
+  assert drawn == set(built.figures if figures else ())
+  # The checkpoint gives the figures of the run: the same program on the same state.
+  found = evaluate(built, config, straight)
   assert found
   for metric, value in found.items():
-    # The same program on the same state.
     np.testing.assert_allclose(value, result['metrics'][metric], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'name', [n for n in experiments_by_name.names() if n not in tiers.tiers()]
+)
+def test_figures_are_drawn(name, tmp_path):
+  """Of those whose figures the test above leaves out."""
+  config = small(name, num_steps=2, eval_every_steps=None, log_every_steps=2)
+  built = load(name).build(config)
+  fit(built, config, tmp_path)
+  assert {path.stem for path in (tmp_path / 'figures').glob('*')} == set(built.figures)
 
 
 @every

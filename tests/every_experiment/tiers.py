@@ -1,7 +1,7 @@
 """Which experiments have their expensive generic tests in the fast tier, and why.
 
-Overfitting, meshes and plans cost seconds of compilation each, and there will be over a
-hundred experiments. They are fast for
+Overfitting, meshes, plans and figures cost seconds of compilation each, and there will
+be over a hundred experiments. They are fast for
 
 - one experiment of each kind, below;
 - experiments that a change may have changed: whose import closure (the experiment and
@@ -260,7 +260,7 @@ def expensive() -> list:
 
 def text(found: Tiers, total: int, known: bool) -> str:
   """What .ci/run prints of the choice."""
-  lines = ['Overfitting, meshes and plans are tested of']
+  lines = ['Overfitting, meshes, plans and figures are tested of']
   listed = lambda reasons: ', '.join(f'{k} ({v})' for k, v in reasons.items()) or 'none'
   lines.append(f'  one experiment of each kind: {listed(found.kinds)}')
   why = '' if known else ' (the base commit is not known: set DLX_BASE)'
