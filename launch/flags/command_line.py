@@ -210,15 +210,11 @@ def _field_like(name: str, args: list[str]) -> str:
   """A hint at the field of the experiment's Config that a flag may have meant."""
   exp = [arg.partition('=')[2] for arg in args if arg.startswith('--exp=')]
   try:
-    found = experiments_by_name.load(exp[-1] if exp else None)
-    values = flags.FlagValues()
-    config_flags.define(found.config_class, values, 'fields')
-  except Exception:  # What is wrong with the experiment is not what was asked.
+    fields = experiments_by_name.fields_by_text(exp[-1] if exp else '')
+  except (ConfigError, OSError, SyntaxError):  # Not what was asked.
     return ''
-  fields = [known for known in values if known.startswith('config.')]
-  last = {known.rpartition('.')[2]: known for known in reversed(fields)}
-  near = difflib.get_close_matches(name, last, n=1)
-  return f'Did you mean --{last[near[0]]}?' if near else ''
+  near = difflib.get_close_matches(name, fields, n=1)
+  return f'Did you mean --config.{near[0]}?' if near else ''
 
 
 def _help_of(values: flags.FlagValues, heading: str) -> str:

@@ -11,6 +11,7 @@ import sys
 import types
 from typing import Any, Callable, NamedTuple
 
+import dlx
 from dlx.errors import ConfigError
 
 PACKAGE = 'experiments'
@@ -104,6 +105,33 @@ def listing() -> str:
       doc = ast.get_docstring(ast.parse(path.read_text(encoding='utf-8'))) or ''
       lines.append(f'  {name:<{width}}  {doc.partition(chr(10))[0]}'.rstrip())
   return '\n'.join(lines)
+
+
+def fields_by_text(exp: str) -> list[str]:
+  """Names of the fields of an experiment's Config, read and not imported.
+
+  Those of groups and of other bases than dlx's Config are left out.
+
+  Raises:
+    ConfigError: no such experiment.
+    OSError, SyntaxError: the file cannot be read.
+  """
+  path = pathlib.Path(exp).expanduser()
+  if not exp.endswith('.py'):
+    relative = module_name(exp).split('.')[1:]
+    folders = importlib.import_module(PACKAGE).__path__
+    paths = [pathlib.Path(folder, *relative).with_suffix('.py') for folder in folders]
+    path = next(path for path in paths if path.exists())
+  found = []
+  for file in (path, pathlib.Path(dlx.__path__[0], 'config.py')):
+    for node in ast.parse(file.read_text(encoding='utf-8')).body:
+      if isinstance(node, ast.ClassDef) and node.name == 'Config':
+        found += [
+          part.target.id
+          for part in node.body
+          if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)
+        ]
+  return found
 
 
 def load(exp: str | None) -> Found:

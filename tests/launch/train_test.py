@@ -78,15 +78,19 @@ def fork(tmp_path, monkeypatch):
 
 def test_what_reaches_the_loop(loop, fork):
   argv = ['train', f'--exp={fork}', '--workdir=W', '--config.lr=2', '--data_dir=D']
-  argv += ['--mesh=data=2,tensor=1', '--stop_at=5', '--trace_steps=10:20']
+  argv += ['--mesh=data=2,tensor=1', '--stop_at=5', '--trace_steps=10:20', '--extend']
   assert train.main(argv) == 0
   ((experiment, config, workdir), kwargs) = loop.calls[0]
   assert (experiment, config.lr, workdir) == ('built with 2.0', 2.0, 'W')
   assert kwargs == dict(
     name=str(fork),
+    module='fork_of_train',
     data_dir='D',
     mesh='data=2,tensor=1',
     stop_at=5,
+    fresh=False,
+    extend=True,
+    data_changed=False,
     argv=argv,
     trace_steps=(10, 20),
   )

@@ -13,6 +13,7 @@ from dlx.models.conv_encoder import ConvEncoder, EncoderConfig
 from dlx.run import warm_start
 from dlx.run.loop import fit
 from experiments.self_supervised import knn, linear_probe, moco
+from tests.same_bytes import same_bytes
 
 ENCODER = dict(features=(8, 8), strides=(2, 2))
 
@@ -52,7 +53,7 @@ class ProbeTest(parameterized.TestCase):
       self.stored(workdir, 'model_state/encoder/params'),
       self.stored(self.path, 'params/encoder'),
     ):
-      self.assertTrue(warm_start.same_bytes(found, self.encoder))
+      self.assertTrue(same_bytes(found, self.encoder))
     self.assertEqual(outcome.metrics['train/frozen'], 1)
     # What is trained is a linear layer, which began at 0.
     shapes = sorted(x.shape for x in jax.tree.leaves(outcome.state.params))
@@ -75,8 +76,8 @@ class ProbeTest(parameterized.TestCase):
     for _ in range(6):
       new, sums = step(state)
       encoders = (s.model_state['encoder'] for s in (new, state))
-      moved['encoder'].append(not warm_start.same_bytes(*encoders))
-      moved['layer'].append(not warm_start.same_bytes(new.params, state.params))
+      moved['encoder'].append(not same_bytes(*encoders))
+      moved['layer'].append(not same_bytes(new.params, state.params))
       moved['frozen'].append(int(sums['frozen'].total))
       moved['contrast'].append(bool(sums['pretrain_loss'].total > 0))
       state = new
@@ -101,7 +102,7 @@ class ProbeTest(parameterized.TestCase):
       state.model_state['encoder'],
       self.stored(workdir, 'model_state/encoder'),
     ):
-      self.assertTrue(warm_start.same_bytes(found, self.encoder))
+      self.assertTrue(same_bytes(found, self.encoder))
     data = knn.build(config).train_data.load().data
     self.assertEqual(data['index'].tolist(), list(range(60)))
     bank = state.model_state['bank']
