@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dlx import labels
 from dlx.errors import ConfigError
 from dlx.state import Array, Key
 
@@ -106,7 +107,7 @@ def q_sample(schedule: Schedule, x_0: Array, eps: Array, t_B: Array) -> Array:
   Args:
     x_0: [B, ...].
     eps: standard normal, of the same shape.
-    t_B: int, in [0, T).
+    t_B: int, in [0, T); examples at another step become nan.
   """
   chex.assert_equal_shape([x_0, eps])
   return (
@@ -190,8 +191,8 @@ def loss_weight(
 
 
 def at(table_T: np.ndarray, t_B: Array) -> Array:
-  """The entry of each example, float32 [B]."""
-  return jnp.asarray(table_T, jnp.float32)[t_B]
+  """The entry of each example, float32 [B]; nan for a step outside [0, T)."""
+  return labels.rows(jnp.asarray(table_T, jnp.float32), t_B)
 
 
 def stratified_times(key: Key, batch_size: int, num_steps: int) -> Array:
@@ -210,6 +211,7 @@ def stratified_times(key: Key, batch_size: int, num_steps: int) -> Array:
 
 
 def table_at(table_T: np.ndarray, t_B: Array, like: Array) -> Array:
-  """Entries of a table as [B, 1, ...], in the dtype of `like`."""
-  entry_B = jnp.asarray(table_T, jnp.promote_types(like.dtype, jnp.float32))[t_B]
+  """Entries of a table as [B, 1, ...], in the dtype of `like`; nan outside [0, T)."""
+  wide = jnp.promote_types(like.dtype, jnp.float32)
+  entry_B = labels.rows(jnp.asarray(table_T, wide), t_B)
   return entry_B.astype(like.dtype).reshape(t_B.shape + (1,) * (like.ndim - 1))

@@ -102,7 +102,9 @@ def calibration_diagram(curves: Mapping[str, Mapping[str, Any]]) -> Any:
   """Reliability diagram: accuracy against confidence, a line each. Host only.
 
   Args:
-    curves: name -> what `metrics.calibration_sums` gives, as NumPy arrays.
+    curves: name -> what `metrics.calibration_sums` gives, as NumPy arrays, [bins]; with
+      a leading axis of members, [M, bins], the line is that of their answers together,
+      and the error the mean of theirs.
   """
   from matplotlib.figure import Figure
 
@@ -112,14 +114,16 @@ def calibration_diagram(curves: Mapping[str, Mapping[str, Any]]) -> Any:
   for (name, found), colour in zip(
     curves.items(), (BLUE, RED, '#3c8d40', '#8a5fb0') * len(curves), strict=False
   ):
-    count = np.asarray(found['count'])
+    shown = ('count', 'confidence', 'correct')
+    of_MN = {k: np.atleast_2d(np.asarray(found[k], np.float64)) for k in shown}
+    gap_MN = np.abs(of_MN['correct'] - of_MN['confidence'])
+    ece = (gap_MN.sum(1) / np.maximum(of_MN['count'].sum(1), 1)).mean()
+    count, confidence, accuracy = (of_MN[k].sum(0) for k in shown)
     some = count > 0
-    confidence = np.asarray(found['confidence'])[some] / count[some]
-    accuracy = np.asarray(found['correct'])[some] / count[some]
-    gap = np.abs(np.asarray(found['correct']) - np.asarray(found['confidence']))
-    ece = gap.sum() / max(count.sum(), 1)
+    confidence, accuracy = (x[some] / count[some] for x in (confidence, accuracy))
+    said = 'ECE' if len(gap_MN) == 1 else 'mean ECE'
     top.plot(
-      confidence, accuracy, 'o-', ms=4, color=colour, label=f'{name}, ECE {ece:.3f}'
+      confidence, accuracy, 'o-', ms=4, color=colour, label=f'{name}, {said} {ece:.3f}'
     )
     bottom.step(confidence, count[some], where='mid', color=colour)
   top.set(ylabel='Accuracy', xlim=(0, 1.02), ylim=(0, 1.02), title='Reliability')

@@ -37,8 +37,8 @@ def scatter(
       'and at least 1.'
     )
   if title is None:
-    mse, variance = np.mean((prediction - target) ** 2), target.var()
-    r2 = f', r2 {1 - mse / variance:.3f}' if variance else ''
+    mse, varied = np.mean((prediction - target) ** 2), target.min() < target.max()
+    r2 = f', r2 {1 - mse / target.var():.3f}' if varied else ''
     title = f'Root mean squared error {np.sqrt(mse):.4g}{r2}'
   picked = np.unique(np.linspace(0, target.size - 1, max_points).round().astype(int))
   shown = picked if target.size > max_points else slice(None)

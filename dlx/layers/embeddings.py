@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dlx import labels
 from dlx.errors import ConfigError
 
 Array = jax.Array
@@ -89,16 +90,17 @@ class LabelEmbedding(nn.Module):
   def __call__(self, label_B: Array) -> Array:
     """int [B] -> [B, F]; rows of a label outside [0, K] are nan."""
     chex.assert_rank(label_B, 1)
-    size = self.num_classes + 1
     table = nn.Embed(
-      size, self.features, dtype=self.dtype, param_dtype=self.param_dtype, name='table'
+      self.num_classes + 1, self.features, param_dtype=self.param_dtype, name='table'
     )
-    rows_BF = table(label_B)
-    known_B = (label_B >= 0) & (label_B < size)
-    return jnp.where(known_B[:, None], rows_BF, jnp.nan)
+    return labels.rows(jnp.asarray(table.embedding, self.dtype), label_B)
 
 
 def drop_labels(key: Array, label_B: Array, rate: float, null: int) -> Array:
-  """Labels of which each is `null` with probability `rate` (arXiv:2207.12598)."""
+  """Labels of which each is `null` with probability `rate` (arXiv:2207.12598).
+
+  In int32 or wider: a narrow dtype of the labels need not hold `null`.
+  """
   dropped_B = jax.random.uniform(key, label_B.shape, jnp.float32) < rate
+  label_B = label_B.astype(jnp.promote_types(label_B.dtype, jnp.int32))
   return jnp.where(dropped_B, jnp.asarray(null, label_B.dtype), label_B)

@@ -1,7 +1,8 @@
 """Graph convolution as pure functions of edges, sparse features and weights.
 
 Edges are undirected pairs [E, 2] without self-loops. Messages are sums over edges, so
-that nothing of size N x N exists. Where kernels/onednn is built, a CPU sums in float32
+that nothing of size N x N exists. An index of a node or feature that is not there makes
+every sum nan. Where kernels/onednn is built, a CPU sums in float32
 by one call of C++, without the messages in memory; then in reverse mode only.
 """
 
@@ -10,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dlx import labels
 from kernels.onednn import library, sparse
 
 
@@ -53,6 +55,10 @@ def sparse_matmul(
 
 
 def _product(rows_X, columns_X, values_X, x_MF, num_rows) -> Any:
+  # An entry elsewhere would be left out or moved: no sum then means what it says.
+  known = labels.is_index(rows_X, num_rows).all()
+  known &= labels.is_index(columns_X, x_MF.shape[0]).all()
+  values_X = jnp.where(known, values_X, jnp.nan)
   args = (rows_X, columns_X, values_X, x_MF, num_rows)
   fits = values_X.dtype == x_MF.dtype == jnp.float32 and x_MF.size and values_X.size
   if not (fits and library.usable()):

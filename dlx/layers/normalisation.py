@@ -1,4 +1,4 @@
-"""Normalisations over a batch and over groups of channels, fast on a CPU as well.
+"""Normalisations over a batch, groups of channels and features, fast on a CPU as well.
 
 Batch normalisation (arXiv:1502.03167) has a derivative of its own: two sums over the
 batch and one pass over the input with three numbers a channel. What autodiff makes of
@@ -13,6 +13,7 @@ All float32, jax 0.10.2, medians of 7 or 9, November 2026.
 """
 
 import functools
+import math
 from typing import Any, Callable
 
 import flax.linen as nn
@@ -20,6 +21,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from dlx.errors import ConfigError
 from kernels.onednn import batch_norm as batch_norm_calls
 from kernels.onednn import library, norm
 from kernels.onednn.calls import wide as _wide
@@ -34,7 +36,9 @@ def batch_norm(
   """(normalised x, mean [C], variance [C]) over all axes but the last.
 
   Reverse mode only, of any order. Sums are in float32 or wider, the variance is that of
-  the batch (divided by n) as the mean of squares less the squared mean, at least 0.
+  the batch (divided by n), in a pass after that for the mean: as the mean of squares
+  less the squared mean, no digit is left of it where the mean is 3000 deviations. On a
+  CPU both take the same time (two cores, jax 0.11.2, November 2026).
 
   Args:
     x: [..., C].
@@ -57,10 +61,12 @@ def _rows(like: Array, *of_channels: Array) -> list[Array]:
 def _forward(x, scale_C, bias_C, epsilon):
   n, wide = x.size // x.shape[-1], _wide(x)
   mean_C = _over_batch(wide) / n
-  var_C = jnp.maximum(_over_batch(wide * wide) / n - mean_C * mean_C, 0)
+  (mean,) = _rows(x, mean_C)
+  centred = wide - mean
+  var_C = _over_batch(centred * centred) / n
   root_C = lax.rsqrt(var_C + epsilon)
-  mean, slope, bias = _rows(x, mean_C, root_C * _wide(scale_C), _wide(bias_C))
-  y = (wide - mean) * slope + bias
+  slope, bias = _rows(x, root_C * _wide(scale_C), _wide(bias_C))
+  y = centred * slope + bias
   return (y.astype(x.dtype), mean_C, var_C), (x, scale_C, bias_C, mean_C, root_C)
 
 
@@ -186,6 +192,9 @@ class BatchNorm(nn.Module):
     Args:
       x: what is normalised.
       added: like x: to the result, before the activation.
+
+    Raises:
+      ConfigError: statistics of one value a channel, which would leave the bias alone.
     """
     channels = (x.shape[-1],)
     kept_mean = self.variable('batch_stats', 'mean', jnp.zeros, channels, jnp.float32)
@@ -204,6 +213,8 @@ class BatchNorm(nn.Module):
       mean, slope, bias = _rows(x, kept_mean.value, root_C * scale_C, bias_C)
       y = ((_wide(x) - mean) * slope + bias).astype(x.dtype)
       return activate(y, self.leak, added)
+    if not self.is_initializing():
+      _at_least_two(x.size // x.shape[-1], 'value a channel', 'examples in a batch')
     found = batch_norm_activation(x, scale_C, bias_C, self.epsilon, self.leak, added)
     y, mean_C, var_C = found
     if not self.is_initializing():
@@ -233,12 +244,26 @@ def group_norm(
     groups: number of groups of channels, a divisor of C.
     epsilon: added to the variance.
     silu: fused, since it would read and write all of it once more.
+
+  Raises:
+    ConfigError: groups of one value an example, which would leave the bias alone.
   """
+  count = math.prod(x.shape[1:]) // groups
+  _at_least_two(count, 'value a group', 'channels a group or larger maps')
   form = norm.Form(groups, epsilon, silu)
   x_BPC = x.reshape(x.shape[0], -1, x.shape[-1])
   args = (x_BPC, slope_SC, bias_SC)
   y: Any = _group_norm(form, _calls(*args), *args)
   return y.reshape(x.shape)
+
+
+def _at_least_two(count: int, what: str, remedy: str):
+  """Refuses the statistics of one number, which is its own mean: 0, whatever it is."""
+  if count == 1:
+    raise ConfigError(
+      f'A norm over {count} {what} is not allowed: its result does not depend on the '
+      f'input; must be over at least 2: take more {remedy}.'
+    )
 
 
 def _calls(*args: Array) -> bool:
@@ -264,6 +289,25 @@ def _group_backward(form, calls, residuals, dy):
 
 
 _group_norm.defvjp(_group_forward, _group_backward)
+
+
+class LayerNorm(nn.LayerNorm):
+  """Layer normalisation (arXiv:1607.06450), parameters and fields as flax's layer.
+
+  The variance is the mean squared distance from the mean; flax's default, mean of
+  squares less squared mean, has no digit left from a mean of some 3000 deviations on.
+  """
+
+  use_fast_variance: bool = False
+
+  def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+    """[..., D] -> the same; statistics are over the last axis.
+
+    Raises:
+      ConfigError: one feature, of which the bias alone would be left.
+    """
+    _at_least_two(x.shape[-1], 'feature', 'features')
+    return super().__call__(x, mask=mask)
 
 
 class GroupNorm(nn.Module):

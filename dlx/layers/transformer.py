@@ -17,6 +17,7 @@ from dlx.layers import mesh
 from dlx.layers.attention.multihead import Array, KVCache, MultiHeadAttention
 from dlx.layers.block_config import BlockConfig
 from dlx.layers.matmul import rows_dot_general
+from dlx.layers.normalisation import LayerNorm
 
 # Of the parameters of `Transformer`, whose leading axis is that of layers: heads and
 # hidden units over tensor (arXiv:1909.08053), the stream over fsdp.
@@ -116,9 +117,7 @@ class Block(nn.Module):
   def __call__(self, x_BLD: Array, cache: KVCache | None = None):
     """(x, cache) -> (x, (cache, weights)), the form of the body of a scan."""
     c = self.config
-    norm = functools.partial(
-      nn.LayerNorm, epsilon=1e-5, use_bias=c.use_bias, **c.dtypes
-    )
+    norm = functools.partial(LayerNorm, epsilon=1e-5, use_bias=c.use_bias, **c.dtypes)
     attended = MultiHeadAttention(c, name='attention')(
       norm(name='norm_attention')(x_BLD),
       train=self.train,

@@ -13,6 +13,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from dlx import labels
 from dlx.losses.regression import _mean_of_rows
 from dlx.precision import at_least_float32
 from dlx.state import Array
@@ -26,8 +27,11 @@ def softmax_cross_entropy(
   With smoothing s the target t becomes `(1 - s) t + s / K` (arXiv:1512.00567). Finite
   wherever the logits and their differences are.
 
+  A class of logit -inf is none (a row that only fills a vocabulary up): K does not
+  count it, and it adds nothing where its target is 0.
+
   Args:
-    logits_BK: any float dtype.
+    logits_BK: any float dtype; at least one of a row is above -inf.
     target: int labels [B], or soft targets [B, K] whose rows sum to 1.
     label_smoothing: s, in [0, 1).
 
@@ -42,18 +46,22 @@ def softmax_cross_entropy(
     # The maximum goes first: log-sum-exp of logits near 1e4 would keep 3 decimals.
     shifted_BK = logits_BK - jax.lax.stop_gradient(logits_BK.max(1, keepdims=True))
     # A mask and a sum, since its gradient needs no scatter and K may be sharded.
-    hit_BK = target[:, None] == jnp.arange(num_classes, dtype=target.dtype)[None]
+    hit_BK = labels.hits(target, num_classes)
     picked_B = jnp.where(hit_BK, shifted_BK, 0).sum(1)
     if not _is_zero(label_smoothing):
-      uniform_B = shifted_BK.mean(1)
+      real_BK = shifted_BK > -jnp.inf
+      uniform_B = jnp.where(real_BK, shifted_BK, 0).sum(1) / real_BK.sum(1)
       picked_B = (1 - label_smoothing) * picked_B + label_smoothing * uniform_B
     loss_B = jnp.log(jnp.exp(shifted_BK).sum(1)) - picked_B
-    return jnp.where((target >= 0) & (target < num_classes), loss_B, jnp.nan)
+    return jnp.where(labels.is_index(target, num_classes), loss_B, jnp.nan)
   chex.assert_equal_shape([logits_BK, target])
   target = at_least_float32(target)
   if not _is_zero(label_smoothing):
-    target = (1 - label_smoothing) * target + label_smoothing / num_classes
-  return -(target * jax.nn.log_softmax(logits_BK, 1)).sum(1)
+    real_BK = logits_BK > -jnp.inf
+    uniform_BK = jnp.where(real_BK, label_smoothing / real_BK.sum(1, keepdims=True), 0)
+    target = (1 - label_smoothing) * target + uniform_BK
+  log_BK = jax.nn.log_softmax(logits_BK, 1)
+  return -jnp.where(target == 0, 0, target * log_BK).sum(1)  # Not 0 times -inf.
 
 
 def sigmoid_binary_cross_entropy(logits: Array, target: Array) -> Array:

@@ -45,7 +45,7 @@ class InfoNCE(NamedTuple):
 
   Attributes:
     loss_B: in nats; log(1 + N) where nothing is told apart.
-    hit_B: whether the positive is the most similar of all.
+    hit_B: whether the positive is more similar than every other key.
     positive_B: similarity of the pair, in [-1, 1].
   """
 
@@ -74,7 +74,9 @@ def info_nce(
   negative_BN = jnp.dot(query_BD, negative_ND.T, precision=EXACT)
   logits_BN = jnp.concatenate([positive_B[:, None], negative_BN], 1) / temperature
   loss_B = jax.nn.logsumexp(logits_BN, 1) - logits_BN[:, 0]
-  return InfoNCE(loss_B, logits_BN.argmax(1) == 0, positive_B)
+  # Not the first of equals, which would find every key where nothing is told apart.
+  hit_B = logits_BN[:, 0] > logits_BN[:, 1:].max(1, initial=-jnp.inf)
+  return InfoNCE(loss_B, hit_B, positive_B)
 
 
 def in_batch_info_nce(
@@ -88,10 +90,11 @@ def in_batch_info_nce(
   chex.assert_equal_shape([query_BD, key_BD])
   logits_BB = jnp.dot(query_BD, key_BD.T, precision=EXACT) / temperature
   own_B = jnp.diagonal(logits_BB)
-  row_B = jnp.arange(query_BD.shape[0], dtype=jnp.int32)
+  own_BB = jnp.eye(query_BD.shape[0], dtype=bool)
+  others_BB = jnp.where(own_BB, -jnp.inf, logits_BB)
   return InfoNCE(
     jax.nn.logsumexp(logits_BB, 1) - own_B,
-    logits_BB.argmax(1) == row_B,
+    own_B > others_BB.max(1),
     own_B * temperature,
   )
 

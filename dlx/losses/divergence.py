@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from dlx.errors import ConfigError
 from dlx.losses.classification import softmax_cross_entropy
 from dlx.precision import at_least_float32
 from dlx.state import Array
@@ -41,15 +42,26 @@ def distillation(
   Args:
     student_BK: logits.
     teacher_BK: logits; no gradient flows there.
-    label_B: needed where alpha is not 1.
+    label_B: may be None where alpha is the number 1.
     temperature: T, above 0.
     alpha: share of the soft part, in [0, 1].
+
+  Raises:
+    ConfigError: another alpha, or an array, without labels.
   """
   chex.assert_equal_shape([student_BK, teacher_BK])
   teacher_BK = jax.lax.stop_gradient(at_least_float32(teacher_BK)) / temperature
   student_T_BK = at_least_float32(student_BK) / temperature
   log_t, log_s = jax.nn.log_softmax(teacher_BK), jax.nn.log_softmax(student_T_BK)
-  soft_B = temperature**2 * (jnp.exp(log_t) * (log_t - log_s)).sum(-1)
+  # What the teacher holds impossible (a logit of -inf) counts 0, not 0 times infinity.
+  possible_BK = log_t > -jnp.inf
+  terms_BK = jnp.where(possible_BK, jnp.exp(log_t) * (log_t - log_s), 0)
+  soft_B = temperature**2 * terms_BK.sum(-1)
   if label_B is None:
-    return alpha * soft_B
+    if not (isinstance(alpha, (int, float)) and alpha == 1):
+      raise ConfigError(
+        f'label_B=None is not allowed with alpha={alpha}: give labels for the share '
+        '1 - alpha, or alpha=1.'
+      )
+    return soft_B
   return alpha * soft_B + (1 - alpha) * softmax_cross_entropy(student_BK, label_B)

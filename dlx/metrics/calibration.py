@@ -5,6 +5,8 @@ from typing import Mapping
 import jax
 import jax.numpy as jnp
 
+from dlx import labels
+from dlx.precision import EXACT
 from dlx.state import Array, Metric
 
 CALIBRATION: Mapping[str, Metric] = {
@@ -27,17 +29,20 @@ def calibration_sums(
   Bin i holds confidences in (i / n, (i + 1) / n], the largest probability of a row.
 
   Returns:
-    `count`, `confidence` and `correct`, each [num_bins].
+    `count`, `confidence` and `correct`, each [num_bins]; the last is nan where a label
+    that has a weight is none of the classes.
   """
   weight_B = jnp.ones(label_B.shape) if weight_B is None else weight_B
+  known_B = labels.is_index(label_B, probs_BK.shape[1]) | (weight_B == 0)
   confidence_B = probs_BK.max(1)
   bin_B = jnp.clip(jnp.ceil(confidence_B * num_bins).astype(int) - 1, 0, num_bins - 1)
   hot_BN = jax.nn.one_hot(bin_B, num_bins) * weight_B[:, None]
-  correct_B = (probs_BK.argmax(1) == label_B).astype(jnp.float32)
+  right_B = (probs_BK.argmax(1) == label_B).astype(jnp.float32)
+  correct_B = jnp.where(known_B, right_B, jnp.nan)
   return {
     'count': hot_BN.sum(0),
-    'confidence': confidence_B @ hot_BN,
-    'correct': correct_B @ hot_BN,
+    'confidence': jnp.dot(confidence_B, hot_BN, precision=EXACT),
+    'correct': jnp.dot(correct_B, hot_BN, precision=EXACT),
   }
 
 

@@ -5,7 +5,8 @@ functions take the sums of a whole pass and return what is reported; they are pu
 and can be mapped over members. Counts in float32 are exact up to 2**24 = 16.8 million
 for each sum; beyond it, additions of 1 are lost.
 
-`weight_B` is 0 for padding rows and 1 for real ones; None means all ones.
+`weight_B` is 0 for padding rows and 1 for real ones; None means all ones. A label
+outside [0, K) whose weight is not 0 makes a sum nan.
 """
 
 from typing import Any, Mapping
@@ -14,6 +15,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from dlx import labels
+from dlx.precision import EXACT
 from dlx.state import Array, Mean, Metric, Metrics, example_weights, mean, ratios
 
 # What classifiers report, beside the loss that they are trained by.
@@ -63,7 +66,8 @@ CROSS_ENTROPY = Metric(
 def accuracy(logits_BK: Array, label_B: Array, weight_B: Array | None = None) -> Mean:
   """Fraction of rows whose largest logit (the first of equals) is the label's."""
   chex.assert_rank([logits_BK, label_B], [2, 1])
-  return mean(logits_BK.argmax(1) == label_B, weight_B)
+  hit_B = logits_BK.argmax(1) == label_B
+  return mean(_of_labels(hit_B, logits_BK, label_B, weight_B), weight_B)
 
 
 def top_k(
@@ -75,7 +79,8 @@ def top_k(
   """
   chex.assert_rank([logits_BK, label_B], [2, 1])
   best_Bk = jax.lax.top_k(logits_BK, k)[1]
-  return mean((best_Bk == label_B[:, None]).any(1), weight_B)
+  hit_B = (best_Bk == label_B[:, None]).any(1)
+  return mean(_of_labels(hit_B, logits_BK, label_B, weight_B), weight_B)
 
 
 def confusion(
@@ -89,23 +94,26 @@ def confusion(
 
   Args:
     logits_BK: the prediction is the largest, the first of equals.
-    label_B: int; a label outside [0, K) is counted nowhere.
+    label_B: int, in [0, K).
     weight_B: None: all ones.
     num_classes: K; None: as many as there are logits.
 
   Returns:
-    float32 [K, K]; with weights 0 and 1 each cell is exact up to 2**24.
+    float32 [K, K]; with weights 0 and 1 each cell is exact up to 2**24. All nan where
+    a label or prediction with a weight is none of the K classes.
   """
   chex.assert_rank([logits_BK, label_B], [2, 1])
   num_classes = logits_BK.shape[1] if num_classes is None else num_classes
   weight_B = example_weights(label_B, weight_B).astype(jnp.float32)
-  true_BK = jax.nn.one_hot(label_B, num_classes) * weight_B[:, None]
-  predicted_BK = jax.nn.one_hot(logits_BK.argmax(1), num_classes)
+  counted_B1 = weight_B[:, None] != 0
+  hot = lambda class_B: jnp.where(counted_B1, labels.one_hot(class_B, num_classes), 0)
+  true_BK = hot(label_B) * weight_B[:, None]
+  predicted_BK = hot(logits_BK.argmax(1))
   # A product of one-hot rows rather than a scatter: sharded rows need one all-reduce.
   # HIGHEST, since weights other than 0 and 1 would be rounded to bfloat16 on TPU.
-  return jnp.einsum(
-    'bi,bj->ij', true_BK, predicted_BK, precision=jax.lax.Precision.HIGHEST
-  ).astype(jnp.float32)
+  return jnp.einsum('bi,bj->ij', true_BK, predicted_BK, precision=EXACT).astype(
+    jnp.float32
+  )
 
 
 def classification_sums(
@@ -164,6 +172,16 @@ def classification_summary(metrics: Metrics) -> Mapping[str, Any]:
     metrics: the sums of `classification`; others (`loss`) become their means.
   """
   return {**ratios(metrics), **precision_recall_f1(metrics['confusion'])}
+
+
+def _of_labels(
+  value_B: Array, logits_BK: Array, label_B: Array, weight_B: Array | None
+) -> Array:
+  """The values as floats; nan where a label that counts is none of the classes."""
+  known_B = labels.is_index(label_B, logits_BK.shape[1])
+  if weight_B is not None:
+    known_B |= weight_B == 0
+  return jnp.where(known_B, value_B.astype(jnp.float32), jnp.nan)
 
 
 def _divide(a: Array, b: Array) -> Array:

@@ -2,9 +2,9 @@
 
 from typing import Mapping
 
-import jax
 import jax.numpy as jnp
 
+from dlx.precision import EXACT
 from dlx.state import Array, Metric
 
 # What `diversity` reports.
@@ -54,7 +54,7 @@ def nearest_distance(rows_NF: Array, count: Array | int) -> Array:
   """
   number_N = jnp.arange(rows_NF.shape[0])
   square_N = jnp.square(rows_NF).sum(1)
-  dot_NN = jnp.matmul(rows_NF, rows_NF.T, precision=jax.lax.Precision.HIGHEST)
+  dot_NN = jnp.matmul(rows_NF, rows_NF.T, precision=EXACT)
   distance_NN = square_N[:, None] + square_N[None, :] - 2 * dot_NN
   barred_NN = (number_N[:, None] == number_N[None, :]) | (number_N >= count)[None, :]
   nearest_N = jnp.where(barred_NN, jnp.inf, distance_NN).min(1)
@@ -86,8 +86,9 @@ def frechet_distance(
   Source: arXiv 1706.08500. By symmetric eigenvalues only; rounding below 0 counts 0.
   """
   values, vectors = jnp.linalg.eigh(cov_a_FF)
-  root_FF = (vectors * jnp.sqrt(jnp.maximum(values, 0))[None, :]) @ vectors.T
-  inner = jnp.linalg.eigvalsh(root_FF @ cov_b_FF @ root_FF)
+  dot = lambda a, b: jnp.dot(a, b, precision=EXACT)
+  root_FF = dot(vectors * jnp.sqrt(jnp.maximum(values, 0))[None, :], vectors.T)
+  inner = jnp.linalg.eigvalsh(dot(dot(root_FF, cov_b_FF), root_FF))
   trace = jnp.trace(cov_a_FF) + jnp.trace(cov_b_FF)
   distance = ((mean_a_F - mean_b_F) ** 2).sum() + trace
   return jnp.maximum(distance - 2 * jnp.sqrt(jnp.maximum(inner, 0)).sum(), 0)
@@ -99,7 +100,7 @@ def feature_moments(feature_BF: Array, weight_B: Array) -> dict[str, Array]:
   return {
     'n': weight_B.sum(),
     'sum': weighted_BF.sum(0),
-    'outer': weighted_BF.T @ feature_BF,
+    'outer': jnp.dot(weighted_BF.T, feature_BF, precision=EXACT),
   }
 
 

@@ -6,6 +6,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from dlx import labels
+from dlx.errors import ConfigError
 from dlx.precision import EXACT
 from dlx.state import Array, Key, PyTree
 
@@ -50,7 +52,15 @@ def standardiser(train_NF: Array) -> Callable[[Array], Array]:
   """A function that brings columns to mean 0 and deviation 1 of these rows.
 
   A column that is constant there, up to rounding, becomes 0 everywhere else too.
+
+  Raises:
+    ConfigError: one row, which has no deviation.
   """
+  if train_NF.shape[0] == 1:
+    raise ConfigError(
+      'Statistics of 1 row are not allowed: every feature would become 0; must be of '
+      'at least 2 rows.'
+    )
   mean_1F = train_NF.mean(0, keepdims=True)
   std_1F = jnp.sqrt(jnp.square(train_NF - mean_1F).mean(0, keepdims=True))
   size_1F = jnp.abs(train_NF).max(0, keepdims=True)
@@ -81,7 +91,7 @@ def fit_linear(
 
   Args:
     x_NF: standardised features.
-    label_N: int, in [0, K).
+    label_N: int, in [0, K); with another in a row that counts, all is nan.
     weight_N: 0 leaves a row out; None: all ones.
     num_classes: K.
     l2: on the kernel alone, above 0.
@@ -96,7 +106,8 @@ def fit_linear(
     weight_N = jnp.ones(label_N.shape, dtype)
   share_N1 = (weight_N / weight_N.sum()).astype(dtype)[:, None]
   decay = jnp.asarray(l2, dtype) / weight_N.sum().astype(dtype)
-  target_NK = jax.nn.one_hot(label_N, num_classes, dtype=dtype)
+  # A row that is left out may have any label.
+  target_NK = labels.one_hot(jnp.where(weight_N == 0, 0, label_N), num_classes, dtype)
   # The bias is the last row of the weights, of a feature that is 1, and not decayed.
   x_NG = jnp.concatenate([x_NF, jnp.ones_like(share_N1)], 1)
   decay_G1 = jnp.full((x_NG.shape[1], 1), decay).at[-1].set(0)
@@ -154,7 +165,10 @@ def fit_linear(
   logits_NK = jnp.zeros(target_NK.shape, dtype)
   start = (jnp.int32(0), w_GK, logits_NK, gradient(logits_NK, w_GK))
   _, w_GK, _, g_GK = jax.lax.while_loop(more, newton, start)
-  return Linear(w_GK[:-1], w_GK[-1], jnp.linalg.norm(g_GK))
+  gradient_norm = jnp.linalg.norm(g_GK)
+  # The loop ends at once where that is nan, with weights of 0 that look like weights.
+  w_GK = jnp.where(jnp.isnan(gradient_norm), jnp.nan, w_GK)
+  return Linear(w_GK[:-1], w_GK[-1], gradient_norm)
 
 
 def draw_labels(
@@ -167,7 +181,7 @@ def draw_labels(
     too few rows: those row numbers mean nothing).
   """
   chance_N = jax.random.uniform(key, label_N.shape, jnp.float32)
-  mine_KN = label_N[None] == jnp.arange(num_classes, dtype=label_N.dtype)[:, None]
+  mine_KN = labels.hits(label_N, num_classes).T
   score_KN = jnp.where(mine_KN, chance_N[None], -1.0)
   score_Kp, row_Kp = jax.lax.top_k(score_KN, per_class)
   return row_Kp.reshape(-1), (score_Kp >= 0).astype(jnp.float32).reshape(-1)

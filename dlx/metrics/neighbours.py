@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from dlx import labels
 from dlx.errors import ConfigError
 from dlx.metrics.linear_probe import in_chunks
 from dlx.precision import EXACT, unit
@@ -90,16 +91,16 @@ def vote(
 ) -> Array:
   """Votes [M, K] of weight exp(similarity / temperature) (arXiv:1805.01978).
 
-  Rows sum to 1; a row without valid neighbours is 0.
+  Rows sum to 1; a row without valid neighbours is 0, one with a neighbour whose label
+  is none of the classes is nan.
   """
   similarity_Mk = neighbours.similarity_Mk
   there_Mk = similarity_Mk > -jnp.inf
   # Relative to the nearest, which is the first: no overflow at low temperatures.
   top_M1 = jnp.where(there_Mk[:, :1], similarity_Mk[:, :1], 0)
   weight_Mk = jnp.where(there_Mk, jnp.exp((similarity_Mk - top_M1) / temperature), 0)
-  one_hot_MkK = jax.nn.one_hot(
-    label_N[neighbours.row_Mk], num_classes, dtype=weight_Mk.dtype
-  )
+  one_hot_MkK = labels.one_hot(label_N[neighbours.row_Mk], num_classes, weight_Mk.dtype)
+  one_hot_MkK = jnp.where(there_Mk[..., None], one_hot_MkK, 0)
   votes_MK = (weight_Mk[..., None] * one_hot_MkK).sum(1)
   total_M1 = votes_MK.sum(1, keepdims=True)
   return votes_MK / jnp.where(total_M1 == 0, 1, total_M1)

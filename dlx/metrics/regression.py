@@ -47,7 +47,7 @@ def regression_sums(
   target_B: Array,
   weight_B: Array | None = None,
   *,
-  shift: float | Array = 0.0,
+  shift: float | Array,
 ) -> dict[str, Mean]:
   """Sums for `regression_summary`.
 
@@ -58,7 +58,7 @@ def regression_sums(
     shift: one constant near the mean of the targets, the same for all batches (that
       of the training set; 0 for standardised targets). The variance of the targets
       is a difference of sums with relative error of about
-      `eps * (1 + (mean - shift)^2 / variance)`.
+      `eps * (1 + (mean - shift)^2 / variance)`, so that there is no default.
 
   Returns:
     `mse`, `mae`, and the first two moments of `target - shift`.
@@ -81,17 +81,21 @@ def regression_sums(
 def regression_summary(metrics: Metrics) -> Mapping[str, Any]:
   """`mse`, `rmse`, `mae` and `r2`; other entries (`loss`) become their means.
 
-  r2 = 1 - mse / variance of the targets; where all targets are equal it is 1 if every
-  prediction is exact and 0 otherwise, as in scikit-learn.
+  r2 = 1 - mse / variance of the targets; 1 where every prediction is exact, and else 0
+  where all targets are equal to the shift, as in scikit-learn. nan where the targets
+  are so far from the shift that rounding hides their variance.
 
   Args:
-    metrics: the sums of `regression`, in its unit (squared for mse).
+    metrics: the sums of `regression_sums`, in its unit (squared for mse).
   """
   means = dict(ratios(metrics))
-  variance = means.pop('target_squared') - jnp.square(means.pop('target'))
+  square = means.pop('target_squared')
+  variance = square - jnp.square(means.pop('target'))
   mse = means['mse']
-  constant = variance <= 0  # Rounding can take it below 0.
-  r2 = 1 - mse / jnp.where(constant, 1, variance)
-  means['r2'] = jnp.where(constant, jnp.where(mse == 0, 1.0, 0.0), r2)
+  # Sums of n terms are off by some eps of themselves, and so is their difference.
+  hidden = variance <= 64 * jnp.finfo(square.dtype).eps * square
+  r2 = 1 - mse / jnp.where(hidden, 1, variance)
+  r2 = jnp.where(hidden, jnp.where(square == 0, 0.0, jnp.nan), r2)
+  means['r2'] = jnp.where(mse == 0, 1.0, r2)
   means['rmse'] = jnp.sqrt(mse)
   return means

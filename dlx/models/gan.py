@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dlx import labels
 from dlx.errors import ConfigError
 
 SLOPE = 0.2  # Of the leaky ReLU below 0.
@@ -95,22 +96,26 @@ class Discriminator(nn.Module):
 def join_label(
   z_BZ: jax.Array, label_B: jax.Array | None, num_classes: int | None
 ) -> jax.Array:
-  """Noise and the one-hot code of the class asked for, [B, Z + K]."""
+  """Noise and the one-hot code of the class asked for, [B, Z + K].
+
+  The code of a label outside [0, K) is nan.
+  """
   if num_classes is None:
     return z_BZ
   label_B = _given(label_B)
-  return jnp.concatenate(
-    [z_BZ, jax.nn.one_hot(label_B, num_classes, dtype=z_BZ.dtype)], 1
-  )
+  return jnp.concatenate([z_BZ, labels.one_hot(label_B, num_classes, z_BZ.dtype)], 1)
 
 
 def logit_of_label(
   out_BK1: jax.Array, label_B: jax.Array | None, num_classes: int | None
 ) -> jax.Array:
-  """The first output, and that of the label added where there are classes: [B]."""
+  """The first output, and that of the label added where there are classes: [B].
+
+  nan for a label outside [0, K).
+  """
   if num_classes is None:
     return out_BK1[:, 0]
-  hot_BK = jax.nn.one_hot(_given(label_B), num_classes, dtype=out_BK1.dtype)
+  hot_BK = labels.one_hot(_given(label_B), num_classes, out_BK1.dtype)
   return out_BK1[:, 0] + (out_BK1[:, 1:] * hot_BK).sum(1)
 
 

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from dlx import labels
 from dlx.layers import mesh, transformer
 from dlx.layers.attention.multihead import KVCache, empty_cache
 from dlx.layers.block_config import BlockConfig
 from dlx.layers.matmul import rows_dot_general
+from dlx.layers.normalisation import LayerNorm
 from dlx.layers.transformer import STREAM, Stacked, Transformer, stacked_cache
 
 Array = jax.Array
@@ -65,7 +67,7 @@ class GPT(nn.Module):
     """Logits [B, T, V], V padded, float32 or wider, of the token after each.
 
     Args:
-      token_BT: int in [0, V), T at most `context`.
+      token_BT: int in [0, vocabulary_size), nan for others; T at most `context`.
       train: drop units (rng 'dropout').
 
     Raises:
@@ -140,7 +142,9 @@ class GPT(nn.Module):
     # As one look-up in rows that are whole: of rows divided over fsdp, as they are
     # stored, XLA would gather the result on every device (warned of by jax 0.10.2).
     kernel_VD = jnp.asarray(embed.embedding, c.dtype)
-    x_BTD = jnp.take(mesh.constrain(kernel_VD, 'tensor', None), token_BT, axis=0)
+    kernel_VD = mesh.constrain(kernel_VD, 'tensor', None)
+    # Rows that only fill the vocabulary up stand for no token.
+    x_BTD = labels.rows(kernel_VD, token_BT, self.vocabulary_size)
     if self.positions == 'learned':
       position_TD = self.param(
         'position_embedding', normal, (self.context, c.width), c.param_dtype
@@ -153,7 +157,7 @@ class GPT(nn.Module):
     stacked = Transformer(self.num_layers, c, name='transformer')(
       x_BTD, train=train, cache=cache, return_weights=return_weights
     )
-    norm = nn.LayerNorm(epsilon=1e-5, use_bias=c.use_bias, name='norm', **c.dtypes)
+    norm = LayerNorm(epsilon=1e-5, use_bias=c.use_bias, name='norm', **c.dtypes)
     x_BTD = norm(stacked.x_BLD)
     wide = jnp.promote_types(c.dtype, jnp.float32)
     if self.tie_embeddings:

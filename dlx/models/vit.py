@@ -9,7 +9,9 @@ from dlx.errors import ConfigError
 from dlx.layers import mesh, transformer
 from dlx.layers.block_config import BlockConfig
 from dlx.layers.matmul import rows_dot_general
+from dlx.layers.normalisation import LayerNorm
 from dlx.layers.transformer import STREAM, Stacked, Transformer
+from dlx.precision import EXACT
 
 Array = jax.Array
 
@@ -103,7 +105,7 @@ class ViT(nn.Module):
     stacked = Transformer(self.num_layers, c, name='transformer')(
       x_BTD, train=train, return_weights=return_weights
     )
-    x_BTD = nn.LayerNorm(epsilon=1e-6, name='norm', **c.dtypes)(stacked.x_BLD)
+    x_BTD = LayerNorm(epsilon=1e-6, name='norm', **c.dtypes)(stacked.x_BLD)
     x_BD = x_BTD[:, 0] if self.pool == 'token' else x_BTD.mean(1)
     logits_BK = nn.Dense(
       self.num_outputs,
@@ -156,7 +158,7 @@ def rollout(weights_NBHTT: Array) -> Array:
   mixed_NBTT = (mean_NBTT + jnp.eye(mean_NBTT.shape[-1])[None, None]) / 2
   total_BTT = mixed_NBTT[0]
   for layer_BTT in mixed_NBTT[1:]:
-    total_BTT = layer_BTT @ total_BTT
+    total_BTT = jnp.matmul(layer_BTT, total_BTT, precision=EXACT)
   return total_BTT
 
 

@@ -22,6 +22,7 @@ import optax
 from dlx.config import check_bounds
 from dlx.errors import ConfigError
 from dlx.optim.schedules import Number, Schedule
+from dlx.precision import at_least_float32, scale_for_squares
 from dlx.state import Array, PyTree
 
 Mask = PyTree | Callable[[PyTree], PyTree]  # Bools of the structure of the parameters.
@@ -114,9 +115,25 @@ def sgd(
 
 
 def global_norm(tree: PyTree) -> Array:
-  """Euclidean norm of all leaves together, summed in float32 or wider."""
-  wide = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))
-  squares = [jnp.square(wide(x)).sum() for x in jax.tree.leaves(tree)]
+  """Euclidean norm of all leaves together, in float32 or wider, of any finite size."""
+  scale = _scale(tree)
+  return _scaled_norm(tree, scale) / scale
+
+
+def _scale(tree: PyTree) -> Array:
+  """See `scale_for_squares`; one for all leaves."""
+  largest = jnp.zeros((), jnp.float32)
+  for x in jax.tree.leaves(tree):
+    if x.size:
+      largest = jnp.maximum(largest, jnp.abs(at_least_float32(x)).max())
+  return scale_for_squares(largest)
+
+
+def _scaled_norm(tree: PyTree, scale: Array) -> Array:
+  """Norm of all leaves times `scale`."""
+  squares = [
+    jnp.square(at_least_float32(x) * scale).sum() for x in jax.tree.leaves(tree)
+  ]
   return jnp.sqrt(sum(squares, start=jnp.zeros((), jnp.float32)))
 
 
@@ -129,7 +146,8 @@ def clip(
 
   Both bounds hold afterwards in either order; by value first, one wild entry is cut
   before it can shrink all the others. A nan stays nan; clipped by value, an infinity
-  becomes the bound.
+  becomes the bound. Clipped by norm, gradients keep their direction up to 8e37 times
+  the bound, and are 0 beyond: their factor is no float32.
 
   Args:
     tx: the optimiser.
@@ -146,10 +164,11 @@ def clip(
       low, high = -value, value
       grads = jax.tree.map(lambda g: jnp.clip(g, low, high).astype(g.dtype), grads)
     if norm is not None:
-      size = global_norm(grads)
+      scale = _scale(grads)
+      size = _scaled_norm(grads, scale)  # Finite where the norm itself overflows.
       # where, not min(1, norm / size): nan and gradients of 0 need no care.
-      scale = jnp.where(size > norm, norm / size, jnp.ones_like(size))
-      grads = jax.tree.map(lambda g: (g * scale).astype(g.dtype), grads)
+      share = jnp.where(size > norm * scale, norm / size * scale, jnp.ones_like(size))
+      grads = jax.tree.map(lambda g: (g * share).astype(g.dtype), grads)
     return grads
 
   def update(updates, state, params=None, **extra):

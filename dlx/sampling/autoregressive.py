@@ -24,13 +24,13 @@ def choose(
   """One token a row, int32 [B], drawn from softmax(logits / temperature).
 
   Row b has the key fold_in(key, b), or a key of its own, so that it does not depend on
-  the batch.
+  the batch. -1, no token, where a logit is nan.
 
   Args:
     key: of this draw, or one a row, [B].
     logits_BV: any float dtype.
-    temperature: 0: the largest logit, the first of equals. May be traced, then above 0;
-      or an array of one a row [B], at least 0.
+    temperature: at least 0; 0: the largest logit, the first of equals. A number or a
+      scalar array, or one a row [B]; arrays may be traced.
     top_k: only the k largest logits can be drawn, ties with the last included; None:
       all.
 
@@ -47,13 +47,16 @@ def choose(
       f'top_k={top_k} is not allowed: must be in [1, {size}], the size of the '
       'vocabulary, or None for off.'
     )
-  likeliest_B = logits_BV.argmax(1).astype(jnp.int32)
+  broken_B = jnp.isnan(logits_BV).any(1)
+  known = lambda token_B: jnp.where(broken_B, -1, token_B)
+  likeliest_B = known(logits_BV.argmax(1).astype(jnp.int32))
   if plain and temperature == 0:
     return likeliest_B
   hot_B = None
-  if jnp.ndim(temperature) == 1:
-    hot_B = temperature > 0
-    temperature = jnp.where(hot_B, temperature, 1)[:, None]
+  if not plain:
+    hot_B = jnp.asarray(temperature) > 0
+    temperature = jnp.where(hot_B, temperature, 1)
+    temperature = temperature[:, None] if temperature.ndim == 1 else temperature
   logits_BV = logits_BV.astype(jnp.promote_types(logits_BV.dtype, jnp.float32))
   logits_BV = logits_BV / temperature
   if top_k is not None:
@@ -64,6 +67,7 @@ def choose(
     rows_B = jnp.arange(logits_BV.shape[0])
     keys_B = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows_B)
   drawn_B = jax.vmap(jax.random.categorical)(keys_B, logits_BV).astype(jnp.int32)
+  drawn_B = known(drawn_B)
   return drawn_B if hot_B is None else jnp.where(hot_B, drawn_B, likeliest_B)
 
 

@@ -29,7 +29,8 @@ def guided(network: Network, label_B: Array, null: int, scale: float) -> Denoise
 
   def output(x_t, t_B):
     twice = lambda x: jnp.concatenate([x, x])
-    label_2B = jnp.concatenate([label_B, jnp.full_like(label_B, null)])
+    null_B = jnp.full(label_B.shape, null, jnp.promote_types(label_B.dtype, jnp.int32))
+    label_2B = jnp.concatenate([label_B.astype(null_B.dtype), null_B])
     asked, free = jnp.split(network(twice(x_t), twice(t_B), label_2B), 2)
     return asked + scale * (asked - free)
 

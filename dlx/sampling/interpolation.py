@@ -4,6 +4,7 @@ from typing import Literal
 
 import jax.numpy as jnp
 
+from dlx.precision import euclidean_norm
 from dlx.state import Array
 
 
@@ -34,7 +35,7 @@ def slerp(
   Parallel ends give the straight line, and so do opposite ones, which lie on no one
   great circle.
   """
-  norm_of = lambda x: jnp.linalg.norm(x, axis=-1, keepdims=True)
+  norm_of = lambda x: euclidean_norm(x, keepdims=True)
   length_a, length_b = norm_of(a_ND), norm_of(b_ND)
   unit_a, unit_b = (
     x / jnp.maximum(length, 1e-12) for x, length in ((a_ND, length_a), (b_ND, length_b))

@@ -197,7 +197,8 @@ def image_classifier(
     data: `image` is scaled to [0, 1] and then to mean 0 and deviation 1 of the
       training set, channel by channel.
     model: `model(image_BHWC, train=...)` -> logits [B, K].
-    loss: (logits, batch) -> loss of each example [B].
+    loss: (logits, batch) -> loss of each example [B], in training. Evaluations report
+      the cross-entropy, whatever the training smooths.
     tx: the optimiser.
     augment: (key, batch of normalised images) -> batch, in training.
     functions: besides `predict`, from images as read to probabilities.
@@ -218,6 +219,9 @@ def image_classifier(
     config,
     model=model,
     loss=loss,
+    eval_loss=lambda logits, batch: losses.softmax_cross_entropy(
+      logits, batch['label']
+    ),
     tx=tx,
     prepare=prepare,
     augment=augment,

@@ -22,11 +22,12 @@ from typing import Any, Mapping
 import jax
 import jax.numpy as jnp
 
-from dlx import losses, metrics, optim
+from dlx import labels, losses, metrics, optim
 from dlx.data.images.levels import normalise
 from dlx.data.sets.images import ImageData
 from dlx.metrics.generation import _gaussian, feature_moments, frechet_distance
 from dlx.models.cnn import CNN
+from dlx.precision import EXACT
 from dlx.state import Array, Key, Mean, Metric, Metrics, PyTree
 from dlx.tasks.classification import AuxiliaryCnn
 from dlx.train import auxiliary, steps
@@ -77,7 +78,7 @@ JUDGE: Mapping[str, Metric] = {
     'Frechet distance',
     'lower',
     'Distance of two Gaussians, of the features of samples and of real images, '
-    'comparable within one judge only.',
+    'comparable within one judge only; nan of no more samples than features.',
     '',
     'distance',
   ),
@@ -201,11 +202,12 @@ class Judge:
     real_BK, real_BF = self.verdict(judge, real_BHWC)
     share = lambda yes_B: Mean((yes_B * weight_B).sum(), weight_B.sum())
     classes_B = fake_BK.argmax(1)
+    hot_BK = labels.one_hot(classes_B, self.data.num_classes)
     out = {
       'confident': share(fake_BK.max(1) > CONFIDENT),
       'confident_real': share(real_BK.max(1) > CONFIDENT),
       'judge_accuracy': metrics.accuracy(real_BK, label_B, weight_B),
-      'classes': jax.nn.one_hot(classes_B, self.data.num_classes).T @ weight_B,
+      'classes': jnp.dot(hot_BK.T, weight_B, precision=EXACT),
       'fake': feature_moments(fake_BF, weight_B),
       'real': feature_moments(real_BF, weight_B),
     }
@@ -218,17 +220,21 @@ class Judge:
 
     `confident`: share of samples of which the judge is sure above 0.9, beside
     `confident_real`, that of as many real images. `class_entropy`: of the classes of
-    all samples, nats; log(K) where all occur equally. `frechet`: distance of features.
+    all samples, nats; log(K) where all occur equally. `frechet`: distance of features,
+    nan of no more samples than features.
     `asked_class`: share that is of the class it was asked for. `judge_accuracy`: on
     the real images. `classes`: samples a class [K].
     """
     share_K = found['classes'] / found['classes'].sum()
     ratio = lambda x: x.total / x.count
     own = ('fake', 'real', 'classes')
+    # Of few samples the covariance is singular and the distance far too low.
+    frechet = frechet_distance(*_gaussian(found['fake']), *_gaussian(found['real']))
+    enough = found['fake']['n'] > found['fake']['sum'].shape[-1]
     return {
       **{name: ratio(x) for name, x in found.items() if name not in own},
       'class_entropy': jax.scipy.special.entr(share_K).sum(),
-      'frechet': frechet_distance(*_gaussian(found['fake']), *_gaussian(found['real'])),
+      'frechet': jnp.where(enough, frechet, jnp.nan),
       'classes': found['classes'],
     }
 

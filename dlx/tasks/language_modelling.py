@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dlx import losses, metrics
+from dlx import labels, losses, metrics
 from dlx.data.batches.windows import AllWindows, Windows
 from dlx.data.sets.characters import CharacterData, decode
 from dlx.errors import ConfigError
@@ -221,7 +221,10 @@ def next_token_loss(logits_BTV: Array, batch: Batch) -> Array:
 
 def next_token_accuracy(logits_BTV: Array, batch: Batch, weight_B: Array) -> Metrics:
   """Share of the targets that count whose logit is the largest."""
-  right_BT = (logits_BTV.argmax(2) == batch['target']).astype(jnp.float32)
+  target_BT = batch['target']
+  right_BT = (logits_BTV.argmax(2) == target_BT).astype(jnp.float32)
+  known_BT = labels.is_index(target_BT, logits_BTV.shape[-1])
+  right_BT = jnp.where(known_BT, right_BT, jnp.nan)
   return {'accuracy': metrics.mean(_of_window(right_BT, batch), weight_B)}
 
 

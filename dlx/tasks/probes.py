@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
-from dlx import metrics
+from dlx import labels, metrics
 from dlx.config import Group
 from dlx.data.dataset import Loaded, Resident, Source
 from dlx.data.sets.images import ImageData
@@ -235,7 +235,9 @@ def probe_eval(
     linear = fit_linear(train_NF, label_N, num_classes=num_classes, l2=l2)
     logits_MK = linear(test_MF)
     log_probs_MK = jax.nn.log_softmax(logits_MK)
-    picked_M = jnp.take_along_axis(log_probs_MK, label_M[:, None], 1)[:, 0]
+    hit_MK = labels.hits(label_M, num_classes)
+    known_M = labels.is_index(label_M, num_classes)
+    picked_M = jnp.where(known_M, jnp.where(hit_MK, log_probs_MK, 0).sum(1), jnp.nan)
 
     def few(i):
       key = jax.random.fold_in(jax.random.key(0), i)

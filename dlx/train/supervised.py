@@ -77,6 +77,7 @@ def supervised(
   inputs: str = 'image',
   prepare: Callable[[Batch], Batch] = lambda batch: batch,
   augment: Callable[[Key, Batch], Batch] | None = None,
+  eval_loss: Callable[[Array, Batch], Array] | None = None,
   frozen: optim.Mask | None = None,
   functions: Mapping[str, Function] | None = None,
   figures: Mapping[str, Figure] | None = None,
@@ -102,6 +103,7 @@ def supervised(
     prepare: raw batch -> batch (normalisation); in training and evaluation.
     augment: (key, prepared batch) -> batch, in training only, on the whole batch
       before it is split, so that micro-batches do not change it.
+    eval_loss: what evaluations report as 'loss', like `loss`; None: `loss` itself.
     frozen: tree of bools, or a function of the parameters that gives one
       (`optim.by_path`): these keep every byte for the whole run.
     functions: what the trained model can do.
@@ -179,7 +181,7 @@ def supervised(
 
   def eval_step(state: TrainState, batch: Batch) -> Metrics:
     outputs, weight_B = predict(state, batch), batch['weight']
-    losses_B = loss(outputs, prepare(batch))
+    losses_B = (eval_loss or loss)(outputs, prepare(batch))
     return {
       'loss': Mean((losses_B * weight_B).sum(), weight_B.sum()),
       **metrics(outputs, prepare(batch), weight_B),

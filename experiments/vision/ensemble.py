@@ -156,10 +156,7 @@ def build(config: Config) -> experiment.Experiment:
       'gain_over_best': ensemble['accuracy'] - member['accuracy'].max(),
       'ece_below_mean': member['ece'].mean() - ensemble['ece'],
       'loss_below_mean': member['loss'].mean() - ensemble['loss'],
-      'bins': {
-        'ensemble': ensemble['bins'],
-        'members': jax.tree.map(lambda x: x.sum(0), member['bins']),
-      },
+      'bins': {'ensemble': ensemble['bins'], 'members': member['bins']},
     }
 
   evaluation = experiment.Eval(test, single.evals['test'].data, summarize=summarize)

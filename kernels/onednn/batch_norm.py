@@ -78,10 +78,11 @@ def plain_forward(form: Form, x_NC, added_NC, scale_C, bias_C):
   """`forward` in any dtype; sums are in float32 or wider."""
   wide = calls.wide(x_NC)
   mean_C = wide.mean(0)
-  var_C = jnp.maximum((wide * wide).mean(0) - mean_C * mean_C, 0)
+  centred_NC = wide - mean_C[None]
+  var_C = (centred_NC * centred_NC).mean(0)
   root_C = lax.rsqrt(var_C + form.epsilon)
   slope_C, bias_C = root_C * calls.wide(scale_C), calls.wide(bias_C)
-  z_NC = (wide - mean_C[None]) * slope_C[None] + bias_C[None]
+  z_NC = centred_NC * slope_C[None] + bias_C[None]
   if added_NC.shape[0]:
     z_NC = z_NC + calls.wide(added_NC)
   y_NC = jnp.where(z_NC > 0, z_NC, form.leak * z_NC)

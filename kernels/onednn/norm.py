@@ -70,8 +70,11 @@ def plain_forward(form: Form, x_BPC, slope_SC, bias_SC) -> tuple[Array, Array, A
   wide = calls.wide(x_BPC)
   count = x_BPC.shape[1] * x_BPC.shape[2] // form.groups
   mean_BG = _of_groups(form, wide.sum(1)) / count
-  square_BG = _of_groups(form, (wide * wide).sum(1)) / count
-  root_BG = lax.rsqrt(jnp.maximum(square_BG - mean_BG * mean_BG, 0) + form.epsilon)
+  # In a pass of its own, so that a large mean costs no accuracy.
+  centred = wide - _of_channels(mean_BG, wide.shape[2])[:, None]
+  root_BG = lax.rsqrt(
+    _of_groups(form, (centred * centred).sum(1)) / count + form.epsilon
+  )
   z = _centred(wide, mean_BG, root_BG) * calls.wide(slope_SC)[:, None]
   z = z + calls.wide(bias_SC)[:, None]
   y = z * jax.nn.sigmoid(z) if form.silu else z

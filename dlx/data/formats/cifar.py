@@ -9,7 +9,7 @@ DIR/cifar10 itself. A row of the binary form is the label, then the planes R, G 
 """
 
 import hashlib
-from typing import Any, Mapping
+from typing import Any, Iterator, Mapping
 
 from etils import epath
 import numpy as np
@@ -67,23 +67,45 @@ def parse_python(payload: bytes, path: Any, rows: int = 10000) -> np.ndarray:
       f'{path}: expected data uint8 [{rows}, {_ROW - 1}] and {rows} labels, found '
       f'{pixels.dtype} {list(pixels.shape)} and {labels.size} labels.'
     )
+  files.check_labels(labels, 10, path)  # A byte would make 0 of 256.
   return np.concatenate([labels[:, None].astype(np.uint8), pixels], axis=1)
 
 
 def find(data_dir: Any) -> tuple[epath.Path, str] | None:
-  """Folder or archive, and the suffix of its batches; None: no raw files."""
+  """Folder or archive, and the suffix of its batches; None: no raw files.
+
+  Whole folders and archives go before folders that lack a batch.
+  """
+  first = None
+  for place, suffix, whole in _found(data_dir):
+    if whole:
+      return place, suffix
+    first = first or (place, suffix)
+  return first
+
+
+def _found(data_dir: Any) -> Iterator[tuple[epath.Path, str, bool]]:
+  """Folders and archives, and whether they hold every batch as far as names say."""
   base = files.root(data_dir)
   if base is None:
-    return None
+    return
+  every = [name for names in BATCHES.values() for name in names]
   for folder in [*files.folders(data_dir, ('cifar10',)), base]:
     present = files.listing(folder)
-    for place, suffix in _PLACES:
-      if place in present:
-        return folder / place, suffix
+    for name, suffix in _PLACES:
+      if name not in present:
+        continue
+      place = folder / name
+      if name.endswith('.tar.gz'):
+        yield place, suffix, True
+        continue
+      held = files.listing(place)
+      if name in held:  # Unpacked into a folder of its own name.
+        place, held = place / name, files.listing(place / name)
+      yield place, suffix, all(batch + suffix in held for batch in every)
     for suffix in ('.bin', ''):
       if 'data_batch_1' + suffix in present or 'test_batch' + suffix in present:
-        return folder, suffix
-  return None
+        yield folder, suffix, all(batch + suffix in present for batch in every)
 
 
 def _payloads(place: epath.Path, wanted: tuple[str, ...]) -> Mapping[str, bytes]:
@@ -133,8 +155,7 @@ def read(data_dir: Any, split: str, *, rows: int = 10000) -> Loaded | None:
     records.append(_check(name, path, rows_NR, payload))
     labels.append(rows_NR[:, 0].astype(np.int32))
     images.append(rows_NR[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-    if (largest := int(labels[-1].max())) > 9:
-      raise DataError(f'{path}: expected labels 0 to 9, found {largest}.')
+    files.check_labels(labels[-1], 10, path)
   data = {
     'image': np.ascontiguousarray(np.concatenate(images)),
     'label': np.concatenate(labels),

@@ -11,6 +11,7 @@ from typing import Any, Callable, Mapping, NamedTuple, Sequence
 import zlib
 
 from etils import epath
+import numpy as np
 
 from dlx.errors import DataError
 
@@ -22,6 +23,26 @@ class Known(NamedTuple):
 
   bytes: int
   sha256: str
+
+
+def check_labels(label_N: np.ndarray, num_classes: int, where: Any):
+  """Refuses class labels outside [0, num_classes), before they are cast or used.
+
+  Args:
+    label_N: as they were read.
+    num_classes: K.
+    where: the file, or what else names the labels.
+
+  Raises:
+    DataError: names the first such label and its row.
+  """
+  wrong = np.flatnonzero(~((label_N >= 0) & (label_N < num_classes)))
+  if wrong.size:
+    row = int(wrong[0])
+    raise DataError(
+      f'{where}: expected labels 0 to {num_classes - 1}, found {label_N[row]} in row '
+      f'{row} (from 0).'
+    )
 
 
 def root(data_dir: Any = None) -> epath.Path | None:
@@ -43,13 +64,19 @@ def listing(folder: epath.Path) -> frozenset[str]:
 def folders(data_dir: Any, names: Sequence[str]) -> list[epath.Path]:
   """Where a set of one of these names may lie, likeliest first.
 
-  DIR/NAME, DIR/NAME/raw (torchvision's layout), and DIR itself if it is called NAME.
+  DIR/NAME, DIR/NAME/raw (torchvision's layout), and DIR itself if it is called NAME. On
+  a disk also where NAME is spelt otherwise: CIFAR10, Cora, SST-2.
   """
   base = root(data_dir)
   if base is None:
     return []
-  found = [base] if base.name in names else []
-  for name in names:
+  plain = lambda name: ''.join(c for c in name.lower() if c.isalnum())
+  wanted = {plain(name) for name in names}
+  found = [base] if plain(base.name) in wanted else []
+  spellings = list(names)
+  if '://' not in str(base):  # Every look into a bucket is a request.
+    spellings += sorted(n for n in listing(base) - set(names) if plain(n) in wanted)
+  for name in spellings:
     found += [base / name, base / name / 'raw']
   return found
 

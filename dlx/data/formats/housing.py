@@ -29,6 +29,11 @@ WANTED = 'cal_housing.data, cal_housing.tgz or housing.csv'
 # sha256 of the table as little-endian float32, without the column of bedrooms: equal
 # for both files and for every way of writing the same numbers.
 VALUES_SHA256 = '8bcd319118a5b9c76e5e9cedb4b7fa9076e65fa155e3d1ad5713eb3d451fa8f2'
+# The same of the column of bedrooms, -1 for a missing count: whole, or without 207.
+BEDROOMS_SHA256 = (
+  'd156b0786cb80549e76427b465bff23610c218eeb941383e8530832cf01b2bb6',
+  'dada8abbe7ef01380b3717426900a963cd78166109e0a1c4bf3a8ca1a0741329',
+)
 _BEDROOMS = FEATURES.index('total_bedrooms')
 
 
@@ -105,6 +110,13 @@ def _check(rows, path, size: int, record: dict[str, Any], num_rows: int) -> Tabl
       raise DataError(
         f'{path}: not the published numbers: expected sha256 {VALUES_SHA256} of the '
         f'values, found {sha256}; fetch the file again.'
+      )
+    bedrooms = np.nan_to_num(rows[:, _BEDROOMS], nan=-1).astype('<f4')
+    if (found := hashlib.sha256(bedrooms.tobytes()).hexdigest()) not in BEDROOMS_SHA256:
+      raise DataError(
+        f'{path}: not the published numbers in total_bedrooms: expected sha256 '
+        f'{" or ".join(BEDROOMS_SHA256)} of the column, found {found}; fetch the file '
+        'again.'
       )
     record = record | {'verified': True}
   return Table(rows[:, : len(FEATURES)], rows[:, len(FEATURES)], record)

@@ -134,10 +134,7 @@ def read(
       f'{paths[1]}: expected one label an image ({len(images)}, at least 1), found '
       f'labels of shape {list(labels.shape)}.'
     )
-  if (largest := int(labels.max())) >= num_classes:
-    raise DataError(
-      f'{paths[1]}: expected labels 0 to {num_classes - 1}, found {largest}.'
-    )
+  files.check_labels(labels, num_classes, paths[1])
   origin = {
     'name': name,
     'split': split,

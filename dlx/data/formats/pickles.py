@@ -63,6 +63,11 @@ def _encode(text, encoding):
   return text.encode('latin1')
 
 
+def _frombuffer(buffer, dtype, shape, order):
+  # How protocol 5 writes an array. NumPy refuses buffers of objects.
+  return np.frombuffer(buffer, dtype).reshape(shape, order=order)
+
+
 _ARRAY = np.zeros(0).__reduce__()[0]  # numpy's own _reconstruct, wherever it lives.
 _ALLOWED: dict[tuple[str, str], Any] = {
   ('collections', 'defaultdict'): collections.defaultdict,
@@ -71,6 +76,8 @@ _ALLOWED: dict[tuple[str, str], Any] = {
   ('numpy', 'dtype'): np.dtype,
   ('numpy.core.multiarray', '_reconstruct'): _ARRAY,
   ('numpy._core.multiarray', '_reconstruct'): _ARRAY,
+  ('numpy.core.numeric', '_frombuffer'): _frombuffer,
+  ('numpy._core.numeric', '_frombuffer'): _frombuffer,
   ('_codecs', 'encode'): _encode,
   ('scipy.sparse.csr', 'csr_matrix'): Csr,
   ('scipy.sparse._csr', 'csr_matrix'): Csr,
@@ -82,12 +89,16 @@ for _module in ('copy_reg', 'copyreg'):
   _ALLOWED[_module, '_reconstructor'] = _reconstruct
 
 
+class _Refused(Exception):
+  """A name that data does not need."""
+
+
 class _Reader(pickle.Unpickler):
   def find_class(self, module: str, name: str) -> Any:
     try:
       return _ALLOWED[module, name]
     except KeyError:
-      raise pickle.UnpicklingError(f'{module}.{name} is not allowed in data') from None
+      raise _Refused(f'{module}.{name}') from None
 
 
 def loads(payload: bytes, path: Any) -> Any:
@@ -102,6 +113,11 @@ def loads(payload: bytes, path: Any) -> Any:
   """
   try:
     return _Reader(io.BytesIO(payload), encoding='latin1').load()
+  except _Refused as e:
+    raise DataError(
+      f'{path}: {e} is not allowed in data: if you trust the file, write it again as '
+      'lists, dicts and NumPy arrays.'
+    ) from None
   except EOFError as e:
     raise DataError(
       f'{path}: truncated pickle: expected more, found {len(payload)} bytes; fetch the '

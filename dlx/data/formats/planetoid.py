@@ -249,6 +249,8 @@ def assemble(parts: Mapping[str, Any], path: Any = 'planetoid') -> Graph:
   order = np.lexsort((indices[:, 1], indices[:, 0]))
   one_hot = np.zeros((nodes, ally.shape[1]), ally.dtype)
   one_hot[:labelled], one_hot[test] = ally, ty
+  if (several := np.flatnonzero((one_hot != 0).sum(axis=1) > 1)).size:
+    raise DataError(f'{path}: node {several[0]} has more than one class.')
   label = np.where(one_hot.any(axis=1), one_hot.argmax(axis=1), -1).astype(np.int32)
   degree = [len(v) for v in neighbours.values()]
   ends = np.stack(
@@ -258,8 +260,8 @@ def assemble(parts: Mapping[str, Any], path: Any = 'planetoid') -> Graph:
     ],
     axis=1,
   )
-  if ends.size and (ends.min() < 0 or ends.max() >= nodes):
-    raise DataError(f'{path}: the graph names node {ends.max()} of {nodes}.')
+  if (wrong := ends[(ends < 0) | (ends >= nodes)]).size:
+    raise DataError(f'{path}: the graph names node {wrong[0]} of {nodes}.')
   ends = np.unique(np.sort(ends[ends[:, 0] != ends[:, 1]], axis=1), axis=0)
 
   def mask(chosen):

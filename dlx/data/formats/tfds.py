@@ -141,11 +141,7 @@ def read(
   if not size:
     raise DataError(f'{prepared}: split {split!r} is empty.')
   for field, bound in exclusive:
-    low, high = int(data[field].min()), int(data[field].max())
-    if low < 0 or high >= bound:
-      raise DataError(
-        f'{prepared}: {field}: expected 0 to {bound - 1}, found {low} to {high}.'
-      )
+    files.check_labels(data[field], bound, f'{prepared}: {split}: {field}')
   record = {
     'name': name,
     'split': split,

@@ -76,8 +76,9 @@ def encode(string: str, vocabulary: str) -> np.ndarray:
 
 
 def decode(tokens: Any, vocabulary: str) -> str:
-  """The string of tokens [N]."""
-  return ''.join(vocabulary[int(token)] for token in np.asarray(tokens))
+  """The string of tokens [N]; U+FFFD for one that is not in the vocabulary."""
+  known = lambda token: vocabulary[token] if 0 <= token < len(vocabulary) else '\ufffd'
+  return ''.join(known(int(token)) for token in np.asarray(tokens))
 
 
 def pydoc_text() -> str:

@@ -114,7 +114,8 @@ def images(name: str) -> ImageData:
 
   Args:
     name: of the kind images, or any other name: a folder of that name in MNIST's idx
-      format, 28x28x1 in 10 classes, sizes known after load.
+      format, 28x28x1 in 10 classes, sizes known after load. Images of a name that
+      begins with emnist are turned upright: their files hold them transposed.
 
   Raises:
     ConfigError: a name that cannot be a folder's, or that of a set without images.
@@ -164,6 +165,11 @@ def _read_images(name: str, split: str, data_dir: Any) -> Loaded:
     loaded = idx.read(data_dir, name, split, names=spec.folders, shape=spec.shape)
   if loaded is None:
     loaded = _read_prepared(name, split, spec, data_dir)
+  if name.lower().startswith('emnist'):
+    # Published with rows and columns exchanged (arXiv:1702.05373), as idx and by TFDS.
+    image = np.ascontiguousarray(loaded.data['image'].swapaxes(1, 2))
+    origin = {**loaded.origin, 'transposed': True}
+    loaded = Loaded({**loaded.data, 'image': image}, origin)
   wanted = spec.sizes[split == 'test']
   if wanted is not None and loaded.origin['size'] != wanted:
     raise DataError(

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from dlx.data.dataset import Loaded, Source
-from dlx.data.formats import text
+from dlx.data.formats import files, text
 from dlx.data.sets import grammar, registry
 from dlx.data.text import vocabulary
 from dlx.errors import ConfigError, DataError
@@ -119,8 +119,10 @@ def from_texts(
 
   def read(split: str, data_dir: Any) -> Loaded:
     del data_dir
+    label_N = np.asarray(labels[split])
+    files.check_labels(label_N, 2, f'{name}/{split}')
     return Loaded(
-      {'text': list(texts[split]), 'label': np.asarray(labels[split], np.int32)},
+      {'text': list(texts[split]), 'label': label_N.astype(np.int32)},
       {'name': name, 'split': split, 'kind': 'generated', 'size': len(texts[split])},
     )
 

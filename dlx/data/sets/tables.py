@@ -14,7 +14,7 @@ import numpy as np
 from dlx.data.dataset import Loaded, Source
 from dlx.data.formats import files, housing
 from dlx.data.sets import registry, scikit
-from dlx.errors import ConfigError
+from dlx.errors import ConfigError, DataError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,20 +191,33 @@ def tabular(
 
 
 def fill(rows: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, int]:
-  """Rows [N, F] with nan replaced by the median of `train`, and how many there were."""
+  """Rows [N, F] with nan replaced by the median of `train`, and how many there were.
+
+  Raises:
+    DataError: a column without a number in `train`, which has no median.
+  """
   absent = np.isnan(rows)
   if not absent.any():
     return rows, 0
+  empty = np.isnan(train).all(axis=0)
+  if empty.any():
+    raise DataError(
+      f'column {empty.argmax()} (from 0): no number in the training rows, so that what '
+      'is missing cannot be filled: leave the column out.'
+    )
   return np.where(absent, np.nanmedian(train, axis=0), rows), int(absent.sum())
 
 
 def standardized(rows: np.ndarray, train: np.ndarray) -> np.ndarray:
   """Rows [N, F] minus the mean of `train`, over its standard deviation.
 
-  A column that is constant in `train` is divided by 1.
+  A column that is constant in `train`, to a few units in the last place, is divided
+  by 1.
   """
-  std = train.std(axis=0)
-  return (rows - train.mean(axis=0)) / np.where(std > 0, std, 1)
+  # Not by its deviation, which is that of the numbers from a rounded mean: above 0.
+  spread = train.max(axis=0) - train.min(axis=0)
+  constant = spread <= 8 * np.finfo(train.dtype).eps * np.abs(train).max(axis=0)
+  return (rows - train.mean(axis=0)) / np.where(constant, 1, train.std(axis=0))
 
 
 def _read(

@@ -25,8 +25,6 @@ from kernels.onednn import library
 
 Array = jax.Array
 
-_MASKED = -1e9  # Score of a key that a query may not look at: exp of it is 0.
-
 
 class KVCache(NamedTuple):
   """Keys and values of the tokens so far; a plain pytree, argument and result.
@@ -133,7 +131,9 @@ def dot_product_attention(
     ).reshape(batch, heads, length, -1)
   if mask_BHLM is not None:
     chex.assert_rank(mask_BHLM, 4)
-    scores_BHLM = jnp.where(mask_BHLM, scores_BHLM, _MASKED)
+    # No score is below it, and that of a query without keys is finite.
+    masked = jnp.finfo(scores_BHLM.dtype).min
+    scores_BHLM = jnp.where(mask_BHLM, scores_BHLM, masked)
   weights_BHLM = jax.nn.softmax(scores_BHLM, axis=-1)
   used_BHLM = weights_BHLM
   if dropout > 0 and dropout_key is not None:

@@ -91,6 +91,10 @@ class Recurrent(nn.Module):
     )
     input_bias = param('input_bias', _bias(cell, self.features), width)
     hidden_bias = param('hidden_bias', nn.initializers.zeros, width)
+    if length_B is not None:
+      # What fills a row up has a slope of 0, which times nan would still be nan.
+      inside_BT = jnp.arange(x_BTD.shape[1])[None] < length_B[:, None]
+      x_BTD = jnp.where(inside_BT[..., None], x_BTD, 0)
     x_TBD = x_BTD.swapaxes(0, 1).astype(self.dtype)
     axes = (((2,), (0,)), ((), ()))
     x_TBG = rows_dot_general(x_TBD, input_kernel.astype(self.dtype), axes)

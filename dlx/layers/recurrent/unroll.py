@@ -14,6 +14,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from dlx.layers.recurrent.cells import LSTM, Cell, State
+from dlx.precision import euclidean_norm
 from kernels.onednn import library, lstm
 
 Array = jax.Array
@@ -178,7 +179,7 @@ def gradient_by_distance(
     the last step, averaged over the rows of more than n steps; nan where there is none.
   """
   back_TB = length_B[None] - 1 - jnp.arange(h_TBH.shape[0])[:, None]
-  norm_TB = jnp.linalg.norm(jax.grad(lambda x: score(x).sum())(h_TBH), axis=-1)
+  norm_TB = euclidean_norm(jax.grad(lambda x: score(x).sum())(h_TBH))
   last_B = jnp.where(back_TB == 0, norm_TB, 0).sum(0)
   share_TB = norm_TB / jnp.maximum(last_B, jnp.finfo(h_TBH.dtype).tiny)[None]
 

@@ -9,10 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlx.layers.normalisation import BatchNorm, GroupNorm, batch_norm, group_norm
+from dlx.errors import ConfigError
+from dlx.layers.normalisation import (
+  BatchNorm,
+  GroupNorm,
+  LayerNorm,
+  batch_norm,
+  group_norm,
+)
+from kernels.onednn import batch_norm as batch_norm_calls
 
 RNG = np.random.default_rng(0)
 EPSILON = 1e-5
+EPS = float(np.finfo(np.float32).eps)
 
 
 def arrays(*shape, dtype=np.float64):
@@ -29,6 +38,14 @@ def plain(x, scale, bias, epsilon):
   wide = lambda v: v.reshape(mean.shape)
   y = (x - mean) / jnp.sqrt(var + epsilon) * wide(scale) + wide(bias)
   return y, mean.reshape(-1), var.reshape(-1)
+
+
+def far_from_zero(shape, mean, deviation, axis):
+  """Numbers, float32, and what has mean 0 and deviation 1 along the axis, float64."""
+  x = np.random.default_rng(1).normal(mean, deviation, shape).astype(np.float32)
+  wide = x.astype(np.float64)
+  centred = wide - wide.mean(axis, keepdims=True)
+  return jnp.asarray(x), centred / wide.std(axis, keepdims=True)
 
 
 class BatchNormTest(parameterized.TestCase):
@@ -115,8 +132,56 @@ class BatchNormTest(parameterized.TestCase):
     self.assertTrue(np.isfinite(value))
     self.assertTrue(np.isfinite(slope).all())
 
+  @parameterized.parameters((100.0, 0.1), (2000.0, 1.0))
+  def test_a_large_mean_costs_no_accuracy(self, mean, deviation):
+    """As mean of squares less squared mean, the error was 0.8 and more."""
+    x, exact = far_from_zero((64, 3), mean, deviation, axis=0)
+    ones, zeros = jnp.ones(3), jnp.zeros(3)
+    for found in (
+      batch_norm(x, ones, zeros, 0.0),
+      batch_norm_calls.plain_forward(
+        batch_norm_calls.Form(0.0, 1.0), x, x[:0], ones, zeros
+      ),
+    ):
+      np.testing.assert_allclose(found[0], exact, atol=2e-3)
+      wide = np.asarray(x, np.float64)
+      np.testing.assert_allclose(found[1], wide.mean(0), rtol=8 * EPS)
+      np.testing.assert_allclose(found[2], wide.var(0), rtol=1e-3)
+
+  def test_one_value_a_channel_is_refused(self):
+    layer, one = BatchNorm(False), jnp.ones((1, 3))
+    variables = layer.init(jax.random.key(0), one)  # Not yet: shapes alone matter.
+    with self.assertRaisesRegex(ConfigError, '1 value a channel .* at least 2'):
+      layer.apply(variables, one, mutable=['batch_stats'])
+    BatchNorm(True).apply(variables, one)
+    layer.apply(variables, jnp.ones((1, 2, 1, 3)), mutable=['batch_stats'])
+
+
+class LayerNormTest(parameterized.TestCase):
+  @parameterized.parameters((100.0, 0.1), (2000.0, 1.0))
+  def test_a_large_mean_costs_no_accuracy(self, mean, deviation):
+    x, exact = far_from_zero((4, 64), mean, deviation, axis=1)
+    layer = LayerNorm(epsilon=0.0, use_bias=False, use_scale=False)
+    np.testing.assert_allclose(layer.apply({}, x), exact, atol=2e-3)
+
+  def test_one_feature_is_refused(self):
+    with self.assertRaisesRegex(ConfigError, '1 feature .* at least 2'):
+      LayerNorm().init(jax.random.key(0), jnp.ones((4, 1)))
+
 
 class GroupNormTest(parameterized.TestCase):
+  @parameterized.parameters((100.0, 0.1), (2000.0, 1.0))
+  def test_a_large_mean_costs_no_accuracy(self, mean, deviation):
+    x, exact = far_from_zero((2, 64, 1), mean, deviation, axis=1)
+    y = group_norm(x, jnp.ones((1, 1)), jnp.zeros((1, 1)), 1, epsilon=0.0)
+    np.testing.assert_allclose(y, exact, atol=2e-3)
+
+  def test_one_value_a_group_is_refused(self):
+    slope, bias = jnp.ones((1, 8)), jnp.zeros((1, 8))
+    with self.assertRaisesRegex(ConfigError, '1 value a group .* at least 2'):
+      group_norm(jnp.ones((4, 1, 1, 8)), slope, bias, 8)
+    group_norm(jnp.ones((4, 1, 1, 8)), slope, bias, 4)
+
   def test_by_hand(self):
     # Two groups of two channels: (1, 3, 5, 7) and (2, 2, 2, 2).
     x = jnp.array([[[1.0, 3.0, 2.0, 2.0], [5.0, 7.0, 2.0, 2.0]]])

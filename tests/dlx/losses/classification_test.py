@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from dlx import losses, metrics
+from dlx.errors import ConfigError
 from dlx.losses import classification
 
 EPS = float(np.finfo(np.float32).eps)
@@ -63,6 +64,48 @@ class SoftmaxCrossEntropyTest(parameterized.TestCase):
   def test_label_out_of_range_is_nan(self):
     got = losses.softmax_cross_entropy(normal(0, 3, 4), jnp.array([-1, 4, 3]))
     np.testing.assert_array_equal(np.isnan(got), [True, True, False])
+
+  @parameterized.parameters(0.0, 0.1)
+  def test_classes_of_logit_minus_infinity_are_none(self, smoothing):
+    """A vocabulary that is filled up to 6 rows has the losses of its 4 words."""
+    logits, label = normal(3, 5, 4), jnp.array([0, 1, 2, 3, 0])
+    padded = jnp.pad(logits, ((0, 0), (0, 2)), constant_values=-jnp.inf)
+    soft = jax.nn.softmax(normal(4, 5, 4))
+    for target, wide in ((label, label), (soft, jnp.pad(soft, ((0, 0), (0, 2))))):
+      loss = lambda x, t: losses.softmax_cross_entropy(x, t, smoothing)
+      wanted, found = loss(logits, target), loss(padded, wide)
+      np.testing.assert_allclose(found, wanted, rtol=8 * EPS)
+      grad = jax.grad(lambda *args: losses.softmax_cross_entropy(*args).sum())
+      slope, padded_slope = (
+        grad(*args, smoothing) for args in ((logits, target), (padded, wide))
+      )
+      np.testing.assert_allclose(padded_slope[:, :4], slope, atol=8 * EPS)
+      np.testing.assert_array_equal(padded_slope[:, 4:], 0)
+    # A target there is impossible.
+    self.assertEqual(float(losses.softmax_cross_entropy(padded, label + 4)[0]), np.inf)
+
+  @parameterized.parameters(0.5, np.float32(1.0))
+  def test_distillation_without_labels_is_soft_alone(self, alpha):
+    """A share of (1 - alpha) would be lost without a word."""
+    x = normal(5, 5, 4)
+    with self.assertRaisesRegex(ConfigError, 'label_B=None .* alpha=1'):
+      losses.distillation(x, x, alpha=alpha)
+    losses.distillation(x, x, alpha=1)
+
+  def test_distillation_with_classes_of_logit_minus_infinity(self):
+    student, teacher = normal(5, 5, 4), normal(6, 5, 4)
+    pad = lambda x: jnp.pad(x, ((0, 0), (0, 2)), constant_values=-jnp.inf)
+    loss = lambda s, t: losses.distillation(s, t).sum()
+    for padded in (pad(student), jnp.pad(student, ((0, 0), (0, 2)))):
+      self.assertTrue(np.isfinite(loss(padded, pad(teacher))))
+    np.testing.assert_allclose(
+      loss(pad(student), pad(teacher)), loss(student, teacher), rtol=8 * EPS
+    )
+    slope = jax.grad(loss)(pad(student), pad(teacher))
+    np.testing.assert_allclose(
+      slope[:, :4], jax.grad(loss)(student, teacher), atol=16 * EPS
+    )
+    np.testing.assert_array_equal(slope[:, 4:], 0)
 
   def test_narrow_logits_are_widened(self):
     logits, label = normal(2, 8, 5).astype(jnp.bfloat16), jnp.arange(8) % 5

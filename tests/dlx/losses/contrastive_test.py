@@ -51,6 +51,10 @@ class InfoNCETest(absltest.TestCase):
     query = jnp.ones((3, 1))
     found = jax.jit(lib.info_nce)(query, query, jnp.ones((6, 1)), 0.2)
     np.testing.assert_allclose(found.loss_B, np.log(7), rtol=1e-6)
+    # Where nothing is told apart nothing is found.
+    np.testing.assert_array_equal(found.hit_B, [False] * 3)
+    found = lib.in_batch_info_nce(query, query, 0.2)
+    np.testing.assert_array_equal(found.hit_B, [False] * 3)
 
   def test_parts_of_a_batch_give_the_loss_of_the_whole(self):
     query, key, negatives = rows(0, 6, 4), rows(1, 6, 4), rows(2, 9, 4)

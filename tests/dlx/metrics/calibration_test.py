@@ -52,6 +52,18 @@ class CalibrationTest(absltest.TestCase):
     # (0.8, 1], (0.4, 0.6] and 0.6 itself, as far as float32 goes.
     np.testing.assert_array_equal(found['count'], [0, 0, 2, 0, 1])
 
+  def test_diagram_of_members_says_the_mean_of_their_errors(self):
+    """One errs upwards and one downwards by 0.2: pooled they would be calibrated."""
+    bins = lambda right: {
+      'count': np.array([0.0, 10.0]),
+      'confidence': np.array([0.0, 7.0]),
+      'correct': np.array([0.0, right]),
+    }
+    members = jax.tree.map(lambda *x: np.stack(x), bins(5.0), bins(9.0))
+    figure = figures.calibration_diagram({'members': members})
+    (label,) = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
+    self.assertEqual(label, 'members, mean ECE 0.200')
+
   def test_diagram_draws(self):
     found = metrics.calibration_sums(jnp.array([[0.9, 0.1]]), jnp.zeros(1, jnp.int32))
     figure = figures.calibration_diagram({'one': jax.tree.map(np.array, found)})

@@ -142,7 +142,8 @@ class ClassificationTest(parameterized.TestCase):
 class RegressionTest(parameterized.TestCase):
   def test_by_hand(self):
     prediction, target = jnp.array([1.0, 2.0, 6.0]), jnp.array([1.0, 3.0, 5.0])
-    got = metrics.regression_summary(metrics.regression_sums(prediction, target))
+    sums = metrics.regression_sums(prediction, target, shift=3.0)
+    got = metrics.regression_summary(sums)
     # Errors 0, -1, 1; variance of the targets 8/3, so r2 = 1 - (2/3) / (8/3) = 3/4.
     self.assertEqual(set(got), {'mse', 'rmse', 'mae', 'r2'})
     np.testing.assert_allclose(got['mse'], 2 / 3, rtol=2 * EPS)
@@ -178,6 +179,28 @@ class RegressionTest(parameterized.TestCase):
     r2 = float(metrics.regression_summary(sums)['r2'])
     self.assertEqual(r2, sklearn.metrics.r2_score(target, prediction))
 
+  def test_r2_far_from_zero(self):
+    """Targets of -311030 +- 7, whose squares differ in the tenth digit."""
+    rng = np.random.default_rng(0)
+    target = rng.normal(-311030, 7, 1000).astype(np.float32)
+    prediction = target + rng.normal(0, 3.2, 1000).astype(np.float32)
+    wanted = sklearn.metrics.r2_score(*(np.float64(x) for x in (target, prediction)))
+    pair = jnp.asarray(prediction), jnp.asarray(target)
+    r2 = lambda *pair, shift: float(
+      metrics.regression_summary(metrics.regression_sums(*pair, shift=shift))['r2']
+    )
+    np.testing.assert_allclose(r2(*pair, shift=-311000.0), wanted, atol=1e-4)
+    # From 0 no digit of the variance is left: never a plausible number.
+    self.assertTrue(np.isnan(r2(*pair, shift=0.0)))
+    same = jnp.full(1000, 1000.1)
+    self.assertTrue(np.isnan(r2(same + 0.5, same, shift=0.0)))
+    self.assertEqual(r2(same + 0.5, same, shift=1000.1), 0)
+    self.assertEqual(r2(same, same, shift=0.0), 1)
+
+  def test_the_shift_is_asked_for(self):
+    with self.assertRaises(TypeError):
+      metrics.regression_sums(jnp.zeros(3), jnp.zeros(3))  # pyright: ignore
+
   def test_sum_over_shards(self):
     # Small integers: every sum is exact, so shards give the same bits.
     target = jnp.arange(32.0) % 7
@@ -192,7 +215,7 @@ class RegressionTest(parameterized.TestCase):
 
   def test_a_column_is_refused(self):
     with self.assertRaises(AssertionError):
-      metrics.regression_sums(jnp.zeros((4, 1)), jnp.zeros(4))
+      metrics.regression_sums(jnp.zeros((4, 1)), jnp.zeros(4), shift=0.0)
 
 
 if __name__ == '__main__':

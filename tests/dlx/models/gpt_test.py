@@ -221,6 +221,13 @@ class GPTTest(parameterized.TestCase):
     self.assertEqual(weights.shape, (2, 2, 2, 7, 7))
     np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-6)
 
+  def test_tokens_out_of_range_are_nan(self):
+    """-1 is not the last row, nor a row that only fills the vocabulary up a token."""
+    model = small(pad_vocabulary_to=8)  # 11 tokens in 16 rows.
+    tokens = jnp.asarray([[1, 10], [1, 11], [1, -1]], jnp.int8)
+    logits = model.apply(initial(model), tokens, train=False)[:, -1, :11]
+    np.testing.assert_array_equal(np.isnan(logits).any(1), [False, True, True])
+
   def test_too_many_tokens(self):
     model = small()
     with self.assertRaisesRegex(ValueError, '9 tokens are not allowed: .* context=8'):

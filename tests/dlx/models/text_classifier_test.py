@@ -48,6 +48,11 @@ class TextClassifierTest(parameterized.TestCase):
       alone = run(padded([sentence], len(sentence)))
       np.testing.assert_allclose(row, alone[0], atol=1e-6)
 
+  def test_tokens_out_of_range_are_nan(self):
+    net, tokens = model(cell=CELLS['rnn']), jnp.array([[1, 9], [1, 10], [1, -1]])
+    logits = net.apply(init(net, tokens[:1]), tokens, train=False)
+    np.testing.assert_array_equal(np.isnan(logits).any(1), [False, True, True])
+
   def test_word_order_matters(self):
     net = model()
     variables = init(net, padded(SENTENCES, 7))

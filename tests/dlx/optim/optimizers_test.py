@@ -226,6 +226,24 @@ class ClipTest(parameterized.TestCase):
     got = self.clipped({'a': jnp.array([30.0, 4.0])}, norm=1.0, value=3.0)
     np.testing.assert_allclose(got['a'], np.array([3, 3]) / np.sqrt(18), rtol=4 * EPS)
 
+  @parameterized.parameters(
+    ([1e20, 1e20], 1.0, [0.5**0.5] * 2),
+    ([1e30, -2e30], 1.0, [0.2**0.5, -(0.8**0.5)]),
+    ([3e38, 3e38], 10.0, [50**0.5] * 2),  # The norm itself is no float32.
+    ([1e-30, 1e-30], 1e-31, [0.5**0.5 * 1e-31] * 2),
+  )
+  def test_of_any_finite_size(self, grads, norm, right):
+    """Exploded gradients, whose squares overflow float32, still say where to go."""
+    apart = {'a': jnp.array(grads[:1]), 'b': jnp.array(grads[1:])}
+    for run in (self.clipped, jax.jit(self.clipped, static_argnames='norm')):
+      got = run(apart, norm=norm)
+      np.testing.assert_allclose([got['a'][0], got['b'][0]], right, rtol=8 * EPS)
+
+  def test_norm_of_numbers_whose_squares_are_no_float32(self):
+    for size in (1e-30, 1e30):
+      norm = optim.global_norm({'a': jnp.full(1, size), 'b': jnp.full((1, 1), size)})
+      np.testing.assert_allclose(norm, 2**0.5 * size, rtol=4 * EPS)
+
   def test_small_gradients_keep_their_bits(self):
     grads = grads_at(params(), 0)
     jax.tree.map(np.testing.assert_array_equal, self.clipped(grads, norm=1e3), grads)

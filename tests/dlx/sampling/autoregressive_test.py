@@ -121,6 +121,21 @@ class ChooseTest(parameterized.TestCase):
     self.assertEqual(choose(key, logits[:3]).tolist(), found[:3].tolist())
     self.assertGreater(len(set(np.asarray(choose(key, 0 * logits)).tolist())), 4)
 
+  @parameterized.parameters(0, 1.0)
+  def test_nan_draws_no_token(self, temperature):
+    """As of a prompt out of range; the tokens after it stay out of range too."""
+    logits = jnp.array([[0.0, jnp.nan, 1.0], [-jnp.inf, -jnp.inf, 0.0]])
+    drawn = choose(jax.random.key(0), logits, temperature=temperature)
+    np.testing.assert_array_equal(drawn, [-1, 2])
+
+  @parameterized.parameters(np.float32, np.int64, jnp.float32)
+  def test_temperature_zero_of_any_kind(self, kind):
+    """Divided by, every positive logit would be infinite and the first one drawn."""
+    logits = jnp.array([[0.1, 3.0, 1.0], [-1.0, 0.2, 5.0]])
+    draw = lambda t: choose(jax.random.key(0), logits, temperature=t)
+    np.testing.assert_array_equal(draw(kind(0)), [1, 2])
+    np.testing.assert_array_equal(jax.jit(draw)(kind(0)), [1, 2])
+
   def test_a_key_and_a_temperature_a_row(self):
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(6, 50)), jnp.float32)
     keys = jax.vmap(jax.random.key)(jnp.arange(6, dtype=jnp.uint32))

@@ -51,6 +51,18 @@ class FrechetTest(parameterized.TestCase):
 
 
 class JudgeTest(parameterized.TestCase):
+  def test_fewer_samples_than_features_have_no_distance(self):
+    """Their covariance is singular, and the distance far too low."""
+    judge = Judge(DATA, Judge.Config(**SMALL))
+    moments = lambda n: {
+      'n': jnp.float32(n), 'sum': jnp.zeros(8), 'outer': 9 * jnp.eye(8)
+    }  # fmt: skip
+    found = lambda n: judge.summarize(
+      {'fake': moments(n), 'real': moments(9), 'classes': jnp.ones(10)}
+    )['frechet']
+    self.assertTrue(np.isnan(found(8)))
+    self.assertTrue(np.isfinite(found(9)))
+
   def test_learns_by_its_own_steps_and_then_keeps_every_byte(self):
     judge = Judge(DATA, Judge.Config(num_steps=120, lr=1e-2, **SMALL))
     image, label = batch(256)

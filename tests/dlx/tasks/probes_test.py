@@ -121,6 +121,10 @@ class FitLinearTest(parameterized.TestCase):
     other = np.full((1, 3), 7, np.float32)
     np.testing.assert_array_equal(np.asarray(scale(x, other))[0, 1:], 0)
 
+  def test_one_row_is_refused(self):
+    with self.assertRaisesRegex(ConfigError, '1 row .* at least 2'):
+      metrics.standardiser(jnp.ones((1, 3)))
+
 
 class DrawLabelsTest(absltest.TestCase):
   def test_so_many_of_each_class_by_chance(self):

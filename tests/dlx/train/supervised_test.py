@@ -36,11 +36,16 @@ class Net(nn.Module):
     )
 
 
+def cross_entropy(logits, batch):
+  return losses.softmax_cross_entropy(logits, batch['y'])
+
+
 def make(
   tx=None,
   scale=1.0,
   augment=None,
   frozen=None,
+  eval_loss=None,
   batch_norm=False,
   dropout=0.0,
   batch_size=8,
@@ -55,7 +60,8 @@ def make(
     tx=tx or optax.sgd(0.1),
     augment=augment,
     frozen=frozen,
-    loss=lambda logits, b: scale * losses.softmax_cross_entropy(logits, b['y']),
+    loss=lambda logits, b: scale * cross_entropy(logits, b),
+    eval_loss=eval_loss,
     train_data=kinds.Rolling(kinds.IMAGES, batch_size),
     eval_data={'test': kinds.Rolling(kinds.IMAGES, 16, passes=True)},
     metrics=lambda logits, b, w: {'accuracy': metrics.accuracy(logits, b['y'], w)},
@@ -120,6 +126,17 @@ class SupervisedTest(parameterized.TestCase):
     with_ema = experiment.evals['test'].step(state, batch)
     moved = state._replace(params=jax.tree.map(jnp.zeros_like, state.params))
     chex.assert_trees_all_equal(with_ema, experiment.evals['test'].step(moved, batch))
+
+  def test_evaluation_reports_a_loss_of_its_own(self):
+    """Of one evaluation both losses: what training smooths is no cross-entropy."""
+    _, plain = make()
+    _, doubled = make(scale=2.0, eval_loss=cross_entropy)
+    state = jax.jit(plain.init)(jax.random.key(0))
+    batch = plain.evals['test'].data.get(kinds.IMAGES, 0)
+    wanted, found = (
+      x.evals['test'].step(state, batch)['loss'] for x in (plain, doubled)
+    )
+    np.testing.assert_array_equal(found.total, wanted.total)
 
   def test_batch_statistics_move_in_training_only(self):
     _, experiment = make(batch_norm=True)

@@ -255,7 +255,7 @@ class TwoPlayersTest(parameterized.TestCase):
   @parameterized.parameters(*BOTH)
   def test_evaluations(self, model):
     built, state, _ = start(
-      model, truncation=0.5, judge={'num_samples': 20}, eval_batch_size=12
+      model, truncation=0.5, judge={'num_samples': 20, 'dense': 16}, eval_batch_size=12
     )
     self.assertEqual(set(built.evals), {'samples', 'truncated'})
     evaluation = built.evals['samples']

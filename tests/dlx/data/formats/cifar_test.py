@@ -103,6 +103,23 @@ def test_batches_in_the_folder_itself(tmp_path, unchecked):
     assert read(data_dir, 'test', rows=ROWS).origin['size'] == ROWS
 
 
+def test_an_archive_beside_a_half_unpacked_folder(tmp_path, unchecked):
+  arrays = batches()
+  place = write(tmp_path, 'binary', arrays)
+  (place / 'test_batch.bin').unlink()
+  with pytest.raises(DataError, match='lacks test_batch.bin'):  # With nothing better.
+    read(tmp_path, 'test', rows=ROWS)
+  archive = write(tmp_path, 'python archive', arrays)
+  assert read(tmp_path, 'test', rows=ROWS).origin['path'] == str(archive)
+
+
+def test_a_folder_in_a_folder_of_its_name(tmp_path, unchecked):
+  """As some archivers unpack."""
+  inner = write(tmp_path / 'cifar-10-batches-bin', 'binary', batches())
+  found = read(tmp_path, 'train', rows=ROWS)
+  assert found.origin['path'] == str(inner)
+
+
 def test_nothing_there(tmp_path, monkeypatch):
   monkeypatch.delenv('DLX_DATA_DIR', raising=False)
   assert cifar.read(tmp_path, 'train') is None
@@ -162,8 +179,16 @@ def test_label_out_of_range(tmp_path, unchecked):
   arrays = batches()
   arrays['test_batch'][1, 0] = 11
   write(tmp_path, 'binary', arrays)
-  with pytest.raises(DataError, match='labels 0 to 9, found 11'):
+  with pytest.raises(DataError, match='test_batch.bin: .* 0 to 9, found 11 in row 1'):
     read(tmp_path, 'test', rows=ROWS)
+
+
+@pytest.mark.parametrize('label', (256, -1))
+def test_label_of_a_pickle_is_no_byte(label):
+  """256 would be class 0 as a byte."""
+  batch = {'data': np.zeros((2, 3072), np.uint8), 'labels': [3, label]}
+  with pytest.raises(DataError, match=f'batch: .* found {label} in row 1'):
+    cifar.parse_python(pickle.dumps(batch, protocol=2), 'batch', 2)
 
 
 @pytest.mark.parametrize('form', FORMS)

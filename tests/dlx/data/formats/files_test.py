@@ -62,6 +62,24 @@ class TestRoot:
       str(f) for f in files.folders('/data/other', ('mnist',))
     ]
 
+  @pytest.mark.parametrize(
+    ('written', 'name'),
+    [
+      ('Cora', 'cora'),
+      ('CIFAR10', 'cifar10'),
+      ('CIFAR-10', 'cifar10'),
+      ('SST-2', 'sst2'),
+    ],
+  )
+  def test_the_spelling_of_a_folder_does_not_matter(self, tmp_path, written, name):
+    (tmp_path / written / 'raw').mkdir(parents=True)
+    (tmp_path / f'{name}_other').mkdir()
+    found = [str(f) for f in files.folders(tmp_path, (name,))]
+    wanted = [tmp_path / name, tmp_path / name / 'raw']
+    wanted += [tmp_path / written, tmp_path / written / 'raw']
+    assert found == [str(f) for f in wanted]
+    assert files.folders(tmp_path / written, (name,))[0] == tmp_path / written
+
   def test_listing_of_nothing_is_empty(self, tmp_path):
     write(tmp_path / 'file', b'')
     assert files.listing(epath.Path(tmp_path)) == {'file'}

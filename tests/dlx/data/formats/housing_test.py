@@ -1,6 +1,7 @@
 """California housing: both files on small tables, then the published ones."""
 
 import io
+import pathlib
 import tarfile
 
 import numpy as np
@@ -114,6 +115,15 @@ def test_nothing_there(tmp_path):
 
 
 class TestPublished:
+  @pytest.mark.parametrize('file', ('cal_housing.data', 'housing.csv'))
+  def test_another_count_of_bedrooms_is_not_verified(self, file):
+    path = pathlib.Path(real_data.folder(f'california_housing/{file}'))
+    path = path / 'california_housing' / file
+    rows = housing.parse(path.read_bytes(), path)
+    rows[7, 4] += 1
+    with pytest.raises(DataError, match='not the published numbers .* total_bedrooms'):
+      housing._check(rows, path, 0, {}, housing.NUM_ROWS)
+
   def test_both_files(self, tmp_path):
     raw = real_data.folder('california_housing/housing.csv')
     table = read(raw)

@@ -140,7 +140,7 @@ class TestRead:
       (np.zeros((3, 28)), np.zeros(3), 'expected images of 28x28, found 28'),
       (np.zeros((3, 28, 28)), np.zeros(4), r'one label an image \(3'),
       (np.zeros((3, 28, 28)), np.zeros((3, 1)), r'labels of shape \[3, 1\]'),
-      (np.zeros((3, 28, 28)), np.array([0, 10, 1]), 'labels 0 to 9, found 10'),
+      (np.zeros((3, 28, 28)), np.array([0, 10, 1]), 'labels 0 to 9, found 10 in row 1'),
       (np.zeros((0, 28, 28)), np.zeros(0), 'at least 1'),
     ],
   )

@@ -23,7 +23,7 @@ def as_python2(payload: bytes) -> bytes:
   return payload
 
 
-@pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL))
+@pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
 def test_arrays_and_containers_pass(protocol):
   data = {
     'array': np.arange(6, dtype=np.uint8).reshape(2, 3),
@@ -38,7 +38,7 @@ def test_arrays_and_containers_pass(protocol):
   assert got['graph'] == data['graph'] and got['names'] == data['names']
 
 
-@pytest.mark.parametrize('protocol', [0, 1, 2, 4])
+@pytest.mark.parametrize('protocol', [0, 1, 2, 4, 5])
 def test_sparse_matrix_without_scipy(protocol):
   dense = np.array([[0, 2, 0], [0, 0, 0], [3, 0, 4]], np.float32)
   payload = as_python2(pickle.dumps(scipy.sparse.csr_matrix(dense), protocol))

@@ -58,6 +58,14 @@ def write(folder, parts, name='citeseer'):
 
 
 class TestGenerated:
+  def test_a_node_of_two_classes(self, tmp_path):
+    parts, *_ = generated()
+    parts['ally'] = parts['ally'].copy()
+    parts['ally'][7] = 1
+    write(tmp_path / 'citeseer', parts)
+    with pytest.raises(DataError, match='node 7 has more than one class'):
+      planetoid.read('citeseer', tmp_path, None)
+
   @pytest.mark.parametrize('place', ['citeseer', 'planetoid', 'citeseer/raw'])
   def test_read(self, tmp_path, place):
     parts, features, label, edges = generated()

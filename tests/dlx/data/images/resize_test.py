@@ -5,6 +5,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL
 from PIL import Image
 import pytest
 from sklearn.datasets import load_sample_image
@@ -91,6 +92,25 @@ class ResizeTest(parameterized.TestCase):
       self.assertLessEqual(error.max(), most + 255 * FLOAT_ATOL)
       # And no bias: to the same level nearly everywhere, 0.3 levels on average.
       self.assertLess(error.mean(), 0.4)
+
+  @pytest.mark.skipif(
+    int(PIL.__version__.split('.')[0]) < 13, reason='Pillow 12: always across first'
+  )
+  @parameterized.parameters((10, 60), (60, 10), (19, 31), (13, 25), (4, 25), (50, 60))
+  def test_bicubic_passes_go_in_the_order_of_pil(self, height, width):
+    """Black and white, where the bounds between the passes cut much: 20 levels."""
+    x = np.random.default_rng(0).integers(0, 2, (20, 30), np.uint8) * 255
+    image = Image.fromarray(x).resize((width, height), FILTERS['bicubic'])
+    expected = np.array(image, np.float32)
+    out = resize.resize(
+      jnp.asarray(x / 255, jnp.float32)[..., None],
+      height,
+      width,
+      method='bicubic',
+      clip=(0.0, 1.0),
+    )
+    # See above; here PIL's fixed-point weights too.
+    self.assertLessEqual(np.abs(out[..., 0] * 255 - expected).max(), 1.5)
 
   @parameterized.product(antialias=(True, False), size=((9, 31), (40, 17)))
   def test_as_torch(self, antialias, size):

@@ -18,6 +18,11 @@ def test_round_trip():
   assert tokens[:3].tolist() == [1 + ord(c) - 32 for c in 'def']
 
 
+def test_a_token_outside_the_vocabulary_is_no_character():
+  """-1 is not the last one."""
+  assert characters.decode([0, -1, 2], 'ab') == 'a\ufffd\ufffd'
+
+
 def test_printable_is_ascii_in_order():
   assert len(characters.PRINTABLE) == 96
   assert list(characters.PRINTABLE) == sorted(characters.PRINTABLE)

@@ -108,6 +108,13 @@ class TestFolders:
     else:
       assert images.images(known).test.read(tmp_path).origin['size'] == 7
 
+  def test_emnist_is_turned_upright(self, tmp_path, nothing_elsewhere):
+    upright, label = idx_test.small()
+    idx_test.write_set(tmp_path / 'emnist-digits', upright.swapaxes(1, 2), label)
+    found = images.images('emnist-digits').train.read(tmp_path)
+    np.testing.assert_array_equal(found.data['image'][..., 0], upright)
+    assert found.origin['transposed']
+
   def test_the_environment_names_the_folder(
     self, tmp_path, nothing_elsewhere, monkeypatch
   ):

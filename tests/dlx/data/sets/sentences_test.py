@@ -62,6 +62,12 @@ class FromTextsTest(absltest.TestCase):
     np.testing.assert_array_equal(found.data['tokens'], [[4, 1, 0]])
     self.assertEqual(found.origin['unknown_share'], 0.5)
 
+  def test_a_label_that_is_no_class(self):
+    texts = dict.fromkeys(('train', 'validation', 'test'), ['a', 'b'])
+    data = lib.from_texts('mine', texts, dict.fromkeys(texts, [1, 2]))
+    with self.assertRaisesRegex(DataError, 'mine/train: .* found 2 in row 1'):
+      read(data.train)
+
 
 class BytesTest(absltest.TestCase):
   def test_long_sentences_are_cut_between_letters(self):

@@ -116,6 +116,22 @@ def test_a_constant_column_stays_finite():
   assert got.tolist() == [[0, 0], [1, 2]]
 
 
+@pytest.mark.parametrize('dtype', (np.float64, np.float32))
+def test_a_column_is_constant_whatever_its_mean_is_rounded_to(dtype):
+  """The mean of 353 times 0.1 is not 0.1, and the deviation 1e-17."""
+  train = np.full((353, 1), 0.1, dtype)
+  got = tables.standardized(np.array([[0.1], [1.1]], dtype), train)
+  np.testing.assert_allclose(got, [[0], [1]], atol=353 * np.finfo(dtype).eps)
+  small = np.array([[1e-20], [3e-20]], dtype)  # Small, not constant.
+  np.testing.assert_allclose(tables.standardized(small, small), [[-1], [1]], rtol=1e-5)
+
+
+def test_a_column_without_any_number_is_refused():
+  train = np.array([[1.0, np.nan], [2.0, np.nan]])
+  with pytest.raises(DataError, match='column 1 .* no number'):
+    tables.fill(np.array([[1.0, np.nan]]), train)
+
+
 def test_csv_alone_is_filled(tmp_path):
   raw = real_data.folder('california_housing/housing.csv')
   (tmp_path / housing.NAME).mkdir()

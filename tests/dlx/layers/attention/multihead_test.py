@@ -57,6 +57,15 @@ class DotProductAttentionTest(parameterized.TestCase):
     _, weights = dot_product_attention(np.log(3) * ones, k, k)
     np.testing.assert_allclose(weights.ravel(), [0.9, 0.1], atol=1e-6)
 
+  def test_no_score_lies_below_what_is_masked(self):
+    """Real scores of -1e10: what a query may not look at still weighs nothing."""
+    column = lambda *xs: jnp.asarray(xs, jnp.float32).reshape(1, -1, 1, 1)
+    mask = jnp.array([True, True, False])[None, None, None]
+    _, weights = dot_product_attention(
+      column(1e5), column(-1e5, -1e5, 3.0), column(1, 2, 3), mask
+    )
+    np.testing.assert_array_equal(weights.ravel(), [0.5, 0.5, 0])
+
   @parameterized.parameters((False, False, 7), (True, False, 7), (True, True, 5))
   def test_equals_jax_nn_in_values_and_gradients(self, causal, masked, keys):
     q, k, v = qkv(keys=keys)

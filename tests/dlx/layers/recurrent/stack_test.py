@@ -237,6 +237,22 @@ class StackTest(parameterized.TestCase):
     # Products in bfloat16 (eps 2**-8) of about D + H terms of order 1.
     np.testing.assert_allclose(h.astype(jnp.float32), wide, atol=(D + H) * 2**-8)
 
+  @parameterized.product(cell=('rnn', 'lstm'), reverse=(True, False))
+  def test_anything_may_fill_a_row_up(self, cell, reverse):
+    """nan past the end of a row reaches neither outputs nor gradients."""
+    model = layer(cell, reverse=reverse)
+    inside_BT1 = (np.arange(T)[None] < LENGTHS[:, None])[..., None]
+    zeros = jnp.asarray(np.where(inside_BT1, X_BTD, 0), jnp.float32)
+    filled = jnp.where(inside_BT1, zeros, jnp.nan)
+    variables = jax.jit(model.init)(jax.random.key(0), zeros)
+
+    @jax.jit
+    def value_and_slopes(x):
+      loss = lambda v: (model.apply(v, x, jnp.asarray(LENGTHS))[0] ** 2).sum()
+      return jax.value_and_grad(loss)(variables)
+
+    chex.assert_trees_all_equal(value_and_slopes(filled), value_and_slopes(zeros))
+
 
 class GradientByDistanceTest(absltest.TestCase):
   def share(self, cell, hidden_kernel, x_TBG):
@@ -266,6 +282,11 @@ class GradientByDistanceTest(absltest.TestCase):
     half = cells.Cell(('h',), ('h',), lambda state, x, u: (u,))
     found = self.share(half, 0.5 * jnp.eye(H), jnp.zeros((T, B, H)))
     np.testing.assert_allclose(found, 0.5 ** np.arange(T), rtol=1e-6)
+
+  def test_a_gradient_whose_square_is_no_float32_is_counted(self):
+    shrink = cells.Cell(('h',), ('h',), lambda state, x, u: (u,))
+    found = self.share(shrink, 1e-7 * jnp.eye(H), jnp.zeros((T, B, H)))
+    np.testing.assert_allclose(found[:5], 1e-7 ** np.arange(5), rtol=1e-5)
 
   def test_no_row_so_long_is_nan(self):
     score = lambda nudge: nudge[0].sum(-1)
