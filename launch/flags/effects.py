@@ -6,7 +6,7 @@ where its functions are traced. Nothing is asked where all have their defaults.
 
 import dataclasses
 import sys
-from typing import Any, Callable, TypeVar
+from typing import Any, Callable
 
 import jax
 
@@ -16,10 +16,9 @@ FIELDS = (
   *('batch_size', 'eval_batch_size', 'micro_batches', 'clip_norm', 'clip_value'),
   *('ema_decay', 'compute_dtype', 'param_dtype', 'stream', 'stream_workers'),
 )
-_C = TypeVar('_C')
 
 
-def watched(config: _C) -> tuple[_C, set[str]]:
+def watched(config: Any) -> tuple[Any, set[str]]:
   """A copy of a config, and the names of the fields that are read of it from now on.
 
   Copies that `dataclasses.replace` makes of it are watched, too; neither that nor a
@@ -37,7 +36,7 @@ def watched(config: _C) -> tuple[_C, set[str]]:
 
     def __post_init__(self):
       checking.append(1)
-      super().__post_init__()
+      super().__post_init__()  # type: ignore[misc]
       checking.pop()
 
   copy = object.__new__(Watched)

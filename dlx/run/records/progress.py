@@ -59,7 +59,7 @@ class Progress:
       start: step that the run goes on from.
     """
     self._num_steps = num_steps
-    self._stream = Lasting(sys.stderr if stream is None else stream)
+    self._stream: Any = Lasting(sys.stderr if stream is None else stream)
     # (seconds, step) of the last updates. The first holds the start: until the second
     # update the time left counts compilation as if every step had it.
     self._marks = collections.deque([(time.monotonic(), start)], maxlen=WINDOW)

@@ -76,8 +76,8 @@ def difference(
 def _lines(old: bytes | None, new: bytes) -> str:
   if old is None:
     return ''
-  texts = [text.decode(errors='replace').splitlines() for text in (old, new)]
-  signs = [line[0] for line in difflib.ndiff(*texts)]
+  lines = lambda text: text.decode(errors='replace').splitlines()
+  signs = [line[0] for line in difflib.ndiff(lines(old), lines(new))]
   return f' ({signs.count("+")} lines added, {signs.count("-")} removed)'
 
 

@@ -96,7 +96,8 @@ class Workdir:
         f'({error}): repair it, use another --workdir, or --fresh.'
       ) from None
     self.record: Mapping[str, Any] = (former or {}) if trained else {}
-    self.resumed, self.notes, self.finished = trained, [], None
+    self.resumed, self.finished = trained, None
+    self.notes: list[str] = []
     if not trained:
       return
     if former is None:
@@ -124,9 +125,9 @@ class Workdir:
 
   def _compare(self, former: Mapping[str, Any]):
     """Fills `notes`; raises what keeps the run from going on."""
-    asked, then = self._asked, former.get('source')
+    asked, then = self._asked, former.get('source') or {}
     now = sources.record(asked.sources)
-    known = bool(then and then.get('main') and now['main'])
+    known = bool(then.get('main') and now['main'])
     same = known and sources.same(then, now)
     agreement.experiment(self.path, former, asked.name, same)
     plain = lambda value: json.loads(json.dumps(dict(value)))
