@@ -37,8 +37,8 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   atexit.register(shutil.rmtree, cache, ignore_errors=True)
 
 # Most time of the suite is compilation: this takes half of it. With
-# DLX_TESTS_OPTIMISED programs are optimised as those of users are (.ci/run: on all
-# Pythons but the newest), and by the fixture `optimised` for one file.
+# DLX_TESTS_OPTIMISED programs are optimised as those of users are (.ci/run: on
+# Python 3.12), and by the fixture `optimised` for one file.
 if 'DLX_TESTS_OPTIMISED' not in os.environ:
   os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 

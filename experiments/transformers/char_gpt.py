@@ -164,7 +164,7 @@ def sized(config: Config) -> Config:
 
 
 # The least run that still has every part.
-SMALL = Config.small(num_layers=2, width=16, context=16, unroll=1, sample_length=20)
+SMALL = Config.small(num_layers=1, width=16, context=16, unroll=1, sample_length=20)
 
 
 def build(config: Config) -> experiment.Experiment:

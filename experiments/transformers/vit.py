@@ -76,7 +76,7 @@ class Config(experiment.Config):
 
 
 # The least run that still has every part.
-SMALL = Config.small(width=16, num_layers=2)
+SMALL = Config.small(width=16, num_layers=1)
 
 
 def build(config: Config) -> experiment.Experiment:

@@ -64,8 +64,13 @@ def test_stop_and_restart_equal_the_straight_run(name, tmp_path):
   built, straight = build(config), tmp_path / 'straight'
   drawn = {path.stem for path in (straight / 'figures').glob('*')}
   assert drawn == set(built.figures if figures else ())
-  # The checkpoint gives the figures of the run: the same program on the same state.
-  found = evaluate(built, config, straight)
+  if figures:
+    check_evaluation(built, config, straight, result)
+
+
+def check_evaluation(built, config, workdir, result):
+  """The checkpoint gives the figures of the run: the same program on the same state."""
+  found = evaluate(built, config, workdir)
   assert found
   for metric, value in found.items():
     np.testing.assert_allclose(value, result['metrics'][metric], rtol=1e-5, atol=1e-6)
@@ -75,12 +80,14 @@ def test_stop_and_restart_equal_the_straight_run(name, tmp_path):
 @pytest.mark.parametrize(
   'name', [n for n in experiments_by_name.names() if n not in tiers.tiers()]
 )
-def test_figures_are_drawn(name, tmp_path):
-  """Of those whose figures the test above leaves out."""
+def test_figures_and_evaluation_of_a_checkpoint(name, tmp_path):
+  """Of those of which the test above leaves them out."""
   config = small(name, num_steps=2, eval_every_steps=None, log_every_steps=2)
   built = load(name).build(config)
   fit(built, config, tmp_path)
   assert {path.stem for path in (tmp_path / 'figures').glob('*')} == set(built.figures)
+  result = json.loads((tmp_path / 'result.json').read_text())
+  check_evaluation(built, config, tmp_path, result)
 
 
 @every
