@@ -37,8 +37,8 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   atexit.register(shutil.rmtree, cache, ignore_errors=True)
 
 # Most time of the suite is compilation: this takes half of it. With
-# DLX_TESTS_OPTIMISED programs are optimised as those of users are (.ci/run: on
-# Python 3.12), and by the fixture `optimised` for one file.
+# DLX_TESTS_OPTIMISED programs are optimised as those of users are, and by the fixture
+# `optimised` for one file.
 if 'DLX_TESTS_OPTIMISED' not in os.environ:
   os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 
@@ -56,6 +56,23 @@ VERSIONS = (
   'house',  # Imports of every module.
   'launch/flags',
 )
+
+
+# Kernels in simulators and compilers for other chips: minutes. Where $DLX_TURN is a
+# number, a file in four of them is marked `kernels`, which the older jax runs; all of
+# them run on the newest.
+SIMULATED = ('_tpu_test.py', '_gpu_test.py')
+SIMULATED_TURNS = 4
+
+
+def _has_its_turn(path: pathlib.Path) -> bool:
+  turn = os.environ.get('DLX_TURN')
+  if not turn or not path.name.endswith(SIMULATED):
+    return True
+  files = sorted(
+    p.name for p in path.parent.glob('*_test.py') if p.name.endswith(SIMULATED)
+  )
+  return (int(turn) - files.index(path.name)) % SIMULATED_TURNS == 0
 
 
 def _asks_for_torch(node: ast.AST) -> bool:
@@ -91,7 +108,8 @@ def marks(path: pathlib.Path) -> tuple[str, ...]:
   """Names of the marks of all tests in a file."""
   name = path.relative_to(ROOT).as_posix()
   versions = any(name == v or name.startswith(f'{v}/') for v in VERSIONS)
-  return ('kernels',) * name.startswith('kernels/') + ('versions',) * versions
+  kernels = name.startswith('kernels/') and _has_its_turn(path)
+  return ('kernels',) * kernels + ('versions',) * versions
 
 
 @pytest.fixture(scope='module')

@@ -58,7 +58,7 @@ def test_default_builds_without_data_and_a_step_keeps_the_state(name):
 @every
 def test_stop_and_restart_equal_the_straight_run(name, tmp_path):
   config = small(name, num_steps=6, eval_every_steps=3)
-  build, figures = load(name).build, name in tiers.tiers()
+  build, figures = load(name).build, tiers.figures(name)
   result = checks.restarted(build, config, tmp_path, figures)
   config = dataclasses.replace(config, steps_per_dispatch=1, log_every_steps=2)
   built, straight = build(config), tmp_path / 'straight'
@@ -78,7 +78,7 @@ def check_evaluation(built, config, workdir, result):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  'name', [n for n in experiments_by_name.names() if n not in tiers.tiers()]
+  'name', [n for n in experiments_by_name.names() if not tiers.figures(n)]
 )
 def test_figures_and_evaluation_of_a_checkpoint(name, tmp_path):
   """Of those of which the test above leaves them out."""

@@ -240,6 +240,12 @@ def tiers() -> Tiers:
   return choose(modules, KINDS, Tree(REPO), files or (), int(turn) if turn else None)
 
 
+def figures(name: str) -> bool:
+  """Whether an experiment's figures are drawn in the fast tier; $DLX_TESTS_FIGURES=off:
+  nobody's, as .ci/run sets it on all Pythons but the newest."""
+  return name in tiers() and os.environ.get('DLX_TESTS_FIGURES') != 'off'
+
+
 def every() -> list:
   """Parameters of a test of every experiment: of its name."""
   found = tiers().kinds

@@ -44,3 +44,18 @@ def test_marks_of_folders_and_listed_files():
   assert conftest.marks(TESTS / 'house' / 'marks_test.py') == ('versions',)
   assert conftest.marks(TESTS / 'dlx' / 'state_test.py') == ()
   assert all((TESTS / path).exists() for path in conftest.VERSIONS)
+
+
+def test_kernels_in_simulators_have_their_turn(monkeypatch):
+  files = [p for end in conftest.SIMULATED for p in (TESTS / 'kernels').glob(f'*{end}')]
+  assert len(files) > conftest.SIMULATED_TURNS
+  marked = []
+  for turn in range(conftest.SIMULATED_TURNS):
+    monkeypatch.setenv('DLX_TURN', str(turn))
+    conftest.marks.cache_clear()
+    marked += [path for path in files if 'kernels' in conftest.marks(path)]
+    assert conftest.marks(TESTS / 'kernels' / 'tune_test.py') == ('kernels',)
+  assert sorted(marked) == sorted(files)
+  monkeypatch.delenv('DLX_TURN')
+  conftest.marks.cache_clear()
+  assert all('kernels' in conftest.marks(path) for path in files)
