@@ -125,14 +125,14 @@ def main(argv: list[str]) -> int:
   config = config_flags.build(found.config_class, values).resolved()
   workdir = values.workdir or os.path.join('runs', found.short)
   devices.start_jax(config, values)
-  from launch.flags import effects  # It imports jax.
-
   experiment = found.build(config)
-  effects.check(found.short, found.build, config)
 
   with multihost.start(values, workdir):  # Before the first use of a device.
     import jax
 
+    from launch.flags import effects
+
+    effects.check(found.short, found.build, config)
     if values.describe:
       from dlx.run import describe, sharding
 

@@ -28,7 +28,15 @@ def sizes(name):
   return {'num_steps': 20, 'batch_size': 8, **SMALL[name]}
 
 
-@pytest.mark.parametrize('name', workloads.WORKLOADS)
+# The others are slow: nets of the sizes that are measured, compiled twice.
+FAST = ('mlp', 'cnn', 'gcn')
+EVERY = [
+  pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST))
+  for name in workloads.WORKLOADS
+]
+
+
+@pytest.mark.parametrize('name', EVERY)
 def test_flax_learns_as_dlx(name):
   run = run_dlx(name, 'float32')
   side = flax_side.build(name, rates=run.rates, **QUICK, **sizes(name))

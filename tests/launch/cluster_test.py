@@ -12,6 +12,7 @@ import sys
 import time
 
 from absl.testing import absltest, parameterized
+import pytest
 import yaml
 
 from launch import train
@@ -133,6 +134,7 @@ class LocalTest(StubbedTest):
       cwd=self.folder,
     )
 
+  @pytest.mark.slow  # Two processes, twice; multihost_test.py has them in the fast tier.
   def test_two_processes_are_interrupted_and_end(self):
     process = self.start()
     lines = self.folder / 'run' / 'metrics.jsonl'
