@@ -11,6 +11,7 @@ from typing import Any, Callable, Iterator, Mapping, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dlx.data.dataset import Resident
 from dlx.errors import ConfigError
 from dlx.experiment import Config, Experiment, Figure, Function
 from dlx.run import sharding
@@ -143,14 +144,15 @@ def _figure(figure: Figure, dispatch: Dispatch) -> Callable:
   )
   batch: Any = {}
   if figure.data is not None:
-    batches = sharding.of_batches(dispatch.mesh, figure.data)
-    batch = placed(figure.data.shapes[0], batches[0])
+    batch = figure.data.shapes[0]
+    if not isinstance(figure.data, Resident):  # Else made on the devices, anywhere.
+      batch = placed(batch, sharding.of_batches(dispatch.mesh, figure.data)[0])
   jax.eval_shape(program, dispatch.state, _key(), batch)
   return program
 
 
 def _function(function: Function, dispatch: Dispatch):
-  """Of two examples; a size that a declaration leaves open is 2, too."""
+  """Of two examples, which no mesh divides; a size that is left open is 2, too."""
   whole = any(field.kind == 'graph' for field in function.inputs.values())
   shape = lambda field: tuple(2 if isinstance(n, str) else n for n in field.shape)
   lead = () if whole else (2,)
@@ -158,9 +160,8 @@ def _function(function: Function, dispatch: Dispatch):
     name: jax.ShapeDtypeStruct((*lead, *shape(field)), field.dtype)
     for name, field in function.inputs.items()
   }
-  found = jax.eval_shape(
-    sharding.traced_under(dispatch.mesh, function.call), dispatch.state, inputs
-  )
+  bare = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
+  found = jax.eval_shape(function.call, jax.tree.map(bare, dispatch.state), inputs)
   if set(found) != set(function.outputs):
     raise ConfigError(
       f'A function gives {", ".join(sorted(found))}, but declares '

@@ -134,7 +134,7 @@ class LocalTest(StubbedTest):
       cwd=self.folder,
     )
 
-  @pytest.mark.slow  # Two processes, twice; multihost_test.py has them in the fast tier.
+  @pytest.mark.slow  # multihost_test.py interrupts two in the fast tier.
   def test_two_processes_are_interrupted_and_end(self):
     process = self.start()
     lines = self.folder / 'run' / 'metrics.jsonl'

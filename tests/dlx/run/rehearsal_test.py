@@ -11,8 +11,10 @@ from dlx.data.dataset import Loaded
 from dlx.errors import ConfigError
 from dlx.experiment import Experiment, Field, Figure, Function
 from dlx.run.checkpoint.checkpointer import Checkpointer
+from dlx.run.dispatch import make_dispatch
 from dlx.run.evaluation import Evaluator
 from dlx.run.loop import fit
+from dlx.run.rehearsal import rehearse
 from dlx.state import create
 from tests.dlx.run import kinds
 
@@ -68,6 +70,14 @@ class BeforeTheFirstStepTest(parameterized.TestCase):
     for figure in (Figure(draw=str, eval='tset'), Figure(draw=str)):
       broken = self.experiment._replace(figures={'f': figure})
       self.fails(broken, ConfigError, "^Figure 'f' draws .* must be one of val")
+
+  def test_a_batch_of_a_figure_needs_not_divide_the_mesh(self):
+    data = kinds.Rolling(kinds.IMAGES, 3)
+    figure = Figure(draw=str, compute=lambda state, key, batch: batch['x'], data=data)
+    mesh = jax.sharding.AbstractMesh((4, 1), ('data', 'fsdp'))
+    experiment = self.experiment._replace(figures={'f': figure})
+    dispatch = make_dispatch(experiment, mesh)
+    self.assertEqual(set(rehearse(experiment, self.config, dispatch).figures), {'f'})
 
   def test_a_float_that_would_be_added_up(self):
     def train_step(state, batch):
