@@ -12,11 +12,11 @@ import numpy as np
 from dlx.errors import ConfigError
 from dlx.models.cnn import CNN
 from dlx.run.loop import fit
-from dlx.run.warm_start import same_bytes
 from dlx.tasks.classification import AuxiliaryCnn
 from experiments.compression import distill
 from experiments.generative import vae
 from experiments.vision import cnn, ensemble, transfer
+from tests.same_bytes import same_bytes
 
 
 def run(built, steps):

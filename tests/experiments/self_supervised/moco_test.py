@@ -9,10 +9,9 @@ import numpy as np
 
 from dlx.errors import ConfigError
 from dlx.models.conv_encoder import EncoderConfig
-from dlx.run.warm_start import same_bytes
 from dlx.tasks.probes import ProbeConfig
-from dlx.train.queue import oldest_first
 from experiments.self_supervised import moco
+from tests.same_bytes import same_bytes
 
 SMALL = moco.Config(
   num_steps=6,
@@ -62,7 +61,7 @@ class MocoTest(parameterized.TestCase):
     ):
       np.testing.assert_allclose(new, 0.99 * old + 0.01 * fast, rtol=1e-5, atol=1e-7)
     old, new = (
-      np.asarray(oldest_first(q)) for q in (queue, state.model_state['queue'])
+      np.roll(q.keys_ND, -int(q.start), 0) for q in (queue, state.model_state['queue'])
     )
     np.testing.assert_array_equal(new[:4], old[16:])
     np.testing.assert_allclose(np.linalg.norm(new[4:], axis=1), 1, atol=1e-6)
