@@ -28,6 +28,7 @@ __all__ = (
   'Figure',
   'Function',
   'declared',
+  'example_shapes',
   'vectorize',
 )
 
@@ -112,6 +113,28 @@ class Function(NamedTuple):
   inputs: Mapping[str, Field]
   outputs: Mapping[str, Field]
   options: Mapping[str, Any] = {}
+
+  @property
+  def of_graph(self) -> bool:
+    """Whether one whole graph is the input: then nothing has a batch axis."""
+    return any(field.kind == 'graph' for field in self.inputs.values())
+
+
+def example_shapes(
+  fields: Mapping[str, Field], rows: tuple[int, ...], sizes: Mapping[str, int]
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes and dtypes of inputs or outputs of a `Function`.
+
+  Args:
+    fields: by name.
+    rows: of the batch; () without a batch axis.
+    sizes: of what a field leaves open, by its name.
+  """
+  size = lambda n: sizes[n] if isinstance(n, str) else n
+  return {
+    name: jax.ShapeDtypeStruct((*rows, *map(size, field.shape)), field.dtype)
+    for name, field in fields.items()
+  }
 
 
 class Experiment(NamedTuple):

@@ -18,8 +18,8 @@ from typing import Mapping
 
 from absl import flags
 
+from dlx import leaving
 from dlx.errors import ConfigError
-from dlx.run import leaving
 from launch.flags import command_line, config_flags, paths
 from launch.machine import devices, multihost
 

@@ -79,10 +79,13 @@ def make_dispatch(experiment: Experiment, mesh: Mesh | AbstractMesh) -> Dispatch
   # Traced here and inlined where it is called: one trace serves both. Placed, as the
   # mesh is a part of what JAX knows a trace by.
   train_step = jax.jit(traced(experiment.train_step), inline=True)
-  new, sums = jax.eval_shape(
-    train_step, placed(abstract, shapes), placed(data.shapes[0], batches[0])
-  )
-  _same_structure('train_step', abstract, new)
+  traces = [
+    jax.eval_shape(train_step, placed(abstract, shapes), batch)
+    for batch in map(placed, data.shapes, batches)
+  ]
+  for new, _ in traces:
+    _same_structure('train_step', abstract, new)
+  sums = traces[0][1]
 
   def step(state, window, batch):
     index = state.step

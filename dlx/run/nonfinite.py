@@ -11,7 +11,7 @@ import jax
 from jax.extend import core as jex_core
 import numpy as np
 
-from dlx.errors import NonFiniteError as NonFiniteError
+from dlx.errors import NonFiniteError
 from dlx.run import blame
 from dlx.run.at import At, NotFinite
 from dlx.run.processes import to_host
@@ -57,10 +57,6 @@ def explain(
     ('the gradients', watched(train_step, before, batch)),
     ('the new state', after),
   )
-
-  def _line() -> str | None:
-    return blame.line(train_step, before, batch) if i else None
-
   for i, (what, tree) in enumerate(parts):
     found = first_non_finite(tree)
     if found is not None:
@@ -69,11 +65,12 @@ def explain(
       bad = int((~np.isfinite(host)).sum())
       fine = ' and '.join(name for name, _ in parts[:i]) or 'what came before'
       kind = 'NaN' if np.isnan(host).any() else 'inf'
+      line = blame.line(train_step, before, batch) if i else None
       return (
         f'Step {step}: in {what}, {path} is the first tensor that is not finite '
         f'({kind}; {bad} of {host.size} values). {fine.capitalize()} '
         f'{"are" if i > 1 else "is"} finite.'
-        + (f' The first operation that made one: {line}.' if (line := _line()) else '')
+        + (f' The first operation that made one: {line}.' if line else '')
       )
   return None
 

@@ -5,6 +5,7 @@ seconds, and not the training before it. Nothing is compiled; evaluations and fi
 on with these very programs, so that nothing is traced twice.
 """
 
+import collections
 import contextlib
 from typing import Any, Callable, Iterator, Mapping, NamedTuple
 
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 
 from dlx.data.dataset import Resident
 from dlx.errors import ConfigError
-from dlx.experiment import Config, Experiment, Figure, Function
+from dlx.experiment import Config, Experiment, Figure, Function, example_shapes
 from dlx.run import sharding
 from dlx.run.dispatch import Dispatch, make_eval, placed
 from dlx.run.records.reporter import reported
@@ -147,19 +148,15 @@ def _figure(figure: Figure, dispatch: Dispatch) -> Callable:
     batch = figure.data.shapes[0]
     if not isinstance(figure.data, Resident):  # Else made on the devices, anywhere.
       batch = placed(batch, sharding.of_batches(dispatch.mesh, figure.data)[0])
-  jax.eval_shape(program, dispatch.state, _key(), batch)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  jax.eval_shape(program, dispatch.state, key, batch)
   return program
 
 
 def _function(function: Function, dispatch: Dispatch):
   """Of two examples, which no mesh divides; a size that is left open is 2, too."""
-  whole = any(field.kind == 'graph' for field in function.inputs.values())
-  shape = lambda field: tuple(2 if isinstance(n, str) else n for n in field.shape)
-  lead = () if whole else (2,)
-  inputs = {
-    name: jax.ShapeDtypeStruct((*lead, *shape(field)), field.dtype)
-    for name, field in function.inputs.items()
-  }
+  sizes = collections.defaultdict(lambda: 2)
+  inputs = example_shapes(function.inputs, () if function.of_graph else (2,), sizes)
   bare = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
   found = jax.eval_shape(function.call, jax.tree.map(bare, dispatch.state), inputs)
   if set(found) != set(function.outputs):
@@ -167,7 +164,3 @@ def _function(function: Function, dispatch: Dispatch):
       f'A function gives {", ".join(sorted(found))}, but declares '
       f'{", ".join(sorted(function.outputs))}: must be the same.'
     )
-
-
-def _key():
-  return jax.eval_shape(lambda: jax.random.key(0))

@@ -6,7 +6,7 @@ import threading
 
 import jax
 
-from dlx.run import leaving
+from dlx import leaving
 
 
 class StopRequest:

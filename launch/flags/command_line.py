@@ -38,11 +38,8 @@ def one_line_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]], i
   """
 
   @functools.wraps(main)
+  @standard_streams()
   def guarded(argv: list[str]) -> int:
-    with standard_streams():
-      return told(argv)
-
-  def told(argv: list[str]) -> int:
     try:
       return main(argv)
     except Leave as e:

@@ -89,20 +89,22 @@ def module_name(name: str) -> str:
   )
 
 
+def _file(area: str, name: str) -> pathlib.Path:
+  """Where an experiment that is there lies."""
+  folders = importlib.import_module(PACKAGE).__path__
+  paths = [pathlib.Path(folder, area, f'{name}.py') for folder in folders]
+  return next(path for path in paths if path.exists())
+
+
 def listing() -> str:
   """Every experiment by area with the first line of its docstring; imports none."""
-  package = importlib.import_module(PACKAGE)
   lines = []
   for area, found in by_area().items():
     lines.append(area)
     width = max(map(len, found), default=0)
     for name in found:
-      path = next(
-        path
-        for folder in package.__path__
-        if (path := pathlib.Path(folder, area, f'{name}.py')).exists()
-      )
-      doc = ast.get_docstring(ast.parse(path.read_text(encoding='utf-8'))) or ''
+      text = _file(area, name).read_text(encoding='utf-8')
+      doc = ast.get_docstring(ast.parse(text)) or ''
       lines.append(f'  {name:<{width}}  {doc.partition(chr(10))[0]}'.rstrip())
   return '\n'.join(lines)
 
@@ -118,10 +120,7 @@ def fields_by_text(exp: str) -> list[str]:
   """
   path = pathlib.Path(exp).expanduser()
   if not exp.endswith('.py'):
-    relative = module_name(exp).split('.')[1:]
-    folders = importlib.import_module(PACKAGE).__path__
-    paths = [pathlib.Path(folder, *relative).with_suffix('.py') for folder in folders]
-    path = next(path for path in paths if path.exists())
+    path = _file(*module_name(exp).split('.')[1:])
   found = []
   for file in (path, pathlib.Path(dlx.__path__[0], 'config.py')):
     for node in ast.parse(file.read_text(encoding='utf-8')).body:

@@ -23,16 +23,6 @@ def build(name):
   return built, jax.eval_shape(lambda: built.init(jax.random.key(0)))
 
 
-def shapes_of(fields, sizes, lead):
-  return {
-    name: jax.ShapeDtypeStruct(
-      (*lead, *(sizes.get(n, n) if isinstance(n, str) else n for n in field.shape)),
-      field.dtype,
-    )
-    for name, field in fields.items()
-  }
-
-
 class FunctionsTest(parameterized.TestCase):
   @parameterized.parameters(*NAMES)
   def test_outputs_are_as_declared_and_inputs_enough(self, name):
@@ -43,16 +33,16 @@ class FunctionsTest(parameterized.TestCase):
       with self.subTest(what):
         for field in (*function.inputs.values(), *function.outputs.values()):
           self.assertIn(field.kind, experiment.KINDS)
-        lead = () if checks.of_graph(function) else (BATCH,)
+        lead = () if function.of_graph else (BATCH,)
         chosen = checks.options(function)
         sizes = checks.SIZES | {k: v for k, v in chosen.items() if isinstance(v, int)}
-        inputs = shapes_of(function.inputs, sizes, lead)
+        inputs = experiment.example_shapes(function.inputs, lead, sizes)
         found = jax.eval_shape(lambda s, x, f=function: f.call(s, x), state, inputs)
         self.assertEqual(set(found), set(function.outputs))
         found = jax.eval_shape(
           lambda s, x, f=function, c=chosen: f.call(s, x, **c), state, inputs
         )
-        wanted = shapes_of(function.outputs, sizes, lead)
+        wanted = experiment.example_shapes(function.outputs, lead, sizes)
         tell = lambda tree: {k: (x.shape, np.dtype(x.dtype)) for k, x in tree.items()}
         self.assertEqual(tell(found), tell(wanted))
 

@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import pytest
 
+from dlx.run.records import sources
 from launch.flags import experiments_by_name
 
 REPO = pathlib.Path(__file__).parents[2]
@@ -93,18 +94,9 @@ class Tree:
     return self._imports[module]
 
   def _named(self, module: str, tree: ast.Module) -> Iterator[str]:
-    package = module.split('.')
-    if self._paths[module].name != '__init__.py':
-      package = package[:-1]
+    yield from sources.imported(module, self._paths[module], tree)
     for node in ast.walk(tree):
-      if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names)
-      elif isinstance(node, ast.ImportFrom):
-        base = package[: len(package) + 1 - node.level] if node.level else []
-        base = '.'.join([*base, *([node.module] if node.module else [])])
-        yield base
-        yield from (f'{base}.{alias.name}' for alias in node.names)
-      elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+      if isinstance(node, ast.Constant) and isinstance(node.value, str):
         if '.' in node.value:
           yield node.value
 

@@ -63,6 +63,7 @@ def test_rows():
   assert checks.rows(with_function(lambda s, x: {'x': 2 * x['x']})) == 1
   for call, message in (
     (lambda s, x: {'x': x['x'] - x['x'].mean(0, keepdims=True)}, 'another with'),
+    (lambda s, x: {'x': x['x'] + 1e-4 * x['x'].mean(0, keepdims=True)}, 'another with'),
     (lambda s, x: {'x': x['x'] / 0}, 'is not finite'),
     (lambda s, x: {'x': 0 * x['x']}, 'the same for every input'),
   ):

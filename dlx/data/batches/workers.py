@@ -21,10 +21,10 @@ from typing import Any, Sequence
 import jax
 import numpy as np
 
+from dlx import leaving
 from dlx.data.dataset import Streamed
 from dlx.errors import ConfigError, DataError
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHARED_BYTES = 2**16  # Arrays from this size on are shared, not pickled.
 _GRACE_SECONDS = 2.0  # For the batch that a worker is making when it is told to stop.
 
@@ -141,9 +141,9 @@ def _open(payload: bytes, path: str | None, spans: list) -> WholeBatches:
 def begin_worker(index: int, count: int) -> None:
   """In a worker, before it makes anything."""
   del index, count
-  for number in _SIGNALS:
+  for number in leaving.SIGNALS:
     signal.signal(number, signal.SIG_IGN)
-  signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+  signal.pthread_sigmask(signal.SIG_UNBLOCK, leaving.SIGNALS)
   jax.config.update('jax_platforms', 'cpu')  # Accelerators are the parent's.
   threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -171,12 +171,14 @@ def start_workers(iterator: Any, num_workers: int) -> list:
   while they import reaches them too. Masks are inherited: from this thread by the one
   that spawns, and from that by the worker.
   """
-  # The first spawn would start this helper, which unblocks the signals.
-  resource_tracker.ensure_running()
   with _starting:
     before = set(multiprocessing.active_children())
-    masked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, leaving.SIGNALS)
     try:
+      # The first spawn would start this helper, which ignores but two of the signals,
+      # keeps the others blocked for itself, and unblocks those two here.
+      resource_tracker.ensure_running()
+      signal.pthread_sigmask(signal.SIG_BLOCK, leaving.SIGNALS)
       iterator.get_state()  # Makes an iterator for each worker ...
       iterator.start_prefetch()  # ... and a thread that spawns it.
       deadline = time.monotonic() + 10

@@ -32,7 +32,7 @@ class Checkpoints:
       note=logging.warning,
     )
     self._saved: tuple[int, int] | None = None  # (step, evaluated) of the last save.
-    self._mark, self._marked, self._started = folder / SAVED, False, False
+    self._mark, self._marked = folder / SAVED, False
 
   def __enter__(self) -> 'Checkpoints':
     return self
@@ -79,7 +79,6 @@ class Checkpoints:
     }
     self._files.save(at.step, at.state, at.window, figures)  # The one before is done.
     self._note_saved()
-    self._started = True
     self._saved = at.step, at.evaluated
 
   def wait(self):
@@ -89,7 +88,7 @@ class Checkpoints:
 
   def _note_saved(self):
     """Leaves a mark, so that checkpoints which are lost later are missed."""
-    if self._started and not self._marked and processes.is_first():
+    if self._saved and not self._marked and processes.is_first():
       self._marked = True
       with contextlib.suppress(OSError):
         write_bytes(self._mark, b'')

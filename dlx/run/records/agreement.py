@@ -85,6 +85,26 @@ def config(
   return notes
 
 
+def equal(path: Any, there: Mapping[str, Any], mine: Mapping[str, Any]):
+  """Refuses that two processes of one run have other names or configs.
+
+  Raises:
+    ConfigError: names what differs.
+  """
+  names = ('experiment', 'config')
+  then, here = (flat({name: of[name] for name in names}) for of in (there, mine))
+  wrong = [
+    f'{name}: {then.get(name)} there, {here.get(name)} here'
+    for name in sorted(then.keys() | here.keys())
+    if then.get(name) != here.get(name)
+  ]
+  if wrong:
+    raise ConfigError(
+      f'--workdir={path}: process 0 has another config ({", ".join(wrong)}): give '
+      'every process the same flags.'
+    )
+
+
 def data(former: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
   """How the data of splits differ from those of then, one text each."""
   plain = lambda origins: {

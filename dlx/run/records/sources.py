@@ -30,7 +30,7 @@ def of(module_name: str) -> dict[str, bytes]:
       continue
     try:
       found[name] = path.read_bytes()
-      open_ += _imports(name, path, found[name])
+      open_ += imported(name, path, ast.parse(found[name]))
     except (OSError, SyntaxError, ValueError):
       continue
   return found
@@ -93,9 +93,16 @@ def _is_users(name: str, path: pathlib.Path) -> bool:
   return name.partition('.')[0] not in OWN and not inside
 
 
-def _imports(name: str, path: pathlib.Path, text: bytes) -> Iterator[str]:
+def imported(name: str, path: pathlib.PurePath, tree: ast.Module) -> Iterator[str]:
+  """Names that a module imports, anywhere in it: modules, and what may be one.
+
+  Args:
+    name: of the module.
+    path: of its file.
+    tree: its text, parsed.
+  """
   package = name.split('.') if path.name == '__init__.py' else name.split('.')[:-1]
-  for node in ast.walk(ast.parse(text)):
+  for node in ast.walk(tree):
     if isinstance(node, ast.Import):
       yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):

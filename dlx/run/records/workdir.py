@@ -98,6 +98,7 @@ class Workdir:
     self.record: Mapping[str, Any] = (former or {}) if trained else {}
     self.resumed, self.finished = trained, None
     self.notes: list[str] = []
+    self.source_changed = ''  # Which files did, and by how many lines.
     if not trained:
       return
     if former is None:
@@ -130,22 +131,18 @@ class Workdir:
     known = bool(then.get('main') and now['main'])
     same = known and sources.same(then, now)
     agreement.experiment(self.path, former, asked.name, same)
-    plain = lambda value: json.loads(json.dumps(dict(value)))
     self.notes = agreement.config(
       self.path,
       former.get('config', {}),
-      plain(asked.config),
-      plain(asked.defaults),
+      _plain(asked.config),
+      _plain(asked.defaults),
       asked.free,
     )
-    self.source_changed = ''
     if known and not same:
       names = then['sha256']
       kept = {n: f.read_bytes() for n in names if (f := self._kept(n)).exists()}
       self.source_changed = sources.difference(then, kept, asked.sources)
       self.notes.append(f'source: {self.source_changed}')
-
-  source_changed = ''
 
   @property
   def shorter(self) -> int | None:
@@ -201,7 +198,9 @@ class Workdir:
       self.record = {**record, 'source': source}
     else:
       self.notes += self._data(record)
-      news = {name: record[name] for name in ('config', 'defaults') if name in record}
+      # The name, too: the experiment's file may have moved.
+      now = ('experiment', 'config', 'defaults')
+      news = {name: record[name] for name in now if name in record}
       if asked.data_changed and 'data' in record:
         news['data'] = record['data']
       if source['main']:
@@ -214,7 +213,7 @@ class Workdir:
     then = self.record.get('data')
     if then is None or 'data' not in record:
       return []
-    found = agreement.data(then, json.loads(json.dumps(dict(record['data']))))
+    found = agreement.data(then, _plain(record['data']))
     if found and not self._asked.data_changed:
       raise ConfigError(
         f'--workdir={self.path} holds a run on other data ({", ".join(found[:4])}): '
@@ -254,11 +253,8 @@ class Workdir:
           'process 0 has written there: choose a folder that all of them share.'
         )
       time.sleep(0.2)
-    there = self.record = read_json(known)
-    mine = json.loads(json.dumps(dict(record['config'])))
-    if mine != there['config'] or record['experiment'] != there['experiment']:
-      agreement.experiment(self.path, there, record['experiment'], False)
-      agreement.config(self.path, there['config'], mine, mine, ())
+    self.record = read_json(known)
+    agreement.equal(self.path, self.record, _plain(record))
 
   @contextlib.contextmanager
   def starting(self):
@@ -295,6 +291,11 @@ def _unwritable(path, error: OSError) -> ConfigError:
     f'--workdir={path} cannot be written ({error.strerror or error}): '
     'choose a folder that can.'
   )
+
+
+def _plain(value: Mapping[str, Any]) -> Any:
+  """As it reads back from a file: tuples are lists."""
+  return json.loads(json.dumps(dict(value)))
 
 
 def _trained(path) -> tuple[bool, bool]:

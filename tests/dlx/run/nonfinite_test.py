@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dlx.errors import NonFiniteError
 from dlx.run.loop import fit
-from dlx.run.nonfinite import NonFiniteError, watched
+from dlx.run.nonfinite import watched
 from dlx.state import Mean
 from dlx.train import steps
 from tests.dlx.run import kinds

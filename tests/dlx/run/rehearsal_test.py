@@ -66,6 +66,18 @@ class BeforeTheFirstStepTest(parameterized.TestCase):
     broken = self.experiment._replace(after_eval=changed)
     self.fails(broken, ValueError, 'after_eval changes the state')
 
+  def test_a_bug_with_batches_of_the_second_shape_alone(self):
+    experiment = kinds.two_shapes(self.config)
+    shorter = experiment.train_data.shapes[1]
+
+    def train_step(state, batch):
+      if jax.tree.map(jnp.shape, dict(batch)) == jax.tree.map(jnp.shape, dict(shorter)):
+        raise ZeroDivisionError('a bug')
+      return experiment.train_step(state, batch)
+
+    self.assertNotEqual(*experiment.train_data.shapes)
+    self.fails(experiment._replace(train_step=train_step), ZeroDivisionError, 'a bug')
+
   def test_a_figure_of_no_evaluation(self):
     for figure in (Figure(draw=str, eval='tset'), Figure(draw=str)):
       broken = self.experiment._replace(figures={'f': figure})

@@ -15,6 +15,7 @@ import chex
 import numpy as np
 import pytest
 
+from dlx import leaving
 from dlx.data.batches import workers
 from dlx.data.batches.streamed import batches
 from dlx.data.batches.workers import BatchError, SharedBatches, WholeBatches
@@ -259,7 +260,7 @@ def parent(mode):
       time.sleep(3600)
   elif mode == 'signals':
     count = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in leaving.SIGNALS:
       signal.signal(number, lambda number, frame: count.append(number))
     say('starts')
     with batches(Toy(2), None, 0, 40, ALL) as got:
@@ -338,14 +339,14 @@ class TestProcesses:
     deadline = time.monotonic() + PATIENCE_SECONDS
     said = None
     while not said and time.monotonic() < deadline:
-      for number in (signal.SIGINT, signal.SIGTERM):
+      for number in leaving.SIGNALS:
         os.killpg(process.pid, number)
       time.sleep(0.02)
       said = process.stdout.readline()
     assert said == 'runs\n'
     os.set_blocking(process.stdout.fileno(), True)
     for _ in range(10):
-      for number in (signal.SIGINT, signal.SIGTERM):
+      for number in leaving.SIGNALS:
         os.killpg(process.pid, number)
       time.sleep(0.05)
     out, err = process.communicate(timeout=PATIENCE_SECONDS)

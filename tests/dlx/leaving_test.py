@@ -1,4 +1,4 @@
-"""Tests for dlx/run/leaving.py and stop_request.py: who is asked leaves with 42."""
+"""Tests for dlx/leaving.py and dlx/run/stop_request.py: who is asked leaves with 42."""
 
 import os
 import signal
@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from dlx.run import leaving
+from dlx import leaving
 from dlx.run.stop_request import StopRequest
 
 EARLY = """
 import signal, sys, time
-from dlx.run import leaving
+from dlx import leaving
 if sys.argv[1] == 'ignored':
   signal.signal(signal.SIGHUP, signal.SIG_IGN)
 leaving.listen()
