@@ -46,7 +46,7 @@ def test_default_is_traced_without_data_and_states_a_floor_or_why_not(name):
     assert built.overfit[0] in sums
 
 
-@every
+@pytest.mark.parametrize('name', tiers.every(expensive=True))
 def test_stop_and_restart_equal_the_straight_run(name, tmp_path):
   config = small(name, num_steps=6, eval_every_steps=3)
   build, figures = load(name).build, tiers.figures(name)

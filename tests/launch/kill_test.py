@@ -13,7 +13,9 @@ import subprocess
 import sys
 import time
 
-from absl.testing import absltest, parameterized
+from absl.testing import absltest
+
+from tests import turns
 
 ROOT = pathlib.Path(__file__).parents[2]
 FORK = pathlib.Path(__file__).with_name('fork_for_kills.py')
@@ -97,9 +99,16 @@ def fingerprint(workdir):
   return json.loads((pathlib.Path(workdir) / 'result.json').read_text())['fingerprint']
 
 
-class KillTest(parameterized.TestCase):
-  @parameterized.named_parameters(('resident', False), ('streamed', True))
-  def test_killed_and_restarted_equals_undisturbed(self, stream):
+class KillTest(absltest.TestCase):
+  @turns.seldom(0, 2)
+  def test_killed_and_restarted_equals_undisturbed_resident(self):
+    self.killed_and_restarted(stream=False)
+
+  @turns.seldom(1, 2)
+  def test_killed_and_restarted_equals_undisturbed_streamed(self):
+    self.killed_and_restarted(stream=True)
+
+  def killed_and_restarted(self, stream):
     folder = pathlib.Path(self.create_tempdir().full_path)
     cache = folder / 'cache'
     straight = folder / 'straight'

@@ -12,6 +12,7 @@ from dlx.run import sharding
 from dlx.run.dispatch import make_eval
 from launch import plan
 from launch.planning import advice, hardware, memory, page, program, sweep
+from tests import turns
 from tests.launch.plan_test import GIB, build, restore_settings_after
 
 
@@ -138,6 +139,7 @@ class AdviceTest(absltest.TestCase):
 
 
 class LauncherTest(absltest.TestCase):
+  @turns.seldom(0)
   def test_too_large_an_evaluation_is_refused_with_a_size_that_fits(self):
     if importlib.util.find_spec('libtpu') is None:
       self.skipTest("nothing is compiled for TPUs: pip install 'dlx[tpu]'")

@@ -26,6 +26,7 @@ from dlx.run import sharding
 from launch import plan
 from launch.flags import experiments_by_name
 from launch.planning import advice, bound, hardware, memory, page, program, sweep
+from tests import turns
 from tests.every_experiment import tiers
 
 GIB = 2**30
@@ -44,7 +45,7 @@ def restore_settings_after(test):
     test.addCleanup(jax.config.update, name, getattr(jax.config, name))
 
 
-@pytest.mark.parametrize('name', tiers.expensive())
+@pytest.mark.parametrize('name', tiers.every(expensive=True, newest=True))
 def test_is_traced_without_its_data(name):
   built = build(name)
   mesh = sharding.make_mesh('data=1', jax.devices()[:1])
@@ -290,6 +291,7 @@ class LauncherTest(parameterized.TestCase):
     self.assertGreaterEqual(found['bytes_moved_per_device'], 6 * kinds['parameters'])
     self.assertIn('--topology=v5e:2x2', found['command'])
 
+  @turns.seldom(2)
   def test_what_does_not_fit_is_refused_with_a_change_that_fits(self):
     args = ('--exp=mlp', '--config.features=40000,40000', '--config.batch_size=64')
     status, found = self.run_plan(*args, '--topology=v5e:2x2')

@@ -88,7 +88,7 @@ class FaultsTest(OnDisk):
 
   # 3 x 80: the full count is always run.
   def test_flipped_bits(self):
-    self.flip_bits(seed=0, count=30)
+    self.flip_bits(seed=0, count=len(self.names))
 
   @pytest.mark.slow
   @parameterized.parameters(0, 1, 2)
@@ -127,15 +127,22 @@ class FaultsTest(OnDisk):
       told += self.last
     self.assertGreater(sum('has checksum' in note for note in told), 3)
 
+  def test_truncated(self):
+    self.truncate(lambda i, sizes: sizes[i % 3 : i % 3 + 1])
+
+  @pytest.mark.slow
   def test_truncated_anywhere(self):
+    self.truncate(lambda i, sizes: sizes)
+
+  def truncate(self, some_of):
     rng = np.random.default_rng(3)
     outcomes = []
-    for name in self.names:
+    for i, name in enumerate(self.names):
       data = (self.folder / '2' / name).read_bytes()
-      for size in (0, int(rng.integers(len(data))), len(data) - 1):
+      for size in some_of(i, (0, int(rng.integers(len(data))), len(data) - 1)):
         (self.folder / '2' / name).write_bytes(data[:size])
         outcomes.append(self.outcome(f'{name}: {size} of {len(data)} bytes'))
-    self.assertGreater(self.count(outcomes)['found'], len(self.names) / 3)
+    self.assertGreater(self.count(outcomes)['found'], len(outcomes) / 9)
 
   def test_deleted_files(self):
     outcomes = {}
