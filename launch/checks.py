@@ -15,8 +15,8 @@ import numpy as np
 
 from dlx.errors import ConfigError
 from dlx.experiment import Config, Experiment, Field, Function, example_shapes
-from dlx.run import sharding
-from dlx.run.dispatch import get_batch, make_dispatch
+from dlx.run import feed, sharding
+from dlx.run.dispatch import make_dispatch
 from dlx.run.loop import fit
 from dlx.run.rehearsal import rehearse
 from dlx.state import is_key, ratios
@@ -96,8 +96,8 @@ def overfitted(build: Build, config: Config, data_dir: Any = None) -> float | No
   if built.overfit is None:
     return None
   metric, floor = built.overfit
-  data = jax.tree.map(jnp.asarray, built.train_data.load(data_dir).data)
-  batch = get_batch(built.train_data, data, jnp.int32(0), built.train_data.shape_id(0))
+  data, mesh = built.train_data, sharding.make_mesh(None, jax.devices()[:1])
+  batch = feed.one_batch(feed.place(data, data.load(data_dir), mesh), 0)
   step = jax.jit(built.train_step, donate_argnums=0)
   state, least = built.init(jax.random.key(config.seed)), np.inf
   for _ in range(config.num_steps):

@@ -26,8 +26,8 @@ class Loaded(NamedTuple):
     data: resident: a mapping of NumPy arrays, one example a row. Streamed: whatever
       `get` reads from; picklable, since worker processes receive it.
     origin: what was read, as JSON: at least `name`, `split`, `kind` ('embedded',
-      'raw', 'tfds' or 'generated') and `size`; `path` where there is one. It is logged
-      and stands in result.json.
+      'raw', 'tfds', 'generated' or 'own') and `size`; `path` where there is one. It is
+      logged and stands in result.json.
   """
 
   data: Any

@@ -1,6 +1,7 @@
 """Where examples come from: sources read and checked, cut by class or size."""
 
 import dataclasses
+import hashlib
 from typing import Any, Mapping, Sequence
 
 import jax
@@ -66,6 +67,74 @@ def read(source: Source, data_dir: Any = None) -> Loaded:
   contiguous = lambda x: x if x.flags.c_contiguous else np.ascontiguousarray(x)
   data = {name: contiguous(np.asanyarray(loaded.data[name])) for name in source.shapes}
   return Loaded(data, {**loaded.origin, 'size': size})
+
+
+def as_numbers(what: str, value: Any, dtype: Any = None) -> np.ndarray:
+  """A value of the user's as an array of a dtype that devices have.
+
+  Args:
+    what: names the value in messages.
+    value: what NumPy makes an array of: numbers, lists of them, NumPy and JAX arrays,
+      torch tensors of the CPU, PIL pictures.
+    dtype: that is declared; None: its own, with 32 bits in place of 64 unless JAX
+      computes with 64.
+
+  Raises:
+    DataError: no array of numbers; numbers that the dtype cannot hold.
+  """
+  try:
+    found = np.asarray(value)
+    wanted = np.dtype(dtype or jax.dtypes.canonicalize_dtype(found.dtype))
+    if not (found.dtype == bool or jax.dtypes.issubdtype(found.dtype, np.number)):
+      raise TypeError(f'of dtype {found.dtype}')
+  except (TypeError, ValueError) as error:
+    raise DataError(
+      f'{what}: expected an array of numbers, found {type(value).__name__} ({error}): '
+      'make one of it first, or leave it out.'
+    ) from error
+  fits = np.can_cast(found.dtype, wanted, 'same_kind')
+  cast = found.astype(wanted, copy=False) if fits else found
+  if not fits or (wanted.kind in 'iu' and (cast != found).any()):
+    raise DataError(
+      f'{what}: expected {wanted}, found {found.dtype} that it cannot hold.'
+    )
+  return cast
+
+
+def own_origin(arrays: Arrays, name: str, split: str, size: int) -> dict[str, Any]:
+  """`Loaded.origin` of arrays of the user's: with their sha256, to know them again."""
+  digest = hashlib.sha256()
+  for field, x in arrays.items():
+    digest.update(f'{field} {x.dtype} {x.shape} '.encode())
+    digest.update(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data)
+  return {
+    'name': name,
+    'split': split,
+    'kind': 'own',
+    'size': size,
+    'sha256': digest.hexdigest(),
+  }
+
+
+def of_arrays(arrays: Arrays, name: str = 'own', split: str = 'train') -> Source:
+  """A source of arrays that are in memory, one example a row.
+
+  Numbers of 64 bits become such of 32, unless JAX computes with 64.
+
+  Raises:
+    DataError: a field that is no array of numbers, or fields of other lengths.
+  """
+  data = {k: as_numbers(f'{name}/{split}: field {k!r}', x) for k, x in arrays.items()}
+  sizes = {k: len(x) if x.ndim else 0 for k, x in data.items()}
+  if len(set(sizes.values())) != 1 or not all(sizes.values()):
+    raise DataError(
+      f'{name}/{split}: fields of {sizes} examples: must have the same number, at '
+      'least 1.'
+    )
+  size = next(iter(sizes.values()))
+  shapes = {k: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for k, x in data.items()}
+  load = lambda data_dir: Loaded(data, own_origin(data, name, split, size))
+  return Source(name, split, shapes, size, load)
 
 
 def indexed(source: Source, limit: int | None = None) -> Source:

@@ -4,7 +4,7 @@ Shuffled   the training stream: an endless row of epochs, each a fresh permutati
 InOrder    one pass, every example once: evaluation
 Whole      the full arrays as one batch: a graph, a small table
 
-Their streamed forms: streamed.py; what chooses: choose.py.
+Their streamed forms: streamed.py; what chooses: choose.py; of your own: generated.py.
 """
 
 from typing import Any, Sequence
@@ -75,6 +75,23 @@ class Shuffled(_FromSource):
     return _gather(arrays, stream_rows(self.seed, step, rows, n, self.batch_size))
 
 
+def pass_rows(step: jax.Array, n: int, batch_size: int) -> tuple[jax.Array, jax.Array]:
+  """What batch `step` of one pass over n examples holds.
+
+  Returns:
+    The number of each example, int32 [B], and its weight, f32 [B]: the last batch is
+    filled up with example n - 1 of weight 0; past the end every weight is 0.
+  """
+  last = np.uint32(-(-n // batch_size))
+  # `start` is below n + batch_size: no overflow.
+  start = jnp.minimum(jnp.asarray(step).astype(jnp.uint32), last) * np.uint32(
+    batch_size
+  )
+  place = start + jnp.arange(batch_size, dtype=jnp.uint32)
+  index = jnp.minimum(place, np.uint32(n - 1)).astype(jnp.int32)
+  return index, (place < np.uint32(n)).astype(jnp.float32)
+
+
 class InOrder(_FromSource):
   """One pass in the order of the source; every example counts once.
 
@@ -90,15 +107,7 @@ class InOrder(_FromSource):
     return -(-num_examples(data) // self.batch_size)
 
   def get(self, arrays: Arrays, step: jax.Array) -> dict[str, jax.Array]:
-    n = num_examples(arrays)
-    # Past the end every weight is 0. `start` is below n + batch_size: no overflow.
-    last = np.uint32(self.num_batches(arrays))
-    start = jnp.minimum(jnp.asarray(step).astype(jnp.uint32), last) * np.uint32(
-      self.batch_size
-    )
-    place = start + jnp.arange(self.batch_size, dtype=jnp.uint32)
-    index = jnp.minimum(place, np.uint32(n - 1)).astype(jnp.int32)
-    weight = (place < np.uint32(n)).astype(jnp.float32)
+    index, weight = pass_rows(step, num_examples(arrays), self.batch_size)
     return {**_gather(arrays, index), 'weight': weight}
 
 

@@ -47,6 +47,14 @@ class _FromSource(Streamed):
   def load(self, data_dir=None) -> Loaded:
     return read(self.source, data_dir)
 
+  def count(self, data: Any) -> int:
+    """Examples of loaded data."""
+    return num_examples(data)
+
+  def examples(self, data: Any, index: np.ndarray) -> dict[str, np.ndarray]:
+    """The examples of these numbers, in this order; each field [R, ...]."""
+    return {name: x[index] for name, x in data.items()}
+
 
 class ShuffledStream(_FromSource):
   """The training stream of `resident.Shuffled`, bit for bit, from the host."""
@@ -57,11 +65,11 @@ class ShuffledStream(_FromSource):
     super().__init__(source, batch_shapes(source, batch_size), batch_size, num_workers)
     self.seed = int(seed)
 
-  def get(self, data: Batch, step: int, rows: slice) -> dict[str, np.ndarray]:
+  def get(self, data: Any, step: int, rows: slice) -> dict[str, np.ndarray]:
     wanted = np.arange(*rows.indices(self.batch_size))
-    n = num_examples(data)
+    n = self.count(data)
     index = stream_rows(self.seed, step, wanted, n, self.batch_size, xp=np)
-    return {name: x[index] for name, x in data.items()}
+    return self.examples(data, index)
 
 
 class InOrderStream(_FromSource):
@@ -71,17 +79,17 @@ class InOrderStream(_FromSource):
     shapes = batch_shapes(source, batch_size, weight=True)
     super().__init__(source, shapes, batch_size, num_workers)
 
-  def num_batches(self, data: Batch) -> int:
-    return -(-num_examples(data) // self.batch_size)
+  def num_batches(self, data: Any) -> int:
+    return -(-self.count(data) // self.batch_size)
 
-  def get(self, data: Batch, step: int, rows: slice) -> dict[str, np.ndarray]:
-    n = num_examples(data)
+  def get(self, data: Any, step: int, rows: slice) -> dict[str, np.ndarray]:
+    n = self.count(data)
     if not 0 <= step < self.num_batches(data):
       raise IndexError(f'a pass has {self.num_batches(data)} batches')
     place = step * self.batch_size + np.arange(*rows.indices(self.batch_size))
     index = np.minimum(place, n - 1)
     weight = (place < n).astype(np.float32)
-    return {**{name: x[index] for name, x in data.items()}, 'weight': weight}
+    return {**self.examples(data, index), 'weight': weight}
 
 
 class Batches(Iterator[Batch]):
