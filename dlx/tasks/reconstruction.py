@@ -30,10 +30,7 @@ def _nats(title: str, better: str | None, meaning: str) -> Metric:
 # What the terms of a variational bound are reported as.
 ELBO = {
   'loss': _nats(
-    'Loss', 'lower', 'Mean over the test images of the negative evidence lower bound.'
-  ),
-  'train/loss': _nats(
-    'Training loss', 'lower', 'Mean of the reconstruction term and beta times the KL.'
+    'Loss', 'lower', 'Mean of the reconstruction term and beta times the KL.'
   ),
   'elbo': _nats(
     'Evidence lower bound',
@@ -59,7 +56,7 @@ def functions(
   latents: int,
   encode: Encode,
   decode: Callable[[TrainState, Array], Array],
-  elbo: Callable[[TrainState, Batch, Key], Array],
+  elbo: Callable[[TrainState, Batch, Key], Array] | None,
 ) -> dict[str, Function]:
   """`encode`, `decode`, `reconstruct`, `sample` and `score`.
 
@@ -69,7 +66,7 @@ def functions(
     encode: see Encode.
     decode: (state, codes [B, latents]) -> images in [0, 1].
     elbo: (state, raw batch, keys [B]) -> a lower bound of the log-likelihood, by one
-      draw of the code, nats [B].
+      draw of the code, nats [B]; None: there is none, and no `score`.
   """
   image, seed = Field('image', data.shape, 'uint8'), Field('seed', (), 'uint32')
   made = Field('image', data.shape, 'float32')
@@ -92,15 +89,17 @@ def functions(
     return decoded(state, {'latent': jax.vmap(normal)(seed_keys(inputs['seed']))})
 
   def scored(state, inputs):
+    assert elbo is not None
     return {'elbo': elbo(state, inputs, seed_keys(inputs['seed']))}
 
+  score = {'score': Function(scored, raw, {'elbo': Field('number', (), 'float32')})}
   code = {'latent': latent, 'log_variance': latent, 'read': made}
   return {
     'encode': Function(encoded, raw, code),
     'decode': Function(decoded, {'latent': latent}, {'image': made}),
     'reconstruct': Function(reconstructed, raw, {'image': made, 'read': made}),
     'sample': Function(sampled, {'seed': seed}, {'image': made}),
-    'score': Function(scored, raw, {'elbo': Field('number', (), 'float32')}),
+    **(score if elbo is not None else {}),
   }
 
 

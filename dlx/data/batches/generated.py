@@ -49,7 +49,6 @@ class Generated(Resident):
       'split': 'train' if size is None else 'test',
       'kind': 'generated',
       'size': size or 'endless',
-      'seed': None if isinstance(seed, jax.core.Tracer) else int(seed),
     }
     source = Source(name, self._origin['split'], shapes, size, lambda _: self.load())
     weight = size is not None
@@ -122,7 +121,8 @@ class Fixed(Resident):
   def __init__(self, arrays: Arrays, weight: bool, name: str):
     self._arrays = {k: as_numbers(f'{name}: field {k!r}', x) for k, x in arrays.items()}
     first = next(iter(self._arrays.values()), np.zeros(0))
-    self.size, self._name = len(first) if first.ndim else 1, name
+    self.size: int = len(first) if first.ndim else 1
+    self._name = name
     if weight:
       if 'weight' in arrays or not self.size:
         raise ConfigError(

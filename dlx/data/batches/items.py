@@ -132,7 +132,7 @@ class _OfItems:
   def count(self, data: Any) -> int:
     return len(data)
 
-  def examples(self, data: Any, index: np.ndarray) -> dict[str, np.ndarray]:
+  def examples(self, data: Any, index: Any) -> dict[str, np.ndarray]:
     out = {
       name: np.empty((len(index), *x.shape), x.dtype)
       for name, x in self.reader.shapes.items()
@@ -188,9 +188,8 @@ def items(
   """
   fields = None if fields is None else tuple(fields)
   opened = hasattr(data, '__getitem__') or not callable(data)
-  if opened:
-    _checked(name, data)
-  elif shapes is None:
+  size = len(_checked(name, data)) if opened else None
+  if not opened and shapes is None:
     raise ConfigError(
       f'{name}: shapes=None is not allowed where a function gives the set.'
     )
@@ -204,7 +203,7 @@ def items(
     return Loaded(data if opened else _checked(name, data(data_dir)), {})
 
   split = 'test' if seed is None else 'train'
-  source = Source(name, split, reader.shapes, len(data) if opened else None, read)
+  source = Source(name, split, reader.shapes, size, read)
   if seed is None:
     return ItemsInOrder(reader, source, batch_size, num_workers=workers)
   return ShuffledItems(reader, source, batch_size, seed, num_workers=workers)

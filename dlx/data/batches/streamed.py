@@ -51,7 +51,7 @@ class _FromSource(Streamed):
     """Examples of loaded data."""
     return num_examples(data)
 
-  def examples(self, data: Any, index: np.ndarray) -> dict[str, np.ndarray]:
+  def examples(self, data: Any, index: Any) -> dict[str, np.ndarray]:
     """The examples of these numbers, in this order; each field [R, ...]."""
     return {name: x[index] for name, x in data.items()}
 

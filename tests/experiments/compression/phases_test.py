@@ -255,6 +255,32 @@ class VaeTest(absltest.TestCase):
     # Untrained logits are near 0: 64 pixels of log 2 each.
     np.testing.assert_allclose(found['reconstruction'], 64 * np.log(2), rtol=0.2)
 
+  def test_loss_is_what_is_trained_and_a_bound_needs_a_draw(self):
+    for beta, sample, terms in (
+      (1.0, True, {'elbo', 'kl'}),
+      (0.0, True, {'elbo', 'kl'}),
+      (0.5, False, {'kl'}),
+      (0.0, False, set()),
+    ):
+      fields = {'beta': beta, 'sample': sample, 'targets': 'grey'}
+      built = vae.build(vae.Config(features=(8,), latents=3, lr=1e-2, **fields))
+      data = jax.tree.map(jnp.asarray, built.train_data.load().data)
+      batch = built.train_data.get(data, jnp.int32(0))
+      state, trained = jax.jit(built.train_step)(built.init(jax.random.key(0)), batch)
+      self.assertEqual(set(trained), {'loss', 'reconstruction', *terms} - {'elbo'})
+      self.assertEqual('score' in built.functions, sample)
+      more = {'index': jnp.arange(128), 'weight': jnp.ones(128)}
+      sums = jax.jit(built.evals['test'].step)(state, {**batch, **more})
+      found = {k: float(x) for k, x in built.evals['test'].summarize(sums).items()}
+      self.assertEqual(set(found), {'loss', 'reconstruction', *terms})
+      kl = found.get('kl', 0.0)
+      self.assertAlmostEqual(
+        found['loss'], found['reconstruction'] + beta * kl, places=3
+      )
+      if sample:
+        self.assertAlmostEqual(found['elbo'], -found['reconstruction'] - kl, places=3)
+        self.assertGreater(kl, 1e-2)  # So that beta shows.
+
   def test_evaluation_noise_goes_by_the_image_and_not_by_the_batch(self):
     losses = []
     for size in (60, 360):
