@@ -74,6 +74,11 @@ setuptools.setup(
   license='Apache-2.0',
   license_files=['LICENSE'],
   python_requires='>=3.11,<3.14',
+  # An editable install is then a line in a .pth file. Without it, it is a finder that
+  # comes after all folders: one named dlx or launch in the current folder, without any
+  # code in it, would hide the package.
+  package_dir={'': '.'},
+  entry_points={'console_scripts': ['dlx = dlx.__main__:main']},
   packages=setuptools.find_packages(
     include=['dlx*', 'experiments*', 'kernels*', 'launch*']
   ),

@@ -8,3 +8,7 @@ Arrays carry their shape in their names, `name_DIMS`, one capital letter a dimen
 
 Importing this package imports nothing else; take the modules by name.
 """
+
+from dlx import beside
+
+beside.claim('kernels')

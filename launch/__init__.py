@@ -1,1 +1,5 @@
 """Command lines: the only place with flags."""
+
+from dlx import beside
+
+beside.claim('experiments')

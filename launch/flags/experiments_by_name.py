@@ -35,22 +35,25 @@ class Found(NamedTuple):
   build: Callable[[Any], Any]
 
 
+def _folder() -> pathlib.Path:
+  """Where the experiments lie; behind it may be a folder of that name of the user's."""
+  return pathlib.Path(importlib.import_module(PACKAGE).__path__[0])
+
+
 def by_area() -> dict[str, list[str]]:
   """Names of experiments by area, a folder of experiments/; both sorted; imports none.
 
   Raises:
     ConfigError: a name that stands in two areas.
   """
-  package = importlib.import_module(PACKAGE)
+  folder = _folder()
   areas = {
     area.name: sorted(
       found.name
-      for found in pkgutil.iter_modules(
-        [str(pathlib.Path(folder, area.name)) for folder in package.__path__]
-      )
+      for found in pkgutil.iter_modules([str(folder / area.name)])
       if not found.ispkg and not found.name.startswith('_')
     )
-    for area in pkgutil.iter_modules(package.__path__)
+    for area in pkgutil.iter_modules([str(folder)])
     if area.ispkg and not area.name.startswith('_')
   }
   area_of: dict[str, str] = {}
@@ -89,13 +92,6 @@ def module_name(name: str) -> str:
   )
 
 
-def _file(area: str, name: str) -> pathlib.Path:
-  """Where an experiment that is there lies."""
-  folders = importlib.import_module(PACKAGE).__path__
-  paths = [pathlib.Path(folder, area, f'{name}.py') for folder in folders]
-  return next(path for path in paths if path.exists())
-
-
 def listing() -> str:
   """Every experiment by area with the first line of its docstring; imports none."""
   lines = []
@@ -103,7 +99,7 @@ def listing() -> str:
     lines.append(area)
     width = max(map(len, found), default=0)
     for name in found:
-      text = _file(area, name).read_text(encoding='utf-8')
+      text = (_folder() / area / f'{name}.py').read_text(encoding='utf-8')
       doc = ast.get_docstring(ast.parse(text)) or ''
       lines.append(f'  {name:<{width}}  {doc.partition(chr(10))[0]}'.rstrip())
   return '\n'.join(lines)
@@ -120,7 +116,7 @@ def fields_by_text(exp: str) -> list[str]:
   """
   path = pathlib.Path(exp).expanduser()
   if not exp.endswith('.py'):
-    path = _file(*module_name(exp).split('.')[1:])
+    path = _folder().joinpath(*module_name(exp).split('.')[1:]).with_suffix('.py')
   found = []
   for file in (path, pathlib.Path(dlx.__path__[0], 'config.py')):
     for node in ast.parse(file.read_text(encoding='utf-8')).body:

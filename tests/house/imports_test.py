@@ -71,7 +71,7 @@ IMPORT_RULES = {
 FLOORS = (
   (
     *('dlx.errors', 'dlx.state', 'dlx.precision', 'dlx.config', 'dlx.config_json'),
-    'dlx.leaving',
+    *('dlx.leaving', 'dlx.beside'),
     *('dlx.experiment', 'dlx.labels', 'dlx.data.dataset'),
   ),
   ('dlx.data', 'dlx.layers', 'dlx.losses', 'dlx.metrics', 'dlx.optim', 'dlx.diffusion'),
@@ -79,7 +79,7 @@ FLOORS = (
   ('dlx.models', 'dlx.sampling', 'dlx.train'),
   ('dlx.tasks',),
   ('dlx.run',),
-  ('dlx.study', 'dlx.report'),
+  ('dlx.study', 'dlx.report', 'dlx.__main__'),
 )
 
 
