@@ -5,6 +5,7 @@ Group   what several fields say of one thing: flags --config.GROUP.NAME
 """
 
 import dataclasses
+import inspect
 import math
 import typing
 from typing import Any, Iterable, Self, TypeVar
@@ -23,6 +24,17 @@ class Checks:
 
   A name with dots, `judge.num_steps`, is a field of a group.
   """
+
+  def __init_subclass__(cls, **kwargs: Any):
+    """Refuses a value without a type: dataclasses take it for no field, in silence."""
+    super().__init_subclass__(**kwargs)
+    for name, value in vars(cls).items():
+      plain = not (name.startswith('_') or callable(value) or hasattr(value, '__get__'))
+      if plain and name not in inspect.get_annotations(cls):
+        raise ConfigError(
+          f'{cls.__qualname__}: {name} = {value!r} has no type and is no field: write '
+          f'{name}: {type(value).__name__} = ..., or typing.ClassVar for a constant.'
+        )
 
   def require(self, field: str, holds: bool, allowed: str):
     """Refuses the field's value unless `holds`; `allowed` says what would be."""

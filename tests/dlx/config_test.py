@@ -3,6 +3,7 @@
 from __future__ import annotations  # What this file tests.
 
 import dataclasses
+from typing import ClassVar
 
 from absl.testing import absltest, parameterized
 
@@ -57,6 +58,35 @@ class PostponedTest(parameterized.TestCase):
     message = f'--config.{value} is not allowed: must be {allowed}.'
     with self.assertRaisesWithLiteralMatch(ConfigError, message):
       Postponed(**fields)
+
+
+class TypeTest(parameterized.TestCase):
+  """A value without a type is no field: the run would use the base's, in silence."""
+
+  @parameterized.parameters(Config, Group)
+  def test_a_value_without_a_type_is_refused_where_the_class_is_made(self, base):
+    with self.assertRaisesRegex(
+      ConfigError, r'Config: num_steps = 3 has no type .* write num_steps: int = \.\.\.'
+    ):
+      type('Config', (base,), {'num_steps': 3, 'helper': len})
+
+  def test_constants_functions_and_classes_are_no_fields(self):
+    class Own(Config):
+      LIMIT: ClassVar[int] = 3
+      _cache = 4
+
+      class Inner(Group):
+        pass
+
+      @property
+      def double(self):
+        return 2 * self.LIMIT
+
+      @classmethod
+      def of(cls):
+        return cls()
+
+    self.assertEqual(Own.of().double, 6)
 
 
 class GroupTest(parameterized.TestCase):
