@@ -60,7 +60,7 @@ def define(values: flags.FlagValues):
   flags.DEFINE_integer(
     'stop_at',
     None,
-    'Stop, saved, after this step; the same command goes on.',
+    'Stop, saved, after this step; the same command without this flag goes on.',
     lower_bound=1,
     flag_values=values,
     module_name='launcher',
@@ -100,9 +100,10 @@ def parse_trace_steps(text: str | None) -> tuple[int, int] | None:
 def last_line(outcome, workdir: str) -> str:
   """What a person sees at the end: the figures and where to look."""
   if outcome.status != 'finished':
+    without = ' without --stop_at' if outcome.status == 'stopped' else ''
     return (
       f'{outcome.status} at step {outcome.step}, saved in {workdir}; '
-      'the same command goes on'
+      f'the same command{without} goes on'
     )
   return f'{figures(outcome.metrics)}  report: {os.path.join(workdir, "report.html")}'
 

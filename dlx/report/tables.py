@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 from dlx.report import chart
 from dlx.report.markup import Run, get, section, table, text, titled
@@ -142,11 +142,26 @@ def machine(run: Run) -> str:
   return titled('Hardware', table(rows)) + titled('Versions', table(versions))
 
 
+def reproduce(argv: Sequence[str]) -> list[str]:
+  """The words that train again, or go on: without what was asked of one start alone.
+
+  Args:
+    argv: of the run, its program first: the path of launch/train.py.
+  """
+  words, skipped = ['python', '-m', 'launch.train'], False
+  for word in argv[1:]:
+    once = re.match(r'--?(?:(stop_at|trace_steps)|(?:no)?fresh)(=|$)', word)
+    if not once and not skipped:
+      words.append(word)
+    skipped = bool(once and once[1] and not once[2])  # Its value stands apart.
+  return words
+
+
 def provenance(run: Run) -> str:
   r, c = run.result, run.config
   argv = [str(a) for a in c.get('argv') or []]
   # One word a span, so that a line breaks between words only.
-  words = ' '.join(f'<span>{text(shlex.quote(a))}</span>' for a in argv)
+  words = ' '.join(f'<span>{text(shlex.quote(a))}</span>' for a in reproduce(argv))
   command = (
     (f'<pre><code>{words}</code><button type="button">copy</button></pre>')
     if argv

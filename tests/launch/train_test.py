@@ -127,7 +127,10 @@ def test_unfinished_run(loop, fork, capsys, status, code):
   loop.outcome = Outcome(status=status)
   assert train.main(['train', f'--exp={fork}', '--workdir=W']) == code
   assert loop.rendered == []
-  assert f'{status} at step 7, saved in W' in capsys.readouterr().out
+  without = ' without --stop_at' if status == 'stopped' else ''
+  assert capsys.readouterr().out == (
+    f'{status} at step 7, saved in W; the same command{without} goes on\n'
+  )
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Tests for dlx/report/ and launch/report.py."""
 
 import base64
+import html
 import html.parser
 import io
 import json
@@ -8,6 +9,7 @@ import math
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -287,6 +289,22 @@ class RenderTest(parameterized.TestCase):
     loss = report.lines(MetricsFile(self.workdir).read())['loss'][0]
     self.assertEqual(
       (loss.points[1], loss.low[1], loss.high[1]), ((2, 0.75), (2, 0.5), (2, 1.0))
+    )
+
+  def test_the_command_can_be_pasted_and_goes_on(self):
+    """The program is no path of a file; what was asked of one start is left out."""
+    write_run(self.workdir)
+    config = read_json(self.workdir / 'config.json')
+    argv = ['/a/launch/train.py', '--exp=cnn', '--stop_at=3', '--stop_at', '4']
+    argv += ['--fresh', '--trace_steps=1:2', "--config.name=it's", '--workdir', 'a b']
+    write_json(self.workdir / 'config.json', config | {'argv': argv})
+    source = report.render(self.workdir).read_text()
+    (pasted,) = re.findall('<pre><code>(.*?)</code><button', source)
+    pasted = html.unescape(re.sub('<[^>]+>', '', pasted))
+    self.assertEqual(
+      shlex.split(pasted),
+      ['python', '-m', 'launch.train', '--exp=cnn', "--config.name=it's"]
+      + ['--workdir', 'a b'],
     )
 
   def test_values_that_are_not_finite(self):
