@@ -7,6 +7,7 @@ of the launcher and of the experiment and nothing else, and `main` can be called
 import difflib
 import errno
 import functools
+import inspect
 import sys
 from typing import Callable
 
@@ -107,7 +108,16 @@ def parse(
   heading = f'--exp={found.short}'
   values = _new_flags(define)
   config_flags.define(found.config_class, values, heading)
-  words = _parsed(values, [argv[0], *expanded])
+  try:
+    words = _parsed(values, [argv[0], *expanded])
+  except flags.UnrecognizedFlagError as e:
+    if 'Did you mean' in str(e):
+      raise
+    own = ', '.join(inspect.get_annotations(found.config_class)) or 'no own fields'
+    raise flags.Error(
+      f'{e}. {found.short} has {own}, and the fields of every run: '
+      f'--exp={first.exp} --helpfull explains them.'
+    ) from e
   if values.helpfull:
     print(usage.strip() + '\n')
     print(_help_of(values, 'launcher') + '\n')
@@ -211,7 +221,8 @@ def _field_like(name: str, args: list[str]) -> str:
   except (ConfigError, OSError, SyntaxError):  # Not what was asked.
     return ''
   near = difflib.get_close_matches(name, fields, n=1)
-  return f'Did you mean --config.{near[0]}?' if near else ''
+  told = f'Fields of its Config are --config.NAME, and --exp={exp[-1]} --helpfull lists'
+  return f'Did you mean --config.{near[0]}?' if near else f'{told} them.'
 
 
 def _help_of(values: flags.FlagValues, heading: str) -> str:

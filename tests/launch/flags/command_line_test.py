@@ -82,6 +82,11 @@ class TestParse:
     'arg, message',
     [
       ('--config.lrr=3', "'config.lrr'. Did you mean: config.lr"),
+      (
+        '--config.learning_rate=3',
+        "'config.learning_rate'. fork_of_command_line has lr, shift, and .* "
+        '--exp=/.*/fork_of_command_line.py --helpfull explains',
+      ),
       ('--confg.lr=3', "'confg.lr'. Did you mean: .*config.lr"),
       ('--config.lr', 'Missing value'),
       ('--noconfig.lr', "'noconfig.lr'"),
@@ -89,6 +94,20 @@ class TestParse:
   )
   def test_bad_flags_of_the_config(self, fork, arg, message):
     with pytest.raises(flags.Error, match=message):
+      config_of(f'--exp={fork}', arg)
+
+  @pytest.mark.parametrize(
+    'arg, hint',
+    [
+      ('--shft=3', 'Did you mean --config.shift?'),
+      (
+        '--zzz=3',
+        'Fields of its Config are --config.NAME, and --exp=.* --helpfull lists',
+      ),
+    ],
+  )
+  def test_a_field_given_without_its_prefix(self, fork, arg, hint):
+    with pytest.raises(ConfigError, match=f'Unknown command line flag .*{hint}'):
       config_of(f'--exp={fork}', arg)
 
   def test_value_for_a_negated_flag(self, fork):
