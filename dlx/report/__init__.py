@@ -87,8 +87,8 @@ def read(workdir: Any) -> Run:
     )
   curves = lines(log)
   splits = sorted({r['split'] for r in log}, key=lambda s: (s != 'train', s))
-  totals = [get(r, 'time', 'seconds', 'total') for r in log]
-  totals = [total for total in totals if isinstance(total, (int, float))]
+  times = [spent for r in log if isinstance(spent := get(r, 'time', 'seconds'), Mapping)]
+  totals = [t['total'] for t in times if isinstance(t.get('total'), (int, float))]
   return Run(
     name=workdir.name or os.fspath(workdir),
     config=files['config'],
@@ -100,6 +100,7 @@ def read(workdir: Any) -> Run:
     seconds=totals[-1] if totals else None,
     figures=[(name, path.read_bytes()) for name, path in _by_name(workdir, '.png')],
     texts=[(name, path.read_text()) for name, path in _by_name(workdir, '.txt')],
+    spent=times[-1] if times else {},
   )
 
 

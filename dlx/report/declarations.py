@@ -69,9 +69,13 @@ def phases(run: Run) -> list[tuple[str, float]]:
 def best(
   declared: Declared, points: list[tuple[float, float]]
 ) -> tuple[float, float] | None:
-  """The point of the best value, the first of equals; None where neither is better."""
+  """The point of the best value, the first of equals.
+
+  None where neither direction is better, or all values are the same.
+  """
   choose = CHOOSE.get(declared.better or '')
-  return choose(points, key=lambda p: p[1]) if choose and points else None
+  varied = len({value for _, value in points}) > 1
+  return choose(points, key=lambda p: p[1]) if choose and varied else None
 
 
 def shown(declared: Declared, value: float) -> tuple[str, str]:

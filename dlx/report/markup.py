@@ -23,6 +23,7 @@ class Run(NamedTuple):
     seconds: so far, in all sessions; None: the metrics say nothing of it.
     figures: (name, PNG).
     texts: (name, text): figures that are texts.
+    spent: seconds by kind so far, as the last line of metrics has them.
   """
 
   name: str
@@ -35,6 +36,7 @@ class Run(NamedTuple):
   seconds: float | None
   figures: Sequence[tuple[str, bytes]]
   texts: Sequence[tuple[str, str]] = ()
+  spent: Mapping[str, Any] = {}
 
 
 def text(value: Any) -> str:

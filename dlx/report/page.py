@@ -33,25 +33,51 @@ def num_steps(run: Run) -> int | None:
   return get(run.result, 'num_steps') or get(run.config, 'config', 'num_steps')
 
 
+def put_back(run: Run) -> int | None:
+  """Step whose weights early stopping put back; None: it did not, or of each member."""
+  split, _, name = str(get(run.config, 'config', 'early_stop_metric')).partition('/')
+  line = next((s for s in run.curves.get(name, ()) if s.name == split), None)
+  points = chart.finite(line.points) if line is not None and not line.low else []
+  if not run.result.get('stopped_early') or not points:
+    return None
+  choose = max if get(run.config, 'config', 'early_stop_mode') == 'max' else min
+  return int(choose(points, key=lambda p: p[1])[0])
+
+
+def _stopped(run: Run, step: int) -> str:
+  """What early stopping did, in a sentence."""
+  best, said = put_back(run), f'Stopped early at step {step:,}'
+  if metric := get(run.config, 'config', 'early_stop_metric'):
+    count = get(run.config, 'config', 'early_stop_patience')
+    many = 's' * (count != 1)
+    said += f': {metric} has not improved for {count} evaluation{many}'
+  if best is not None:
+    said += f'; the weights of step {best:,} are put back, and the figures are of them'
+  return f'<div class="banner">{text(said)}.</div>'
+
+
 def header(run: Run) -> str:
   steps = num_steps(run)
   done = finished(run)
   step = run.result.get('step', run.step)
   parts = [get(run.config, 'config', 'dataset')]
-  device = get(run.result, 'device') or {}
+  device = get(run.result, 'device') or get(run.config, 'device') or {}
+  threads = run.result.get('threads') or run.config.get('threads')
   parts.append(f'{step:,} steps' if done else None)
   if (seed := get(run.config, 'config', 'seed')) is not None:
     parts.append(f'seed {seed}')
   if device:
     parts.append(f'{device.get("count", 1)} × {device.get("kind", "device")}')
-    if device.get('platform') == 'cpu' and run.result.get('threads'):
-      parts[-1] += f', {run.result["threads"]} threads'
+    if device.get('platform') == 'cpu' and threads:
+      parts[-1] += f', {threads} threads'
   parts.append(run.name if run.name != title(run) else None)
   sub = ''.join(f'<span>{text(p)}</span>' for p in parts if p)
   of = f' of {steps:,}' if steps else ''
   status = 'finished' if done else f'unfinished, step {step:,}{of}'
   banner = ''
-  if not done:
+  if done and run.result.get('stopped_early'):
+    status, banner = f'stopped early, step {step:,}{of}', _stopped(run, step)
+  elif not done:
     share = min(100.0, 100 * step / steps) if steps else 0
     banner = (
       '<div class="banner">This run has not finished: the page shows what it has '
@@ -142,6 +168,8 @@ def curves(run: Run) -> str:
   """A chart of each metric; of two where a name means something else in one split."""
   first = [name.rpartition('/')[2] for name in declarations.headline(run)]
   place = {name: i for i, name in reversed([*enumerate(first)])}
+  marks, back = declarations.phases(run), put_back(run)
+  marks += [] if back is None else [('put back', float(back))]
   names = sorted(run.curves, key=lambda n: (place.get(n, len(first)), n != 'loss', n))
   drawn = []
   for name in names:
@@ -155,7 +183,7 @@ def curves(run: Run) -> str:
           lines,
           [color(run, line.name) for line in lines],
           note=declared.note,
-          phases=declarations.phases(run),
+          phases=marks,
         )
       )
   drawn = [d for d in drawn if d]

@@ -12,7 +12,7 @@ STAGES = ('compile', 'input', 'train', 'eval', 'save', 'figures', 'other')
 
 
 def times(run: Run) -> str:
-  seconds = get(run.result, 'seconds') or {}
+  seconds = get(run.result, 'seconds') or run.spent
   parts = [
     (s, float(seconds[s]))
     for s in STAGES

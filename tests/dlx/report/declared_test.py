@@ -6,6 +6,7 @@ import re
 from absl.testing import absltest, parameterized
 
 from dlx import report
+from dlx.report import declarations
 from dlx.run.records.json_files import write_json
 from dlx.run.records.metrics_file import MetricsFile
 from tests.dlx.report.report_test import EVIL, Html
@@ -106,6 +107,11 @@ class DeclaredTest(parameterized.TestCase):
     self.assertNotIn('best', text)
     self.assertIn('frechet, test 20', text)
     self.assertIn('solved, test 0.5 ', text)
+
+  def test_of_values_that_are_all_the_same_none_is_the_best(self):
+    lower = declarations.Declared('loss', 'lower')
+    self.assertIsNone(declarations.best(lower, [(1, 58.5), (2, 58.5), (3, 58.5)]))
+    self.assertEqual(declarations.best(lower, [(1, 3.0), (2, 2.0)]), (2, 2.0))
 
   def test_curves_have_title_meaning_and_direction(self):
     text = Html(self.render({'metrics': METRICS})).text

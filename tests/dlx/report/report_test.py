@@ -220,6 +220,49 @@ class RenderTest(parameterized.TestCase):
     reporter.close()
     self.assertEqual(report.read(self.workdir).seconds, 7.5)
 
+  def test_a_run_under_way_says_where_its_time_went_and_on_what(self):
+    write_run(self.workdir, finished=False)
+    config = read_json(self.workdir / 'config.json')
+    device = {'kind': 'cpu', 'count': 1, 'platform': 'cpu'}
+    write_json(self.workdir / 'config.json', {**config, 'device': device, 'threads': 2})
+    with MetricsFile(self.workdir) as metrics:
+      spent = {'compile': 1.0, 'train': 3.0, 'total': 4.0}
+      metrics.write(41, 'train', {'loss': 1.0}, {'seconds': spent})
+    got = Html(report.render(self.workdir).read_text())
+    for part in (
+      '1 × cpu, 2 threads',
+      'wall time 4 s',
+      'compile 1.00 s 25.0 %',
+      'train 3.00 s 75.0 %',
+    ):
+      self.assertIn(part, got.text)
+
+  @parameterized.parameters(
+    # Losses fall: by 'max' the first evaluation is the best, by 'min' the last.
+    ('max', 1, 'for 1 evaluation; the weights of step 20 are put back', 20),
+    ('min', 2, 'for 2 evaluations; the weights of step 100 are put back', 100),
+  )
+  def test_a_run_that_stopped_early_says_why_and_with_what_weights(
+    self, mode, patience, said, step
+  ):
+    write_run(self.workdir)
+    config = read_json(self.workdir / 'config.json')
+    config['config'] |= {'early_stop_metric': 'test/loss', 'early_stop_mode': mode}
+    config['config'] |= {'early_stop_patience': patience}
+    write_json(self.workdir / 'config.json', config)
+    result = read_json(self.workdir / 'result.json')
+    more = {'stopped_early': True, 'num_steps': 900}
+    write_json(self.workdir / 'result.json', result | more)
+    source = report.render(self.workdir).read_text()
+    self.assertIn(
+      f'Stopped early at step 100: test/loss has not improved {said}', Html(source).text
+    )
+    self.assertIn('stopped early, step 100 of 900', Html(source).text)
+    self.assertEqual(report.page.put_back(report.read(self.workdir)), step)
+    self.assertIn('>put back</text>', source)
+    write_json(self.workdir / 'result.json', result)
+    self.assertNotIn('put back', report.render(self.workdir).read_text())
+
   def test_a_result_that_is_not_final(self):
     write_run(self.workdir)
     result = read_json(self.workdir / 'result.json')
