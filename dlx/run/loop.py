@@ -254,6 +254,7 @@ def _finish(run: Session, at: At) -> Outcome:
   _save(run, at)
   metrics = dict(run.records.latest)
   if at.stopped:  # after_eval may have put other parameters back: evaluate those.
+    run.records.stopped(at.step, run.config.early_stop_metric)
     found = run.evaluations.run(list(run.experiment.evals), at.state)
     metrics |= run.records.metrics({name: x.figures for name, x in found.items()})
   _settle(run)

@@ -97,6 +97,11 @@ class Progress:
     """Shows metrics of an evaluation, named "split/name"."""
     self._print(f'step {step}/{self._num_steps}  {line(metrics)}')
 
+  def ended(self, step: int) -> None:
+    """The run is whole at this step, before the last one: so is the bar."""
+    if self._bar is not None:
+      self._bar.update(self._task, completed=step, total=step, left=duration(0))
+
   def note(self, text: str) -> None:
     """Says something, above the bar."""
     self._print(text)

@@ -85,6 +85,15 @@ class Records:
     """Tells a person something."""
     self._reporter.note(text)
 
+  def stopped(self, step: int, metric: str | None):
+    """Tells a person that early stopping ended the run.
+
+    Args:
+      metric: `early_stop_metric`; None: a rule of the experiment's own did.
+    """
+    why = f'{metric} improves no longer; the weights of its best evaluation are back'
+    self._reporter.stopped(step, why if metric else 'by the experiment')
+
   def data(self, split: str, origin: Mapping[str, Any]):
     """Tells what the examples of a split were read from; see `Loaded`."""
     self._reporter.data(split, origin)

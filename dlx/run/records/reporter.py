@@ -98,6 +98,12 @@ class Reporter:
     if self._progress is not None:
       self._progress.note(text)
 
+  def stopped(self, step: int, why: str):
+    """Tells that the run ends here, before its last step."""
+    if self._progress is not None:
+      self._progress.note(f'Stopped early at step {step}: {why}.')
+      self._progress.ended(step)
+
   def data(self, split: str, origin: Mapping[str, Any]):
     """Tells what the examples of a split were read from; see `Loaded`."""
     told = (str(origin[k]) for k in ('name', 'kind', 'size') if k in origin)

@@ -1,5 +1,7 @@
 """Tests for dlx/train/early_stopping.py: scripted curves, then through the loop."""
 
+import contextlib
+import io
 import json
 import pathlib
 
@@ -14,7 +16,7 @@ from dlx.errors import ConfigError
 from dlx.experiment import Eval, Experiment
 from dlx.run.loop import fit
 from dlx.state import Mean, create
-from dlx.train.early_stopping import early_stopping
+from dlx.train.early_stopping import early_stopping, with_early_stopping
 from tests.dlx.run import kinds
 
 
@@ -94,6 +96,25 @@ class EarlyStoppingTest(parameterized.TestCase):
     self.assertEqual((out.status, out.step), ('finished', stop))
     self.assertEqual(float(out.state.params['w']), best)
     self.assertEqual(float(out.state.model_state['seen']), best)
+
+  def test_a_person_is_told_that_it_stopped_and_why(self):
+    curve, said = [5, 4, 3, 4, 5, 6, 7, 8], io.StringIO()
+    config = kinds.Small(
+      num_steps=8,
+      eval_every_steps=1,
+      log_every_steps=2,
+      early_stop_metric='val/loss',
+      early_stop_patience=2,
+    )
+    experiment = with_early_stopping(scripted(curve), config)
+    with contextlib.redirect_stderr(said):
+      out = fit(experiment, config, self.create_tempdir().full_path)
+    self.assertEqual(out.step, 5)
+    self.assertIn(
+      'Stopped early at step 5: val/loss improves no longer; the weights of its best '
+      'evaluation are back.\n',
+      said.getvalue(),
+    )
 
   def test_without_restore_the_last_weights_stay(self):
     out = run(

@@ -77,6 +77,16 @@ class ProgressTest(parameterized.TestCase):
     for part in ('50/1000', 'loss 0.3123', '12,345 examples/s', '0:09:30 left'):
       self.assertIn(part, text.splitlines()[-1])
 
+  def test_the_bar_of_a_run_that_ends_before_its_last_step_is_full(self):
+    with progress.Progress(900, terminal=True, stream=self.stream) as bar:
+      self.clock.now += 30
+      bar.update(300, {'loss': 0.5}, None)
+      bar.ended(300)
+    text = re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', self.stream.getvalue())
+    last = text.splitlines()[-1]
+    self.assertIn('300/300', last)
+    self.assertIn('0:00:00 left', last)
+
   def test_bar_gives_the_cursor_back_after_an_error(self):
     with self.assertRaises(KeyError):
       with progress.Progress(10, terminal=True, stream=self.stream):
