@@ -26,7 +26,8 @@ def scatter(
     prediction_B: one an example.
     target_B: the same.
     unit: of both, for the labels of the axes.
-    title: None: root mean squared error and r2 of all points.
+    title: None: root mean squared error and r2 of all these examples, and their number:
+      often a batch, whose error is not that of the whole set.
     max_points: evenly spaced ones are drawn where there are more.
   """
   prediction = np.asarray(prediction_B, np.float64).reshape(-1)
@@ -39,7 +40,7 @@ def scatter(
   if title is None:
     mse, varied = np.mean((prediction - target) ** 2), target.min() < target.max()
     r2 = f', r2 {1 - mse / target.var():.3f}' if varied else ''
-    title = f'Root mean squared error {np.sqrt(mse):.4g}{r2}'
+    title = f'{target.size:,} examples: root mean squared error {np.sqrt(mse):.4g}{r2}'
   picked = np.unique(np.linspace(0, target.size - 1, max_points).round().astype(int))
   shown = picked if target.size > max_points else slice(None)
   low = min(prediction.min(), target.min())

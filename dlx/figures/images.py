@@ -24,6 +24,7 @@ def predictions(
   max_images: int = 24,
   columns: int = 6,
   value_range: tuple[float, float] | None = None,
+  title: str = 'Predicted class and its probability',
 ) -> 'Figure':
   """Images with the predicted class and its probability; wrong ones in red.
 
@@ -35,6 +36,7 @@ def predictions(
     max_images: at most so many.
     columns: images in a row.
     value_range: of float images; None: (0, 1).
+    title: whose answers these are; how many are right stands behind it.
   """
   probs_BK = np.asarray(probs_BK, np.float64)[:max_images]
   label_B = np.asarray(label_B)[:max_images]
@@ -49,11 +51,7 @@ def predictions(
     colours.append(INK if right else RED)
   right = int((label_B == predicted_B).sum())
   return _grid(
-    images,
-    captions,
-    columns,
-    f'Predicted class and its probability: {right} of {len(images)} right',
-    colours,
+    images, captions, columns, f'{title}: {right} of {len(images)} right', colours
   )
 
 

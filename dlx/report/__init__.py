@@ -87,7 +87,9 @@ def read(workdir: Any) -> Run:
     )
   curves = lines(log)
   splits = sorted({r['split'] for r in log}, key=lambda s: (s != 'train', s))
-  times = [spent for r in log if isinstance(spent := get(r, 'time', 'seconds'), Mapping)]
+  times = [
+    spent for r in log if isinstance(spent := get(r, 'time', 'seconds'), Mapping)
+  ]
   totals = [t['total'] for t in times if isinstance(t.get('total'), (int, float))]
   return Run(
     name=workdir.name or os.fspath(workdir),

@@ -157,11 +157,14 @@ def confusion(class_names: Sequence[str], eval: str = 'test') -> Figure:
   )
 
 
-def predictions(data: ImageData, predict: Function, test_data: Dataset) -> Figure:
+def predictions(
+  data: ImageData, predict: Function, test_data: Dataset, **titled: str
+) -> Figure:
   """Images of the first test batch, with what is predicted of them.
 
   Args:
     predict: from `image` to `probabilities`, see `class_probabilities`.
+    titled: `title`, where they are not those of the net that is trained.
   """
 
   def compute(state, key, batch):
@@ -171,7 +174,8 @@ def predictions(data: ImageData, predict: Function, test_data: Dataset) -> Figur
 
   def show(tree):
     image = data.to_unit(tree['image'])
-    return draw.predictions(image, tree['label'], tree['probs'], data.class_names)
+    probs, names = tree['probs'], data.class_names
+    return draw.predictions(image, tree['label'], probs, names, **titled)
 
   return Figure(show, compute, test_data)
 

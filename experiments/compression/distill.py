@@ -169,6 +169,11 @@ def build(config: Config) -> experiment.Experiment:
     phases=(('teacher', 0), ('student', first)) if first else (),
     figures={
       'confusion': classification.confusion(data.class_names),
-      'softened_teacher': classification.predictions(data, softened, test_data),
+      'softened_teacher': classification.predictions(
+        data,
+        softened,
+        test_data,
+        title=f'Teacher at temperature {config.temperature:g}',
+      ),
     },
   )

@@ -58,7 +58,11 @@ class FiguresTest(parameterized.TestCase):
     self.assertEqual(captions, ['cat  90 %', 'dog  80 %', 'cat  60 %\ntrue: dog'])
     colours = [ax.xaxis.label.get_color() for ax in figure.axes]
     self.assertEqual(colours, [figures.INK, figures.INK, figures.RED])
-    self.assertIn('2 of 3 right', figure.get_suptitle())
+    self.assertEqual(
+      figure.get_suptitle(), 'Predicted class and its probability: 2 of 3 right'
+    )
+    figure = figures.predictions(images, [0, 1, 1, 1], probs, title='Teacher')
+    self.assertEqual(figure.get_suptitle(), 'Teacher: 3 of 4 right')
     if uint8:
       shown = np.asarray(figure.axes[1].images[0].get_array())
       expected = images[1] / 255
@@ -77,7 +81,7 @@ class FiguresTest(parameterized.TestCase):
     self.assertEqual(ax.get_ylabel(), 'Predicted (k$)')
     # mse 2/3, variance 8/3.
     title = ax.get_title(loc='left')
-    self.assertEqual(title, 'Root mean squared error 0.8165, r2 0.750')
+    self.assertEqual(title, '3 examples: root mean squared error 0.8165, r2 0.750')
     np.testing.assert_array_equal(
       ax.collections[0].get_offsets(), [[1, 1], [3, 2], [5, 6]]
     )

@@ -51,6 +51,15 @@ class DistillTest(parameterized.TestCase):
       frozen = 'student' if teaching else 'teacher'
       self.assertTrue(same_bytes(old.opt_state[frozen], new.opt_state[frozen]))
 
+  def test_a_picture_says_whose_answers_it_shows(self):
+    built = distill.build(dataclasses.replace(self.CONFIG, temperature=4.0))
+    (image,) = (field.shape for field in built.functions['predict'].inputs.values())
+    tree = {'image': np.zeros((2, *image), np.uint8), 'label': [0, 1]}
+    figure = built.figures['softened_teacher'].draw(
+      {**tree, 'probs': np.eye(10)[[0, 2]]}
+    )
+    self.assertEqual(figure.get_suptitle(), 'Teacher at temperature 4: 1 of 2 right')
+
   def test_labels_beyond_the_marked_are_never_read(self):
     teacher = dataclasses.replace(self.CONFIG.teacher, num_steps=1)
     config = dataclasses.replace(self.CONFIG, transfer=40, alpha=0.5, teacher=teacher)
