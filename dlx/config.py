@@ -158,7 +158,7 @@ class Config(Checks):
   clip_value: float | None = None  # Largest absolute value of a gradient's entries.
   ema_decay: float | None = None  # Decay of averaged parameters, used by evaluation.
   compute_dtype: str = 'float32'  # Arithmetic: float32, bfloat16, float16 or float64.
-  param_dtype: str = 'float32'  # Dtype of parameters and optimiser state.
+  param_dtype: str = 'float32'  # Dtype of the parameters; moments are float32 at least.
   stream: bool = False  # Read batches on the host, not from arrays on the devices.
   stream_workers: int = 0  # Processes that read streamed batches; 0: threads.
 

@@ -1,5 +1,6 @@
 """Optimisers and learning-rate schedules; every number may be a tracer of a sweep."""
 
+from dlx.optim.copies import in_float32
 from dlx.optim.optimizers import (
   Mask,
   adam,
@@ -34,6 +35,7 @@ __all__ = [
   'decay_mask',
   'freeze',
   'global_norm',
+  'in_float32',
   'one_cycle',
   'sgd',
   'step_decay',

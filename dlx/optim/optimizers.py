@@ -1,4 +1,4 @@
-"""Optimisers, schedules, clipping, freezing and the loss scale of float16.
+"""Optimisers, clipping and freezing.
 
 Thin builders over optax. Every number that they take may be a tracer, so that one
 program can hold a sweep: `vmap` over learning rates, decays and clipping bounds.
@@ -8,8 +8,8 @@ Plain Python numbers are checked at once.
   tx = freeze(tx, by_path('encoder/.*'))
 
 The order matters: a clip inside `freeze` does not see the gradients of what is frozen.
-Moments are kept in the dtype of the parameters; a traced number of a wider dtype widens
-them, and `training.step.update` casts them back.
+Moments are float32 at least, and narrower parameters have a float32 copy (copies.py); a
+traced number of a wider dtype widens moments, and `train.steps.update` casts them back.
 """
 
 import re
@@ -21,15 +21,12 @@ import optax
 
 from dlx.config import check_bounds
 from dlx.errors import ConfigError
+from dlx.optim.copies import in_float32
 from dlx.optim.schedules import Number, Schedule
 from dlx.precision import at_least_float32, scale_for_squares
 from dlx.state import Array, PyTree
 
 Mask = PyTree | Callable[[PyTree], PyTree]  # Bools of the structure of the parameters.
-
-
-# Schedules. Each is peak times a function of the count alone, since a traced peak is
-# then no harder than a number. Counts below 0 are 0; past the end the last value holds.
 
 
 # Optimisers.
@@ -51,7 +48,7 @@ def adam(
 ) -> optax.GradientTransformation:
   """Adam (arXiv:1412.6980)."""
   check_bounds('learning_rate', learning_rate, 0)
-  return optax.adam(learning_rate, b1, b2, eps)
+  return in_float32(optax.adam(learning_rate, b1, b2, eps))
 
 
 def adamw(
@@ -76,7 +73,9 @@ def adamw(
   """
   check_bounds('learning_rate', learning_rate, 0)
   check_bounds('weight_decay', weight_decay, 0)
-  return optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=mask)
+  return in_float32(
+    optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=mask)
+  )
 
 
 def sgd(
@@ -105,9 +104,11 @@ def sgd(
     raise ConfigError(
       'nesterov=True is not allowed without momentum: set momentum=0.9.'
     )
-  return optax.chain(
-    optax.add_decayed_weights(weight_decay, mask),
-    optax.sgd(learning_rate, momentum, nesterov),
+  return in_float32(
+    optax.chain(
+      optax.add_decayed_weights(weight_decay, mask),
+      optax.sgd(learning_rate, momentum, nesterov),
+    )
   )
 
 
@@ -230,6 +231,3 @@ def freeze(
     lambda grads, _: jax.tree.map(lambda g: jnp.full_like(g, -0.0), grads)
   )
   return optax.partition({'trained': tx, 'frozen': still}, labels)
-
-
-# Loss scale.

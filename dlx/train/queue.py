@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from dlx.optim import copies
 from dlx.precision import unit
 from dlx.state import Array, Key, PyTree
 
@@ -49,6 +50,13 @@ def push(queue: Queue, new_BD: Array) -> Queue:
 
 
 def momentum_update(slow: PyTree, fast: PyTree, momentum: float | Array) -> PyTree:
-  """`momentum * slow + (1 - momentum) * fast`, in the dtypes of `slow`."""
+  """`momentum * slow + (1 - momentum) * fast`, in the dtypes of `slow`.
+
+  `steps.wide_copy` of `fast` is what `slow` begins with.
+
+  Raises:
+    ConfigError: `slow` is narrower than float32.
+  """
+  copies.check_average(slow)
   mix = lambda s, f: (s + (1 - momentum) * (f.astype(s.dtype) - s)).astype(s.dtype)
   return jax.tree.map(mix, slow, fast)

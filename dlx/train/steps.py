@@ -15,6 +15,8 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 import optax
 
+from dlx.optim import copies
+from dlx.precision import at_least_float32
 from dlx.state import (
   Array,
   Batch,
@@ -79,7 +81,8 @@ def gradients(
       float16 does not underflow (arXiv:1710.03740).
 
   Returns:
-    (gradients in the dtypes of params, new model_state, metrics and 'loss').
+    (gradients in the dtypes of params, float32 at least, new model_state, metrics and
+    'loss').
   """
   # Gradients accumulate at least in float32, whatever the parameters are kept in.
   wide = lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32))
@@ -111,9 +114,10 @@ def gradients(
   # All weights 0 (an empty batch): the gradient is 0, not 0/0.
   count = jnp.maximum(metrics['loss'].count, jnp.finfo(jnp.float32).tiny)
   divisor = count * jnp.asarray(scale, count.dtype)
+  # Not back to float16: what the scale has kept above underflow would be lost again.
   grads = jax.tree.map(
     lambda g, p: (g / divisor.astype(jnp.promote_types(g.dtype, jnp.float32))).astype(
-      p.dtype
+      jnp.promote_types(p.dtype, jnp.float32)
     ),
     grads,
     params,
@@ -124,7 +128,12 @@ def gradients(
 def update(
   tx: optax.GradientTransformation, grads: PyTree, opt_state: PyTree, params: PyTree
 ) -> tuple[PyTree, PyTree]:
-  """One optimiser step: (new params, new opt_state) in unchanged dtypes."""
+  """One optimiser step: (new params, new opt_state) in unchanged dtypes.
+
+  Raises:
+    ConfigError: parameters narrower than float32, and `tx` keeps no float32 copy.
+  """
+  copies.check(params, opt_state)
   updates, new_state = tx.update(grads, opt_state, params)
   return optax.apply_updates(params, updates), like(new_state, opt_state)
 
@@ -155,8 +164,16 @@ def apply(
 
 
 def initial_average(params: PyTree, ema_decay: Array | float | None) -> PyTree:
-  """`state.ema` before step 0: a copy of the parameters, () where none is kept."""
-  return () if ema_decay is None else jax.tree.map(jnp.copy, params)
+  """`state.ema` before step 0: `wide_copy` of the parameters, () where none is kept."""
+  return () if ema_decay is None else wide_copy(params)
+
+
+def wide_copy(params: PyTree) -> PyTree:
+  """A copy with floats of float32 at least: where a slow average of them begins.
+
+  In bfloat16 a decay of 0.999 is 1, and the average would stand still.
+  """
+  return jax.tree.map(lambda p: jnp.copy(at_least_float32(p)), params)
 
 
 def average(ema: PyTree, params: PyTree, decay: Array | float, step: Array) -> PyTree:
@@ -164,7 +181,11 @@ def average(ema: PyTree, params: PyTree, decay: Array | float, step: Array) -> P
 
   The decay starts low and rises to `decay`: min(decay, (1 + step) / (10 + step)), so
   that the average forgets the initialisation.
+
+  Raises:
+    ConfigError: `ema` is narrower than float32.
   """
+  copies.check_average(ema)
   count = step.astype(jnp.float32)
   d = jnp.minimum(decay, (1 + count) / (10 + count))
   mix = lambda e, p: e + (1 - d).astype(e.dtype) * (p.astype(e.dtype) - e)

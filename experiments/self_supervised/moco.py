@@ -114,7 +114,7 @@ def build(config: Config) -> experiment.Experiment:
     rng = jax.random.fold_in(key, 1)
     params = first_params(rng)
     queue = init_queue(jax.random.fold_in(key, 0), config.queue, config.projection)
-    model_state = {'key_encoder': jax.tree.map(jnp.copy, params), 'queue': queue}
+    model_state = {'key_encoder': steps.wide_copy(params), 'queue': queue}
     return create(params, tx.init(params), rng, model_state=model_state)
 
   def train_step(state, batch):

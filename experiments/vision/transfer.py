@@ -78,6 +78,11 @@ class Config(experiment.Config):
     self.bounds('dropout', least=0, below=1)
     self.bounds('lr', 'trunk_lr', above=0)
     self.choice('compute_dtype', of=experiment.UNSCALED_DTYPES)
+    self.require(  # A share of a step is taken of the weights themselves.
+      'param_dtype',
+      self.trunk_lr == 1 or self.param_dtype != 'bfloat16',
+      f'float32 or float64 with trunk_lr={self.trunk_lr}',
+    )
     self.unused('stream', 'ema_decay', why='two sets are read and two nets learn')
 
 

@@ -166,12 +166,14 @@ class QueueTest(parameterized.TestCase):
 
 class MomentumTest(absltest.TestCase):
   def test_by_hand_in_the_dtype_of_the_average(self):
-    slow = {'a': jnp.array([1.0, 2.0]), 'b': jnp.ones((), jnp.bfloat16)}
-    fast = {'a': jnp.array([3.0, 0.0]), 'b': jnp.zeros((), jnp.float32)}
+    slow = {'a': jnp.array([1.0, 2.0]), 'b': jnp.ones((), jnp.float32)}
+    fast = {'a': jnp.array([3.0, 0.0]), 'b': jnp.zeros((), jnp.bfloat16)}
     new = momentum_update(slow, fast, 0.75)
     np.testing.assert_allclose(new['a'], [1.5, 1.5])
-    self.assertEqual(new['b'].dtype, jnp.bfloat16)
+    self.assertEqual(new['b'].dtype, jnp.float32)
     self.assertEqual(float(new['b']), 0.75)
+    with self.assertRaisesRegex(ConfigError, 'b of bfloat16 is not allowed'):
+      momentum_update(fast, slow, 0.75)
 
 
 class ViewTest(parameterized.TestCase):

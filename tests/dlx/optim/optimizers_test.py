@@ -310,5 +310,83 @@ class FreezeTest(parameterized.TestCase):
       tx.init(params())
 
 
+class NarrowTest(parameterized.TestCase):
+  """Parameters of 16 bits: what a step adds is not lost."""
+
+  def after(self, tx, p, grads_of, steps):
+    def step(i, both):
+      p, state = both
+      moves, state = tx.update(grads_of(i), state, p)
+      return optax.apply_updates(p, moves), state
+
+    return jax.jit(lambda p: jax.lax.fori_loop(0, steps, step, (p, tx.init(p))))(p)
+
+  @parameterized.parameters('bfloat16', 'float16')
+  def test_small_steps_add_up(self, dtype):
+    # 1000 steps of 1e-4 from 1, where bfloat16 has a spacing of 0.004 below 1.
+    p, state = self.after(
+      optim.sgd(1e-4), jnp.ones((), dtype), lambda _: jnp.ones((), dtype), 1000
+    )
+    self.assertEqual(p.dtype, jnp.dtype(dtype))
+    self.assertAlmostEqual(float(state.params), 0.9, delta=1e-4)
+    self.assertEqual(float(p), float(jnp.asarray(0.9, dtype)))
+
+  @parameterized.parameters(optim.adam, optim.adamw)
+  def test_the_second_moment_decays(self, builder):
+    # A gradient of 22.36 gives 0.001 * 500 = 0.5, then 1765 of 0: 0.5 * .999^1765.
+    grads_of = lambda i: jnp.where(i == 0, 22.36, 0).astype(jnp.bfloat16)
+    _, state = self.after(builder(0.0), jnp.ones((), jnp.bfloat16), grads_of, 1766)
+    moments = jax.tree.leaves(
+      state.inner, is_leaf=lambda x: isinstance(x, optax.ScaleByAdamState)
+    )[0]
+    self.assertAlmostEqual(float(moments.nu), 0.0856, delta=2e-4)
+
+  def test_momentum_keeps_what_is_small(self):
+    # v = 0.999 v + 1; in bfloat16 0.999 is 1, and 256 + 1 is 256.
+    _, state = self.after(
+      optim.sgd(0.0, momentum=0.999),
+      jnp.ones((), jnp.bfloat16),
+      lambda _: jnp.ones((), jnp.bfloat16),
+      5000,
+    )
+    (trace,) = jax.tree.leaves(state.inner)
+    self.assertAlmostEqual(float(trace), 993.28, delta=0.1)  # 1000 (1 - .999^5000).
+
+  def test_wide_parameters_have_the_state_of_before(self):
+    tree = params()
+    for tx, plain in (
+      (optim.adam(0.1), optax.adam(0.1)),
+      (optim.in_float32(optax.sgd(0.1, 0.9)), optax.sgd(0.1, 0.9)),
+    ):
+      self.assertEqual(
+        jax.tree.structure(tx.init(tree)), jax.tree.structure(plain.init(tree))
+      )
+      same = jax.tree.map(
+        lambda a, b: (a == b).all(), run(tx, tree, 3), run(plain, tree, 3)
+      )
+      self.assertTrue(all(map(bool, jax.tree.leaves(same))))
+
+  def test_what_else_changes_a_parameter_is_taken(self):
+    tx = optim.clip(optim.sgd(0.25), norm=1.0)
+    p = {'w': jnp.zeros((), jnp.bfloat16), 'b': jnp.zeros(())}
+    state = tx.init(p)
+    self.assertIsNone(state.params['b'])  # Wide itself: no copy.
+    warm = {'w': jnp.array(3.0, jnp.bfloat16), 'b': jnp.array(3.0)}
+    moves, state = tx.update(
+      {'w': jnp.ones((), jnp.bfloat16), 'b': 0.0 * p['b']}, state, warm
+    )
+    got = optax.apply_updates(warm, moves)
+    self.assertEqual((float(got['w']), float(state.params['w'])), (2.75, 2.75))
+    self.assertEqual(float(got['b']), 3.0)
+
+  def test_frozen_narrow_parameters_keep_every_byte(self):
+    tx = optim.freeze(optim.adamw(0.1), optim.by_path('body/.*'))
+    narrow = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params())
+    tree, _ = run(tx, narrow, 2)
+    raw = lambda t: [np.asarray(x).tobytes() for x in jax.tree.leaves(t)]
+    self.assertEqual(raw(tree['body']), raw(narrow['body']))
+    self.assertNotEqual(raw(tree['head']), raw(narrow['head']))
+
+
 if __name__ == '__main__':
   absltest.main()

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from dlx import optim
+from dlx.errors import ConfigError
 from dlx.state import Mean
 from dlx.train import steps as lib
 
@@ -92,12 +94,12 @@ class GradientsTest(parameterized.TestCase):
     grads, _, _ = lib.gradients(loss_fn, PARAMS, STATE, batch, jax.random.key(0))
     chex.assert_trees_all_equal(grads, jax.tree.map(jnp.zeros_like, PARAMS))
 
-  def test_gradients_keep_narrow_parameters_but_accumulate_wide(self):
+  def test_gradients_of_narrow_parameters_accumulate_and_stay_wide(self):
     params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
     grads, _, _ = lib.gradients(
       loss_fn, params, STATE, make_batch(), jax.random.key(0), micro_batches=4
     )
-    self.assertEqual({g.dtype for g in jax.tree.leaves(grads)}, {jnp.dtype('bfloat16')})
+    self.assertEqual({g.dtype for g in jax.tree.leaves(grads)}, {jnp.dtype('float32')})
     whole, _, _ = lib.gradients(loss_fn, params, STATE, make_batch(), jax.random.key(0))
     # Each of four products is rounded to bfloat16 (2**-8), their sum is not.
     chex.assert_trees_all_close(grads, whole, rtol=4 * 2**-8)
@@ -120,13 +122,35 @@ class UpdateTest(absltest.TestCase):
 
   def test_update_keeps_dtypes(self):
     params = {'w': jnp.ones(3, jnp.bfloat16)}
-    tx = optax.adam(0.1)
+    tx = optim.adam(0.1)
     new, state = lib.update(
       tx, {'w': jnp.ones(3, jnp.bfloat16)}, tx.init(params), params
     )
     chex.assert_trees_all_equal_shapes_and_dtypes(
       (new, state), (params, tx.init(params))
     )
+
+  def test_an_average_of_bfloat16_arrives(self):
+    params = {'w': jnp.array([1.0, -2.0], jnp.bfloat16)}
+    ema = lib.initial_average(params, 0.999)
+    chex.assert_trees_all_equal(ema, {'w': jnp.array([1.0, -2.0], jnp.float32)})
+    constant = {'w': jnp.full(2, 1.2, jnp.bfloat16)}  # 1.203125.
+    ema = jax.lax.fori_loop(
+      10**4, 2 * 10**4, lambda i, e: lib.average(e, constant, 0.999, i), ema
+    )
+    # 1.203125 - 0.203125 * 0.999**10000, and the same from -2.
+    np.testing.assert_allclose(ema['w'], [1.2031158, 1.2029800], atol=1e-4)
+    with self.assertRaisesRegex(ConfigError, 'An average w of bfloat16 .*wide_copy'):
+      lib.average(constant, constant, 0.999, jnp.int32(0))
+
+  def test_narrow_parameters_need_an_optimiser_with_a_copy(self):
+    params = {'w': jnp.ones(3, jnp.bfloat16)}
+    tx = optax.sgd(0.1)
+    with self.assertRaisesRegex(ConfigError, 'w of bfloat16 .* optim.in_float32'):
+      lib.update(tx, params, tx.init(params), params)
+    tx = optim.in_float32(tx)
+    new, _ = lib.update(tx, params, tx.init(params), params)
+    np.testing.assert_array_equal(new['w'].astype(jnp.float32), 0.8984375)  # Of 0.9.
 
   def test_all_finite_and_the_first_that_is_not(self):
     fine = {'a': jnp.ones(2), 'n': jnp.array([1, 2]), 'z': jnp.ones(1)}
