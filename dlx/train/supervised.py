@@ -212,17 +212,19 @@ def supervised(
 def _skip_overflow(old: TrainState, new: TrainState, grads, sums):
   """float16: a step whose gradients overflowed changes the loss scale and no more.
 
-  Its sums count nothing, but for `skipped`, the share of such steps.
+  Its sums count nothing, but for `skipped`, the share of such steps. At the smallest
+  scale there is nothing left to try: the step counts, and ends the run as in float32.
   """
   scale = old.opt_state['loss_scale']
   finite = steps.all_finite(grads)
+  taken = finite | (scale.scale <= loss_scale.MIN_LOSS_SCALE)
   kept = steps.where(
-    finite,
+    taken,
     new._replace(step=(), rng=(), evaluated=(), stop=()),
     old._replace(step=(), rng=(), evaluated=(), stop=(), opt_state=old.opt_state['tx']),
   )
-  sums = jax.tree.map(lambda x: jnp.where(finite, x, jnp.zeros_like(x)), sums)
-  skipped = Mean(1 - finite.astype(jnp.float32), jnp.ones(()))
+  sums = jax.tree.map(lambda x: jnp.where(taken, x, jnp.zeros_like(x)), sums)
+  skipped = Mean(1 - taken.astype(jnp.float32), jnp.ones(()))
   state = new._replace(
     params=kept.params,
     model_state=kept.model_state,

@@ -11,7 +11,9 @@ import numpy as np
 import optax
 
 from dlx import losses, metrics, optim
+from dlx.errors import NonFiniteError
 from dlx.experiment import Config
+from dlx.run.loop import fit
 from dlx.train.supervised import supervised
 from tests.dlx.run import kinds
 
@@ -226,6 +228,12 @@ class Float16Test(absltest.TestCase):
     state, sums = run(experiment, 20)
     self.assertEqual(float(sums['skipped'].total), 0.0)
     self.assertLess(float(state.opt_state['loss_scale'].scale), 2.0**15)
+
+  def test_a_loss_that_is_always_nan_ends_the_run(self):
+    """As in float32, once the scale is 1: 2**15 was halved by each of steps 0 to 14."""
+    config, experiment = make(compute_dtype='float16', scale=jnp.nan, num_steps=20)
+    with self.assertRaisesRegex(NonFiniteError, 'Step 15: in the metrics, loss/total'):
+      fit(experiment, config, self.create_tempdir().full_path)
 
 
 class ConfigTest(parameterized.TestCase):
