@@ -5,7 +5,6 @@ says what is wrong and what would be right.
 """
 
 import dataclasses
-import json
 import pathlib
 from typing import Any, Callable, Mapping
 
@@ -18,6 +17,7 @@ from dlx.experiment import Config, Experiment, Field, Function, example_shapes
 from dlx.run import feed, sharding
 from dlx.run.dispatch import make_dispatch
 from dlx.run.loop import fit
+from dlx.run.records.json_files import read_json
 from dlx.run.rehearsal import rehearse
 from dlx.state import is_key, ratios
 from launch.flags import effects
@@ -77,7 +77,7 @@ def restarted(
       built = built._replace(figures={})
     for stop in [*stops, None]:
       fit(built, own, folder / name, stop_at=stop, terminal=False)
-    results.append(json.loads((folder / name / 'result.json').read_text()))
+    results.append(read_json(folder / name / 'result.json'))
   if results[0]['fingerprint'] != results[1]['fingerprint']:
     raise Failed(
       'A run that was stopped and went on ended with other bits than a straight one: '

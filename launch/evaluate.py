@@ -6,8 +6,6 @@ Prints a table, then one line of JSON; with --show=NAME a figure of the report. 
 status 2: bad input, one line on stderr.
 """
 
-import json
-import math
 import sys
 from typing import Any, Mapping
 
@@ -69,13 +67,6 @@ def table(metrics: Mapping[str, Any]) -> str:
     f'{name:<{width}}  {"  ".join(f"{v:.6g}" for v in np.ravel(value))}'
     for name, value in sorted(metrics.items())
   )
-
-
-def finite(value: Any) -> Any:
-  """What JSON can hold: it has no nan and no inf, null stands for them."""
-  if isinstance(value, list):
-    return [finite(v) for v in value]
-  return float(value) if math.isfinite(value) else None
 
 
 def show(experiment, config, values, step: str | int) -> int:
@@ -155,6 +146,7 @@ def main(argv: list[str]) -> int:
 
   import jax
 
+  from dlx.run.records.json_files import to_text
   from dlx.run.reopen import evaluate
 
   if values.show is not None:
@@ -168,8 +160,8 @@ def main(argv: list[str]) -> int:
     mesh=values.mesh,
   )
   if jax.process_index() == 0:
-    told = {name: finite(value) for name, value in sorted(metrics.items())}
-    line = json.dumps({'workdir': values.workdir, 'step': step, 'metrics': told})
+    told = dict(sorted(metrics.items()))
+    line = to_text({'workdir': values.workdir, 'step': step, 'metrics': told})
     print(table(metrics))
     print(line, flush=True)
     if values.out:

@@ -73,7 +73,6 @@ def test_what_reaches_the_loop(loop, workdir, args, step):
 
 def test_members_are_listed():
   assert evaluate.table({'test/loss': [0.25, 0.75]}) == 'test/loss  0.25  0.75'
-  assert evaluate.finite([0.5, float('inf')]) == [0.5, None]
 
 
 def test_table_and_json(loop, workdir, tmp_path, capsys):
@@ -83,7 +82,9 @@ def test_table_and_json(loop, workdir, tmp_path, capsys):
   assert table == ['test/accuracy  0.5', 'test/loss      nan']
   assert json.loads(line) == json.loads(out.read_text())
   metrics = {'test/accuracy': 0.5, 'test/loss': None}
-  assert json.loads(line) == dict(workdir=str(workdir), step='latest', metrics=metrics)
+  told = dict(workdir=str(workdir), step='latest', metrics=metrics)
+  told['not_finite'] = [[['metrics', 'test/loss'], 'NaN']]
+  assert json.loads(line) == told
 
 
 def refused(capsys, *args):

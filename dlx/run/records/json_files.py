@@ -2,9 +2,16 @@
 
 A workdir on a local disk is renamed in. One in an object store (a path with `://`) is
 written in whole files only, through etils.epath.
+
+JSON has no NaN and no infinity. What is not finite is written as null, and NOT_FINITE
+says at the top what it was: [[["metrics", "loss"], "NaN"]], a path and a number each.
+Any parser reads the file, and a table of it has gaps; `from_text` gives them back.
 """
 
+import functools
 import json
+import math
+import operator
 import os
 import pathlib
 from typing import Any, Mapping
@@ -13,6 +20,8 @@ from etils import epath
 import numpy as np
 
 from dlx.errors import DataError
+
+NOT_FINITE = 'not_finite'
 
 
 def is_remote(path: Any) -> bool:
@@ -45,6 +54,41 @@ def plain(value: Any) -> Any:
   return array.tolist()
 
 
+def to_text(value: Mapping[str, Any], indent: int | None = None) -> str:
+  """The JSON text of a mapping; what is not finite in it as the module says."""
+  found: list[Any] = []
+
+  def one(x: Any, path: list[Any]) -> Any:
+    if isinstance(x, dict):
+      return {k: one(v, [*path, k]) for k, v in x.items()}
+    if isinstance(x, list):
+      return [one(v, [*path, i]) for i, v in enumerate(x)]
+    if not isinstance(x, float) or math.isfinite(x):
+      return x
+    found.append([path, json.dumps(x)])
+    return None
+
+  tree = one(plain(value), [])
+  tree |= {NOT_FINITE: found} if found else {}
+  return json.dumps(tree, indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def from_text(text: str | bytes) -> Any:
+  """What `to_text` was given, as plain values; reads any JSON.
+
+  Raises:
+    ValueError: no JSON, or NOT_FINITE does not fit it.
+  """
+  tree = json.loads(text)
+  if isinstance(tree, dict) and NOT_FINITE in tree:
+    try:
+      for (*above, last), number in tree.pop(NOT_FINITE):
+        functools.reduce(operator.getitem, above, tree)[last] = float(number)
+    except (LookupError, TypeError) as e:
+      raise ValueError(f'{NOT_FINITE} names what is not there: {e!r}') from None
+  return tree
+
+
 def write_bytes(path: Any, data: bytes) -> None:
   """Writes a whole file. On a local disk a reader sees the old file or the new one."""
   path = epath.Path(path)
@@ -60,9 +104,9 @@ def write_bytes(path: Any, data: bytes) -> None:
   os.replace(temporary, local)
 
 
-def write_json(path: Any, value: Any) -> None:
-  """Writes a value as indented JSON, keys in the order given; see `write_bytes`."""
-  text = json.dumps(plain(value), indent=2, ensure_ascii=False)
+def write_json(path: Any, value: Mapping[str, Any]) -> None:
+  """Writes a mapping as indented JSON, keys in the order given; see `write_bytes`."""
+  text = to_text(value, indent=2)
   # A lone surrogate (argv may hold one) becomes its JSON escape.
   write_bytes(path, (text + '\n').encode(errors='backslashreplace'))
 
@@ -75,7 +119,7 @@ def read_json(path: Any) -> Any:
     DataError: it is not JSON.
   """
   try:
-    return json.loads(epath.Path(path).read_text())
+    return from_text(epath.Path(path).read_text())
   except ValueError as e:
     raise DataError(
       f'{path} is not JSON ({e}): mend it by hand or take another workdir.'

@@ -4,7 +4,6 @@ metrics = MetricsFile(workdir)
 metrics.write(50, 'train', {'loss': 0.3}, {'seconds': {'train': 1.1, 'total': 1.2}})
 """
 
-import json
 import os
 import tempfile
 from typing import Any, Mapping
@@ -12,7 +11,7 @@ from typing import Any, Mapping
 from absl import logging
 from etils import epath
 
-from dlx.run.records.json_files import is_remote, plain, write_bytes
+from dlx.run.records.json_files import from_text, is_remote, to_text, write_bytes
 
 NAME = 'metrics.jsonl'
 PART_BYTES = 2**20  # A part is rewritten whole by every flush until it is this long.
@@ -21,7 +20,7 @@ PART_BYTES = 2**20  # A part is rewritten whole by every flush until it is this 
 def _parse(line: bytes) -> dict[str, Any] | None:
   """The object of one line of metrics.jsonl; None where the line is no such object."""
   try:
-    record = json.loads(line)
+    record = from_text(line)
   except ValueError:
     return None
   ok = isinstance(record, dict) and {'step', 'split', 'metrics'} <= record.keys()
@@ -50,9 +49,9 @@ class MetricsFile:
 
     {"step": 50, "split": "train", "metrics": {"loss": 0.3}, "time": {...}}
 
-  Numbers are written by repr (`NaN` and `Infinity` where they are not finite, as
-  Python's json reads them), vectors over members as lists. All that depends on the
-  clock stands in `time`; everything else is equal between equal runs.
+  Numbers are written by repr, what is not finite as json_files.py says, vectors over
+  members as lists. All that depends on the clock stands in `time`; everything else is
+  equal between equal runs.
 
   In an object store lines are spooled in a local temporary file and uploaded by
   `flush` as parts metrics-00000.jsonl, metrics-00001.jsonl, ...: the current part is
@@ -79,17 +78,11 @@ class MetricsFile:
     self, step: int, split: str, metrics: Mapping[str, Any], time: Mapping[str, Any]
   ) -> None:
     """Adds a line; on a local disk it outlives the process once this returns."""
-    record = {
-      'step': int(step),
-      'split': split,
-      'metrics': plain(metrics),
-      'time': plain(time),
-    }
+    record = {'step': int(step), 'split': split, 'metrics': metrics, 'time': time}
     file = self._open() if self._file is None else self._file
     # One write call without a buffer: the kernel has all of the line, or the file ends
     # in half a line, which is dropped by the next to open it.
-    text = json.dumps(record, ensure_ascii=False)
-    line = memoryview(text.encode(errors='backslashreplace') + b'\n')
+    line = memoryview(to_text(record).encode(errors='backslashreplace') + b'\n')
     while line:  # A disk that fills up takes a part without an error, and then raises.
       line = line[file.write(line) :]
     self._dirty = True

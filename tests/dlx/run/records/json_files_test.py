@@ -74,6 +74,37 @@ class JsonTest(absltest.TestCase):
     self.assertEqual(path.read_text().splitlines()[1], '  "b": 0.5,')
     self.assertEqual([p.name for p in self.folder.iterdir()], ['a.json'])
 
+  def test_what_is_not_finite_is_json_and_reads_back(self):
+    path = self.folder / 'a.json'
+    value = {
+      'm': {'test/loss': np.float32(np.nan), 'v': [1.0, -np.inf, np.inf]},
+      's': 1,
+    }
+    write_json(path, value)
+
+    def never(word):
+      raise AssertionError(f'{word} is no JSON')
+
+    strict = json.loads(path.read_text(), parse_constant=never)
+    self.assertEqual(strict['m'], {'test/loss': None, 'v': [1.0, None, None]})
+    self.assertEqual(
+      strict['not_finite'],
+      [
+        [['m', 'test/loss'], 'NaN'],
+        [['m', 'v', 1], '-Infinity'],
+        [['m', 'v', 2], 'Infinity'],
+      ],
+    )
+    got = read_json(path)
+    self.assertEqual(got['m'].pop('v'), [1.0, -np.inf, np.inf])
+    self.assertTrue(np.isnan(got['m'].pop('test/loss')))
+    self.assertEqual(got, {'m': {}, 's': 1})
+    path.write_text('{"m": NaN}')  # Of a run before.
+    self.assertTrue(np.isnan(read_json(path)['m']))
+    path.write_text('{"not_finite": [[["m", "x"], "NaN"]]}')
+    with self.assertRaisesRegex(DataError, 'not_finite names what is not there'):
+      read_json(path)
+
   def test_a_failed_write_leaves_the_old_file(self):
     path = self.folder / 'a.json'
     write_json(path, {'a': 1})

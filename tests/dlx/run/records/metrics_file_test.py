@@ -110,6 +110,7 @@ class LocalTest(absltest.TestCase):
     got = metrics.read()[0]['metrics']
     self.assertTrue(np.isnan(got['a']))
     self.assertEqual(got['b'], -np.inf)
+    self.assertIn('{"a": null, "b": null}', self.path.read_text())
 
   def test_a_line_outlives_sigkill(self):
     code = (
