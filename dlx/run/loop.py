@@ -30,6 +30,7 @@ from dlx.run.rehearsal import rehearse
 from dlx.run.session import Session, opened
 from dlx.run.timing import Clock
 from dlx.state import TrainState
+from dlx.train import early_stopping
 
 
 class Outcome(NamedTuple):
@@ -261,15 +262,30 @@ def _finish(run: Session, at: At) -> Outcome:
   run.draw(at)
   with run.clock.span('save'):
     run.checkpoints.wait()
+  weights = _weights(run, at)
   run.records.finish(
     at.step,
     metrics,
     stopped_early=at.stopped,
+    weights=weights,
     origins=feed.origins(run.experiment, run.data),
     seconds=run.clock.seconds(),
     fingerprint=fingerprint(at.state),
   )
   return Outcome('finished', at.step, metrics, at.state)
+
+
+def _weights(run: Session, at: At) -> str:
+  """Which weights the run ends with, and which it has kept besides; told, too."""
+  config = run.config
+  told = early_stopping.held(at.state, config.early_stop_metric)
+  if config.best_metric is not None:
+    best = run.checkpoints.best()
+    kept = f'none, since {config.best_metric} was never finite'
+    told += f'; kept as the best: {kept if best is None else f"checkpoint {best}"}'
+  if config.best_metric is not None or config.early_stop_metric is not None:
+    run.records.note(f'The weights are {told}.')
+  return told
 
 
 def _check_x64(config: Config):

@@ -124,9 +124,13 @@ def _pick(workdir, config: Config, step: int | str) -> tuple[int, Checkpointer]:
   if step == 'best':
     found = checkpointer.best()
     if found is None:
+      metric = config.best_metric
+      why = f'{metric} was not finite at any step that was saved'
+      way = 'use --step=latest'
+      if metric is None:
+        why, way = 'no metric says which', f'train with --config.best_metric, or {way}'
       raise ConfigError(
-        f'--step=best: the run in {workdir} kept no best checkpoint: '
-        'train with --config.best_metric, or use --step=latest.'
+        f'--step=best: the run in {workdir} kept no best checkpoint, as {why}: {way}.'
       )
     return found, checkpointer
   return steps[-1] if step == 'latest' else int(step), checkpointer

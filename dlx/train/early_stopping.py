@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dlx.errors import ConfigError
 from dlx.experiment import Config, Experiment
@@ -27,8 +28,9 @@ class Best(NamedTuple):
 
 
 def improved(value: Array, best: Array, mode: str, min_delta: float = 0.0) -> Array:
-  """Whether a figure beats the best by more than `min_delta`; NaN never does."""
-  return value < best - min_delta if mode == 'min' else value > best + min_delta
+  """Whether a finite figure beats the best by more than `min_delta`."""
+  beats = value < best - min_delta if mode == 'min' else value > best + min_delta
+  return beats & jnp.isfinite(value)
 
 
 def with_early_stopping(experiment: Experiment, config: Config) -> Experiment:
@@ -117,7 +119,8 @@ def early_stopping(
       _where(better, weights(seen), best.weights),
     )
     stop = (best.bad >= patience) & running
-    kept = _where(stop, best.weights, weights(state))
+    # Where no figure was ever finite, the best are the initial weights: not put back.
+    kept = _where(stop & _found(best), best.weights, weights(state))
     return state._replace(stop=state.stop | stop, best=best, **kept)
 
   def warm_start(state):
@@ -130,6 +133,33 @@ def early_stopping(
     after_eval=after_eval,
     warm_start=None if experiment.warm_start is None else warm_start,
   )
+
+
+def _found(best: Best) -> Array:
+  """Whether there was a finite figure; one bool a member."""
+  return jnp.abs(best.value) < jnp.finfo(jnp.float32).max
+
+
+def held(state: TrainState, metric: str | None) -> str:
+  """Which weights a finished run holds, in words; all processes call it.
+
+  Args:
+    state: the last.
+    metric: of early stopping.
+  """
+  best, last = state.best, 'those of the last step'
+  if not isinstance(best, Best):
+    return last
+  metric = metric or 'figure of early stopping'
+  found, value = jax.device_get((_found(best), best.value))
+  if not found.any():
+    return f'{last}, since {metric} was never finite'
+  told = f'the best {metric}, {", ".join(f"{v:.4g}" for v in np.ravel(value[found]))}'
+  now = {name: getattr(state, name) for name in best.weights}
+  same = jax.jit(lambda a, b: jax.tree.map(lambda x, y: (x == y).all(), a, b))
+  if now and all(map(bool, jax.tree.leaves(same(now, best.weights)))):
+    return f'those of {told}'
+  return f'{last}; {told}, was of other weights'
 
 
 def _where(condition: Array, new: Any, old: Any) -> Any:

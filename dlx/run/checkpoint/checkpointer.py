@@ -83,12 +83,15 @@ class Checkpointer:
     return files.steps(self.folder)
 
   def best(self) -> int | None:
-    """Step of the best finished checkpoint by `best_metric`, the earliest of equals."""
+    """Step of the best checkpoint by `best_metric`, the earliest of equals.
+
+    None: there is none with a finite figure.
+    """
     sign = 1 if self._best_mode == 'max' else -1
     scored = [
       (sign * value, -step)
       for step in self.steps()
-      if (value := self._metrics.get(step)) is not None and not math.isnan(value)
+      if (value := self._metrics.get(step)) is not None and math.isfinite(value)
     ]
     return -max(scored)[1] if scored else None
 

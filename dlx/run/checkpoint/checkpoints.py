@@ -81,6 +81,10 @@ class Checkpoints:
     self._note_saved()
     self._saved = at.step, at.evaluated
 
+  def best(self) -> int | None:
+    """Step of the checkpoint that is kept as the best; None: there is none."""
+    return self._files.best()
+
   def wait(self):
     """Until the save that was started is on disk."""
     self._files.wait()

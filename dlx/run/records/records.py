@@ -113,7 +113,8 @@ class Records:
       return
     (step, sums, seconds, rate), self._window = self._window, None
     with self._clock.span('train'):
-      fetched = ratios(jax.device_get(sums))
+      with np.errstate(invalid='ignore'):  # float16 may have skipped all: 0 of 0.
+        fetched = ratios(jax.device_get(sums))
     values = {name: np.array(value) for name, value in fetched.items()}
     self._reporter.write(step, 'train', values, seconds, rate)
 
@@ -140,6 +141,7 @@ class Records:
     metrics: Mapping[str, Any],
     *,
     stopped_early: bool,
+    weights: str,
     origins: Mapping[str, Mapping[str, Any]],
     seconds: Mapping[str, float],
     fingerprint: str,
@@ -148,6 +150,7 @@ class Records:
 
     Args:
       metrics: by "split/name".
+      weights: which ones the run ends with, in words.
       origins: what data each split was read from.
       seconds: by kind and in total, of all sessions.
       fingerprint: of the final state.
@@ -164,6 +167,7 @@ class Records:
       'step': step,
       'num_steps': record['config']['num_steps'],
       'stopped_early': stopped_early,
+      'weights': weights,
       'seconds': {kind: round(value, 3) for kind, value in seconds.items()},
       'examples_per_second': round(rate, 1),
       **environment(),

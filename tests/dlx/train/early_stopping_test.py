@@ -14,6 +14,7 @@ import numpy as np
 from dlx.data.dataset import Loaded, Resident
 from dlx.errors import ConfigError
 from dlx.experiment import Eval, Experiment
+from dlx.run import reopen
 from dlx.run.loop import fit
 from dlx.state import Mean, create
 from dlx.train.early_stopping import early_stopping, with_early_stopping
@@ -153,6 +154,41 @@ class EarlyStoppingTest(parameterized.TestCase):
       stop_at=6,
     )
     self.assertEqual(float(out.state.model_state['best']), float(out.state.best.value))
+
+  @parameterized.parameters(
+    # Curve; what w ends as; the words.
+    ([5, 4, 3, 4, 5, 6], 3, 'those of the best val/loss, 3'),
+    (
+      [5, 3, 4],
+      3,
+      'those of the last step; the best val/loss, 3, was of other weights',
+    ),
+    ([np.nan] * 5, 2, 'those of the last step, since val/loss was never finite'),
+    ([-np.inf, np.nan, 3, 4], 2, 'those of the last step, since val/loss was never'),
+  )
+  def test_says_which_weights_a_finished_run_holds(self, curve, w, words):
+    config = kinds.Small(
+      num_steps=len(curve), eval_every_steps=1, early_stop_metric='val/loss'
+    )
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    out = run(curve, folder, config, patience=2)
+    self.assertEqual(float(out.state.params['w']), w)
+    self.assertStartsWith(
+      json.loads((folder / 'result.json').read_text())['weights'], words
+    )
+
+  def test_a_best_metric_that_was_never_finite(self):
+    config = kinds.Small(num_steps=2, eval_every_steps=1, best_metric='val/loss')
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    fit(scripted([np.nan, np.inf]), config, folder)
+    self.assertEqual(
+      json.loads((folder / 'result.json').read_text())['weights'],
+      'those of the last step; kept as the best: none, since val/loss was never finite',
+    )
+    with self.assertRaisesRegex(
+      ConfigError, 'best checkpoint, as val/loss was not finite at any step that was'
+    ):
+      reopen.evaluate(scripted([np.nan, 1]), config, folder, step='best')
 
   def test_nan_is_no_improvement(self):
     wrapped = early_stopping(scripted([1.0]), 'val/loss', patience=1)
