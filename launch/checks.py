@@ -190,38 +190,35 @@ def _some_weights(rng: np.random.Generator, shape: Any) -> Any:
   return (rng.normal(size=shape.shape) / np.sqrt(fan_in)).astype(shape.dtype)
 
 
-def effective(build: Build, config: Config) -> list[str]:
-  """Each flag that every run has is read, or refused by the Config.
+def refused(build: Build, config: Config) -> list[str]:
+  """Flags that every run has and that a start with this experiment refuses.
 
-  Returns:
-    Those that are refused.
+  By the Config, or because nothing reads them: see `effects`.
   """
-  refused = []
-  for field, value in OTHER.items():
-    try:
-      changed = dataclasses.replace(config, **{field: value})
-      silent = effects.without(build, changed)
-    except ConfigError:
-      refused.append(field)
-      continue
-    if field in silent:
-      raise Failed(
-        f'--config.{field}={value} has no effect: read it in `build`, as '
-        'dlx.train.steps and optim.clip do, or refuse it by `self.unused`.'
-      )
-  return refused
+  return [
+    field for field, value in OTHER.items() if _is_refused(build, config, field, value)
+  ]
+
+
+def _is_refused(build: Build, config: Config, field: str, value: Any) -> bool:
+  try:
+    return field in effects.without(
+      build, dataclasses.replace(config, **{field: value})
+    )
+  except ConfigError:
+    return True
 
 
 def half_precision(build: Build, config: Config) -> bool:
   """compute_dtype=bfloat16 reaches the products of the model.
 
   Returns:
-    Whether the Config allows it.
+    Whether it is allowed: neither the Config refuses it, nor a start, since nothing
+    reads it.
   """
-  try:
-    built = build(dataclasses.replace(config, compute_dtype='bfloat16'))
-  except ConfigError:
+  if _is_refused(build, config, 'compute_dtype', 'bfloat16'):
     return False
+  built = build(dataclasses.replace(config, compute_dtype='bfloat16'))
   state = jax.eval_shape(lambda: built.init(jax.random.key(0)))
   program = str(jax.make_jaxpr(built.train_step)(state, built.train_data.shapes[0]))
   if 'bf16' not in program:

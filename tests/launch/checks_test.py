@@ -84,11 +84,18 @@ def test_overfitted():
     checks.overfitted(floor(1e-9), config)
 
 
-def test_effective_and_half_precision():
-  with pytest.raises(checks.Failed, match='--config.ema_decay=0.9 has no effect'):
-    checks.effective(build, Config())
+def test_refused_and_half_precision():
+  # Nothing of the toy reads a flag, so that a start refuses each.
+  assert checks.refused(build, Config()) == list(checks.OTHER)
+  assert not checks.half_precision(build, Config())
+
+  def reads(config):
+    assert config.compute_dtype and config.ema_decay != 0
+    return build(config)
+
+  assert 'ema_decay' not in checks.refused(reads, Config())
   with pytest.raises(checks.Failed, match='compute_dtype=bfloat16 has no effect'):
-    checks.half_precision(build, Config())
+    checks.half_precision(reads, Config())
 
   @dataclasses.dataclass(frozen=True, kw_only=True)
   class Refusing(Config):
@@ -97,7 +104,7 @@ def test_effective_and_half_precision():
       names = ('ema_decay', 'clip_norm', 'clip_value', 'micro_batches')
       self.unused(*names, 'compute_dtype', why='a toy')
 
-  assert checks.effective(build, Refusing()) == list(checks.OTHER)
+  assert checks.refused(build, Refusing()) == list(checks.OTHER)
   assert not checks.half_precision(build, Refusing())
 
 

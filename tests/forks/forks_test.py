@@ -1,0 +1,30 @@
+"""Each fork holds what every experiment must, as launch.check says, and stays short."""
+
+import pathlib
+import sys
+
+import pytest
+
+from launch import check
+
+FORKS = sorted(
+  path
+  for path in pathlib.Path(__file__).parent.glob('*.py')
+  if path.name not in ('__init__.py', pathlib.Path(__file__).name)
+)
+
+
+@pytest.mark.parametrize('path', FORKS, ids=lambda path: path.stem)
+def test_is_checked(path, capsys, monkeypatch):
+  monkeypatch.setattr(sys, 'path', list(sys.path))
+  status = check.main(['check', f'--exp={path}'])
+  told = capsys.readouterr()
+  assert status == 0, told.out + told.err
+  assert told.out.count('\nok  ') + told.out.startswith('ok  ') == 6, told.out
+
+
+@pytest.mark.parametrize('path', FORKS, ids=lambda path: path.stem)
+def test_is_short_and_says_what_it_shows(path):
+  text = path.read_text(encoding='utf-8')
+  assert text.startswith('"""')
+  assert len([line for line in text.splitlines() if line.strip()]) <= 60
