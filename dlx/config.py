@@ -142,11 +142,11 @@ class Config(Checks):
   save_every_steps: int | None = None  # Steps between checkpoints; None: at the end.
   figure_every_steps: int | None = None  # Steps between figures; None: at the end.
   keep_checkpoints: int = 2  # Newest checkpoints that are kept.
-  # Metric whose best checkpoint is kept, e.g. test/accuracy.
+  # Metric whose best checkpoint is kept, e.g. validation/accuracy.
   best_metric: str | None = None
   # Whether the largest or the least best_metric is the best: max, min.
   best_mode: str = 'max'
-  # Metric that ends the run when no longer improving, e.g. test/loss.
+  # Metric that ends the run when no longer improving, e.g. validation/loss.
   early_stop_metric: str | None = None
   # Whether early_stop_metric shall fall or rise: min or max.
   early_stop_mode: str = 'min'
@@ -159,6 +159,10 @@ class Config(Checks):
   ema_decay: float | None = None  # Decay of averaged parameters, used by evaluation.
   compute_dtype: str = 'float32'  # Arithmetic: float32, bfloat16, float16 or float64.
   param_dtype: str = 'float32'  # Dtype of the parameters; moments are float32 at least.
+  # Share of the training examples that are held out as the split validation.
+  validation: float = 0.0
+  # Whether learning rate, gradient norm and update ratio are logged.
+  curves: bool = False
   stream: bool = False  # Read batches on the host, not from arrays on the devices.
   stream_workers: int = 0  # Processes that read streamed batches; 0: threads.
 
@@ -171,13 +175,14 @@ class Config(Checks):
     self.bounds('seed', least=0, below=2**31)
     self.bounds('stream_workers', least=0)
     self.bounds('ema_decay', above=0, below=1)
+    self.bounds('validation', least=0, below=1)
     self.choice('best_mode', 'early_stop_mode', of=('max', 'min'))
     for name in ('best_metric', 'early_stop_metric'):
       metric = getattr(self, name)
       self.require(
         name,
         metric is None or '/' in metric,
-        'SPLIT/NAME, e.g. test/accuracy, or None for off',
+        'SPLIT/NAME, e.g. validation/accuracy, or None for off',
       )
     self.choice('compute_dtype', 'param_dtype', of=DTYPES)
     self.require(

@@ -65,6 +65,7 @@ class Metric(NamedTuple):
     unit: 'nats', 'dollars'; '' for a pure number; '%' for a share in [0, 1], which is
       shown as percent.
     group: numbers of one group may share axes: 'loss', 'share', 'norm'.
+    chance: the value without any learning, as of guessing; None: not known.
   """
 
   title: str
@@ -72,6 +73,7 @@ class Metric(NamedTuple):
   meaning: str
   unit: str = ''
   group: str = ''
+  chance: float | None = None
 
 
 class Mean(NamedTuple):

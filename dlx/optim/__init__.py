@@ -10,6 +10,7 @@ from dlx.optim.optimizers import (
   decay_mask,
   freeze,
   global_norm,
+  learning_rate,
   sgd,
 )
 from dlx.optim.schedules import (
@@ -36,6 +37,7 @@ __all__ = [
   'freeze',
   'global_norm',
   'in_float32',
+  'learning_rate',
   'one_cycle',
   'sgd',
   'step_decay',

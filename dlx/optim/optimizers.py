@@ -1,4 +1,4 @@
-"""Optimisers, clipping and freezing.
+"""Optimisers, clipping, freezing, and the learning rate of an update.
 
 Thin builders over optax. Every number that they take may be a tracer, so that one
 program can hold a sweep: `vmap` over learning rates, decays and clipping bounds.
@@ -22,7 +22,7 @@ import optax
 from dlx.config import check_bounds
 from dlx.errors import ConfigError
 from dlx.optim.copies import in_float32
-from dlx.optim.schedules import Number, Schedule
+from dlx.optim.schedules import Number, Schedule, constant
 from dlx.precision import at_least_float32, scale_for_squares
 from dlx.state import Array, PyTree
 
@@ -30,6 +30,53 @@ Mask = PyTree | Callable[[PyTree], PyTree]  # Bools of the structure of the para
 
 
 # Optimisers.
+
+
+class Rated(optax.GradientTransformationExtraArgs):
+  """An optimiser whose learning rate is known, by the number of updates done."""
+
+  rate: Schedule | None = None
+
+
+def _rated(
+  tx: optax.GradientTransformation, rate: Number | Schedule | None
+) -> optax.GradientTransformation:
+  """The same optimiser with its learning rate; None: it is not known."""
+  if rate is None:
+    return tx
+  rated = Rated(*optax.with_extra_args_support(tx))
+  rated.rate = rate if callable(rate) else constant(rate)
+  return rated
+
+
+def learning_rate(
+  tx: optax.GradientTransformation, before: PyTree, after: PyTree, step: Array
+) -> Array | None:
+  """The learning rate of an update, where it is known.
+
+  Args:
+    tx: of `adam`, `adamw` or `sgd`, also clipped and frozen; or any that holds an
+      optax.inject_hyperparams with a `learning_rate`.
+    before: state of `tx` before the update.
+    after: state of `tx` after it.
+    step: number of updates before, where the state does not count them.
+
+  Returns:
+    A scalar; None of another optimiser.
+  """
+
+  def first(state, name, owner):
+    found = optax.tree.get_all_with_path(state, name)
+    # Not the moments of a parameter of that name.
+    return next((x for path, x in found if owner(path)), None)
+
+  if (rate := getattr(tx, 'rate', None)) is not None:
+    # A skipped step of float16 is no update, so that `step` may be ahead.
+    count = first(before, 'count', lambda path: hasattr(path[-1], 'tuple_name'))
+    return jnp.asarray(rate(step if count is None else count))
+  hyperparams = lambda path: getattr(path[-2:][0], 'name', None) == 'hyperparams'
+  rate = first(after, 'learning_rate', hyperparams)
+  return None if rate is None else jnp.asarray(rate)
 
 
 def decay_mask(params: PyTree) -> PyTree:
@@ -48,7 +95,7 @@ def adam(
 ) -> optax.GradientTransformation:
   """Adam (arXiv:1412.6980)."""
   check_bounds('learning_rate', learning_rate, 0)
-  return in_float32(optax.adam(learning_rate, b1, b2, eps))
+  return _rated(in_float32(optax.adam(learning_rate, b1, b2, eps)), learning_rate)
 
 
 def adamw(
@@ -73,9 +120,8 @@ def adamw(
   """
   check_bounds('learning_rate', learning_rate, 0)
   check_bounds('weight_decay', weight_decay, 0)
-  return in_float32(
-    optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=mask)
-  )
+  tx = optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=mask)
+  return _rated(in_float32(tx), learning_rate)
 
 
 def sgd(
@@ -104,12 +150,11 @@ def sgd(
     raise ConfigError(
       'nesterov=True is not allowed without momentum: set momentum=0.9.'
     )
-  return in_float32(
-    optax.chain(
-      optax.add_decayed_weights(weight_decay, mask),
-      optax.sgd(learning_rate, momentum, nesterov),
-    )
+  tx = optax.chain(
+    optax.add_decayed_weights(weight_decay, mask),
+    optax.sgd(learning_rate, momentum, nesterov),
   )
+  return _rated(in_float32(tx), learning_rate)
 
 
 # Clipping.
@@ -117,17 +162,19 @@ def sgd(
 
 def global_norm(tree: PyTree) -> Array:
   """Euclidean norm of all leaves together, in float32 or wider, of any finite size."""
-  scale = _scale(tree)
-  return _scaled_norm(tree, scale) / scale
+  largest = _largest(tree)
+  scale = scale_for_squares(largest)
+  # Where all are the constant 0, XLA folds the square of their quotients to nan.
+  return jnp.where(largest > 0, _scaled_norm(tree, scale) / scale, largest)
 
 
-def _scale(tree: PyTree) -> Array:
-  """See `scale_for_squares`; one for all leaves."""
+def _largest(tree: PyTree) -> Array:
+  """The largest magnitude in all leaves, float32 or wider."""
   largest = jnp.zeros((), jnp.float32)
   for x in jax.tree.leaves(tree):
     if x.size:
       largest = jnp.maximum(largest, jnp.abs(at_least_float32(x)).max())
-  return scale_for_squares(largest)
+  return largest
 
 
 def _scaled_norm(tree: PyTree, scale: Array) -> Array:
@@ -165,7 +212,7 @@ def clip(
       low, high = -value, value
       grads = jax.tree.map(lambda g: jnp.clip(g, low, high).astype(g.dtype), grads)
     if norm is not None:
-      scale = _scale(grads)
+      scale = scale_for_squares(_largest(grads))
       size = _scaled_norm(grads, scale)  # Finite where the norm itself overflows.
       # where, not min(1, norm / size): nan and gradients of 0 need no care.
       share = jnp.where(size > norm * scale, norm / size * scale, jnp.ones_like(size))
@@ -177,7 +224,8 @@ def clip(
       clipped(updates), state, params, **extra
     )
 
-  return optax.GradientTransformationExtraArgs(tx.init, update)
+  clipping = optax.GradientTransformationExtraArgs(tx.init, update)
+  return _rated(clipping, getattr(tx, 'rate', None))
 
 
 # Freezing.
@@ -230,4 +278,5 @@ def freeze(
   still = optax.stateless(
     lambda grads, _: jax.tree.map(lambda g: jnp.full_like(g, -0.0), grads)
   )
-  return optax.partition({'trained': tx, 'frozen': still}, labels)
+  parted = optax.partition({'trained': tx, 'frozen': still}, labels)
+  return _rated(parted, getattr(tx, 'rate', None))

@@ -62,7 +62,7 @@ def early_stopping(
 
   Args:
     experiment: any.
-    metric: "split/name" of an evaluation, e.g. 'test/loss'.
+    metric: "split/name" of an evaluation, e.g. 'validation/loss'.
     patience: evaluations in a row without an improvement after which the run stops.
     mode: 'min' or 'max'.
     min_delta: an improvement is more than this.

@@ -23,15 +23,24 @@ from dlx.state import (
   Mean,
   Metric,
   Metrics,
+  PyTree,
   TrainState,
   create,
+  mean,
   ratios,
   stream,
 )
-from dlx.train import loss_scale, steps
+from dlx.train import curves, loss_scale, steps
+from dlx.train.objective import Terms, add_up, joined
 
 LOSS = Metric(
   'Loss', 'lower', 'Mean over the examples of what training minimises.', group='loss'
+)
+PENALTY = Metric(
+  'Penalty',
+  'lower',
+  'What training minimises besides the losses of the examples.',
+  group='loss',
 )
 SKIPPED = Metric(
   'Skipped steps',
@@ -49,16 +58,17 @@ def make_predict(
   *,
   inputs: str = 'image',
   prepare: Callable[[Batch], Batch] = lambda batch: batch,
-) -> Callable[[TrainState, Batch], Array]:
-  """(state, raw batch) -> outputs of the model as evaluation sees it.
+) -> Callable[[TrainState, Batch], Any]:
+  """(state, raw batch) -> outputs of the model as evaluation sees it, any tree.
 
   Averaged parameters where `config.ema_decay` is set, running statistics, no dropout.
   """
 
-  def predict(state: TrainState, batch: Batch) -> Array:
+  def predict(state: TrainState, batch: Batch) -> PyTree:
     params = state.averaged
     variables = {'params': params, **state.model_state}
-    return jnp.asarray(model.apply(variables, prepare(batch)[inputs], train=False))
+    outputs = model.apply(variables, prepare(batch)[inputs], train=False)
+    return jax.tree.map(jnp.asarray, outputs)
 
   return predict
 
@@ -67,17 +77,20 @@ def supervised(
   config: Config,
   *,
   model: nn.Module,
-  loss: Callable[[Array, Batch], Array],
+  loss: Callable[[Any, Batch], Terms],
   tx: optax.GradientTransformation,
   train_data: Dataset,
   eval_data: Mapping[str, Dataset],
-  metrics: Callable[[Array, Batch, Array], Metrics],
-  train_metrics: Callable[[Array, Batch, Array], Metrics] | None = None,
+  metrics: Callable[[Any, Batch, Array], Metrics],
+  train_metrics: Callable[[Any, Batch, Array], Metrics] | None = None,
   summarize: Callable[[Metrics], Mapping[str, Any]] = ratios,
   inputs: str = 'image',
   prepare: Callable[[Batch], Batch] = lambda batch: batch,
   augment: Callable[[Key, Batch], Batch] | None = None,
-  eval_loss: Callable[[Array, Batch], Array] | None = None,
+  eval_loss: Callable[[Any, Batch], Terms] | None = None,
+  penalty: Callable[[PyTree, Mapping[str, PyTree]], Terms] | None = None,
+  sown: tuple[str, ...] = ('intermediates', 'losses'),
+  rngs: tuple[str, ...] = (),
   frozen: optim.Mask | None = None,
   functions: Mapping[str, Function] | None = None,
   figures: Mapping[str, Figure] | None = None,
@@ -87,16 +100,19 @@ def supervised(
   placement: tuple[tuple[str, P], ...] = (),
   flops_per_step: float | None = None,
 ) -> Experiment:
-  """An Experiment with micro-batches, mixed precision, clipping and averages.
+  """An Experiment with micro-batches, mixed precision, clipping, averages and curves.
 
   Args:
-    config: micro_batches, clip_*, ema_decay and the dtypes are read.
-    model: called as `model(x, train=...)`; its own dtype fields set the precision.
-    loss: (outputs, batch) -> loss of each example [B], float32 or wider.
+    config: micro_batches, clip_*, ema_decay, curves and the dtypes are read.
+    model: called as `model(x, train=...)`; its own dtype fields set the precision. Its
+      outputs are any tree.
+    loss: (outputs, batch) -> loss of each example [B], float32 or wider; or several by
+      name, each [B] or (weight, [B]): the weighted sum is trained, each is reported.
     tx: the optimiser; clipping by `config` goes before it.
     train_data: endless stream of raw batches.
     eval_data: finite data by split name; batches hold `weight`.
-    metrics: (outputs, batch, weight [B]) -> sums for evaluation. 'loss' is added.
+    metrics: (outputs, batch, weight [B]) -> sums for evaluation. 'loss' is added, and
+      each loss that has a name.
     train_metrics: the same for training; None: `metrics`.
     summarize: from summed evaluation metrics to what is reported.
     inputs: field of the prepared batch that the model reads.
@@ -104,15 +120,24 @@ def supervised(
     augment: (key, prepared batch) -> batch, in training only, on the whole batch
       before it is split, so that micro-batches do not change it.
     eval_loss: what evaluations report as 'loss', like `loss`; None: `loss` itself.
+    penalty: (params, sown values by collection) -> scalar, reported as 'penalty', or
+      several by name, each a scalar or (weight, scalar): added to the mean loss in
+      training alone. Of micro-batches the mean counts.
+    sown: collections into which the model may `sow`; they are no part of the state.
+    rngs: names of random streams of the model in training, besides 'dropout'.
     frozen: tree of bools, or a function of the parameters that gives one
       (`optim.by_path`): these keep every byte for the whole run.
     functions: what the trained model can do.
     figures: pictures of the report.
-    declared: declarations of what `metrics` and `summarize` report; of 'loss' too where
-      it is more than LOSS.
+    declared: declarations of what `metrics`, `summarize` and named losses report; of
+      'loss' too where it is more than LOSS.
     headline: see `Experiment`; None: the loss of each split.
     overfit: floor for the generic test.
     placement, flops_per_step: see `Experiment`.
+
+  Raises:
+    ConfigError: when a step or an evaluation is traced: a loss that is not one value an
+      example, a penalty that is no scalar, a name that is reported twice.
   """
   train_metrics = train_metrics or metrics
   tx = optim.clip(tx, **config.clipping)
@@ -120,6 +145,7 @@ def supervised(
     tx = optim.freeze(tx, frozen)
   scaled = config.compute_dtype == 'float16'
   predict = make_predict(config, model, inputs=inputs, prepare=prepare)
+  heard = sown if penalty is not None else ()
 
   def init(key: Key) -> TrainState:
     rows = {
@@ -130,6 +156,7 @@ def supervised(
       jax.random.fold_in(key, 0), prepare(rows)[inputs], train=False
     )
     model_state, params = flax.core.pop(variables, 'params')
+    model_state = {k: v for k, v in model_state.items() if k not in sown}
     opt_state = tx.init(params)
     if scaled:
       opt_state = {'tx': opt_state, 'loss_scale': loss_scale.init_loss_scale()}
@@ -139,17 +166,28 @@ def supervised(
     )
 
   def loss_fn(params, model_state, batch, rng):
-    outputs, new_state = model.apply(
+    outputs, changed = model.apply(
       {'params': params, **model_state},
       batch[inputs],
       train=True,
-      rngs={'dropout': rng},
-      mutable=list(model_state),
+      rngs={**{name: stream(rng, name) for name in rngs}, 'dropout': rng},
+      mutable=[*model_state, *heard],
     )
-    losses_B = loss(outputs, batch)
+    new_state = {k: v for k, v in changed.items() if k not in heard}
+    losses_B, terms = add_up(loss(outputs, batch), _rows(batch[inputs]), 'loss')
     weight_B = batch.get('weight', jnp.ones_like(losses_B))
-    sums = train_metrics(outputs, batch, weight_B)
-    return Mean((losses_B * weight_B).sum(), weight_B.sum()), (new_state, sums)
+    total, count = (losses_B * weight_B).sum(), weight_B.sum()
+    sums = joined(
+      {name: mean(term_B, weight_B) for name, term_B in terms.items()},
+      train_metrics(outputs, batch, weight_B),
+    )
+    if penalty is not None:
+      found = penalty(params, {k: v for k, v in changed.items() if k in heard})
+      value, terms = add_up(found, (), 'penalty')
+      total += value * count
+      terms = terms or {'penalty': value}
+      sums = joined(sums, {name: Mean(x * count, count) for name, x in terms.items()})
+    return Mean(total, count), (new_state, sums)
 
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     rng = jax.random.fold_in(state.rng, state.step)
@@ -169,23 +207,27 @@ def supervised(
       micro_batches=config.micro_batches,
       scale=scale,
     )
-    opt_state = state.opt_state['tx'] if scaled else state.opt_state
+    old = state._replace(opt_state=state.opt_state['tx']) if scaled else state
     new = steps.apply(
-      tx,
-      state._replace(opt_state=opt_state),
-      grads,
-      ema_decay=config.ema_decay,
-      model_state=model_state,
+      tx, old, grads, ema_decay=config.ema_decay, model_state=model_state
     )
+    if config.curves:
+      counted = grads
+      if frozen is not None:
+        mask = frozen(state.params) if callable(frozen) else frozen
+        counted = steps.hold(mask, grads, jax.tree.map(jnp.zeros_like, grads))
+      sums = joined(sums, curves.of(config, tx, old, new, counted))
     return _skip_overflow(state, new, grads, sums) if scaled else (new, sums)
 
   def eval_step(state: TrainState, batch: Batch) -> Metrics:
     outputs, weight_B = predict(state, batch), batch['weight']
-    losses_B = (eval_loss or loss)(outputs, prepare(batch))
-    return {
-      'loss': Mean((losses_B * weight_B).sum(), weight_B.sum()),
-      **metrics(outputs, prepare(batch), weight_B),
-    }
+    found = (eval_loss or loss)(outputs, prepare(batch))
+    losses_B, terms = add_up(found, weight_B.shape, 'loss')
+    return joined(
+      {'loss': Mean((losses_B * weight_B).sum(), weight_B.sum())},
+      {name: mean(term_B, weight_B) for name, term_B in terms.items()},
+      metrics(outputs, prepare(batch), weight_B),
+    )
 
   return Experiment(
     init=init,
@@ -199,14 +241,21 @@ def supervised(
     functions=functions or {},
     metrics={
       'loss': LOSS,
-      **(declared or {}),
+      **({'penalty': PENALTY} if penalty is not None else {}),
+      **(curves.CURVES if config.curves else {}),
       **({'skipped': SKIPPED} if scaled else {}),
+      **(declared or {}),
     },
     headline=tuple(f'{x}/loss' for x in eval_data) if headline is None else headline,
     overfit=overfit,
     placement=placement,
     flops_per_step=flops_per_step,
   )
+
+
+def _rows(inputs: PyTree) -> tuple[int]:
+  """The shape of one value an example."""
+  return (jax.tree.leaves(inputs)[0].shape[0],)
 
 
 def _skip_overflow(old: TrainState, new: TrainState, grads, sums):

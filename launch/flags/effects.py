@@ -15,6 +15,7 @@ from dlx.errors import ConfigError
 FIELDS = (
   *('batch_size', 'eval_batch_size', 'micro_batches', 'clip_norm', 'clip_value'),
   *('ema_decay', 'compute_dtype', 'param_dtype', 'stream', 'stream_workers'),
+  *('validation', 'curves'),
 )
 
 

@@ -244,6 +244,11 @@ class ClipTest(parameterized.TestCase):
       norm = optim.global_norm({'a': jnp.full(1, size), 'b': jnp.full((1, 1), size)})
       np.testing.assert_allclose(norm, 2**0.5 * size, rtol=4 * EPS)
 
+  def test_norm_of_zeros_also_where_they_are_constants_of_a_program(self):
+    norm = lambda: optim.global_norm({'a': jnp.zeros(5)})
+    self.assertEqual(float(norm()), 0.0)
+    self.assertEqual(float(jax.jit(norm)()), 0.0)
+
   def test_small_gradients_keep_their_bits(self):
     grads = grads_at(params(), 0)
     jax.tree.map(np.testing.assert_array_equal, self.clipped(grads, norm=1e3), grads)

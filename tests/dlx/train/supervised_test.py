@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from dlx import losses, metrics, optim
-from dlx.errors import NonFiniteError
+from dlx.errors import ConfigError, NonFiniteError
 from dlx.experiment import Config
 from dlx.run.loop import fit
 from dlx.train.supervised import supervised
@@ -234,6 +234,134 @@ class Float16Test(absltest.TestCase):
     config, experiment = make(compute_dtype='float16', scale=jnp.nan, num_steps=20)
     with self.assertRaisesRegex(NonFiniteError, 'Step 15: in the metrics, loss/total'):
       fit(experiment, config, self.create_tempdir().full_path)
+
+
+class Heard(nn.Module):
+  """x * scale, with noise by a stream of its own, and what it sows."""
+
+  @nn.compact
+  def __call__(self, x_BF, *, train):
+    scale = self.param('scale', nn.initializers.constant(2.0), ())
+    y_BF = x_BF * scale
+    self.sow('losses', 'square', jnp.square(y_BF).mean())
+    if train:
+      y_BF += jax.random.normal(self.make_rng('noise'), ())
+    return y_BF
+
+
+HEARD = {'x': np.array([[1.0], [3.0], [1.0], [3.0]], np.float32)}
+
+
+def heard(config=None, **changes):
+  return supervised(
+    config or Config(batch_size=4),
+    model=Heard(),
+    inputs='x',
+    tx=optax.sgd(0.1),
+    rngs=('noise',),
+    train_data=kinds.Rolling(HEARD, 4),
+    eval_data={'test': kinds.Rolling(HEARD, 4, passes=True)},
+    **{
+      'loss': lambda y_BF, batch: 0 * y_BF[:, 0],
+      'metrics': lambda y_BF, batch, w: {},
+      **changes,
+    },
+  )
+
+
+class PenaltyTest(absltest.TestCase):
+  def penalised(self, config=None):
+    return heard(
+      config,
+      penalty=lambda params, sown: {
+        'l1': (0.5, jnp.abs(params['scale'])),
+        'square': sown['losses']['square'][0],
+      },
+    )
+
+  def test_a_penalty_sees_parameters_and_sown_values(self):
+    experiment = self.penalised()
+    state = experiment.init(jax.random.key(0))
+    self.assertEqual(state.model_state, {})  # What is sown is no state.
+    new, sums = experiment.train_step(state, HEARD)
+    mean = lambda name: float(sums[name].total / sums[name].count)
+    # scale is 2: (2 x)^2 is 4, 36, 4, 36, on average 20; |2| counts half.
+    self.assertEqual((mean('l1'), mean('square'), mean('loss')), (2.0, 20.0, 21.0))
+    # The gradient by scale: 0.5 and 2 * 2 * mean(x^2) = 20.
+    self.assertAlmostEqual(float(new.params['scale']), 2 - 0.1 * 20.5, places=5)
+    self.assertEqual(jax.tree.structure(new), jax.tree.structure(state))
+
+  def test_micro_batches_do_not_add_penalties_up(self):
+    experiment = self.penalised(Config(batch_size=4, micro_batches=2))
+    state = experiment.init(jax.random.key(0))
+    new, sums = jax.jit(experiment.train_step)(state, HEARD)
+    self.assertAlmostEqual(float(sums['l1'].total / sums['l1'].count), 2.0, places=6)
+    self.assertAlmostEqual(float(new.params['scale']), 2 - 0.1 * 20.5, places=5)
+
+  def test_a_single_penalty_has_a_name_and_is_left_out_of_evaluations(self):
+    experiment = heard(penalty=lambda params, sown: 3 * params['scale'])
+    state = experiment.init(jax.random.key(0))
+    _, sums = experiment.train_step(state, HEARD)
+    self.assertEqual(float(sums['penalty'].total / sums['penalty'].count), 6.0)
+    self.assertIn('penalty', experiment.metrics)
+    found = experiment.evals['test'].step(state, {**HEARD, 'weight': np.ones(4)})
+    self.assertEqual(set(found), {'loss'})
+    self.assertEqual(float(found['loss'].total), 0.0)
+
+  def test_a_stream_of_random_numbers_by_name(self):
+    first = heard(loss=lambda y_BF, batch: y_BF[:, 0])
+    state = first.init(jax.random.key(0))
+    loss = lambda state: float(first.train_step(state, HEARD)[1]['loss'].total)
+    self.assertEqual(loss(state), loss(state))
+    self.assertNotEqual(loss(state), loss(state._replace(step=jnp.int32(1))))
+
+  def test_a_loss_that_is_not_one_value_an_example_is_named(self):
+    experiment = heard(loss=lambda y_BF, batch: y_BF)
+    state = experiment.init(jax.random.key(0))
+    message = r'The loss has the shape \(4, 1\): must be \(4,\), one value an example'
+    with self.assertRaisesRegex(ConfigError, message):
+      experiment.train_step(state, HEARD)
+
+
+class CurvesTest(parameterized.TestCase):
+  def curves(self, tx, **fields):
+    found = {}
+    for micro_batches in (1, 4):
+      _, experiment = make(tx, curves=True, micro_batches=micro_batches, **fields)
+      _, sums = run(experiment, 2)
+      found[micro_batches] = {
+        name: (float(sums[name].total), float(sums[name].count))
+        for name in ('learning_rate', 'gradient_norm', 'update_ratio')
+      }
+      self.assertLessEqual(set(found[1]), set(experiment.metrics))
+    return found
+
+  def test_micro_batches_count_once(self):
+    found = self.curves(optim.sgd(optim.step_decay(0.1, 1, 0.5)))
+    self.assertAlmostEqual(found[1]['learning_rate'][0], 0.05, places=6)
+    for name, (total, count) in found[1].items():
+      self.assertEqual((count, found[4][name][1]), (1, 1))
+      self.assertAlmostEqual(found[4][name][0], total, places=5)
+
+  def test_off_by_default_and_of_no_effect_on_the_parameters(self):
+    plain, sums = run(make()[1], 2)
+    self.assertEqual(set(sums), {'loss', 'accuracy'})
+    watched, sums = run(make(curves=True)[1], 2)
+    self.assertNotIn('learning_rate', sums)  # optax.sgd's is not known.
+    chex.assert_trees_all_close(plain.params, watched.params, rtol=1e-6)
+
+  def test_frozen_gradients_count_in_no_norm(self):
+    _, sums = run(
+      make(curves=True, frozen=lambda p: jax.tree.map(lambda _: True, p))[1]
+    )
+    self.assertEqual(float(sums['gradient_norm'].total), 0.0)
+    self.assertEqual(float(sums['update_ratio'].total), 0.0)
+
+  def test_a_skipped_step_of_float16_counts_nothing(self):
+    fields = {'compute_dtype': 'float16', 'scale': 1e4, 'curves': True}
+    _, sums = run(make(optim.sgd(0.1), **fields)[1], 1)
+    for name in ('learning_rate', 'gradient_norm', 'update_ratio'):
+      self.assertEqual((float(sums[name].total), float(sums[name].count)), (0, 0))
 
 
 class ConfigTest(parameterized.TestCase):
