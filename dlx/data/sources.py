@@ -248,6 +248,61 @@ def subset(
   return dataclasses.replace(source, shapes=shapes, size=size, read=read_some)
 
 
+def held_out(
+  source: Source, share: float, seed: int = 0, *, by_class: str | None = None
+) -> tuple[Source, Source]:
+  """(training, validation): `share` of a source is held out, the rest is left.
+
+  Which examples: at random by `seed` (NumPy's, on the host), and by nothing else, so
+  that runs of other seeds are compared on the same. A smaller share is a part of a
+  larger one.
+
+  Args:
+    share: of the examples, in (0, 1); their number is rounded, and is at least 1.
+    by_class: field of integer classes, each of which gives its share: its number of
+      examples times `share`, rounded up or down.
+
+  Raises:
+    ConfigError: a share outside (0, 1).
+    DataError: on load: of a single example nothing is left.
+  """
+  if not 0 < share < 1:
+    raise ConfigError(f'share={share} is not allowed: must be in (0, 1).')
+
+  def count(n: int) -> int:
+    return max(1, round(share * n))
+
+  def part(split: str, size: int | None):
+    def read_part(data_dir):
+      loaded = source.read(data_dir)
+      n = num_examples(loaded.data)
+      if count(n) == n:
+        raise DataError(
+          f'{source.name}/{source.split}: share={share} of {n} examples leaves none '
+          'to train on: hold out less.'
+        )
+      order_N = np.random.default_rng(seed).permutation(n)
+      if by_class is not None:
+        # Evenly through every class: by the middle of each one's place in its class.
+        class_N = np.asarray(loaded.data[by_class])[order_N]
+        place_N = np.zeros(n)
+        for value in np.unique(class_N):
+          rows = (class_N == value).nonzero()[0]
+          place_N[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+        order_N = order_N[np.argsort(place_N, kind='stable')]
+      held = order_N[: count(n)]
+      rows = np.sort(held) if split == 'validation' else np.delete(np.arange(n), held)
+      data = {name: np.asarray(x)[rows] for name, x in loaded.data.items()}
+      more = {'size': len(rows), 'held_out': share, 'split_seed': seed}
+      return Loaded(data, {**loaded.origin, 'split': split, **more})
+
+    return dataclasses.replace(source, split=split, size=size, read=read_part)
+
+  n = source.size
+  left, held = (None, None) if n is None else (n - count(n), count(n))
+  return part(source.split, left), part('validation', held)
+
+
 def num_examples(data: Arrays) -> int:
   """Length of the leading axis that all fields share."""
   return next(iter(data.values())).shape[0]

@@ -8,6 +8,7 @@ confusion, predictions  pictures of it
 """
 
 import dataclasses
+import math
 from typing import Any, Callable, Mapping, Sequence
 
 import flax.linen as nn
@@ -17,15 +18,16 @@ import optax
 
 from dlx import figures as draw
 from dlx import losses, metrics
-from dlx.data.batches.choose import training
-from dlx.data.batches.resident import InOrder
+from dlx.data.batches.choose import splits
 from dlx.data.dataset import Dataset
 from dlx.data.images.levels import normalise
 from dlx.data.sets.images import ImageData
 from dlx.experiment import Config, Eval, Experiment, Field, Figure, Function
+from dlx.metrics import accuracy, classification_summary, classification_sums
 from dlx.models.cnn import CNN
-from dlx.state import Array, Batch, Key, Metric, Metrics, TrainState
+from dlx.state import Array, Batch, Key, Metric, Metrics, PyTree, TrainState
 from dlx.train import auxiliary, steps
+from dlx.train.objective import Terms, joined
 from dlx.train.supervised import make_predict, supervised
 
 
@@ -130,7 +132,7 @@ def loss_of(model: nn.Module, *, train: bool = True) -> steps.LossFn:
       mutable=['batch_stats'],
     )
     loss = metrics.mean(losses.softmax_cross_entropy(logits, batch['label']))
-    found = {'accuracy': metrics.accuracy(logits, batch['label'])}
+    found = {'accuracy': accuracy(logits, batch['label'])}
     return loss, (new.get('batch_stats', batch_stats), found)
 
   return loss_fn
@@ -141,13 +143,13 @@ def sums(logits_BK: Array, label_B: Array, weight_B: Array) -> Metrics:
   loss_B = losses.softmax_cross_entropy(logits_BK, label_B)
   return {
     'loss': metrics.mean(loss_B, weight_B),
-    **metrics.classification_sums(logits_BK, label_B, weight_B),
+    **classification_sums(logits_BK, label_B, weight_B),
   }
 
 
 def evaluation(step: Callable[[TrainState, Batch], Metrics], data: Dataset) -> Eval:
   """A test pass over `data` whose `step` gives `sums`, and more where it likes."""
-  return Eval(step, data, summarize=metrics.classification_summary)
+  return Eval(step, data, summarize=classification_summary)
 
 
 def confusion(class_names: Sequence[str], eval: str = 'test') -> Figure:
@@ -180,14 +182,31 @@ def predictions(
   return Figure(show, compute, test_data)
 
 
+def of_classes(num_classes: int) -> dict[str, Metric]:
+  """CLASSIFIER, with what guessing each of so many classes alike would give."""
+  return {
+    **CLASSIFIER,
+    'loss': CLASSIFIER['loss']._replace(chance=math.log(num_classes)),
+    'accuracy': CLASSIFIER['accuracy']._replace(chance=1 / num_classes),
+  }
+
+
 def image_classifier(
   config: Config,
   data: ImageData,
   *,
   model: nn.Module,
-  loss: Callable[[Array, Batch], Array],
+  loss: Callable[[Any, Batch], Terms],
   tx: optax.GradientTransformation,
+  logits: Callable[[Any], Array] = lambda outputs: outputs,
+  metrics: Callable[[Any, Batch, Array], Metrics] | None = None,
+  train_metrics: Callable[[Any, Batch, Array], Metrics] | None = None,
+  eval_loss: Callable[[Any, Batch], Terms] | None = None,
   augment: Callable[[Key, Batch], Batch] | None = None,
+  penalty: Callable[[PyTree, Mapping[str, PyTree]], Terms] | None = None,
+  rngs: tuple[str, ...] = (),
+  train_data: Dataset | None = None,
+  eval_data: Mapping[str, Dataset] | None = None,
   functions: Mapping[str, Function] | None = None,
   figures: Mapping[str, Figure] | None = None,
   declared: Mapping[str, Metric] | None = None,
@@ -197,14 +216,22 @@ def image_classifier(
   """A classifier with accuracy, precision, recall, F1, confusion and sample figures.
 
   Args:
-    config: see `supervised`; `stream` and `stream_workers` choose how data is read.
+    config: see `supervised`; `stream` and `stream_workers` choose how data is read,
+      `validation` the share of every class that is held out as a split of that name.
     data: `image` is scaled to [0, 1] and then to mean 0 and deviation 1 of the
       training set, channel by channel.
-    model: `model(image_BHWC, train=...)` -> logits [B, K].
-    loss: (logits, batch) -> loss of each example [B], in training. Evaluations report
-      the cross-entropy, whatever the training smooths.
+    model: `model(image_BHWC, train=...)` -> logits [B, K], or any tree.
+    loss: (outputs, batch) -> losses in training, see `supervised`.
     tx: the optimiser.
+    logits: from the outputs of the model to the logits [B, K] of `label`.
+    metrics: (outputs, batch, weight [B]) -> sums of evaluations besides the usual ones.
+    train_metrics: the same for training, besides `accuracy`; None: `metrics`.
+    eval_loss: (outputs, batch) -> losses that evaluations report; None: the
+      cross-entropy of the logits, whatever the training smooths or adds.
     augment: (key, batch of normalised images) -> batch, in training.
+    penalty, rngs: see `supervised`.
+    train_data: an own stream of `image` and `label` in place of `data.train`.
+    eval_data: own splits by name, of which the first is shown in figures.
     functions: besides `predict`, from images as read to probabilities.
     figures: besides `confusion` and `predictions`.
     declared: besides the loss and CLASSIFICATION.
@@ -212,38 +239,52 @@ def image_classifier(
     placement: rules for leaves of the state, see `Experiment`.
   """
   prepare = normalised(data)
+  outputs = make_predict(config, model, prepare=prepare)
   predict = class_probabilities(
-    make_predict(config, model, prepare=prepare),
+    lambda state, inputs: logits(outputs(state, inputs)),
     {'image': Field('image', data.shape, 'uint8')},
     data.num_classes,
   )
-  test_data = InOrder(data.test, config.eval_batch_size)
+  if train_data is None or eval_data is None:
+    stream, passes = splits(data.train, data.test, config, by_class='label')
+    train_data = stream if train_data is None else train_data
+    eval_data = passes if eval_data is None else eval_data
+  shown = 'test' if 'test' in eval_data else next(iter(eval_data))
+  more = metrics or (lambda outputs, batch, weight: {})
+  more_of_training = train_metrics or more
+
+  def test_sums(outputs, batch, weight):
+    found = classification_sums(logits(outputs), batch['label'], weight)
+    return joined(found, more(outputs, batch, weight))
+
+  def train_sums(outputs, batch, weight):
+    found = {'accuracy': accuracy(logits(outputs), batch['label'], weight)}
+    return joined(found, more_of_training(outputs, batch, weight))
+
+  def cross_entropy(outputs, batch):
+    return losses.softmax_cross_entropy(logits(outputs), batch['label'])
 
   return supervised(
     config,
     model=model,
     loss=loss,
-    eval_loss=lambda logits, batch: losses.softmax_cross_entropy(
-      logits, batch['label']
-    ),
+    eval_loss=eval_loss or cross_entropy,
     tx=tx,
     prepare=prepare,
     augment=augment,
-    train_data=training(data.train, config),
-    eval_data={'test': test_data},
-    metrics=lambda logits, batch, weight: metrics.classification_sums(
-      logits, batch['label'], weight
-    ),
-    train_metrics=lambda logits, batch, weight: {
-      'accuracy': metrics.accuracy(logits, batch['label'], weight)
-    },
-    summarize=metrics.classification_summary,
-    declared={**CLASSIFIER, **(declared or {})},
-    headline=('test/accuracy', 'test/loss'),
+    penalty=penalty,
+    rngs=rngs,
+    train_data=train_data,
+    eval_data=eval_data,
+    metrics=test_sums,
+    train_metrics=train_sums,
+    summarize=classification_summary,
+    declared={**of_classes(data.num_classes), **(declared or {})},
+    headline=(*(f'{name}/accuracy' for name in eval_data), f'{shown}/loss'),
     functions={'predict': predict, **(functions or {})},
     figures={
-      'confusion': confusion(data.class_names),
-      'predictions': predictions(data, predict, test_data),
+      'confusion': confusion(data.class_names, shown),
+      'predictions': predictions(data, predict, eval_data[shown]),
       **(figures or {}),
     },
     overfit=overfit,

@@ -18,7 +18,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from dlx import experiment, figures, metrics, optim
-from dlx.data.batches.choose import training
+from dlx.data.batches.choose import splits
 from dlx.data.batches.resident import InOrder
 from dlx.data.sets import adding
 from dlx.layers.recurrent.cells import CELLS, cell_by_name
@@ -75,7 +75,7 @@ def build(config: Config) -> experiment.Experiment:
   model = SequenceRegressor(cell_by_name(config.cell), config.features, **config.dtypes)
   train = adding.source('train', config.examples, config.length, config.seed)
   test = adding.source('test', 2000, config.length, config.seed)
-  test_data = InOrder(test, config.eval_batch_size)
+  train_data, passes = splits(train, test, config)
   error = lambda outputs, batch: outputs[:, 0] - batch['target']
 
   def solved(outputs, batch, weight):
@@ -95,8 +95,8 @@ def build(config: Config) -> experiment.Experiment:
     inputs='x',
     loss=lambda outputs, batch: jnp.square(error(outputs, batch)),
     tx=optim.adam(optim.one_cycle(config.lr, config.num_steps)),
-    train_data=training(train, config),
-    eval_data={'test': test_data},
+    train_data=train_data,
+    eval_data=passes,
     metrics=solved,
     declared=METRICS,
     headline=('test/solved', 'test/loss'),

@@ -159,9 +159,11 @@ def build(config: Config) -> experiment.Experiment:
       'bins': {'ensemble': ensemble['bins'], 'members': member['bins']},
     }
 
-  evaluation = experiment.Eval(test, single.evals['test'].data, summarize=summarize)
   return built._replace(
-    evals={'test': evaluation},
+    evals={
+      split: experiment.Eval(test, one.data, summarize=summarize)
+      for split, one in single.evals.items()
+    },
     functions={'predict': ensemble},
     metrics={**single.metrics, **metrics.CALIBRATION, **METRICS},
     headline=('test/accuracy', 'test/ece', 'test/gain_over_best'),

@@ -1,9 +1,10 @@
-"""Resident or streamed batches of a source, as the config says."""
+"""Batches of sources as the config says, with a split held out where it asks."""
 
 from typing import Any
 
-from dlx.data.batches.resident import Shuffled
+from dlx.data.batches.resident import InOrder, Shuffled
 from dlx.data.dataset import Dataset, Source
+from dlx.data.sources import held_out
 
 
 def shuffled(
@@ -34,3 +35,22 @@ def training(source: Source, config: Any, batch_size: int | None = None) -> Data
     stream=config.stream,
     workers=config.stream_workers,
   )
+
+
+def splits(
+  train: Source, test: Source, config: Any, *, by_class: str | None = None
+) -> tuple[Dataset, dict[str, Dataset]]:
+  """The training stream, and the passes of evaluation by their split.
+
+  Args:
+    train: what is trained on, but for the share `config.validation`: where that is not
+      0, it is held out as the split 'validation', the same in every run.
+    test: the split 'test'.
+    config: of the run.
+    by_class: see `held_out`.
+  """
+  passes = {'test': InOrder(test, config.eval_batch_size)}
+  if config.validation:
+    train, held = held_out(train, config.validation, by_class=by_class)
+    passes = {'validation': InOrder(held, config.eval_batch_size), **passes}
+  return training(train, config), passes
