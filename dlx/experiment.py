@@ -160,7 +160,8 @@ class Experiment(NamedTuple):
     functions: by name, what the trained model can do; evaluations and figures call the
       same ones.
     metrics: declarations by name, or by "split/name" where a name means something else
-      in one split: all numbers that `train_step` and the evaluations report.
+      in one split: all numbers that `train_step` and the evaluations report, but for
+      those of dlx/train/curves.py.
     headline: "split/name" of the numbers that a summary shows, the first first.
     phases: (name, first step) of a run that does one thing after the other.
   """

@@ -20,6 +20,8 @@ class Declared(NamedTuple):
   better: str | None = None
   meaning: str = ''
   unit: str = ''
+  group: str = ''
+  chance: float | None = None
 
   @property
   def note(self) -> str:
@@ -33,18 +35,21 @@ class Declared(NamedTuple):
 
 def of(run: Run, split: str, name: str) -> Declared:
   """The declaration of "split/name", or of the name in every split."""
-  known = get(run.config, 'metrics')
-  known = known if isinstance(known, Mapping) else {}
-  found = known.get(f'{split}/{name}', known.get(name))
+  all_of = get(run.config, 'metrics')
+  all_of = all_of if isinstance(all_of, Mapping) else {}
+  found = all_of.get(f'{split}/{name}', all_of.get(name))
   if not isinstance(found, Mapping):
     return Declared(name)
   word = lambda key: found[key] if isinstance(found.get(key), str) else ''
-  better = word('better')
+  better, chance = word('better'), found.get('chance')
+  known = type(chance) in (int, float) and abs(chance) < 1e15  # nan is no number.
   return Declared(
     word('title') or name,
     better if better in CHOOSE else None,
     word('meaning'),
     word('unit'),
+    word('group'),
+    float(chance) if known else None,
   )
 
 

@@ -2,8 +2,9 @@
 
 import base64
 import importlib.resources
+from typing import Sequence
 
-from dlx.report import chart, declarations, tables
+from dlx.report import chart, declarations, marks, tables
 from dlx.report.markup import Run, get, section, text
 
 LEADING = 4  # Cards of evaluations where a run names no headline.
@@ -164,12 +165,12 @@ def cards(run: Run) -> str:
   return f'<div class="cards">{"".join(out)}</div>' if out else ''
 
 
-def curves(run: Run) -> str:
+def curves(run: Run, found: Sequence[marks.Mark] = ()) -> str:
   """A chart of each metric; of two where a name means something else in one split."""
   first = [name.rpartition('/')[2] for name in declarations.headline(run)]
   place = {name: i for i, name in reversed([*enumerate(first)])}
-  marks, back = declarations.phases(run), put_back(run)
-  marks += [] if back is None else [('put back', float(back))]
+  phases, back = declarations.phases(run), put_back(run)
+  phases += [] if back is None else [('put back', float(back))]
   names = sorted(run.curves, key=lambda n: (place.get(n, len(first)), n != 'loss', n))
   drawn = []
   for name in names:
@@ -177,13 +178,15 @@ def curves(run: Run) -> str:
     for line in run.curves[name]:
       groups.setdefault(declarations.of(run, line.name, name), []).append(line)
     for declared, lines in groups.items():
+      splits = {line.name for line in lines}
+      own = [(m.word, m.step) for m in found if m.name == name and m.split in splits]
       drawn.append(
         chart.chart(
           declared.title,
           lines,
           [color(run, line.name) for line in lines],
           note=declared.note,
-          phases=marks,
+          phases=[*phases, *own],
         )
       )
   drawn = [d for d in drawn if d]
@@ -239,10 +242,12 @@ def page(run: Run) -> str:
     for b in (tables.provenance(run), tables.machine(run))
     if b
   )
+  found = marks.marks(run)
   body = (
     header(run)
+    + marks.banner(found)
     + cards(run)
-    + curves(run)
+    + curves(run, found)
     + figures(run)
     + tables.times(run)
     + tables.configuration(run)

@@ -31,6 +31,7 @@ from dlx.run.session import Session, opened
 from dlx.run.timing import Clock
 from dlx.state import TrainState
 from dlx.train import early_stopping
+from dlx.train.curves import CURVES
 
 
 class Outcome(NamedTuple):
@@ -123,6 +124,7 @@ def fit(
     rehearsed = rehearse(experiment, config, dispatch)
   with clock.span('input'):
     data = feed.load(experiment, data_dir, dispatch.mesh)
+  said = {**(CURVES if config.curves else {}), **experiment.metrics}
   record = {
     'experiment': asked.name,
     'config': as_json,
@@ -130,7 +132,7 @@ def fit(
     'data': feed.origins(experiment, data),
     'argv': list(argv),
     'mesh': mesh,
-    **declared(experiment),
+    **declared(experiment._replace(metrics=said)),
     **environment(),
   }
   with contextlib.ExitStack() as held:

@@ -4,7 +4,7 @@ A train step of one's own reports them in one line, where `config.curves` is set
 
   return new, {**sums, **curves.of(config, tx, state, new, grads)}
 
-and declares them by `metrics={**METRICS, **curves.CURVES}`.
+The loop declares them.
 """
 
 from typing import Mapping

@@ -242,7 +242,6 @@ def supervised(
     metrics={
       'loss': LOSS,
       **({'penalty': PENALTY} if penalty is not None else {}),
-      **(curves.CURVES if config.curves else {}),
       **({'skipped': SKIPPED} if scaled else {}),
       **(declared or {}),
     },
