@@ -16,6 +16,7 @@ GEOMETRY = (WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM)
 MAX_POINTS = 400  # Of one drawn line; extremes are kept.
 SMOOTH_ABOVE = 60  # A noisy line of more points is drawn thin under its moving average.
 COLORS = 6
+PARTS = 7  # Colours of the parts of a whole.
 LOG_RATIO = 30.0  # A curve that spans more than this is shown on a log scale at first.
 
 Point = tuple[float, float]
@@ -358,7 +359,7 @@ def shares(parts: Sequence[tuple[str, float]]) -> str:
   bar, legend = [], []
   for i, (name, seconds) in enumerate(parts):
     name = html.escape(name)
-    color = 'var(--other)' if name == 'other' else f'var(--t{i % COLORS})'
+    color = 'var(--other)' if name == 'other' else f'var(--t{i % PARTS})'
     percent = 100 * seconds / total
     label = f'{percent:.0f} %' if percent >= 7 else ''
     bar.append(

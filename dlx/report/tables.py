@@ -8,7 +8,7 @@ from dlx.report import chart
 from dlx.report.markup import Run, get, section, table, text, titled
 from dlx.run.records.json_files import flat
 
-STAGES = ('compile', 'input', 'train', 'eval', 'save', 'figures', 'other')
+STAGES = ('compile', 'read', 'input', 'train', 'eval', 'save', 'figures', 'other')
 
 
 def times(run: Run) -> str:
@@ -20,7 +20,7 @@ def times(run: Run) -> str:
   ]
   if not parts:
     return ''
-  more = []
+  more = [_waited(seconds)] if 'read' in seconds else []
   sessions = seconds.get('sessions')
   count = len(sessions) if isinstance(sessions, (list, tuple)) else sessions
   if isinstance(count, int) and count > 1:
@@ -29,6 +29,15 @@ def times(run: Run) -> str:
   return section(
     'Where the time went', f'<div class="card box">{chart.shares(parts)}{note}</div>'
   )
+
+
+def _waited(seconds: Mapping[str, Any]) -> str:
+  """Whether the loop waited for batches, in words."""
+  waited, trained = float(seconds['input']), float(seconds['train'])
+  if not waited:
+    return 'the steps waited for no input'
+  share = 100 * waited / (waited + trained)
+  return f'{share:.0f} % of the time of the steps was waiting for input'
 
 
 def shown(value: Any) -> str:

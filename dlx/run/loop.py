@@ -122,7 +122,7 @@ def fit(
   clock = Clock()
   with clock.span('compile'):
     rehearsed = rehearse(experiment, config, dispatch)
-  with clock.span('input'):
+  with clock.span('read'):
     data = feed.load(experiment, data_dir, dispatch.mesh)
   said = {**(CURVES if config.curves else {}), **experiment.metrics}
   record = {

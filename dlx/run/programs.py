@@ -134,7 +134,7 @@ class Programs:
       while last < to and data.shape_id(last) == data.shape_id(step):
         last += 1
       return self._data.arrays, last - step
-    with self._clock.span('input'):
+    with self._clock.span('read' if self._stream is None else 'input'):
       if self._stream is None:
         self._stream = stream(self._data, step, self._config.num_steps)
       return next(self._stream), 1

@@ -6,7 +6,8 @@ from typing import Callable, Iterator, Mapping
 
 import jax
 
-KINDS = ('compile', 'input', 'train', 'eval', 'save', 'figures', 'other')
+# read: until there is a first batch; input: what the loop waits for those after it.
+KINDS = ('compile', 'read', 'input', 'train', 'eval', 'save', 'figures', 'other')
 
 
 class Clock:

@@ -198,6 +198,22 @@ class RenderTest(parameterized.TestCase):
       shown, ['confusion_matrix', 'layer_1000', 'samples', 'samples-100']
     )
 
+  @parameterized.parameters(
+    ({'read': 2.0}, 'steps waited for no input'),
+    ({'read': 2.0, 'input': 4.0}, '25 % of the time of the steps was waiting'),
+    ({'input': 4.0}, None),  # Written when reading counted as input.
+  )
+  def test_whether_the_steps_waited_for_input(self, seconds, told):
+    write_run(self.workdir)
+    result = read_json(self.workdir / 'result.json')
+    result['seconds'] |= seconds
+    write_json(self.workdir / 'result.json', result)
+    text = Html(report.render(self.workdir).read_text()).text
+    if told is None:
+      self.assertNotIn('of the steps', text)
+    else:
+      self.assertIn(told, text)
+
   def test_an_unfinished_run_says_so(self):
     got = Html(self.render(finished=False, figures=False))
     for part in (

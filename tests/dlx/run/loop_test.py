@@ -15,6 +15,7 @@ from dlx.run import sharding
 from dlx.run.in_flight import InFlight
 from dlx.run.loop import fit
 from dlx.run.programs import Programs
+from dlx.run.timing import Clock
 from tests.dlx.run import kinds
 
 STREAMED = functools.partial(kinds.two_shapes, streamed=True)
@@ -36,6 +37,22 @@ def looks_at_the_state(programs, at, to, *, advance=Programs.advance):
   at = advance(programs, at, to)
   assert int(at.state.step) == at.step
   return at
+
+
+class TimeTest(parameterized.TestCase):
+  @parameterized.parameters((STREAMED, 2, 5), (kinds.classifier, 1, 0))
+  def test_what_the_loop_waits_for_is_no_reading(self, build, reading, waiting):
+    """Of six batches the first belongs to the start; those on the devices are there."""
+    spans = []
+
+    def span(clock, kind, *, span=Clock.span):
+      spans.append(kind)
+      return span(clock, kind)
+
+    config = kinds.Small(num_steps=6, eval_every_steps=None)
+    with mock.patch.object(Clock, 'span', span):
+      fit(build(config)._replace(evals={}), config, self.create_tempdir().full_path)
+    self.assertEqual((spans.count('read'), spans.count('input')), (reading, waiting))
 
 
 class TransferTest(parameterized.TestCase):
