@@ -12,7 +12,13 @@ from dlx.losses.classification import (
   sigmoid_binary_cross_entropy,
   softmax_cross_entropy,
 )
-from dlx.losses.contrastive import CONTRASTIVE, InfoNCE, in_batch_info_nce, info_nce
+from dlx.losses.contrastive import (
+  CONTRASTIVE,
+  InfoNCE,
+  in_batch_info_nce,
+  info_nce,
+  nt_xent,
+)
 from dlx.losses.divergence import distillation, gaussian_kl, gaussian_kl_terms
 from dlx.losses.regression import absolute_error, huber, squared_error
 
@@ -31,6 +37,7 @@ __all__ = [
   'huber',
   'in_batch_info_nce',
   'info_nce',
+  'nt_xent',
   'sigmoid_binary_cross_entropy',
   'softmax_cross_entropy',
   'squared_error',

@@ -82,9 +82,11 @@ def info_nce(
 def in_batch_info_nce(
   query_BD: Array, key_BD: Array, temperature: float | Array
 ) -> InfoNCE:
-  """InfoNCE whose negatives are the keys of the other rows (arXiv:2002.05709).
+  """InfoNCE whose negatives are the keys of the other rows (arXiv:1807.03748).
 
-  Without a queue; not additive over parts of a batch.
+  In one direction, from queries to keys: no query is a negative, and no key asks. Both
+  directions, and the views of the other images on either side: `nt_xent`. Without a
+  queue; not additive over parts of a batch.
   """
   chex.assert_rank([query_BD, key_BD], 2)
   chex.assert_equal_shape([query_BD, key_BD])
@@ -97,6 +99,34 @@ def in_batch_info_nce(
     own_B > others_BB.max(1),
     own_B * temperature,
   )
+
+
+def nt_xent(one_BD: Array, two_BD: Array, temperature: float | Array) -> InfoNCE:
+  """SimCLR's loss: which of the 2B - 1 other views is of the same image?
+
+  Every view asks; its positive is the other view of its image, its negatives are both
+  views of all other images (arXiv:2002.05709, equation 1). Not additive over parts of a
+  batch.
+
+  Args:
+    one_BD: one view of each image; of length 1.
+    two_BD: the other one; of length 1.
+    temperature: t, above 0.
+
+  Returns:
+    Of 2B queries, those of `one_BD` first; log(2B - 1) where nothing is told apart.
+  """
+  chex.assert_rank([one_BD, two_BD], 2)
+  chex.assert_equal_shape([one_BD, two_BD])
+  view_VD = jnp.concatenate([one_BD, two_BD])
+  itself_VV = jnp.eye(view_VD.shape[0], dtype=bool)
+  logits_VV = jnp.dot(view_VD, view_VD.T, precision=EXACT) / temperature
+  logits_VV = jnp.where(itself_VV, -jnp.inf, logits_VV)
+  own_VV = jnp.roll(itself_VV, one_BD.shape[0], 1)
+  own_V = jnp.where(own_VV, logits_VV, 0).sum(1)
+  others_V = jnp.where(own_VV, -jnp.inf, logits_VV).max(1)
+  loss_V = jax.nn.logsumexp(logits_VV, 1) - own_V
+  return InfoNCE(loss_V, own_V > others_V, own_V * temperature)
 
 
 # The queue.

@@ -1,8 +1,8 @@
 """What experiments that learn features share: a loss, a function, pictures.
 
-simclr_loss  of two views within a batch
-encoding     the function `encode`: features of images as read
-pictures     views, a map of principal components, the nearest images
+between_views  a contrastive loss of two views within a batch
+encoding       the function `encode`: features of images as read
+pictures       views, a map of principal components, the nearest images
 
 Probes of frozen features: probes.py.
 """
@@ -125,20 +125,22 @@ def encoding(
   )
 
 
-def simclr_loss(
+def between_views(
+  loss: Callable[[Array, Array, float], contrastive.InfoNCE],
   project: Callable[[Array], Array],
   view: Augment,
   key: Key,
   image: Array,
   temperature: float,
 ) -> Array:
-  """Mean loss of telling two views of an image from all others (arXiv:2002.05709).
+  """Mean loss of telling two views of an image from those of other images.
 
   Args:
+    loss: `losses.nt_xent` or `losses.in_batch_info_nce`.
     project: images -> vectors [B, D], not normalised.
     view: see `two_views`.
     image: in [0, 1].
     temperature: divides the similarities.
   """
   one, two = (unit(project(x)) for x in two_views(view, key, image))
-  return contrastive.in_batch_info_nce(one, two, temperature).loss_B.mean()
+  return loss(one, two, temperature).loss_B.mean()

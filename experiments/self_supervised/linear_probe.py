@@ -7,9 +7,11 @@
 
 RUN is a run with such an encoder under `params/encoder`, e.g. of moco. Without one the
 first steps, at most half, train it without labels, by contrasting two views within the
-batch (SimCLR, arXiv:2002.05709); `encoder.num_steps=0` probes random weights. Frozen it
-lies in model_state, where no optimiser reaches it; `train/frozen` is 1 while it has the
-checksums of that step. All labels are used.
+batch: `encoder.loss` = `one_way`, InfoNCE from first views to second ones
+(arXiv:1807.03748), or `nt_xent`, among all views (SimCLR's, arXiv:2002.05709).
+`encoder.num_steps=0` probes random weights. Frozen it lies in model_state, where no
+optimiser reaches it; `train/frozen` is 1 while it has the checksums of that step. All
+labels are used.
 
 Measured: MNIST, moco's encoder, 98.02 % (1 seed).
 """
@@ -31,17 +33,21 @@ from dlx.run.warm_start import restore_encoder
 from dlx.state import Mean, stream
 from dlx.tasks import representation
 from dlx.tasks.classification import image_classifier
-from dlx.tasks.representation import pictures, simclr_loss
+from dlx.tasks.representation import between_views, pictures
 from dlx.train import auxiliary, steps
+
+LOSSES = {'one_way': losses.in_batch_info_nce, 'nt_xent': losses.nt_xent}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Encoder(models.EncoderConfig, auxiliary.Config):
   lr: float = 2e-3  # Peak of the learning rate of the steps that train the encoder.
   temperature: float = 0.1  # Divisor of similarities where the encoder is trained.
+  loss: str = 'one_way'  # Loss that trains the encoder: one_way or nt_xent.
 
   def __post_init__(self):
     super().__post_init__()
+    self.choice('loss', of=LOSSES)
     self.bounds('temperature', above=0)
 
 
@@ -76,6 +82,7 @@ def build(config: Config) -> experiment.Experiment:
   view = view_of(data.shape)
   encoder = config.encoder.module(**config.dtypes)
   projected = models.ProjectedEncoder(encoder, models.ProjectionHead(**config.dtypes))
+  contrast = LOSSES[config.encoder.loss]
   first = config.encoder.first_steps(config.num_steps // 2)
   rate = optim.warmup_cosine(config.encoder.lr, max(first, 1), first // 4)
   pre_tx = optim.clip(optim.adam(rate), **config.clipping)
@@ -113,7 +120,9 @@ def build(config: Config) -> experiment.Experiment:
   def pretrain(params, pretrain, rng, image):
     def loss_fn(both):
       project, temperature = partial(apply, projected, both), config.encoder.temperature
-      return simclr_loss(project, view, rng, data.to_unit(image), temperature)
+      return between_views(
+        contrast, project, view, rng, data.to_unit(image), temperature
+      )
 
     both = {'encoder': params, 'head': pretrain['head']}
     loss, grads = jax.value_and_grad(loss_fn)(both)

@@ -78,6 +78,33 @@ class InfoNCETest(absltest.TestCase):
       self.assertEqual(bool(found.hit_B[i]), bool(one.hit_B[0]))
       np.testing.assert_allclose(found.positive_B[i], one.positive_B[0], atol=1e-6)
 
+  def test_nt_xent_by_hand(self):
+    one = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+    two = jnp.array([[0.6, 0.8], [0.0, -1.0]])
+    found = jax.jit(lib.nt_xent)(one, two, 0.5)
+    # Similarities of each view: to its pair; to the two views of the other image.
+    rows = [(0.6, 0, 0), (-1, 0, 0.8), (0.6, 0.8, -0.8), (-1, 0, -0.8)]
+    wanted = [np.log(np.exp(2 * np.array(row)).sum()) - 2 * row[0] for row in rows]
+    np.testing.assert_allclose(found.loss_B, wanted, rtol=1e-6)
+    np.testing.assert_array_equal(found.hit_B, [True, False, False, False])
+    np.testing.assert_allclose(found.positive_B, [0.6, -1, 0.6, -1], rtol=1e-6)
+
+  def test_nt_xent_is_info_nce_of_every_view_among_all_others(self):
+    one, two = rows(0, 5, 4), rows(1, 5, 4)
+    views = np.concatenate([one, two])
+    found = jax.jit(lib.nt_xent)(one, two, 0.3)
+    for i in range(10):
+      own = (i + 5) % 10
+      others = np.delete(views, [i, own], 0)
+      single = lib.info_nce(views[i : i + 1], views[own : own + 1], others, 0.3)
+      np.testing.assert_allclose(found.loss_B[i], single.loss_B[0], atol=1e-6)
+      self.assertEqual(bool(found.hit_B[i]), bool(single.hit_B[0]))
+    same = lib.nt_xent(jnp.ones((3, 1)), jnp.ones((3, 1)), 0.2)
+    np.testing.assert_allclose(same.loss_B, np.log(5), rtol=1e-6)
+    np.testing.assert_array_equal(same.hit_B, [False] * 6)
+    slope = jax.jit(jax.grad(lambda x: lib.nt_xent(x, two, 0.3).loss_B.mean()))(one)
+    self.assertTrue(np.isfinite(slope).all())
+
   def test_equals_torch(self):
     torch = pytest.importorskip(
       'torch', reason='torch is not installed: pip install .[reference]'

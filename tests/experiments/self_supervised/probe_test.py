@@ -185,10 +185,22 @@ class ProbeTest(parameterized.TestCase):
     (dict(temperature=0.0), 'temperature=0.0'),
     (dict(workdir=''), 'workdir= .* a workdir, or None'),
     (dict(lr=0.0), 'lr=0.0'),
+    (dict(loss='simclr'), 'loss=simclr is not allowed: must be one_way or nt_xent'),
   )
   def test_an_encoder_that_cannot_be_is_refused(self, fields, message):
     with self.assertRaisesRegex(ConfigError, f'^Encoder.{message}'):
       linear_probe.Encoder(**fields)
+
+  @parameterized.parameters(('one_way', 12), ('nt_xent', 24))
+  def test_views_are_compared_as_the_loss_says(self, loss, views):
+    encoder = linear_probe.Encoder(**ENCODER, loss=loss, num_steps=2)
+    built = linear_probe.build(
+      linear_probe.Config(num_steps=4, batch_size=12, encoder=encoder)
+    )
+    state = jax.eval_shape(lambda: built.init(jax.random.key(0)))
+    program = jax.make_jaxpr(built.train_step)(state, built.train_data.shapes[0])
+    square = [n for n in (12, 24) if f'f32[{n},{n}] = dot_general' in str(program)]
+    self.assertEqual(square, [views])
 
   def test_what_needs_no_own_encoder_is_allowed(self):
     given = linear_probe.Encoder(workdir='RUN')
