@@ -58,9 +58,6 @@ EXTRAS = {
   'cuda13': [f'jax[cuda13]{JAX}'],
   # To prepare a TFDS set; never to read one.
   'tfds': ['tensorflow>=2.21,<2.22'],
-  # jax2onnx from 0.13.1 on refuses the orbax-checkpoint that the core needs.
-  'export': ['jax2onnx>=0.13,<0.13.1', 'onnx>=1.23,<2', 'onnxruntime>=1.31,<2'],
-  'pretrained': ['safetensors>=0.8,<0.9'],
 }
 
 setuptools.setup(

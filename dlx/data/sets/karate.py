@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dlx.data.dataset import Loaded
+from dlx.data.sets import registry
 
 NUM_NODES, NUM_EDGES, NUM_CLASSES = 34, 78, 2
 # Friends of each member with a higher number, members from 0.
@@ -69,5 +70,6 @@ def read(names, data_dir: Any = None) -> Loaded:
   """The named fields, each with a leading axis of 1."""
   del data_dir
   found = fields()
+  registry.verify('karate_club', found['edges'], found['label'])
   origin = {'name': 'karate_club', 'split': 'train', 'kind': 'embedded', 'size': 1}
   return Loaded({name: found[name][None] for name in names}, origin)

@@ -5,9 +5,12 @@ name belongs to one kind, so that no name is taken for a folder of images by mis
 """
 
 import difflib
-from typing import NamedTuple
+import hashlib
+from typing import Any, NamedTuple
 
-from dlx.errors import ConfigError
+import numpy as np
+
+from dlx.errors import ConfigError, DataError
 
 KINDS = {
   'images': 'labelled images',
@@ -27,33 +30,114 @@ class Entry(NamedTuple):
     kind: one of KINDS.
     embedded: whether it needs no file: it comes with an installed package, or is made.
     about: one line for people.
+    licence: as its publishers state it; NONE: they state none.
+    sha256: of what an embedded set holds, see `verify`; None: of the files, where there
+      are known sums, see dlx/data/formats/checksums.py.
   """
 
   kind: str
   embedded: bool
   about: str
+  licence: str
+  sha256: str | None = None
 
+
+NONE = 'none stated'
+UCI = 'CC BY 4.0 (UCI Machine Learning Repository)'
 
 SETS = {
-  'digits': Entry('images', True, "handwritten digits, 8x8 (scikit-learn's)"),
-  'mnist': Entry('images', False, 'handwritten digits, 28x28'),
-  'fashion_mnist': Entry('images', False, 'clothes, 28x28'),
-  'cifar10': Entry('images', False, 'colour photographs of 10 classes, 32x32'),
-  'photographs': Entry('photographs', True, "two sample photographs (scikit-learn's)"),
-  'wine': Entry('tables', True, '3 cultivars by 13 measurements'),
-  'breast_cancer': Entry('tables', True, '2 classes by 30 measurements of cells'),
-  'diabetes': Entry('tables', True, 'progression of a disease by 10 numbers'),
-  'california_housing': Entry('tables', False, 'house values by 8 numbers a block'),
-  'karate_club': Entry('graphs', True, "34 members of Zachary's karate club"),
-  'cora': Entry('graphs', False, '2708 papers of 7 classes and their citations'),
-  'citeseer': Entry('graphs', False, '3327 papers of 6 classes and their citations'),
-  'pubmed': Entry('graphs', False, '19717 papers of 3 classes and their citations'),
-  'grammar': Entry('sentences', True, 'generated sentences of two classes'),
-  'sst2': Entry('sentences', False, 'movie reviews, positive or negative'),
-  'pydoc': Entry('characters', True, "Python's reference manual"),
-  'tiny_shakespeare': Entry('characters', False, "Shakespeare's plays"),
-  'multi30k': Entry('translation', False, 'captions of images, English and German'),
+  'digits': Entry(
+    'images',
+    True,
+    "handwritten digits, 8x8 (scikit-learn's)",
+    UCI,
+    'fe61bc84cd6a594d5ed1b937b7d8f8f791d4091d2a9df91fe5d6066156a4db6e',
+  ),
+  'mnist': Entry('images', False, 'handwritten digits, 28x28', 'CC BY-SA 3.0'),
+  'fashion_mnist': Entry('images', False, 'clothes, 28x28', 'MIT'),
+  'cifar10': Entry('images', False, 'colour photographs of 10 classes, 32x32', NONE),
+  'photographs': Entry(
+    'photographs',
+    True,
+    "two sample photographs (scikit-learn's)",
+    'CC BY 2.0 (danielbuechele, vultilion)',
+    'c1ef34f251839d4aea0f512ef005eeba01e9109bce8f7f4b7c4da6e3f45c54e5',
+  ),
+  'wine': Entry(
+    'tables',
+    True,
+    '3 cultivars by 13 measurements',
+    UCI,
+    'c7e84e8e03b2b5a354287416d84d08945318450658a22a63c39973d8306c2ca4',
+  ),
+  'breast_cancer': Entry(
+    'tables',
+    True,
+    '2 classes by 30 measurements of cells',
+    UCI,
+    'cdd5f37c36cbdfc2e5ee074cec7540fac54340874afb25917a673e446270d0d0',
+  ),
+  'diabetes': Entry(
+    'tables',
+    True,
+    'progression of a disease by 10 numbers',
+    NONE,
+    'e9c1f7559552854a24dc45b41c446ce5f79f96e5da081bcce24b57492720b3f7',
+  ),
+  'california_housing': Entry(
+    'tables', False, 'house values by 8 numbers a block', NONE
+  ),
+  'karate_club': Entry(
+    'graphs',
+    True,
+    "34 members of Zachary's karate club",
+    NONE,
+    '73f0c371804a97030ab80e389303aaa78b9a8aff5b3ebd9aac3231562526ce77',
+  ),
+  'cora': Entry('graphs', False, '2708 papers of 7 classes and their citations', NONE),
+  'citeseer': Entry(
+    'graphs', False, '3327 papers of 6 classes and their citations', NONE
+  ),
+  'pubmed': Entry(
+    'graphs', False, '19717 papers of 3 classes and their citations', NONE
+  ),
+  'grammar': Entry(
+    'sentences',
+    True,
+    'generated sentences of two classes',
+    'Apache-2.0',
+    'e30fa0dd509baa71ee59e74d7eede5643714d1fe82530b9643276c65f52d4e05',
+  ),
+  'sst2': Entry('sentences', False, 'movie reviews, positive or negative', NONE),
+  # Another text in every version of Python: result.json has the sum of each run's.
+  'pydoc': Entry('characters', True, "Python's reference manual", 'PSF-2.0'),
+  'tiny_shakespeare': Entry(
+    'characters', False, "Shakespeare's plays", 'public domain'
+  ),
+  'multi30k': Entry(
+    'translation', False, 'captions of images, English and German', 'CC BY-NC-SA 4.0'
+  ),
 }
+
+
+def verify(name: str, *parts: Any) -> None:
+  """Refuses an embedded set that does not hold what it is known to hold.
+
+  Args:
+    name: of a set with a sum.
+    parts: NumPy arrays, with the same dtypes everywhere, or bytes.
+
+  Raises:
+    DataError: another sum: the package it comes with has changed.
+  """
+  digest = hashlib.sha256()
+  for part in parts:
+    digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).data)
+  if digest.hexdigest() != SETS[name].sha256:
+    raise DataError(
+      f'{name}: sha256 {digest.hexdigest()} is not the known {SETS[name].sha256}: '
+      'install the versions of constraints.txt, or choose another data set.'
+    )
 
 
 def names(kind: str) -> tuple[str, ...]:

@@ -5,11 +5,13 @@ where there are classes, so that they are the same in every run.
 """
 
 import importlib.metadata
+import pathlib
 from typing import Any
 
 import numpy as np
 
 from dlx.data.dataset import Loaded
+from dlx.data.sets import registry
 
 SPLIT_SEED = 0
 DIGITS_SIZES = {'train': 1437, 'test': 360}
@@ -55,11 +57,10 @@ def digits(split: str, data_dir: Any = None) -> Loaded:
   from sklearn.datasets import load_digits
 
   table: Any = load_digits()
+  image_NHW, label_N = table.images.astype(np.uint8), table.target.astype(np.int32)
+  registry.verify('digits', image_NHW, label_N)
   rows = split_indices(len(table.target), DIGITS_SIZES['test'], table.target)[split]
-  data = {
-    'image': table.images[rows][..., None].astype(np.uint8),
-    'label': table.target[rows].astype(np.int32),
-  }
+  data = {'image': image_NHW[rows][..., None], 'label': label_N[rows]}
   return Loaded(data, origin('digits', split, len(rows)))
 
 
@@ -77,7 +78,9 @@ def table(name: str) -> tuple[np.ndarray, np.ndarray]:
     bunch = datasets.load_diabetes(scaled=False)
   else:
     raise ValueError(name)
-  return bunch.data.astype(np.float64), bunch.target
+  features_NF = bunch.data.astype(np.float64)
+  registry.verify(name, features_NF, bunch.target.astype(np.float64))
+  return features_NF, bunch.target
 
 
 def photographs(split: str = 'train', data_dir: Any = None) -> Loaded:
@@ -86,5 +89,8 @@ def photographs(split: str = 'train', data_dir: Any = None) -> Loaded:
   from sklearn.datasets import load_sample_images
 
   bunch: Any = load_sample_images()
+  # Of the files: libraries unpack them with other roundings.
+  files = sorted(map(pathlib.Path, bunch.filenames))
+  registry.verify('photographs', *(file.read_bytes() for file in files))
   data = {'image': np.stack(bunch.images).astype(np.uint8)}
   return Loaded(data, origin('photographs', split, NUM_PHOTOGRAPHS))
