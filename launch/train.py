@@ -141,7 +141,7 @@ def main(argv: list[str]) -> int:
       if jax.process_index() == 0:
         print(describe.as_text(told), end='', flush=True)
       return 0
-    from dlx.run.loop import fit
+    from dlx.runs import fit
 
     outcome = fit(
       experiment,
@@ -159,10 +159,6 @@ def main(argv: list[str]) -> int:
       trace_steps=trace_steps,
     )
     if jax.process_index() == 0:
-      if outcome.status == 'finished':
-        from dlx.report import render
-
-        render(workdir)
       print(last_line(outcome, workdir), flush=True)
   return STATUS[outcome.status]
 

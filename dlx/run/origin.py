@@ -1,6 +1,7 @@
 """Where a Config came from: the name and `build` of its experiment, by its module."""
 
 import dataclasses
+import pathlib
 import re
 import sys
 from typing import Any
@@ -8,16 +9,21 @@ from typing import Any
 import jax
 import numpy as np
 
+from dlx import beside
 from dlx.config_json import config_to_json
 from dlx.errors import ConfigError
 from dlx.experiment import Config, Experiment
 
 
 def name_of(module: str) -> str:
-  """What --exp would be given: a name in experiments/, or the path of the file."""
-  if module.startswith('experiments.'):
+  """What --exp would be given: a name in experiments/, or the path of the file.
+
+  A package of the user's may have the name experiments, too.
+  """
+  file = getattr(sys.modules.get(module), '__file__', None)
+  if file and pathlib.Path(file).is_relative_to(beside.ROOT + '/experiments'):
     return module.rpartition('.')[2]
-  return getattr(sys.modules.get(module), '__file__', None) or 'experiment'
+  return file or 'experiment'
 
 
 def defaults(config: Config) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A checkpoint of a run, opened again: its metrics and its figures."""
+"""A checkpoint of a run, opened again: its state, its metrics and its figures."""
 
 from typing import Any, Mapping, NamedTuple
 
@@ -8,7 +8,7 @@ from dlx.errors import ConfigError
 from dlx.experiment import Config, Experiment
 from dlx.run import drawing, feed, sharding
 from dlx.run.checkpoint.checkpointer import Checkpointer
-from dlx.run.dispatch import make_dispatch
+from dlx.run.dispatch import Dispatch, make_dispatch
 from dlx.run.evaluation import Evaluations
 from dlx.run.records.reporter import as_floats, reported
 from dlx.run.records.workdir import absolute
@@ -44,6 +44,26 @@ def evaluate(
       if reported(value, members)
     }
   return metrics
+
+
+def state(
+  experiment: Experiment,
+  config: Config,
+  workdir,
+  *,
+  step: int | str = 'latest',
+  mesh: str | None = None,
+) -> TrainState:
+  """The state of a checkpoint, on the devices: what `experiment.functions` are given.
+
+  Args:
+    step: see `evaluate`.
+
+  Raises:
+    ConfigError: no such checkpoint.
+  """
+  dispatch = make_dispatch(experiment, sharding.make_mesh(mesh))
+  return _restored(dispatch, _pick(absolute(workdir), config, step))
 
 
 def draw(
@@ -99,15 +119,21 @@ class _Opened(NamedTuple):
 def _open(experiment, config, workdir, step, data_dir, mesh) -> _Opened:
   dispatch = make_dispatch(experiment, sharding.make_mesh(mesh))
   rehearsed = rehearse(experiment, config, dispatch)
-  found, checkpointer = _pick(absolute(workdir), config, step)
+  picked = _pick(absolute(workdir), config, step)
   data = feed.load(experiment, data_dir, dispatch.mesh, train=False)
-  restored = checkpointer.restore(dispatch.state, dispatch.window, found)
-  checkpointer.close()
-  assert restored is not None
+  restored = _restored(dispatch, picked)
   evaluations = Evaluations(
     experiment, config, dispatch, data, Clock(), rehearsed.evals
   )
-  return _Opened(restored.state, data, evaluations, rehearsed)
+  return _Opened(restored, data, evaluations, rehearsed)
+
+
+def _restored(dispatch: Dispatch, picked: tuple[int, Checkpointer]) -> TrainState:
+  step, checkpointer = picked
+  restored = checkpointer.restore(dispatch.state, dispatch.window, step)
+  checkpointer.close()
+  assert restored is not None
+  return restored.state
 
 
 def _pick(workdir, config: Config, step: int | str) -> tuple[int, Checkpointer]:

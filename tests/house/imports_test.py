@@ -79,7 +79,8 @@ FLOORS = (
   ('dlx.models', 'dlx.sampling', 'dlx.train'),
   ('dlx.tasks',),
   ('dlx.run',),
-  ('dlx.study', 'dlx.report', 'dlx.__main__'),
+  ('dlx.study', 'dlx.report'),
+  ('dlx.runs', 'dlx.__main__'),
 )
 
 
