@@ -167,7 +167,8 @@ class Config(Checks):
   stream_workers: int = 0  # Processes that read streamed batches; 0: threads.
 
   def __post_init__(self):
-    self.bounds('num_steps', 'batch_size', 'eval_batch_size', least=1)
+    self.bounds('num_steps', least=1, below=2**31)  # Steps are counted in int32.
+    self.bounds('batch_size', 'eval_batch_size', least=1)
     self.bounds('log_every_steps', 'keep_checkpoints', least=1)
     self.bounds('steps_per_dispatch', 'micro_batches', 'early_stop_patience', least=1)
     self.bounds('eval_every_steps', 'save_every_steps', 'figure_every_steps', least=1)

@@ -1,5 +1,23 @@
 """Errors that are the user's to mend: one line, no stack trace, exit status 2."""
 
+import errno
+
+# What a disk, or a path on it, has against a run: the only list of them.
+DISK = {
+  errno.ENOSPC: 'the disk is full',
+  errno.EDQUOT: 'the quota is used up',
+  errno.EFBIG: 'the file would be too large',
+  errno.EROFS: 'the file system is read-only',
+  errno.EACCES: 'permission denied',
+  errno.EPERM: 'permission denied',
+  errno.EIO: 'the disk reports an error',
+  errno.ESTALE: 'the file server has lost the file',
+  errno.ENAMETOOLONG: 'the path is too long',
+  errno.ELOOP: 'its links go round in a circle',
+  errno.ENOTDIR: 'a part of the path is no folder',
+  errno.EISDIR: 'a folder lies where a file should',
+}
+
 
 class ConfigError(ValueError):
   """A value that cannot be: says field, value, what is allowed and the remedy.

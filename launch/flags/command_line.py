@@ -5,7 +5,6 @@ of the launcher and of the experiment and nothing else, and `main` can be called
 """
 
 import difflib
-import errno
 import functools
 import inspect
 import sys
@@ -13,13 +12,12 @@ from typing import Callable
 
 from absl import flags
 
-from dlx.errors import ConfigError, NonFiniteError
+from dlx.errors import DISK, ConfigError, NonFiniteError
 from dlx.run.records.lasting import standard_streams
 from launch.flags import config_flags, experiments_by_name
 
 BAD_INPUT = 2  # Exit status of flag errors and ConfigError.
 FAILED = 1  # Of a run that met a NaN or inf.
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _HELP = ('help', 'helpshort', 'helpfull')
 
 
@@ -34,8 +32,8 @@ class Leave(Exception):
 def one_line_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
   """Turns flag errors and ConfigError into one line on stderr and exit status 2.
 
-  A disk that is full or read-only, too. A NaN or inf is one line and status 1.
-  Everything else is a bug and keeps its stack trace.
+  What a disk or a path has against it (errors.DISK), too. A NaN or inf is one line and
+  status 1. Everything else is a bug and keeps its stack trace.
   """
 
   @functools.wraps(main)
@@ -52,12 +50,12 @@ def one_line_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]], i
       print('error:', ' '.join(str(e).split()), file=sys.stderr)
       return FAILED
     except OSError as e:
-      if e.errno not in _DISK:
+      if e.errno not in DISK:
         raise
       where = f'{e.filename}: ' if e.filename else ''
       print(
-        f'error: {where}{e.strerror}: mend that and give the same command; a run goes '
-        'on from its newest checkpoint.',
+        f'error: {where}{DISK[e.errno]}: mend that and give the same command; a run '
+        'goes on from its newest checkpoint.',
         file=sys.stderr,
       )
       return BAD_INPUT

@@ -137,7 +137,10 @@ def test_unfinished_run(loop, fork, capsys, status, code):
   'arg, message',
   [
     ('--config.lr=3', '--config.lr=3.0 is not allowed: must be anything but 3'),
-    ('--config.num_steps=0', '--config.num_steps=0 is not allowed: must be at least 1'),
+    (
+      '--config.num_steps=0',
+      '--config.num_steps=0 is not allowed: must be in [1, 2**31)',
+    ),
     ('--config.lr=x', 'flag --config.lr=x: must be a finite number'),
     ('--stop_at=0', 'flag --stop_at=0: 0 is not a positive integer'),
     ('--trace_steps=5', '--trace_steps=5 is not allowed: must be FIRST:END'),

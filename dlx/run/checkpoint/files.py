@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlx.errors import ConfigError
+from dlx.errors import DISK, ConfigError
 from dlx.run.checkpoint import checksums
 from dlx.run.records.json_files import is_remote
 
@@ -41,15 +41,6 @@ _MACHINE = {
 _MACHINE_TEXT = re.compile(
   r'PERMISSION_DENIED|UNAUTHENTICATED|UNAVAILABLE|DEADLINE_EXCEEDED|Permission denied'
 )
-_DISK = {
-  errno.ENOSPC: 'the disk is full',
-  errno.EDQUOT: 'the quota is used up',
-  errno.EFBIG: 'the file would be too large',
-  errno.EROFS: 'the file system is read-only',
-  errno.EACCES: 'permission denied',
-  errno.EPERM: 'permission denied',
-  errno.EIO: 'the disk reports an error',
-}
 
 
 class Damaged(ValueError):
@@ -292,10 +283,10 @@ def is_damage(error: Exception) -> bool:
 def why_not_written(error: BaseException | None) -> str | None:
   """What a disk has against writing, in words; None where the error is another."""
   while error is not None:
-    if isinstance(error, OSError) and error.errno in _DISK:
-      return _DISK[error.errno]
+    if isinstance(error, OSError) and error.errno in DISK:
+      return DISK[error.errno]
     found = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's.
-    if found and int(found[1]) in _DISK:
-      return _DISK[int(found[1])]
+    if found and int(found[1]) in DISK:
+      return DISK[int(found[1])]
     error = error.__cause__ or error.__context__
   return None

@@ -11,6 +11,7 @@ from typing import Any, Mapping
 from absl import logging
 from etils import epath
 
+from dlx.errors import StorageError
 from dlx.run.records.json_files import from_text, is_remote, to_text, write_bytes
 
 NAME = 'metrics.jsonl'
@@ -77,9 +78,14 @@ class MetricsFile:
   def write(
     self, step: int, split: str, metrics: Mapping[str, Any], time: Mapping[str, Any]
   ) -> None:
-    """Adds a line; on a local disk it outlives the process once this returns."""
+    """Adds a line; on a local disk it outlives the process once this returns.
+
+    Raises:
+      StorageError: the file was removed or moved since it was opened.
+    """
     record = {'step': int(step), 'split': split, 'metrics': metrics, 'time': time}
     file = self._open() if self._file is None else self._file
+    self._check_there()
     # One write call without a buffer: the kernel has all of the line, or the file ends
     # in half a line, which is dropped by the next to open it.
     line = memoryview(to_text(record).encode(errors='backslashreplace') + b'\n')
@@ -88,7 +94,11 @@ class MetricsFile:
     self._dirty = True
 
   def flush(self) -> None:
-    """Brings all lines to the disk, or to the object store."""
+    """Brings all lines to the disk, or to the object store. Raises as `write` does."""
+    self._check_there()
+    self._flush()
+
+  def _flush(self) -> None:
     if not self._dirty:
       return
     if not self._remote:
@@ -111,7 +121,7 @@ class MetricsFile:
 
   def read(self) -> list[dict[str, Any]]:
     """All lines so far, of this and of earlier sessions, as dicts."""
-    self.flush()
+    self._flush()
     data = b''.join(_whole(p.read_bytes()) for p in self._stored())
     records = []
     for line in data.splitlines():
@@ -139,10 +149,26 @@ class MetricsFile:
         write_bytes(path, new)
 
   def _shut(self) -> None:
-    self.flush()
+    self._flush()
     if self._file is not None:
       self._file.close()
     self._file = self._part = None
+
+  def _check_there(self) -> None:
+    """A run that goes on where its workdir is gone would lose all that it does."""
+    if self._remote or self._file is None:
+      return
+    try:
+      there = os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno()))
+    except FileNotFoundError:
+      there = False
+    if not there:
+      self._file.close()
+      self._file, self._dirty = None, False
+      raise StorageError(
+        f'{self._path} was removed or moved under the run, which ends here: put '
+        f'{self._workdir} back and give the same command, or begin anew.'
+      )
 
   def _path_of_part(self, number: int) -> Any:
     return self._workdir / f'metrics-{number:05d}.jsonl'

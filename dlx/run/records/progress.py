@@ -1,6 +1,7 @@
 """What a person sees of a run: a progress bar on a terminal, plain lines elsewhere."""
 
 import collections
+import os
 import sys
 import time
 from typing import Any, Mapping, TextIO
@@ -54,7 +55,7 @@ class Progress:
 
     Args:
       num_steps: of the whole run.
-      terminal: None: whether `stream` is one.
+      terminal: None: whether `stream` is one, and $TERM not dumb.
       stream: None: stderr.
       start: step that the run goes on from.
     """
@@ -65,7 +66,9 @@ class Progress:
     self._marks = collections.deque([(time.monotonic(), start)], maxlen=WINDOW)
     self._compiled = False
     self._bar: Any = None
-    if self._stream.isatty() if terminal is None else terminal:
+    if terminal is None:  # A dumb one cannot move its cursor.
+      terminal = self._stream.isatty() and os.environ.get('TERM') != 'dumb'
+    if terminal:
       self._bar, self._task = _make_bar(self._stream, num_steps, start)
       self._bar.start()
 

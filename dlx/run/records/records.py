@@ -19,8 +19,6 @@ class _Window(NamedTuple):
 
   step: int
   sums: Any
-  seconds: Mapping[str, float]
-  rate: float
 
 
 class Records:
@@ -101,20 +99,23 @@ class Records:
   def close_window(self, step: int, sums: Any):
     """Ends a log window. Its sums are fetched later, so that nothing waits for them."""
     self.write_window()
+    self._window = _Window(step, sums)
+
+  def write_window(self):
+    """Writes the window that was closed last, unless that is done.
+
+    Its time is up when its sums have come: a dispatch is sent long before it ends.
+    """
+    if self._window is None:
+      return
+    (step, sums), self._window = self._window, None
+    with self._clock.span('train'):
+      with np.errstate(invalid='ignore'):  # float16 may have skipped all: 0 of 0.
+        fetched = ratios(jax.device_get(sums))
     seconds = self._clock.seconds()
     since, train = self._mark
     rate = (step - since) * self._rows / max(seconds['train'] - train, 1e-9)
     self._mark = step, seconds['train']
-    self._window = _Window(step, sums, seconds, rate)
-
-  def write_window(self):
-    """Writes the window that was closed last, unless that is done."""
-    if self._window is None:
-      return
-    (step, sums, seconds, rate), self._window = self._window, None
-    with self._clock.span('train'):
-      with np.errstate(invalid='ignore'):  # float16 may have skipped all: 0 of 0.
-        fetched = ratios(jax.device_get(sums))
     values = {name: np.array(value) for name, value in fetched.items()}
     self._reporter.write(step, 'train', values, seconds, rate)
 

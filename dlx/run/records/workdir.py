@@ -10,7 +10,7 @@ from typing import Any, Mapping, NamedTuple
 from etils import epath
 import jax
 
-from dlx.errors import ConfigError
+from dlx.errors import DISK, ConfigError
 from dlx.run import processes
 from dlx.run.records import agreement, sources
 from dlx.run.records.environment import environment
@@ -88,7 +88,7 @@ class Workdir:
     try:
       former, result = self._read('config.json'), self._read('result.json')
       trained, lost = _trained(self.path)
-    except NotADirectoryError as error:
+    except OSError as error:
       raise _unwritable(self.path, error) from None
     except json.JSONDecodeError as error:
       raise ConfigError(
@@ -288,8 +288,8 @@ class Workdir:
 
 def _unwritable(path, error: OSError) -> ConfigError:
   return ConfigError(
-    f'--workdir={path} cannot be written ({error.strerror or error}): '
-    'choose a folder that can.'
+    f'--workdir={path} cannot be written or read '
+    f'({DISK.get(error.errno or 0, error.strerror)}): choose a folder that can.'
   )
 
 

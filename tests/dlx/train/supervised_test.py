@@ -365,7 +365,8 @@ class CurvesTest(parameterized.TestCase):
 
 class ConfigTest(parameterized.TestCase):
   @parameterized.parameters(
-    ('num_steps', 0, 'at least 1'),
+    ('num_steps', 0, r'in \[1, 2\*\*31\)'),
+    ('num_steps', 2**31, r'in \[1, 2\*\*31\)'),
     ('batch_size', -1, 'at least 1'),
     ('clip_norm', 0.0, 'above 0'),
     ('ema_decay', 1.0, r'in \(0, 1\)'),

@@ -1,12 +1,13 @@
 """Tests for launch/flags/command_line.py."""
 
+import errno
 import re
 import sys
 
 from absl import flags
 import pytest
 
-from dlx.errors import ConfigError
+from dlx.errors import DISK, ConfigError
 from launch.flags import command_line, config_flags
 
 FORK = """
@@ -160,6 +161,27 @@ class TestOneLineErrors:
 
     assert main([]) == 2
     assert capsys.readouterr().err == 'error: two lines\n'
+
+  @pytest.mark.parametrize(
+    'fault', ['ENOSPC', 'EACCES', 'EIO', 'ENAMETOOLONG', 'ELOOP']
+  )
+  def test_what_a_disk_has_against_it(self, fault, capsys):
+    @command_line.one_line_errors
+    def main(argv):
+      raise OSError(getattr(errno, fault), 'text of the system', '/runs/a')
+
+    assert main([]) == 2
+    said = capsys.readouterr().err
+    assert said.count('\n') == 1
+    assert said.startswith(f'error: /runs/a: {DISK[getattr(errno, fault)]}: mend that')
+
+  def test_a_missing_file_is_a_bug(self):
+    @command_line.one_line_errors
+    def main(argv):
+      raise FileNotFoundError(errno.ENOENT, 'no such file', 'x')
+
+    with pytest.raises(FileNotFoundError):
+      main([])
 
   def test_bugs_keep_their_stack_trace(self):
     @command_line.one_line_errors

@@ -2,16 +2,18 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from unittest import mock
 
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 from etils import epath
 import numpy as np
 
+from dlx.errors import StorageError
 from dlx.run.records.json_files import read_json, write_json
 from dlx.run.records.metrics_file import MetricsFile
 
@@ -81,7 +83,7 @@ def brief(lines):
   return [(r['step'], r['split']) for r in lines]
 
 
-class LocalTest(absltest.TestCase):
+class LocalTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     self.workdir = epath.Path(self.enterContext(tempfile.TemporaryDirectory()))
@@ -111,6 +113,19 @@ class LocalTest(absltest.TestCase):
     self.assertTrue(np.isnan(got['a']))
     self.assertEqual(got['b'], -np.inf)
     self.assertIn('{"a": null, "b": null}', self.path.read_text())
+
+  @parameterized.parameters('write', 'flush')
+  def test_a_workdir_that_goes_away_under_the_run(self, how):
+    for gone in (shutil.rmtree, lambda f: f.rename(f.with_name(f'{f.name}-moved'))):
+      folder = pathlib.Path(tempfile.mkdtemp())
+      metrics = MetricsFile(folder)
+      metrics.write(1, 'train', {}, {})
+      metrics.flush()
+      gone(folder)
+      with self.assertRaisesRegex(StorageError, 'removed or moved under the run'):
+        metrics.write(2, 'train', {}, {}) if how == 'write' else metrics.flush()
+      metrics.close()
+      self.assertFalse(folder.exists())
 
   def test_a_line_outlives_sigkill(self):
     code = (

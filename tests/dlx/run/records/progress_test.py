@@ -55,6 +55,14 @@ class ProgressTest(parameterized.TestCase):
       bar.update(step, {}, None)
     self.assertIn('step 1100/10000  eta 0:14:50', self.stream.getvalue())
 
+  @parameterized.parameters(('dumb', False), ('xterm', True))
+  def test_a_dumb_terminal_gets_lines(self, term, bar):
+    self.stream.isatty = lambda: True
+    with mock.patch.dict(progress.os.environ, {'TERM': term}):
+      with progress.Progress(10, stream=self.stream) as shown:
+        shown.update(5, {'loss': 1.0}, None)
+    self.assertEqual('\x1b[' in self.stream.getvalue(), bar)
+
   def test_a_step_reported_twice(self):
     bar = progress.Progress(10, stream=self.stream, start=5)
     bar.update(5, {'loss': np.nan}, 0.0)

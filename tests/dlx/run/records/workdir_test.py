@@ -206,6 +206,11 @@ class WorkdirTest(parameterized.TestCase):
     with self.assertRaisesRegex(ConfigError, 'which checkpoints take for a pattern'):
       self.begin()
 
+  def test_a_path_that_is_too_long(self):
+    self.path = self.path / ('x' * 300)
+    with self.assertRaisesRegex(ConfigError, 'cannot be .* read .the path is too long'):
+      self.begin()
+
   def test_folder_that_cannot_be_made(self):
     file = self.path.with_name('file')
     file.write_text('')
