@@ -118,13 +118,17 @@ def open_step(workdir: str, step: int | None) -> 'Opened':
   from dlx.run.checkpoint import files, proof
 
   folder = folder_of(workdir)
-  steps = files.steps(folder)
-  if step is not None and step not in steps:
-    raise ConfigError(
-      f'{folder} has no checkpoint of step {step}: there are '
-      f'{", ".join(map(str, steps))}.'
-    )
-  return proof.open_sound(folder / str(steps[-1] if step is None else step))
+
+  def pick() -> int:
+    steps = files.steps(folder)
+    if step is not None and step not in steps:
+      raise ConfigError(
+        f'{folder} has no checkpoint of step {step}: there are '
+        f'{", ".join(map(str, steps))}.'
+      )
+    return steps[-1] if step is None else step
+
+  return files.follow(folder, pick, lambda found: proof.open_sound(folder / str(found)))
 
 
 def _number(word: str) -> int:
@@ -159,17 +163,15 @@ def show_list(workdir: str) -> int:
     except (files.Damaged, OSError) as error:
       meta, state = {}, f'damaged: {files.one_line(error)}'
     told = ['newest'] if step == steps[-1] else []
-    if step == best:
+    if step == best and metric in meta.get('metrics', {}):
       told.append(f'best {metric} {_text(meta["metrics"][metric])}')
-    saved = datetime.datetime.fromtimestamp(path.stat().mtime)
+    size = files.size_on_disk(path)
+    try:
+      saved = datetime.datetime.fromtimestamp(path.stat().mtime)
+    except FileNotFoundError:
+      continue  # The run has removed it since.
     rows.append(
-      [
-        str(step),
-        saved.isoformat(' ', 'seconds'),
-        _size(files.size_on_disk(path)),
-        state,
-        ', '.join(told),
-      ]
+      [str(step), saved.isoformat(' ', 'seconds'), _size(size), state, ', '.join(told)]
     )
   _print_table(rows)
   for path in files.others(folder):
@@ -212,6 +214,8 @@ def verify(workdir: str, step: int | None) -> int:
   worst = 0
   for each in files.steps(folder) if step is None else [step]:
     damage = proof.damaged_parts(folder / str(each))
+    if damage and not files.is_finished(folder / str(each)):
+      continue  # The run has removed it since.
     worst |= bool(damage)
     print(f'{each}: {f"DAMAGED, {len(damage)} part(s)" if damage else "sound"}')
     for line in damage[:_LINES]:

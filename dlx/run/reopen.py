@@ -7,6 +7,7 @@ import numpy as np
 from dlx.errors import ConfigError
 from dlx.experiment import Config, Experiment
 from dlx.run import drawing, feed, sharding
+from dlx.run.checkpoint import files
 from dlx.run.checkpoint.checkpointer import Checkpointer
 from dlx.run.dispatch import Dispatch, make_dispatch
 from dlx.run.evaluation import Evaluations
@@ -63,7 +64,7 @@ def state(
     ConfigError: no such checkpoint.
   """
   dispatch = make_dispatch(experiment, sharding.make_mesh(mesh))
-  return _restored(dispatch, _pick(absolute(workdir), config, step))
+  return _restored(dispatch, _saved(absolute(workdir), config), workdir, config, step)
 
 
 def draw(
@@ -119,36 +120,45 @@ class _Opened(NamedTuple):
 def _open(experiment, config, workdir, step, data_dir, mesh) -> _Opened:
   dispatch = make_dispatch(experiment, sharding.make_mesh(mesh))
   rehearsed = rehearse(experiment, config, dispatch)
-  picked = _pick(absolute(workdir), config, step)
+  saved = _saved(absolute(workdir), config)
+  _pick(saved, workdir, config, step)  # Before anything is read.
   data = feed.load(experiment, data_dir, dispatch.mesh, train=False)
-  restored = _restored(dispatch, picked)
+  restored = _restored(dispatch, saved, workdir, config, step)
   evaluations = Evaluations(
     experiment, config, dispatch, data, Clock(), rehearsed.evals
   )
   return _Opened(restored, data, evaluations, rehearsed)
 
 
-def _restored(dispatch: Dispatch, picked: tuple[int, Checkpointer]) -> TrainState:
-  step, checkpointer = picked
-  restored = checkpointer.restore(dispatch.state, dispatch.window, step)
-  checkpointer.close()
-  assert restored is not None
-  return restored.state
-
-
-def _pick(workdir, config: Config, step: int | str) -> tuple[int, Checkpointer]:
-  checkpointer = Checkpointer(
+def _saved(workdir, config: Config) -> Checkpointer:
+  """Reads checkpoints alone."""
+  return Checkpointer(
     workdir / 'checkpoints',
     keep=config.keep_checkpoints,
     read_only=True,
     best_metric=config.best_metric,
     best_mode=config.best_mode,
   )
-  steps = checkpointer.steps()
+
+
+def _restored(
+  dispatch: Dispatch, saved: Checkpointer, workdir, config: Config, step: int | str
+) -> TrainState:
+  """The state of a checkpoint, also while its run saves and drops others."""
+  pick = lambda: _pick(saved, workdir, config, step)
+  read = lambda found: saved.restore(dispatch.state, dispatch.window, found)
+  restored = files.follow(saved.folder, pick, read)
+  saved.close()
+  assert restored is not None
+  return restored.state
+
+
+def _pick(saved: Checkpointer, workdir, config: Config, step: int | str) -> int:
+  steps = saved.steps()
   if not steps:
     raise ConfigError(f'--workdir={workdir} holds no checkpoint: train there first.')
   if step == 'best':
-    found = checkpointer.best()
+    found = saved.best()
     if found is None:
       metric = config.best_metric
       why = f'{metric} was not finite at any step that was saved'
@@ -158,5 +168,5 @@ def _pick(workdir, config: Config, step: int | str) -> tuple[int, Checkpointer]:
       raise ConfigError(
         f'--step=best: the run in {workdir} kept no best checkpoint, as {why}: {way}.'
       )
-    return found, checkpointer
-  return steps[-1] if step == 'latest' else int(step), checkpointer
+    return found
+  return steps[-1] if step == 'latest' else int(step)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from dlx.config import Group
 from dlx.config_json import config_to_json
 from dlx.errors import ConfigError
+from dlx.run.checkpoint import files
 from dlx.run.checkpoint.checkpointer import Checkpointer
 from dlx.run.records.config_file import read_run
 from dlx.run.records.json_files import read_json
@@ -82,10 +83,14 @@ def _restore(workdir, trees: Mapping[str, PyTree], step, pick):
   }
   checkpoints = Checkpointer(path / 'checkpoints', read_only=True)
   try:
-    if not checkpoints.steps():
-      raise ConfigError(f'{path} holds no checkpoint: train there first.')
-    step = checkpoints.steps()[-1] if step is None else step
-    leaves, digest = checkpoints.read_leaves(step, named)
+
+    def newest() -> int:
+      if not (steps := checkpoints.steps()):
+        raise ConfigError(f'{path} holds no checkpoint: train there first.')
+      return steps[-1] if step is None else step
+
+    read = lambda step: (step, *checkpoints.read_leaves(step, named))
+    step, leaves, digest = files.follow(checkpoints.folder, newest, read)
   finally:
     checkpoints.close()
   # In the order of the trees, each filled with its own leaves.

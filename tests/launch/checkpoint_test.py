@@ -14,6 +14,7 @@ from etils import epath
 import jax
 import jax.numpy as jnp
 
+from dlx.run.checkpoint import files
 from dlx.run.checkpoint.checkpointer import Checkpointer
 from launch import checkpoint
 from tests.dlx.run.checkpoint import elsewhere_test
@@ -94,6 +95,29 @@ class CheckpointTest(parameterized.TestCase):
     status, out, _ = self.run_main('inspect', self.workdir, '--nonorms')
     self.assertNotIn('3.5\n', out)
     self.assertIn('--norms', out)
+
+  @parameterized.parameters(
+    ('ls', r'(?s)^step .*\n2 (?!.*\n3 )'),  # Neither 3 nor a stack trace.
+    ('inspect', r'checkpoints/4, digest'),
+    ('verify', r'^1: sound\n2: sound\n$'),
+  )
+  def test_beside_a_run_that_removes_what_is_looked_at(self, command, told):
+    write_run(self.workdir)
+    (self.workdir / 'config.json').write_text('{"config": {}}')
+    folder, real = self.workdir / 'checkpoints', files.read_meta
+
+    def meanwhile(path):  # The run saves 4 and drops 3.
+      if path.name == '3' and path.exists():
+        (folder / '3').rename(folder / '4')
+      return real(path)
+
+    out = io.StringIO()
+    with mock.patch.object(files, 'read_meta', meanwhile):
+      with contextlib.redirect_stdout(out):
+        status = checkpoint.main(['checkpoint', command, str(self.workdir)])
+    jax.config.update('jax_enable_x64', False)
+    self.assertEqual(status, 0)
+    self.assertRegex(out.getvalue(), told)
 
   def test_damage_is_named(self):
     write_run(self.workdir)

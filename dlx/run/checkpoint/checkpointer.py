@@ -76,7 +76,8 @@ class Checkpointer:
     if not read_only:
       with self._writing('the leftovers of killed saves could not be removed'):
         processes.first_does(lambda: files.clean(folder), f'clean {folder}')
-    self._metrics = {s: self._figures(s) for s in self.steps()} if best_metric else {}
+    self._metrics: dict[int, float | None] = {}
+    self._read_figures()
 
   def steps(self) -> list[int]:
     """Steps of the finished checkpoints, oldest first."""
@@ -87,6 +88,8 @@ class Checkpointer:
 
     None: there is none with a finite figure.
     """
+    if self._read_only:  # A run may be adding to them.
+      self._read_figures()
     sign = 1 if self._best_mode == 'max' else -1
     scored = [
       (sign * value, -step)
@@ -233,6 +236,10 @@ class Checkpointer:
         f'{self.folder} has no checkpoint of step {step}: there are '
         f'{", ".join(map(str, steps)) or "none"}.'
       )
+
+  def _read_figures(self):
+    if self._best_metric:
+      self._metrics = {s: self._figures(s) for s in self.steps()}
 
   def _figures(self, step: int) -> float | None:
     try:

@@ -10,11 +10,12 @@
 Nothing here needs the mesh that a checkpoint was written on.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
 import re
-from typing import Any, Iterable, Iterator, Mapping
+from typing import Any, Callable, Iterable, Iterator, Mapping, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,8 @@ from dlx.run.records.json_files import is_remote
 _TEMPORARY = '.orbax-checkpoint-tmp'
 _REMOVED, _REPLACED = '.removed', '.replaced'
 _NAMES_SHOWN = 3
+_TRIES = 20  # A run that saves every moment.
+_T = TypeVar('_T')
 # Failures of the machine, not of the bytes: a sound checkpoint must not be set aside
 # for them. TensorStore and object stores tell theirs in the text of a ValueError.
 _MACHINE = {
@@ -54,9 +57,14 @@ def is_finished(path) -> bool:
   """Whether a save to this folder came to its end."""
   import orbax.checkpoint as ocp
 
-  return bool(re.fullmatch(r'\d+', path.name)) and bool(
-    path.is_dir() and ocp.utils.is_checkpoint_finalized(path)
-  )
+  if not re.fullmatch(r'\d+', path.name) or not path.is_dir():
+    return False
+  try:
+    return bool(ocp.utils.is_checkpoint_finalized(path))
+  except (FileNotFoundError, ValueError):  # A run has removed it in this moment.
+    if path.exists():
+      raise
+    return False
 
 
 def steps(folder) -> list[int]:
@@ -66,6 +74,21 @@ def steps(folder) -> list[int]:
   return sorted(int(path.name) for path in folder.iterdir() if is_finished(path))
 
 
+def follow(folder, pick: Callable[[], int], read: Callable[[int], _T]) -> _T:
+  """`read(pick())`, a step of a run that may be under way.
+
+  Picks again where the run has removed that checkpoint before it was read.
+  """
+  for _ in range(_TRIES):
+    step = pick()
+    try:
+      return read(step)
+    except ConfigError:
+      if is_finished(folder / str(step)):
+        raise
+  return read(pick())
+
+
 def others(folder) -> list[Any]:
   """Paths of what else lies there: leftovers, and what was set aside."""
   found = folder.iterdir() if folder.exists() else []
@@ -73,8 +96,12 @@ def others(folder) -> list[Any]:
 
 
 def size_on_disk(path) -> int:
-  """Bytes of all files of a folder."""
-  return sum(file.stat().length for file in _files_under(path))
+  """Bytes of all files of a folder, as far as they are still there."""
+  total = 0
+  with contextlib.suppress(FileNotFoundError):
+    for file in _files_under(path):
+      total += file.stat().length
+  return total
 
 
 def _files_under(path) -> Iterator[Any]:

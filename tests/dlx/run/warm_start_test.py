@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import shutil
+from unittest import mock
 
 from absl.testing import absltest
 import jax
@@ -9,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx.errors import ConfigError
-from dlx.run import warm_start
+from dlx.run import reopen, warm_start
+from dlx.run.checkpoint import files
 from dlx.run.loop import fit
 from dlx.state import leaves_by_path
 from tests.dlx.run import kinds
@@ -38,6 +41,28 @@ class WarmStartTest(absltest.TestCase):
     self.assertEqual(origin['fingerprint'], result['fingerprint'])
     self.assertEqual(origin['step'], 6)
     self.assertLen(origin['digest'], 64)
+
+  def test_a_run_that_drops_what_is_read_is_followed(self):
+    params = self.outcome.state.params
+    experiment = kinds.two_players(self.config)
+    readers = (
+      lambda path: warm_start.restore(path, params)[1]['step'],
+      lambda path: reopen.evaluate(experiment, self.config, path),
+    )
+    scores = self.outcome.metrics.items()
+    scores = {name: value for name, value in scores if not name.startswith('train/')}
+    real, expected = files.read_meta, (7, scores)
+    for read, wanted in zip(readers, expected, strict=True):
+      path = pathlib.Path(self.create_tempdir().full_path) / 'run'
+      shutil.copytree(self.path, path)
+
+      def meanwhile(at, folder=path / 'checkpoints'):
+        if at.name == '6' and at.exists():
+          (folder / '6').rename(folder / '7')
+        return real(at)
+
+      with mock.patch.object(files, 'read_meta', meanwhile):
+        self.assertEqual(read(path), wanted)
 
   def test_an_order_of_names_that_jit_would_sort_is_kept(self):
     params = self.outcome.state.params
