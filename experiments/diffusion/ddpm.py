@@ -40,7 +40,7 @@ from dlx.run.warm_start import restore_model
 from dlx.state import create, streams
 from dlx.tasks import diffusion as denoising
 from dlx.tasks.judge import JUDGE, Judge
-from dlx.train import steps
+from dlx.train import curves, steps
 
 fold = jax.random.fold_in
 
@@ -122,7 +122,8 @@ def build(config: Config) -> experiment.Experiment:
       state.model_state['judge'], state.step, judging, image, label_B
     )
     changes = {'ema_decay': config.ema_decay, 'model_state': {'judge': judged}}
-    return steps.apply(tx, state, grads, **changes), sums
+    new = steps.apply(tx, state, grads, **changes)
+    return new, {**sums, **curves.of(config, tx, state, new, grads)}
 
   def answer(state, x_BHWC, t_B, label_B):
     return network(state.averaged, x_BHWC, t_B, label_B)

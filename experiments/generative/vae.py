@@ -30,7 +30,7 @@ from dlx.data.sources import indexed
 from dlx.models.vae import VAE
 from dlx.state import create
 from dlx.tasks import reconstruction
-from dlx.train import steps
+from dlx.train import curves, steps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,8 @@ def build(config: Config) -> experiment.Experiment:
   def train_step(state, batch):
     rng = jax.random.fold_in(state.rng, state.step)
     grads, _, sums = gradients(loss_fn, state.params, (), batch, rng)
-    return steps.apply(tx, state, grads, ema_decay=config.ema_decay), sums
+    new = steps.apply(tx, state, grads, ema_decay=config.ema_decay)
+    return new, {**sums, **curves.of(config, tx, state, new, grads)}
 
   def test(state, batch):
     """Noise keyed by the image, the same at every evaluation."""

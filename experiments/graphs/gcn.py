@@ -22,7 +22,7 @@ from dlx.data.batches.resident import Whole
 from dlx.data.sets import graphs
 from dlx.models.gcn import GCN
 from dlx.state import Mean, Metric, create
-from dlx.train import steps
+from dlx.train import curves, steps
 
 METRICS = {
   'loss': Metric(
@@ -118,7 +118,8 @@ def build(config: Config) -> experiment.Experiment:
 
     grads, found = jax.grad(loss_fn, has_aux=True)(state.params)
     grads = steps.watch(grads, 'gradients')
-    return steps.apply(tx, state, grads), found
+    new = steps.apply(tx, state, grads)
+    return new, {**found, **curves.of(config, tx, state, new, grads)}
 
   def evaluation(mask):
     def step(state, graph):

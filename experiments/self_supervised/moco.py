@@ -41,7 +41,7 @@ from dlx.state import create, stream
 from dlx.tasks import probes, representation
 from dlx.tasks.probes import ProbeConfig, evaluations
 from dlx.tasks.representation import pictures
-from dlx.train import steps
+from dlx.train import curves, steps
 from dlx.train.queue import init_queue, momentum_update, push
 
 OTHERS = {
@@ -134,7 +134,8 @@ def build(config: Config) -> experiment.Experiment:
 
     grads, _, sums = gradients(loss_fn, state.params, (), rows, rng)
     model_state = {'key_encoder': slow, 'queue': push(queue, rows['key'])}
-    return steps.apply(tx, state, grads, model_state=model_state), sums
+    new = steps.apply(tx, state, grads, model_state=model_state)
+    return new, {**sums, **curves.of(config, tx, state, new, grads)}
 
   def pooled(state, image):
     return encode(state.params, image).pooled_BF

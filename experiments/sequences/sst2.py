@@ -30,7 +30,7 @@ from dlx.data.sets.sentences import sentences, texts_of
 from dlx.data.text import vocabulary
 from dlx.layers.recurrent.cells import CELLS
 from dlx.models.text_classifier import POOLINGS, TextClassifier
-from dlx.tasks.classification import class_probabilities
+from dlx.tasks.classification import class_probabilities, of_classes
 from dlx.train.supervised import make_predict, supervised
 
 
@@ -138,7 +138,7 @@ def build(config: Config) -> experiment.Experiment:
       'accuracy': metrics.accuracy(logits, batch['label'], weight)
     },
     summarize=metrics.classification_summary,
-    declared={'loss': metrics.CROSS_ENTROPY, **metrics.CLASSIFICATION},
+    declared=of_classes(len(data.class_names)),
     headline=('validation/accuracy', 'test/accuracy'),
     functions={'predict': predict},
     figures={

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from dlx.config import Config
+from dlx.config import Config, traced
 from dlx.errors import ConfigError
 from dlx.run.records.json_files import flat
 from launch.flags import effects, experiments_by_name
@@ -42,6 +42,14 @@ def test_read_by_nobody(field, value):
   message = f'^--config.{field}={value} has no effect: fork does not read it'
   with pytest.raises(ConfigError, match=message):
     effects.check('fork', build, config)
+
+
+def test_a_copy_with_tracers_is_watched_too():
+  """As of an experiment whose fields of None are filled by another, `char_gpt`."""
+  of_copy = lambda config: build(traced(config, width=9))
+  effects.check('fork', of_copy, Own(clip_norm=2.0))
+  with pytest.raises(ConfigError, match='^--config.curves=True has no effect'):
+    effects.check('fork', of_copy, Own(curves=True))
 
 
 def test_defaults_are_not_asked_about():
