@@ -42,14 +42,16 @@ def of(run: Run, split: str, name: str) -> Declared:
     return Declared(name)
   word = lambda key: found[key] if isinstance(found.get(key), str) else ''
   better, chance = word('better'), found.get('chance')
-  known = type(chance) in (int, float) and abs(chance) < 1e15  # nan is no number.
+  number = isinstance(chance, int | float) and not isinstance(chance, bool)
+  if not number or not abs(chance) < 1e15:  # Nor is nan one.
+    chance = None
   return Declared(
     word('title') or name,
     better if better in CHOOSE else None,
     word('meaning'),
     word('unit'),
     word('group'),
-    float(chance) if known else None,
+    chance,
   )
 
 

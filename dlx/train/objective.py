@@ -31,14 +31,18 @@ def add_up(
     (sum, terms by name); no names where `found` is one array.
 
   Raises:
-    ConfigError: no term at all, a term of another shape, or one that is called `loss`,
-      as the sum is.
+    ConfigError: no term at all, a term of another shape, a tuple of other than two, or
+      a term that is called `loss`, as the sum is.
   """
   named = isinstance(found, Mapping)
   terms: dict[str, Any] = {**found} if isinstance(found, Mapping) else {what: found}
   total, values = None, {}
   for name, term in terms.items():
     label = f'{what} {name!r}' if named else what
+    if isinstance(term, tuple) and len(term) != 2:
+      raise ConfigError(
+        f'The {label} is a tuple of {len(term)}: must be a value, or (weight, value).'
+      )
     weight, value = term if isinstance(term, tuple) else (None, term)
     if jnp.shape(value) != shape:
       each = 'one value an example' if shape else 'a scalar'

@@ -35,6 +35,7 @@ class DeclaredTest(absltest.TestCase):
           'meaning': 'Mean.',
           'unit': 'nats',
           'group': '',
+          'chance': None,
         }
       },
       'headline': ['test/loss'],

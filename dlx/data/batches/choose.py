@@ -49,7 +49,7 @@ def splits(
     config: of the run.
     by_class: see `held_out`.
   """
-  passes = {'test': InOrder(test, config.eval_batch_size)}
+  passes: dict[str, Dataset] = {'test': InOrder(test, config.eval_batch_size)}
   if config.validation:
     train, held = held_out(train, config.validation, by_class=by_class)
     passes = {'validation': InOrder(held, config.eval_batch_size), **passes}

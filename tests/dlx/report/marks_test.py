@@ -42,6 +42,7 @@ def told(declared, values, name='loss', **more):
     ([1, 2, 3, 250], 40),  # 2.
     ([2, 199], None),
     ([2, 200], 20),
+    ([50, 1, 1, 1, 100], 50),  # The first is not what is typical.
     ([500, 1, 1, 60], None),  # One outlier moves no median.
     ([0, 0, 5], None),  # From nothing there is no factor.
     ([1, math.nan, 100], 30),

@@ -32,6 +32,7 @@ def test_weighted_losses_add_up_and_are_kept_without_their_weights():
     (A[:, None], (2,), r'The loss has the shape \(2, 1\)'),
     ({'a': A, 'b': (1.0, A[:1])}, (2,), r"The loss 'b' has the shape \(1,\)"),
     ({}, (2,), 'The loss is empty'),
+    ({'a': (A,)}, (2,), "The loss 'a' is a tuple of 1: must be a value, or"),
     ({'loss': A}, (2,), "The loss 'loss' is not allowed"),
     (A, (), r'The loss has the shape \(2,\): must be \(\), a scalar'),
   ],
