@@ -73,6 +73,11 @@ def define(values: flags.FlagValues):
       'schedule: from here on they are those of a run of that length.',
     ),
     ('data_changed', 'Go on with other data than those the run began with.'),
+    (
+      'debug',
+      'Look for a NaN in every operation of every step, one by one, and name its line; '
+      'slow, one process.',
+    ),
   ):
     flags.DEFINE_boolean(name, False, help_, values, module_name='launcher')
   text(
@@ -155,6 +160,7 @@ def main(argv: list[str]) -> int:
       fresh=values.fresh,
       extend=values.extend,
       data_changed=values.data_changed,
+      debug=values.debug,
       argv=argv,
       trace_steps=trace_steps,
     )

@@ -16,32 +16,75 @@ import jax.numpy as jnp
 _INNER = ('jaxpr', 'call_jaxpr', 'fun_jaxpr')
 _CALLS = ('jit', 'pjit', 'closed_call', 'core_call', 'remat', 'checkpoint', 'remat2')
 _CALLS += ('custom_jvp_call', 'custom_vjp_call', 'custom_vjp_call_jaxpr')
+_UNROLLED = 64  # Turns of a loop that are looked into one by one.
 
 
 class _Found(Exception):
-  """The operation, as an equation of a jaxpr."""
+  """The operation, as an equation of a jaxpr, and its values."""
 
-  def __init__(self, equation: Any):
+  def __init__(self, equation: Any, inputs: Any = (), outputs: Any = ()):
     super().__init__(equation)
-    self.equation = equation
+    self.equation, self.inputs, self.outputs = equation, inputs, outputs
 
 
-def line(function: Callable, *args: Any) -> str | None:
+def line(function: Callable, *args: Any, infinite: bool = True) -> str | None:
   """The first operation that made a NaN of none, else an inf of none, in words.
+
+  Args:
+    infinite: False: look for a NaN alone.
 
   Returns:
     'log, at fork.py:12 in loss_fn: `return jnp.log(x)`'; None: none did, or the
     operations cannot be evaluated alone.
   """
-  closed = jax.make_jaxpr(function)(*args)
-  leaves = jax.tree.leaves(args)
-  for bad in (_nan, _inf):
-    try:
-      _evaluate(closed.jaxpr, closed.consts, leaves, bad)
-    except _Found as found:
+  for bad in (_nan, _inf) if infinite else (_nan,):
+
+    def judge(equation, inputs, outputs, bad=bad):
+      if any(map(bad, outputs)) and not any(map(bad, inputs)):
+        raise _Found(equation)
+
+    if (found := _first(judge, function, args)) is not None:
       return _told(found.equation)
-    except Exception:  # Of an operation that only a whole program can have.
-      return None
+  return None
+
+
+def index_out_of_range(function: Callable, *args: Any) -> tuple[int, int, int] | None:
+  """The first index that `dlx.labels` finds outside its range [0, size).
+
+  Returns:
+    (value, size, dimensions of the indices); None: there is none.
+  """
+
+  low = []  # The index that was found below 0: its range is told by what comes next.
+
+  def judge(equation, inputs, outputs):
+    if equation.primitive.name not in ('ge', 'lt'):
+      return
+    if bool(jnp.all(outputs[0])) and not low:
+      return
+    if not any(f.name == 'is_index' and _ours(f) for f in _frames(equation)):
+      return
+    if equation.primitive.name == 'ge':
+      low.append(inputs[0][~outputs[0]].ravel()[0])
+    else:
+      raise _Found(equation, inputs, outputs)
+
+  found = _first(judge, function, args)
+  if found is None:
+    return None
+  (index, size), (fine,) = found.inputs, found.outputs
+  first = low[0] if low else index[~fine].ravel()[0]
+  return int(first), int(jnp.max(size)), index.ndim
+
+
+def _first(judge: Callable, function: Callable, args: Any) -> _Found | None:
+  closed = jax.make_jaxpr(function)(*args)
+  try:
+    _evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args), judge)
+  except _Found as found:
+    return found
+  except Exception:  # Of an operation that only a whole program can have.
+    return None
   return None
 
 
@@ -57,44 +100,73 @@ def _floats(x: Any) -> bool:
   return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
 
 
-def _evaluate(jaxpr: Any, consts: Any, args: Any, bad: Callable[[Any], bool]) -> list:
-  """The outputs; raises _Found."""
+def _evaluate(jaxpr: Any, consts: Any, args: Any, judge: Callable) -> list:
+  """The outputs; `judge(equation, inputs, outputs)` sees every operation."""
   values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
   read = lambda v: v.val if hasattr(v, 'val') else values[v]
   for equation in jaxpr.eqns:
     inputs = [read(v) for v in equation.invars]
-    inner = next((equation.params[n] for n in _INNER if n in equation.params), None)
-    if equation.primitive.name in _CALLS and inner is not None:
+    name, params = equation.primitive.name, equation.params
+    inner = next((params[n] for n in _INNER if n in params), None)
+    if name in _CALLS and inner is not None:
       own = getattr(inner, 'jaxpr', inner), getattr(inner, 'consts', ())
-      outputs = _evaluate(*own, inputs, bad)
+      outputs = _evaluate(*own, inputs, judge)
+    elif name == 'scan' and params['length'] <= _UNROLLED:
+      outputs = _scan(equation, inputs, judge)
     else:
-      bound: Any = equation.primitive.get_bind_params(equation.params)
+      bound: Any = equation.primitive.get_bind_params(params)
       functions, params = bound if isinstance(bound, tuple) else ((), bound)
       outputs = equation.primitive.bind(*functions, *inputs, **params)
       outputs = outputs if equation.primitive.multiple_results else [outputs]
-      if any(map(bad, outputs)) and not any(map(bad, inputs)):
-        raise _Found(equation)
+      judge(equation, inputs, outputs)
     values.update(zip(equation.outvars, outputs, strict=True))
   return [read(v) for v in jaxpr.outvars]
 
 
+def _scan(equation: Any, inputs: list, judge: Callable) -> list:
+  """A short loop, as over micro-batches, turn by turn."""
+  params = equation.params
+  body = getattr(params['jaxpr'], 'jaxpr', params['jaxpr'])
+  own = body, getattr(params['jaxpr'], 'consts', ())
+  # By their ranks: what is told of consts and carry is named otherwise in jax 0.11.
+  same = lambda outer, inner: outer.aval.ndim == inner.aval.ndim
+  carried = sum(map(same, equation.outvars, body.outvars))
+  kept = sum(map(same, equation.invars, body.invars))
+  consts, carry = inputs[: kept - carried], inputs[kept - carried : kept]
+  turns, rows = range(params['length']), []
+  for i in reversed(turns) if params['reverse'] else turns:
+    outputs = _evaluate(*own, [*consts, *carry, *(x[i] for x in inputs[kept:])], judge)
+    carry = outputs[:carried]
+    rows.append(outputs[carried:])
+  rows = rows[::-1] if params['reverse'] else rows
+  return [*carry, *map(jnp.stack, zip(*rows, strict=True))]
+
+
+def _frames(equation: Any) -> list[traceback.FrameSummary]:
+  trace = equation.source_info.traceback
+  return (
+    [] if trace is None else list(traceback.extract_tb(trace.as_python_traceback()))
+  )
+
+
+def _ours(frame: traceback.FrameSummary) -> bool:
+  """Whether a line is of dlx itself."""
+  library = pathlib.Path(__file__).resolve().parents[1]
+  return pathlib.Path(frame.filename).resolve().is_relative_to(library)
+
+
 def _told(equation: Any) -> str:
   name = equation.primitive.name
-  trace = equation.source_info.traceback
-  if trace is None:
-    return name
-  frames = traceback.extract_tb(trace.as_python_traceback())
+  frames = _frames(equation)
   installed = pathlib.Path(sysconfig.get_path('purelib')).resolve()
-  library = pathlib.Path(__file__).resolve().parents[1]
-  ours = lambda frame: pathlib.Path(frame.filename).resolve().is_relative_to(library)
   outside = [
     frame
     for frame in frames
     if not pathlib.Path(frame.filename).resolve().is_relative_to(installed)
   ]
   # The innermost line of the user's own, else of dlx.
-  users = [frame for frame in outside if not ours(frame)]
-  kept = (users or outside or list(frames))[-1:]
+  users = [frame for frame in outside if not _ours(frame)]
+  kept = (users or outside or frames)[-1:]
   if not kept:
     return name
   where = f'{pathlib.Path(kept[0].filename).name}:{kept[0].lineno} in {kept[0].name}'

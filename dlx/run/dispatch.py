@@ -196,3 +196,13 @@ def _same_structure(what: str, old: Any, new: Any):
       f'{what} changes the containers of the state: '
       f'{jax.tree.structure(old)} before, {jax.tree.structure(new)}.'
     )
+
+
+def compiled(jitted: Any, *args: Any) -> Callable:
+  """A program for arguments of these shapes.
+
+  Itself where JAX_DISABLE_JIT or JAX_DEBUG_NANS is set: they do not look into what was
+  compiled ahead.
+  """
+  asked = jax.config.jax_disable_jit or jax.config.jax_debug_nans
+  return jitted if asked else jitted.lower(*args).compile()

@@ -9,7 +9,7 @@ from dlx.data.dataset import Resident
 from dlx.experiment import Config, Experiment
 from dlx.run import cadence, processes
 from dlx.run.at import At
-from dlx.run.dispatch import Dispatch, placed
+from dlx.run.dispatch import Dispatch, compiled, placed
 from dlx.run.feed import Placed, stream
 from dlx.run.records.reporter import reported
 from dlx.run.rehearsal import Evaluating
@@ -47,9 +47,9 @@ class Evaluator:
     reads = data.arrays
     if not isinstance(data.dataset, Resident):
       reads = placed(data.dataset.shapes[0], data.shardings[0])
-    self._accumulate = traced.accumulate.lower(
-      self._zeros(), dispatch.state, reads, np.int32(0)
-    ).compile()
+    self._accumulate = compiled(
+      traced.accumulate, self._zeros(), dispatch.state, reads, np.int32(0)
+    )
 
   def run(self, state: TrainState, interrupted: Callable[[], bool]) -> Summary:
     """One pass. The host waits, so that at most two batches are in flight.

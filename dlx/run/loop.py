@@ -15,14 +15,14 @@ from typing import Any, Mapping, NamedTuple, Sequence
 import jax
 
 from dlx.config_json import config_to_json
-from dlx.errors import ConfigError
+from dlx.errors import ConfigError, NonFiniteError
 from dlx.experiment import Config, Experiment, declared
 from dlx.run import evaluation, feed, origin, processes, sharding
 from dlx.run.at import At, NotFinite
 from dlx.run.cadence import due, next_boundary
 from dlx.run.checkpoint.checksums import fingerprint
 from dlx.run.dispatch import make_dispatch
-from dlx.run.nonfinite import diagnose
+from dlx.run.nonfinite import diagnose, look
 from dlx.run.records import agreement, sources
 from dlx.run.records.environment import environment
 from dlx.run.records.workdir import Asked, Workdir, move_aside
@@ -64,6 +64,7 @@ def fit(
   fresh: bool = False,
   extend: bool = False,
   data_changed: bool = False,
+  debug: bool = False,
   argv: Sequence[str] = (),
   trace_steps: tuple[int, int] | None = None,
   terminal: bool | None = None,
@@ -88,6 +89,8 @@ def fit(
     extend: go on to a larger `num_steps` also where steps depend on it (a schedule):
       from here on they are those of a run of that length.
     data_changed: go on with other data than those the run began with.
+    debug: look for a NaN in every operation of every step, one by one: names the line,
+      also of what is masked later. Slow; the same bits.
     argv: the command, for the record.
     trace_steps: (first, last) step of a profiler trace, into WORKDIR/trace.
     terminal: a progress bar or plain lines; None: as stderr is.
@@ -116,6 +119,8 @@ def fit(
     step, metrics = folder.finished['step'], folder.finished['metrics']
     return Outcome('finished', step, metrics, None)
   _check_x64(config)
+  if debug and jax.process_count() > 1:
+    raise ConfigError('--debug is not allowed with several processes: start one.')
   dispatch = make_dispatch(experiment, sharding.make_mesh(mesh))
   if folder.shorter is not None and not extend:
     origin.check_longer(experiment, config, module, folder.shorter, folder.path)
@@ -152,13 +157,15 @@ def fit(
       )
     )
     try:
-      return _turn(session, stop_at or config.num_steps)
-    except NotFinite as error:
+      return _turn(session, stop_at or config.num_steps, debug)
+    except NonFiniteError:
+      raise
+    except (NotFinite, FloatingPointError) as error:  # The second by JAX_DEBUG_NANS.
       session.programs.abandon()
       raise diagnose(error, session) from error
 
 
-def _turn(run: Session, stop_at: int) -> Outcome:
+def _turn(run: Session, stop_at: int, debug: bool) -> Outcome:
   """The loop itself, from where the session starts."""
   config, evals = run.config, run.experiment.evals
   programs, records, trace = run.programs, run.records, run.trace
@@ -171,6 +178,9 @@ def _turn(run: Session, stop_at: int) -> Outcome:
     trace.update(at.step, programs.drain)
     most, cuts = programs.most_steps, trace.cuts
     to = next_boundary(at.step, most, end, config, evals, cuts)
+    if debug:
+      look(run, at)
+      to = at.step + 1
     with _no_hidden_transfer():
       at = programs.advance(at, to)
       records.write_window()  # Closed before this dispatch: its sums are there.
@@ -205,6 +215,9 @@ def _no_hidden_transfer():
   the device's where it lies. JAX_TRANSFER_GUARD has the last word.
   """
   asked = getattr(jax.config, 'jax_transfer_guard', None)
+  # There every operation is sent alone, with its numbers.
+  if jax.config.jax_disable_jit or jax.config.jax_debug_nans:
+    asked = asked or 'allow'
   return jax.transfer_guard(asked or 'disallow')
 
 

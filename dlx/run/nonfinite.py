@@ -71,30 +71,64 @@ def explain(
         f'({kind}; {bad} of {host.size} values). {fine.capitalize()} '
         f'{"are" if i > 1 else "is"} finite.'
         + (f' The first operation that made one: {line}.' if line else '')
+        + (_labels(train_step, before, batch) if i else '')
       )
   return None
 
 
-def diagnose(error: NotFinite, run: Session) -> NonFiniteError:
+def _labels(train_step: Callable, state: TrainState, batch: Any) -> str:
+  """A sentence on an index outside its range, of which losses make NaN; else ''."""
+  found = blame.index_out_of_range(train_step, state, batch)
+  if found is None:
+    return ''
+  value, size, ndim = found
+  for name, x in leaves_by_path(batch).items():
+    if x.ndim == ndim and np.issubdtype(x.dtype, np.integer):
+      if (rows := np.argwhere(to_host(x) == value)).size:
+        row = ', '.join(map(str, rows[0]))
+        return f' {name} is {value} in row {row} of the batch: must be in [0, {size}).'
+  return f' An index is {value}: must be in [0, {size}).'
+
+
+def look(run: Session, at: At):
+  """For --debug, before a step: each operation of it alone, also what is masked later.
+
+  Raises:
+    NonFiniteError: the first that makes a NaN of none.
+  """
+  train_step = traced_under(run.programs.mesh, run.experiment.train_step)
+  batch = run.programs.batch(at.step)
+  made = blame.line(train_step, at.state, batch, infinite=False)
+  if made is not None:
+    raise NonFiniteError(
+      f'Step {at.step}: the first operation that makes a NaN: {made}.'
+      + _labels(train_step, at.state, batch)
+    )
+
+
+def diagnose(error: NotFinite | FloatingPointError, run: Session) -> NonFiniteError:
   """Replays a run from its last good checkpoint, one step at a time.
 
   Args:
-    error: what was seen, and after which step.
+    error: what was seen, by the run or by JAX_DEBUG_NANS.
     run: its programs, evaluations and checkpoints are used; what is in flight is not.
 
   Returns:
     The error to raise: symptom, first tensor that was not finite, what is kept.
   """
-  run.records.note(f'{error}. Replaying one step at a time to find the tensor.')
+  end = error.end if isinstance(error, NotFinite) else run.programs.sent
+  seen = str(error).partition('\n')[0].rstrip('.')
+  run.records.note(f'{seen}. Replaying one step at a time to find the tensor.')
   run.checkpoints.wait()
   restored = run.checkpoints.restore()
   at = run.programs.fresh(run.folder) if restored is None else restored
   kept = 'No checkpoint had been saved'
   if restored is not None:
     kept = f'The last good checkpoint is that of step {restored.step}'
-  found = _replay(run, at, error.end) or 'A replay one step at a time stayed finite.'
+  with jax.debug_nans(False):
+    found = _replay(run, at, end) or 'A replay one step at a time stayed finite.'
   return NonFiniteError(
-    f'{error}. {found} {kept}; nothing that is not finite was saved.'
+    f'{seen}. {found} {kept}; nothing that is not finite was saved.'
   )
 
 

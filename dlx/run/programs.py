@@ -11,7 +11,7 @@ from dlx.errors import ConfigError
 from dlx.experiment import Config, Experiment
 from dlx.run import processes
 from dlx.run.at import At
-from dlx.run.dispatch import Dispatch
+from dlx.run.dispatch import Dispatch, compiled
 from dlx.run.feed import Placed, one_batch, stream
 from dlx.run.in_flight import InFlight
 from dlx.run.records.workdir import Workdir
@@ -25,6 +25,7 @@ class Programs:
   Attributes:
     mesh: of devices.
     rows: of a global batch.
+    sent: the step to which the last dispatch goes.
   """
 
   def __init__(
@@ -41,6 +42,7 @@ class Programs:
     self._compiled: dict[int, Callable] = {}  # By shape id.
     self._in_flight = InFlight(config.steps_per_dispatch, dispatch.arrays)
     self._stream: Ahead | None = None  # From the step of its first use on.
+    self.sent = 0
     self.mesh = dispatch.mesh
     fields = [*experiment.train_data.shapes[0].values()]  # None: it reads no data.
     self.rows = fields[0].shape[0] if fields else config.batch_size
@@ -90,7 +92,7 @@ class Programs:
       self._in_flight.make_room()
       data, n = self._input(at.step, to)
       program = self._program(at, data)
-      steps = self._in_flight.count(n)
+      steps, self.sent = self._in_flight.count(n), at.step + n
       with jax.profiler.StepTraceAnnotation('train', step_num=at.step):
         state, window, bad = program(at.state, at.window, data, steps)
       self._in_flight.add(bad, n)
@@ -145,8 +147,8 @@ class Programs:
     if shape_id not in self._compiled:
       with self._clock.span('compile'), jax.transfer_guard('allow'):
         run = self._dispatch.run[shape_id]
-        lowered = run.lower(at.state, at.window, data, self._in_flight.count(1))
-        self._compiled[shape_id] = lowered.compile()
+        one = self._in_flight.count(1)
+        self._compiled[shape_id] = compiled(run, at.state, at.window, data, one)
         processes.meet()
       self._in_flight.pace.idle()
     return self._compiled[shape_id]

@@ -3,7 +3,9 @@
 from absl.testing import absltest
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from dlx import losses
 from dlx.run import blame
 
 X = jnp.array([1.0, 2.0])
@@ -51,11 +53,34 @@ class LineTest(absltest.TestCase):
     self.assertIsNone(blame.line(lambda x: x + 1.0, jnp.array([jnp.nan])))
     self.assertIsNone(blame.line(lambda x: x + 1.0, X))
 
-  def test_of_a_loop_the_line_of_the_loop(self):
-    def loop(x):
-      return jax.lax.fori_loop(0, 3, lambda i, x: jnp.log(x - 1.0), x)
+  def test_of_a_short_loop_the_line_inside(self):
+    def turn(x):
+      return jnp.log(x - 1.0)
 
-    self.check(blame.line(loop, X), 'in loop')
+    def loop(x, turns=3):
+      return jax.lax.fori_loop(0, turns, lambda i, x: turn(x), x)
+
+    self.check(blame.line(loop, X), 'in turn')
+    long = lambda x: loop(x, 65)
+    self.check(blame.line(long, X), 'scan, at blame_test.py', 'in loop')
+
+  def test_a_loop_turn_by_turn_gives_what_it_gives(self):
+    def loops(x):
+      down, ys = jax.lax.scan(
+        lambda c, y: (c * y + x[0], c), x[1], jnp.arange(1.0, 4.0), reverse=True
+      )
+      return down, ys, jax.lax.fori_loop(0, 2, lambda i, c: c * 2 + i, down)
+
+    closed = jax.make_jaxpr(loops)(X)
+    found = blame._evaluate(closed.jaxpr, closed.consts, [X], lambda *_: None)
+    for a, b in zip(found, loops(X), strict=True):
+      np.testing.assert_array_equal(a, b)
+
+  def test_of_an_index_its_value_and_range(self):
+    loss = lambda y: losses.softmax_cross_entropy(jnp.zeros((3, 4)), y)
+    self.assertEqual(blame.index_out_of_range(loss, jnp.array([0, 7, 9])), (7, 4, 1))
+    self.assertEqual(blame.index_out_of_range(loss, jnp.array([0, -1, 2])), (-1, 4, 1))
+    self.assertIsNone(blame.index_out_of_range(loss, jnp.array([0, 3, 2])))
 
 
 if __name__ == '__main__':

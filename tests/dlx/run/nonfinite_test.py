@@ -6,11 +6,14 @@ from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from dlx import losses, metrics
 from dlx.errors import NonFiniteError
 from dlx.run.loop import fit
-from dlx.run.nonfinite import watched
-from dlx.state import Mean
+from dlx.run.nonfinite import explain, watched
+from dlx.run.records.json_files import read_json
+from dlx.state import Mean, create
 from dlx.train import steps
 from tests.dlx.run import kinds
 
@@ -150,6 +153,63 @@ class NonFiniteTest(parameterized.TestCase):
       fit(broken(config, 'state'), config, workdir)
     # The one before the first evaluation.
     self.assertEqual([p.name for p in (workdir / 'checkpoints').iterdir()], ['6'])
+
+  @parameterized.parameters(1, 4)
+  def test_names_a_label_out_of_range(self, micro_batches):
+    def train_step(s, b):
+      def loss_fn(p, model_state, b, rng):
+        loss = metrics.mean(losses.softmax_cross_entropy(b['x'] @ p['w'], b['y']))
+        return loss, (model_state, {})
+
+      grads, _, sums = steps.gradients(
+        loss_fn, s.params, (), b, s.rng, micro_batches=micro_batches
+      )
+      return s._replace(params=grads), sums
+
+    state = create({'w': jnp.ones((2, 3))}, (), jax.random.key(0))
+    label = jnp.array([0, 1, 2, 0, 1, 3, 2, 0], jnp.uint8)
+    batch = {'x': jnp.ones((8, 2)), 'y': label, 'kind': jnp.full(8, 9)}
+    after, _ = train_step(state, batch)
+    found = explain(4, batch, train_step, state, after)
+    self.assertStartsWith(found, 'Step 4: in the metrics, loss/total is the first')
+    self.assertEndsWith(found, ' y is 3 in row 5 of the batch: must be in [0, 3).')
+
+  def test_debug_names_the_line_of_a_nan_that_is_masked(self):
+    config = kinds.Small(num_steps=4, eval_every_steps=None, save_every_steps=None)
+    base = kinds.classifier(config)
+
+    def train_step(s, b):
+      new, sums = base.train_step(s, b)
+      hidden = jnp.log(jnp.where(s.step == 2, -1.0, 1.0))  # Nobody sees it.
+      loss = sums['loss']._replace(total=jnp.where(s.step == 2, 1.0, hidden))
+      return new, {'loss': loss}
+
+    masked, folders = base._replace(train_step=train_step), []
+    for experiment, debug in ((masked, False), (base, False), (base, True)):
+      folders.append(pathlib.Path(self.create_tempdir().full_path))
+      out = fit(experiment, config, folders[-1], debug=debug)
+      self.assertEqual(out.status, 'finished')
+    with self.assertRaisesRegex(
+      NonFiniteError, 'Step 2: the first operation that makes a NaN: log, at nonfinite_'
+    ):
+      fit(masked, config, self.create_tempdir().full_path, debug=True)
+    bits = [read_json(f / 'result.json')['fingerprint'] for f in folders[1:]]
+    self.assertEqual(bits[0], bits[1])  # Looking changes nothing.
+
+  @pytest.mark.slow
+  def test_without_jit(self):
+    config = kinds.Small(num_steps=2, eval_every_steps=None, batch_size=4)
+    with jax.disable_jit():
+      out = fit(kinds.classifier(config), config, self.create_tempdir().full_path)
+    self.assertEqual((out.status, out.step), ('finished', 2))
+
+  def test_jax_debug_nans_ends_in_the_line(self):
+    config = kinds.Small(save_every_steps=None, eval_every_steps=None)
+    with jax.debug_nans(True):
+      with self.assertRaisesRegex(
+        NonFiniteError, f'(?s)nan.*Step {BAD}: in the batch, x is the first'
+      ):
+        fit(broken(config, 'batch'), config, self.create_tempdir().full_path)
 
   def test_watched_values_are_those_of_the_step(self):
     config = kinds.Small()
