@@ -32,6 +32,7 @@ from dlx.run.timing import Clock
 from dlx.state import TrainState
 from dlx.train import early_stopping
 from dlx.train.curves import CURVES
+from dlx.train.steps import never_reached
 
 
 class Outcome(NamedTuple):
@@ -156,6 +157,9 @@ def fit(
         terminal=terminal,
       )
     )
+    if config.ema_decay is not None:
+      if told := never_reached(config.ema_decay, config.num_steps):
+        session.records.note(told)
     try:
       return _turn(session, stop_at or config.num_steps, debug)
     except NonFiniteError:

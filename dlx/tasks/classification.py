@@ -28,7 +28,7 @@ from dlx.models.cnn import CNN
 from dlx.state import Array, Batch, Key, Metric, Metrics, PyTree, TrainState
 from dlx.train import auxiliary, steps
 from dlx.train.objective import Terms, joined
-from dlx.train.supervised import make_predict, supervised
+from dlx.train.supervised import LOSS, make_predict, supervised
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,7 @@ CLASSIFIER: Mapping[str, Metric] = {
   'loss': metrics.CROSS_ENTROPY,
   **metrics.CLASSIFICATION,
 }
+TRAINED = LOSS._replace(unit='nats')
 DISTILLATION: Mapping[str, Metric] = {
   'train/loss': Metric(
     'Loss',
@@ -279,7 +280,12 @@ def image_classifier(
     metrics=test_sums,
     train_metrics=train_sums,
     summarize=classification_summary,
-    declared={**of_classes(data.num_classes), **(declared or {})},
+    # What is smoothed or weighted in training is no cross-entropy.
+    declared={
+      **of_classes(data.num_classes),
+      'train/loss': TRAINED,
+      **(declared or {}),
+    },
     headline=(*(f'{name}/accuracy' for name in eval_data), f'{shown}/loss'),
     functions={'predict': predict, **(functions or {})},
     figures={

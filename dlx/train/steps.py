@@ -192,6 +192,18 @@ def average(ema: PyTree, params: PyTree, decay: Array | float, step: Array) -> P
   return jax.tree.map(mix, ema, params)
 
 
+def never_reached(decay: float, num_steps: int) -> str:
+  """A line on a decay that `average` does not reach in a run; '' where it does."""
+  highest = num_steps / (num_steps + 9)  # At the last step, num_steps - 1.
+  if decay <= highest:
+    return ''
+  return (
+    f'--config.ema_decay={decay} is never reached: the decay rises as '
+    f'(1 + t) / (10 + t) to {highest:.4g} in {num_steps} steps, and every value above '
+    'gives the same run.'
+  )
+
+
 def where(condition: Array, new: PyTree, old: PyTree) -> PyTree:
   """`new` where the scalar condition holds, else `old`, leaf by leaf.
 

@@ -25,13 +25,14 @@ class Known(NamedTuple):
   sha256: str
 
 
-def check_labels(label_N: np.ndarray, num_classes: int, where: Any):
+def check_labels(label_N: np.ndarray, num_classes: int, where: Any, remedy: str = ''):
   """Refuses class labels outside [0, num_classes), before they are cast or used.
 
   Args:
     label_N: as they were read.
     num_classes: K.
     where: the file, or what else names the labels.
+    remedy: where the set may be given more classes.
 
   Raises:
     DataError: names the first such label and its row.
@@ -41,7 +42,7 @@ def check_labels(label_N: np.ndarray, num_classes: int, where: Any):
     row = int(wrong[0])
     raise DataError(
       f'{where}: expected labels 0 to {num_classes - 1}, found {label_N[row]} in row '
-      f'{row} (from 0).'
+      f'{row} (from 0){remedy}.'
     )
 
 

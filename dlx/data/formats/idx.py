@@ -96,6 +96,7 @@ def read(
   names: Sequence[str] = (),
   shape: tuple[int, int, int] = (28, 28, 1),
   num_classes: int = 10,
+  remedy: str = '',
 ) -> Loaded | None:
   """One split of a set: `image` uint8 [N, H, W, 1], `label` int32 [N].
 
@@ -106,6 +107,7 @@ def read(
     names: names that its folder may have besides `name`.
     shape: H, W, C that the images must have; C is 1.
     num_classes: labels must be below this.
+    remedy: what a message says where they are not.
 
   Returns:
     None where there are no raw files.
@@ -134,7 +136,7 @@ def read(
       f'{paths[1]}: expected one label an image ({len(images)}, at least 1), found '
       f'labels of shape {list(labels.shape)}.'
     )
-  files.check_labels(labels, num_classes, paths[1])
+  files.check_labels(labels, num_classes, paths[1], remedy)
   origin = {
     'name': name,
     'split': split,

@@ -114,12 +114,14 @@ def images(name: str) -> ImageData:
 
   Args:
     name: of the kind images, or any other name: a folder of that name in MNIST's idx
-      format, 28x28x1 in 10 classes, sizes known after load. Images of a name that
-      begins with emnist are turned upright: their files hold them transposed.
+      format, 28x28x1 in 10 classes, or K where it is given as NAME:K, sizes known
+      after load. Images of a name that begins with emnist are turned upright: their
+      files hold them transposed.
 
   Raises:
     ConfigError: a name that cannot be a folder's, or that of a set without images.
   """
+  name, colon, count = name.partition(':')
   registry.check(name, 'images', or_else='the name of a folder in MNIST format')
   if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_.-]*', name):
     raise ConfigError(
@@ -127,12 +129,21 @@ def images(name: str) -> ImageData:
       'the name of a folder in --data_dir.'
     )
   spec = _SPECS.get(name, _OTHER)
+  if colon:
+    fits = count.isdecimal() and 2 <= int(count) <= 256 and name not in _SPECS
+    if not fits:
+      raise ConfigError(
+        f'dataset={name}:{count} is not allowed: the number of classes is for a folder '
+        'in MNIST format whose name dlx does not know, and must be in [2, 256].'
+      )
+    spec = _OTHER._replace(class_names=tuple(map(str, range(int(count)))))
   shapes = {
     'image': jax.ShapeDtypeStruct(spec.shape, np.uint8),
     'label': jax.ShapeDtypeStruct((), np.int32),
   }
+  read = lambda split: functools.partial(_read_images, name, split, spec)
   train, test = (
-    Source(name, split, shapes, size, functools.partial(_read_images, name, split))
+    Source(name, split, shapes, size, read(split))
     for split, size in zip(('train', 'test'), spec.sizes, strict=True)
   )
   return ImageData(
@@ -155,14 +166,21 @@ def photographs() -> Source:
   return Source('photographs', 'train', shapes, scikit.NUM_PHOTOGRAPHS, read)
 
 
-def _read_images(name: str, split: str, data_dir: Any) -> Loaded:
-  spec = _SPECS.get(name, _OTHER)
+def _read_images(name: str, split: str, spec: _Spec, data_dir: Any) -> Loaded:
   if name == 'digits':
     loaded = scikit.digits(split)
   elif name == 'cifar10':
     loaded = cifar.read(data_dir, split)
   else:
-    loaded = idx.read(data_dir, name, split, names=spec.folders, shape=spec.shape)
+    loaded = idx.read(
+      data_dir,
+      name,
+      split,
+      names=spec.folders,
+      shape=spec.shape,
+      num_classes=len(spec.class_names),
+      remedy='' if name in _SPECS else f': for K classes dataset={name}:K',
+    )
   if loaded is None:
     loaded = _read_prepared(name, split, spec, data_dir)
   if name.lower().startswith('emnist'):

@@ -14,6 +14,7 @@ from dlx.config import Config
 from dlx.data.sets import images
 from dlx.errors import ConfigError
 from dlx.tasks.classification import image_classifier
+from experiments.vision import cnn
 
 DIGITS = images.images('digits')
 CONFIG = Config(batch_size=4, eval_batch_size=4)
@@ -151,3 +152,11 @@ def test_chance_is_that_of_as_many_classes():
   declared = one_head().metrics
   assert declared['accuracy'].chance == 0.1
   assert declared['loss'].chance == pytest.approx(math.log(10))
+
+
+def test_what_training_minimises_is_not_declared_as_the_cross_entropy():
+  """Its figure is smoothed, or whatever a fork's loss is; evaluations' is plain."""
+  declared = cnn.build(cnn.Config.small(label_smoothing=0.1)).metrics
+  assert 'what training minimises' in declared['train/loss'].meaning
+  assert 'negative logarithm' in declared['loss'].meaning
+  assert declared['train/loss'].unit == declared['loss'].unit

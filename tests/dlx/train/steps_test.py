@@ -112,6 +112,17 @@ class UpdateTest(absltest.TestCase):
     late = lib.average(jnp.array(0.0), jnp.array(1.0), 0.9, jnp.int32(10_000))
     self.assertAlmostEqual(float(late), 0.1, places=6)
 
+  def test_a_decay_that_is_never_reached_is_told(self):
+    # At step 999, the last of 1000: 1000 / 1009.
+    told = lib.never_reached(0.995, 1000)
+    self.assertRegex(told, r'ema_decay=0.995 is never reached: .* to 0.9911 in 1000')
+    self.assertEqual(lib.never_reached(0.991, 1000), '')
+    ema = [
+      lib.average(jnp.array(0.0), jnp.array(1.0), d, jnp.int32(999))
+      for d in (0.995, 0.999)
+    ]
+    self.assertEqual(*ema)
+
   def test_hold_keeps_old_bytes_where_frozen(self):
     new, old = (
       {'a': jnp.ones(2), 'b': {'c': jnp.ones(3)}},

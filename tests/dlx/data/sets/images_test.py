@@ -98,6 +98,24 @@ class TestFolders:
     train, _ = check_declared(images.images(name), tmp_path)
     assert train.origin['kind'] == 'raw' and train.origin['size'] == 30
 
+  def test_a_folder_of_more_classes(self, tmp_path, nothing_elsewhere):
+    image, label = idx_test.small(30)
+    label[4] = 46
+    idx_test.write_set(tmp_path / 'signs', image, label, split='train')
+    with pytest.raises(
+      DataError,
+      match='labels 0 to 9, found 46 in row 4 .*for K classes dataset=signs:K',
+    ):
+      images.images('signs').train.read(tmp_path)
+    data = images.images('signs:47')
+    assert (data.name, data.num_classes, data.class_names[-1]) == ('signs', 47, '46')
+    assert data.train.read(tmp_path).data['label'][4] == 46
+
+  @pytest.mark.parametrize('name', ['mnist:47', 'own:1', 'own:257', 'own:', 'own:x'])
+  def test_a_number_of_classes_that_cannot_be(self, name):
+    with pytest.raises(ConfigError, match=f'dataset={name} is not allowed'):
+      images.images(name)
+
   @pytest.mark.parametrize('name', ['MNIST', 'FashionMNIST'])
   def test_torchvisions_folders(self, tmp_path, nothing_elsewhere, name):
     idx_test.write_set(tmp_path / name / 'raw', *idx_test.small(), split='test')
