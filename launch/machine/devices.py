@@ -9,7 +9,7 @@ from absl import flags
 
 from dlx.errors import ConfigError
 from launch.flags import paths
-from launch.machine import allocator
+from launch.machine import allocator, compile_cache
 
 # Device files of NVIDIA (also under WSL), TPU (old and new drivers) and AMD.
 _DEVICE_FILES = (
@@ -125,6 +125,8 @@ def use_compile_cache(
       )
     if not writable:
       return None
+    if chosen != environ.get('JAX_COMPILATION_CACHE_DIR'):  # That may be others', too.
+      compile_cache.tidy(chosen)
   jax.config.update('jax_compilation_cache_dir', chosen)
   # Also programs that compile within a second: a start is made of dozens of those.
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
