@@ -20,6 +20,7 @@ from dlx.state import Array, Batch, Key, Metric, Metrics, PyTree, TrainState, ra
 
 __all__ = (
   'KINDS',
+  'LEARNT',
   'UNSCALED_DTYPES',
   'Config',
   'Eval',
@@ -27,6 +28,7 @@ __all__ = (
   'Field',
   'Figure',
   'Function',
+  'Overfit',
   'declared',
   'example_shapes',
   'vectorize',
@@ -137,6 +139,26 @@ def example_shapes(
   }
 
 
+class Overfit(NamedTuple):
+  """How well one repeated batch is learnt.
+
+  Attributes:
+    metric: of the train step.
+    above: how far above the least value there is the metric comes, at most.
+    least: batch -> that value: the entropy of what is drawn anew at every step, the
+      error of the best predictor. None: 0.
+    steps: of the run; None: as whoever asks has time for.
+  """
+
+  metric: str = 'loss'
+  above: float = 0.05
+  least: Callable[[Batch], Array] | None = None
+  steps: int | None = None
+
+
+LEARNT = Overfit()
+
+
 class Experiment(NamedTuple):
   """The pure functions that a run is made of.
 
@@ -152,8 +174,8 @@ class Experiment(NamedTuple):
       stopping live here, so that they resume exactly.
     placement: (pattern on the path of a leaf, spec), before the size rule.
     figures: by name; drawn after the last step.
-    overfit: metric and floor that one repeated batch reaches, for the generic test;
-      None needs a reason in the experiment's docstring.
+    overfit: what one repeated batch reaches, for the generic test; a string: why there
+      is nothing that it reaches. None: not said, as a fork may leave it.
     flops_per_step: floating-point operations of the model in one optimiser step over
       the global batch, as its formula counts them, a multiply-add two: what utilisation
       is measured by. None: it states none.
@@ -174,7 +196,7 @@ class Experiment(NamedTuple):
   after_eval: Callable[[TrainState, Mapping[str, Array]], TrainState] | None = None
   placement: tuple[tuple[str, P], ...] = ()
   figures: Mapping[str, Figure] = {}
-  overfit: tuple[str, float] | None = ('loss', 0.05)
+  overfit: Overfit | str | None = LEARNT
   flops_per_step: float | None = None
   functions: Mapping[str, Function] = {}
   metrics: Mapping[str, Metric] = {}

@@ -50,7 +50,9 @@ def checks(found, config: Any, folder: pathlib.Path, data_dir: Any) -> list:
 
   def learnt() -> str:
     least = lib.overfitted(found.build, own, data_dir)
-    return 'no floor is stated' if least is None else f'down to {least:.3g}'
+    if least is not None:
+      return f'down to {least:.3g}'
+    return found.build(config).overfit or 'nothing is said of it'
 
   def refused() -> str:
     return ', '.join(lib.refused(found.build, small)) or 'none'

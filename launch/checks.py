@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx.errors import ConfigError
-from dlx.experiment import Config, Experiment, Field, Function, example_shapes
+from dlx.experiment import Config, Experiment, Field, Function, Overfit, example_shapes
 from dlx.run import feed, sharding
 from dlx.run.dispatch import make_dispatch
 from dlx.run.loop import fit
@@ -90,25 +90,30 @@ def overfitted(build: Build, config: Config, data_dir: Any = None) -> float | No
   """One repeated batch is learnt in `config.num_steps`, to the experiment's own floor.
 
   Returns:
-    The least value of the metric; None: the experiment states no floor.
+    The least value of the metric; None: the experiment says why there is no floor, or
+    says nothing.
   """
   built = build(config)
-  if built.overfit is None:
+  if built.overfit is None or isinstance(built.overfit, str):
     return None
-  metric, floor = built.overfit
+  goal = Overfit(*built.overfit)
+  if goal.steps is not None:
+    config = dataclasses.replace(config, num_steps=goal.steps)
+    built = build(config)
   data, mesh = built.train_data, sharding.make_mesh(None, jax.devices()[:1])
   batch = feed.one_batch(feed.place(data, data.load(data_dir), mesh), 0)
+  floor = goal.above + (0 if goal.least is None else float(goal.least(batch)))
   step = jax.jit(built.train_step, donate_argnums=0)
   state, least = built.init(jax.random.key(config.seed)), np.inf
   for _ in range(config.num_steps):
     state, sums = step(state, batch)
-    value = float(np.mean(ratios(sums)[metric]))
+    value = float(np.mean(ratios(sums)[goal.metric]))
     least = min(least, value if np.isfinite(value) else np.inf)
     if least <= floor:
       return least
   raise Failed(
-    f'One batch that is repeated {config.num_steps} times is not learnt: {metric} came '
-    f'to {least:.4g}, the floor of `overfit` is {floor}.'
+    f'One batch that is repeated {config.num_steps} times is not learnt: {goal.metric} '
+    f'came to {least:.4g}, the floor of `overfit` is {floor:.4g}.'
   )
 
 

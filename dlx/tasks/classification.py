@@ -22,7 +22,16 @@ from dlx.data.batches.choose import splits
 from dlx.data.dataset import Dataset
 from dlx.data.images.levels import normalise
 from dlx.data.sets.images import ImageData
-from dlx.experiment import Config, Eval, Experiment, Field, Figure, Function
+from dlx.experiment import (
+  LEARNT,
+  Config,
+  Eval,
+  Experiment,
+  Field,
+  Figure,
+  Function,
+  Overfit,
+)
 from dlx.metrics import accuracy, classification_summary, classification_sums
 from dlx.models.cnn import CNN
 from dlx.state import Array, Batch, Key, Metric, Metrics, PyTree, TrainState
@@ -211,7 +220,7 @@ def image_classifier(
   functions: Mapping[str, Function] | None = None,
   figures: Mapping[str, Figure] | None = None,
   declared: Mapping[str, Metric] | None = None,
-  overfit: tuple[str, float] | None = ('loss', 0.05),
+  overfit: Overfit | str | None = LEARNT,
   placement: tuple[tuple[str, P], ...] = (),
 ) -> Experiment:
   """A classifier with accuracy, precision, recall, F1, confusion and sample figures.
@@ -236,7 +245,7 @@ def image_classifier(
     functions: besides `predict`, from images as read to probabilities.
     figures: besides `confusion` and `predictions`.
     declared: besides the loss and CLASSIFICATION.
-    overfit: floor for the generic test.
+    overfit: see `Experiment`.
     placement: rules for leaves of the state, see `Experiment`.
   """
   prepare = normalised(data)

@@ -21,6 +21,7 @@ from dlx.data.sources import indexed
 from dlx.experiment import Eval, Field, Figure, Function
 from dlx.figures import diffusion as diffusion_figures
 from dlx.figures import image_grid
+from dlx.precision import EXACT
 from dlx.state import Array, Batch, Key, Metric, Metrics, TrainState, seed_keys, stream
 from dlx.tasks.judge import Judge
 
@@ -122,6 +123,43 @@ class Task(NamedTuple):
     )
     eps = jax.random.normal(eps_key, image_BHWC.shape, image_BHWC.dtype)
     return self.noised(image_BHWC, t_B, eps)
+
+  def least(self, image_BHWC: Array, label_B: Array | None, draws: int = 64) -> Array:
+    """`loss` of whoever knows these images: answers by their mean given x and t.
+
+    At the highest noise no image is told from the others, so that it is above 0.
+
+    Args:
+      image_BHWC: in [0, 1], all there are.
+      label_B: what the network is told too; None: nothing.
+      draws: of noise for each image over which the mean is taken.
+    """
+    flat_BF = 2 * image_BHWC.reshape(len(image_BHWC), -1) - 1
+    same_BB = jnp.ones((len(flat_BF),) * 2, bool)
+    if label_B is not None:
+      same_BB = label_B[:, None] == label_B[None]
+
+    def one(key):
+      rows = self.for_training(key, image_BHWC)
+      signal, noise = (
+        diffusion.at(table, rows['t'])[:, None]
+        for table in (self.schedule.signal_T, self.schedule.noise_T)
+      )
+      x_BF = rows['x'].reshape(flat_BF.shape)
+      away_BBF = x_BF[:, None] - signal[:, :, None] * flat_BF[None]
+      score_BB = -(away_BBF**2).sum(-1) / (2 * noise**2)
+      share_BB = jax.nn.softmax(jnp.where(same_BB, score_BB, -jnp.inf))
+      x0_BF = jnp.dot(share_BB, flat_BF, precision=EXACT)
+      eps_BF = (x_BF - signal * x0_BF) / noise
+      as_image = lambda x: x.reshape(image_BHWC.shape)
+      answer = self.prediction.target(
+        self.schedule, as_image(x0_BF), as_image(eps_BF), rows['t']
+      )
+      found = self.sums(answer, rows)['loss']
+      return found.total / found.count
+
+    keys = jax.random.split(jax.random.key(0), draws)
+    return jax.lax.map(one, keys).mean()
 
   def for_test(self, index_B: Array, image_BHWC: Array) -> dict[str, Array]:
     """Step and noise by the number of the example: every evaluation sees the same."""

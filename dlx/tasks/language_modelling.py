@@ -14,7 +14,7 @@ from dlx import labels, losses, metrics
 from dlx.data.batches.windows import AllWindows, Windows
 from dlx.data.sets.characters import CharacterData, decode
 from dlx.errors import ConfigError
-from dlx.experiment import Config, Experiment, Field, Figure, Function
+from dlx.experiment import LEARNT, Config, Experiment, Field, Figure, Function, Overfit
 from dlx.figures import text
 from dlx.layers import mesh
 from dlx.models.gpt import GPT, PLACEMENT, flops_per_token
@@ -67,7 +67,7 @@ def language_model(
   temperature: float = 1.0,
   top_k: int | None = None,
   figures: Mapping[str, Figure] | None = None,
-  overfit: tuple[str, float] | None = ('loss', 0.05),
+  overfit: Overfit | str | None = LEARNT,
 ) -> Experiment:
   """Next-character prediction with loss over the whole validation text, and samples.
 

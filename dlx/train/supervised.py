@@ -15,7 +15,7 @@ import optax
 
 from dlx import optim
 from dlx.data.dataset import Dataset
-from dlx.experiment import Config, Eval, Experiment, Figure, Function
+from dlx.experiment import LEARNT, Config, Eval, Experiment, Figure, Function, Overfit
 from dlx.state import (
   Array,
   Batch,
@@ -96,7 +96,7 @@ def supervised(
   figures: Mapping[str, Figure] | None = None,
   declared: Mapping[str, Metric] | None = None,
   headline: tuple[str, ...] | None = None,
-  overfit: tuple[str, float] | None = ('loss', 0.05),
+  overfit: Overfit | str | None = LEARNT,
   placement: tuple[tuple[str, P], ...] = (),
   flops_per_step: float | None = None,
 ) -> Experiment:
@@ -132,7 +132,7 @@ def supervised(
     declared: declarations of what `metrics`, `summarize` and named losses report; of
       'loss' too where it is more than LOSS.
     headline: see `Experiment`; None: the loss of each split.
-    overfit: floor for the generic test.
+    overfit: see `Experiment`.
     placement, flops_per_step: see `Experiment`.
 
   Raises:

@@ -114,5 +114,4 @@ def build(config: Config) -> experiment.Experiment:
         data=InOrder(test, 500),
       )
     },
-    overfit=('loss', 0.05),
   )

@@ -11,5 +11,6 @@ from tests.every_experiment.small import load, own
 @pytest.mark.parametrize('name', tiers.every(expensive=True, newest=True))
 def test_one_repeated_batch_is_learnt(name):
   # Not SMALL: what is asked is whether its own net learns.
-  if checks.overfitted(load(name).build, own(name, num_steps=300)) is None:
-    pytest.skip('says why in its docstring')
+  config = own(name, num_steps=300)
+  if checks.overfitted(load(name).build, config) is None:
+    pytest.skip(f'{load(name).build(config).overfit}')

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from dlx.experiment import Field, Function
+from dlx.experiment import Field, Function, Overfit
 from launch import check, checks
 from tests.dlx.run import kinds
 
@@ -73,15 +73,19 @@ def test_rows():
 
 
 def test_overfitted():
-  floor = lambda value: (
-    lambda config: build(config)._replace(overfit=value and ('loss', value))
-  )
+  says = lambda overfit: lambda config: build(config)._replace(overfit=overfit)
   config = Config(num_steps=3)
-  assert checks.overfitted(floor(None), config) is None
-  least = checks.overfitted(floor(50.0), config)
+  assert checks.overfitted(says(None), config) is None
+  assert checks.overfitted(says('nothing is fitted'), config) is None
+  least = checks.overfitted(says(Overfit(above=50.0)), config)
   assert least is not None and least <= 50
   with pytest.raises(checks.Failed, match='3 times is not learnt: loss came to'):
-    checks.overfitted(floor(1e-9), config)
+    checks.overfitted(says(('loss', 1e-9)), config)
+  # The batch has 8 rows: 2 - 2 + 1e-9, in the two steps that are asked for.
+  rows = lambda batch: jnp.float32(len(batch['y']))
+  goal = Overfit(above=1e-9 - 2, least=lambda batch: rows(batch) / 4, steps=2)
+  with pytest.raises(checks.Failed, match='2 times .* floor of `overfit` is 1e-09'):
+    checks.overfitted(says(goal), config)
 
 
 def test_refused_and_half_precision():

@@ -1,6 +1,5 @@
 """The graph experiment: masks, members, and a graph of Citeseer's shape."""
 
-import dataclasses
 import os
 import pathlib
 
@@ -122,7 +121,6 @@ class VectorizeTest(absltest.TestCase):
     with self.assertRaisesRegex(Exception, 'karate_club, cora, citeseer, pubmed'):
       gcn.build(gcn.Config(dataset='karate'))
     self.assertEqual(graphs.graph('citeseer', sparse=True).num_classes, 6)
-    self.assertEqual(dataclasses.replace(gcn.Config(), chunk=3).chunk, 3)
 
 
 if __name__ == '__main__':
