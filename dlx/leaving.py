@@ -5,6 +5,7 @@ SIGUSR1 and SIGUSR2 (warnings of Slurm and of submitit). Until the loop listens 
 nothing to save, and afterwards all is saved: the process ends at once.
 """
 
+import contextlib
 import os
 import signal
 import threading
@@ -21,6 +22,17 @@ def at_once(number, frame):
   """A handler: leaves with STATUS."""
   del number, frame
   os._exit(STATUS)
+
+
+def say(text: str):
+  """A line on stderr from within a handler, where a stream may be half-way in a write.
+
+  On a terminal in place of a line that is under way, and with the cursor, which a
+  progress bar hides.
+  """
+  with contextlib.suppress(OSError):
+    start = '\r\x1b[K\x1b[?25h' if os.isatty(2) else ''
+    os.write(2, f'{start}{text}\n'.encode())
 
 
 def heard() -> tuple[int, ...]:

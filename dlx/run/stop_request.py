@@ -13,7 +13,8 @@ class StopRequest:
   """Whether somebody asked this run to leave; a context manager around the loop.
 
   The first of leaving.SIGNALS asks; the loop looks at dispatch boundaries and between
-  evaluation batches. A second SIGINT leaves at once, with status 130. Handlers are
+  evaluation batches. A second SIGINT leaves at once, with status 130; in a program that
+  is no launcher, such as a notebook, it interrupts the call alone. Handlers are
   installed in the main thread only, in place of none of another library's, and the
   former ones come back on exit.
 
@@ -41,9 +42,15 @@ class StopRequest:
       signal.signal(number, handler)  # type: ignore[arg-type]
 
   def _ask(self, number, frame):
-    del frame
     if number == signal.SIGINT and self._asked.is_set():
+      if self._former.get(number) is signal.default_int_handler:
+        signal.default_int_handler(number, frame)
+      leaving.say('Left at once: the same command goes on from the newest checkpoint.')
       os._exit(130)
+    if not self._asked.is_set():
+      again = '; again to leave without' if number == signal.SIGINT else ''
+      name = signal.Signals(number).name
+      leaving.say(f'{name}: saving at the end of what is under way{again}.')
     self._asked.set()
     if self._several:
       os.kill(os.getpid(), signal.SIGTERM)

@@ -1,6 +1,7 @@
 """Tests for dlx/leaving.py and dlx/run/stop_request.py: who is asked leaves with 42."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -47,6 +48,54 @@ def test_in_the_loop_it_asks(number):
     os.kill(os.getpid(), number)
     assert stop.here and stop.agreed()
   assert signal.getsignal(number) is before
+
+
+def test_the_first_says_at_once_that_it_was_heard(capfd):
+  with StopRequest():
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGUSR1)
+  said = 'SIGTERM: saving at the end of what is under way.\n'  # Once; no escapes.
+  assert capfd.readouterr().err == said
+  with StopRequest():
+    os.kill(os.getpid(), signal.SIGINT)
+  assert (
+    'SIGINT: saving at the end of what is under way; again to leave without.\n'
+    == (capfd.readouterr().err)
+  )
+
+
+def test_a_second_interrupt_gives_the_terminal_its_cursor_back():
+  code = """
+import os, signal
+from dlx import leaving
+from dlx.run.stop_request import StopRequest
+leaving.listen()
+with StopRequest():
+  os.kill(os.getpid(), signal.SIGINT)
+  os.kill(os.getpid(), signal.SIGINT)
+"""
+  ours, theirs = pty.openpty()
+  done = subprocess.run([sys.executable, '-c', code], stderr=theirs, timeout=60)
+  os.write(theirs, b'END')  # Else a read of nothing would wait for ever.
+  said = os.read(ours, 10000).decode().removesuffix('END')
+  os.close(ours)
+  os.close(theirs)
+  assert done.returncode == 130
+  assert said.endswith(
+    '\r\x1b[K\x1b[?25hLeft at once: the same command goes on from the newest '
+    'checkpoint.\r\n'
+  )
+
+
+def test_a_second_interrupt_of_a_notebook_ends_the_call_and_not_the_notebook():
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    with pytest.raises(KeyboardInterrupt), StopRequest():
+      os.kill(os.getpid(), signal.SIGINT)
+      os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+  finally:
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_handler_of_others_stays():

@@ -132,7 +132,12 @@ class Progress:
 
 
 def _make_bar(stream: TextIO, num_steps: int, start: int) -> tuple[Any, Any]:
-  from rich import console, progress, table
+  from rich import console, padding, progress, table
+
+  class Bar(progress.Progress):
+    def get_renderables(self):
+      # Room for the ^C of a terminal: a line that it wraps leaves a bar behind.
+      yield padding.Padding(self.make_tasks_table(self.tasks), (0, 2, 0, 0))
 
   def text(field: str, style: str = '', width: int | None = None) -> Any:
     return progress.TextColumn(
@@ -143,7 +148,7 @@ def _make_bar(stream: TextIO, num_steps: int, start: int) -> tuple[Any, Any]:
     )
 
   # The bar alone gives way on a narrow terminal, then the metrics.
-  bar = progress.Progress(
+  bar = Bar(
     text('{task.completed}/{task.total}', '', 2 * len(str(num_steps)) + 1),
     progress.BarColumn(bar_width=None),
     text('{task.fields[metrics]}', 'cyan'),

@@ -1,6 +1,7 @@
 """Tests for dlx/run/records/progress.py."""
 
 import io
+import os
 import re
 import subprocess
 import sys
@@ -94,6 +95,15 @@ class ProgressTest(parameterized.TestCase):
     last = text.splitlines()[-1]
     self.assertIn('300/300', last)
     self.assertIn('0:00:00 left', last)
+
+  def test_the_bar_leaves_room_for_what_a_terminal_echoes(self):
+    self.enterContext(mock.patch.dict(os.environ, COLUMNS='80'))
+    with progress.Progress(10, terminal=True, stream=self.stream) as bar:
+      bar.update(5, {'loss': 0.5}, 100.0)
+    text = re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', self.stream.getvalue())
+    last = text.splitlines()[-1]
+    self.assertLen(last.rstrip(), 78)
+    self.assertEqual(last[78:].strip(), '')
 
   def test_bar_gives_the_cursor_back_after_an_error(self):
     with self.assertRaises(KeyError):
