@@ -101,6 +101,8 @@ def confusion_matrix(
 def calibration_diagram(curves: Mapping[str, Mapping[str, Any]]) -> Any:
   """Reliability diagram: accuracy against confidence, a line each. Host only.
 
+  Below it the share of the answers in each bin, which compares one net with many.
+
   Args:
     curves: name -> what `metrics.calibration_sums` gives, as NumPy arrays, [bins]; with
       a leading axis of members, [M, bins], the line is that of their answers together,
@@ -125,9 +127,9 @@ def calibration_diagram(curves: Mapping[str, Mapping[str, Any]]) -> Any:
     top.plot(
       confidence, accuracy, 'o-', ms=4, color=colour, label=f'{name}, {said} {ece:.3f}'
     )
-    bottom.step(confidence, count[some], where='mid', color=colour)
+    bottom.step(confidence, count[some] / count.sum(), where='mid', color=colour)
   top.set(ylabel='Accuracy', xlim=(0, 1.02), ylim=(0, 1.02), title='Reliability')
-  bottom.set(ylabel='Examples', xlabel='Confidence', yscale='log')
+  bottom.set(ylabel='Share of answers', xlabel='Confidence', yscale='log')
   top.legend(frameon=False, fontsize=8)
   for ax in (top, bottom):
     ax.title.set_fontsize(9.5)

@@ -64,6 +64,13 @@ class CalibrationTest(absltest.TestCase):
     (label,) = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
     self.assertEqual(label, 'members, mean ECE 0.200')
 
+  def test_the_answers_of_many_members_are_compared_as_shares(self):
+    one = {'count': [3.0, 1.0], 'confidence': [1.2, 0.9], 'correct': [2.0, 1.0]}
+    many = {name: np.array([value] * 5) for name, value in one.items()}
+    figure = figures.calibration_diagram({'ensemble': one, 'members': many})
+    for line in figure.axes[1].lines:
+      np.testing.assert_allclose(line.get_ydata(), [0.75, 0.25])
+
   def test_diagram_draws(self):
     found = metrics.calibration_sums(jnp.array([[0.9, 0.1]]), jnp.zeros(1, jnp.int32))
     figure = figures.calibration_diagram({'one': jax.tree.map(np.array, found)})
