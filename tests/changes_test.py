@@ -76,7 +76,7 @@ def test_the_base_is_the_commit_that_passed(repository, cut):
   subprocess.run(
     ['git', 'update-ref', '-d', 'refs/remotes/origin/main'], cwd=repository
   )
-  (passed,) = changes.git(repository, 'rev-parse', 'HEAD') or ()
+  passed = (changes.git(repository, 'rev-parse', 'HEAD') or [''])[0]
   (repository / '.ci').mkdir()
   (repository / changes.PASSED).write_text(f'{"0" * 40 if cut else passed}\n')
   (repository / 'dlx/errors.py').write_text('')

@@ -52,7 +52,7 @@ def in_float32(
     )
     return Copies(copies, tx.init(_filled(copies, params)))
 
-  def update(grads, state, params=None, **extra):
+  def update(grads, state, params=None, **extra) -> tuple[Any, Any]:
     if not isinstance(state, Copies):
       return tx.update(grads, state, params, **extra)
     old = _filled(state.params, params)

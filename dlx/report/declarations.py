@@ -42,8 +42,9 @@ def of(run: Run, split: str, name: str) -> Declared:
     return Declared(name)
   word = lambda key: found[key] if isinstance(found.get(key), str) else ''
   better, chance = word('better'), found.get('chance')
-  number = isinstance(chance, int | float) and not isinstance(chance, bool)
-  if not number or not abs(chance) < 1e15:  # Nor is nan one.
+  if isinstance(chance, bool) or not isinstance(chance, int | float):
+    chance = None
+  elif not abs(chance) < 1e15:  # Nor is nan one.
     chance = None
   return Declared(
     word('title') or name,

@@ -170,7 +170,7 @@ def confusion(class_names: Sequence[str], eval: str = 'test') -> Figure:
 
 
 def predictions(
-  data: ImageData, predict: Function, test_data: Dataset, **titled: str
+  data: ImageData, predict: Function, test_data: Dataset, **titled: Any
 ) -> Figure:
   """Images of the first test batch, with what is predicted of them.
 

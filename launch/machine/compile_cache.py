@@ -71,7 +71,7 @@ def _whole(data: bytes) -> bool:
       return False
     return stream.eof
   try:
-    import zstandard
+    import zstandard  # type: ignore[import-not-found]
   except ImportError:
     return True
   try:

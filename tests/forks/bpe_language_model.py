@@ -61,5 +61,5 @@ def build(config: Config) -> experiment.Experiment:
     train_data=Windows(train, config.batch_size, config.context, config.seed),
     eval_data={'validation': AllWindows(held, config.eval_batch_size, config.context)},
     metrics=next_token_accuracy,
-    overfit=None,
+    overfit=experiment.Overfit(above=1.0),
   )

@@ -57,5 +57,6 @@ def build(config: Config) -> experiment.Experiment:
     off_B = jax.vmap(lambda x: u(state.params, x) - jnp.sin(pi * x))(batch['x'])
     return {'squared_error': metrics.mean(off_B**2, batch['weight'])}
 
+  learnt = experiment.Overfit(above=0.5)
   evals = {'test': experiment.Eval(error, grid)}
-  return experiment.Experiment(init, train_step, points, evals, overfit=('loss', 0.5))
+  return experiment.Experiment(init, train_step, points, evals, overfit=learnt)

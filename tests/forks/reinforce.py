@@ -66,4 +66,5 @@ def build(config: Config) -> experiment.Experiment:
     return {'return': metrics.mean(return_B)}
 
   evals = {'test': experiment.Eval(test, fixed({}))}
-  return experiment.Experiment(init, train_step, fixed({}), evals, overfit=None)
+  why = 'Episodes are played anew at every step.'
+  return experiment.Experiment(init, train_step, fixed({}), evals, overfit=why)
