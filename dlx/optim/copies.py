@@ -52,11 +52,11 @@ def in_float32(
     )
     return Copies(copies, tx.init(_filled(copies, params)))
 
-  def update(grads, state, params=None, **extra) -> tuple[Any, Any]:
+  def update(updates: Any, state: Any, params: Any = None, **extra: Any):
     if not isinstance(state, Copies):
-      return tx.update(grads, state, params, **extra)
+      return tx.update(updates, state, params, **extra)
     old = _filled(state.params, params)
-    wide = jax.tree.map(lambda g, w: g.astype(w.dtype), grads, old)
+    wide = jax.tree.map(lambda g, w: g.astype(w.dtype), updates, old)
     moves, inner = tx.update(wide, state.inner, old, **extra)
     new = optax.apply_updates(old, moves)
     moves = jax.tree.map(_move, params, new, moves)

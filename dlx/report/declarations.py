@@ -43,16 +43,14 @@ def of(run: Run, split: str, name: str) -> Declared:
   word = lambda key: found[key] if isinstance(found.get(key), str) else ''
   better, chance = word('better'), found.get('chance')
   if isinstance(chance, bool) or not isinstance(chance, int | float):
-    chance = None
-  elif not abs(chance) < 1e15:  # Nor is nan one.
-    chance = None
+    chance = math.nan
   return Declared(
     word('title') or name,
     better if better in CHOOSE else None,
     word('meaning'),
     word('unit'),
     word('group'),
-    chance,
+    chance if abs(chance) < 1e15 else None,  # None also for nan.
   )
 
 

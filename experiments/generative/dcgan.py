@@ -15,7 +15,8 @@ steps train one. Also reported: what the discriminator gets right; gradient norm
 near samples lie to each other.
 
 A step is `critic_steps` updates of the discriminator, each with its own images and
-noise, and one of the generator; samples are of the averaged generator. Of dense layers: `gan`.
+noise, and one of the generator; samples are of the averaged generator. Of dense layers:
+`gan`.
 
 Measured: MNIST, conditional, 98.6 % confident (sd 0.3, 3 seeds), 102 s.
 """
