@@ -52,7 +52,7 @@ def in_float32(
     )
     return Copies(copies, tx.init(_filled(copies, params)))
 
-  def update(updates: Any, state: Any, params: Any = None, **extra: Any):
+  def update(updates, state, params=None, **extra):
     if not isinstance(state, Copies):
       return tx.update(updates, state, params, **extra)
     old = _filled(state.params, params)

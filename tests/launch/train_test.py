@@ -79,6 +79,7 @@ def fork(tmp_path, monkeypatch):
 def test_what_reaches_the_loop(loop, fork):
   argv = ['train', f'--exp={fork}', '--workdir=W', '--config.lr=2', '--data_dir=D']
   argv += ['--mesh=data=2,tensor=1', '--stop_at=5', '--trace_steps=10:20', '--extend']
+  argv += ['--debug']
   assert train.main(argv) == 0
   ((experiment, config, workdir), kwargs) = loop.calls[0]
   assert (experiment, config.lr, workdir) == ('built with 2.0', 2.0, 'W')
@@ -91,6 +92,7 @@ def test_what_reaches_the_loop(loop, fork):
     fresh=False,
     extend=True,
     data_changed=False,
+    debug=True,
     argv=argv,
     trace_steps=(10, 20),
   )
