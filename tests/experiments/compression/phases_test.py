@@ -112,6 +112,13 @@ class DistillTest(parameterized.TestCase):
     with self.assertRaisesRegex(ConfigError, message):
       distill.Config(teacher=AuxiliaryCnn(**fields))
 
+  def test_a_share_of_a_step_needs_wide_weights(self):
+    """In bfloat16 a tenth of a step is rounded away."""
+    narrow: dict = {'compute_dtype': 'bfloat16', 'param_dtype': 'bfloat16'}
+    with self.assertRaisesRegex(ConfigError, 'float32 or float64 with trunk_lr=0.1'):
+      transfer.Config(**narrow)
+    transfer.Config(**narrow, trunk_lr=1.0)
+
   def test_refuses_images_that_teach_nothing(self):
     with self.assertRaisesRegex(ConfigError, 'transfer=5 is not allowed'):
       distill.Config(transfer=5, alpha=0.0)
