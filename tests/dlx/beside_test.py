@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from dlx import beside
+from dlx import __main__, beside
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 FOUND = 'import importlib.util as u; print(*(u.find_spec(n).origin for n in {}))'
@@ -60,6 +60,26 @@ def test_ours_come_first_and_others_behind(shadows):
     str(shadows / 'experiments' / 'mine.py'),
     str(shadows / 'kernels' / 'mine.py'),
   ]
+
+
+def test_commands_are_named_and_their_status_is_that_of_python_m(monkeypatch, capsys):
+  monkeypatch.setattr(sys, 'argv', ['dlx'])
+  assert __main__.main() == 0
+  said = capsys.readouterr().out.splitlines()
+  names = [line.split()[1] for line in said]
+  assert {'train', 'evaluate', 'report'} <= set(names) and 'checks' not in names
+  assert 'dlx train       Trains an experiment; ' in '\n'.join(said)
+
+  monkeypatch.setattr(sys, 'argv', ['dlx', 'trian'])
+  assert __main__.main() == 2
+  error = capsys.readouterr().err
+  assert error.startswith('error: trian is no command. Did you mean train? Must be one')
+
+  monkeypatch.setattr(sys, 'argv', ['dlx', 'report', '--workdir=/nowhere/at/all'])
+  with pytest.raises(SystemExit) as left:
+    __main__.main()
+  assert left.value.code == 2
+  assert 'error: --workdir=/nowhere/at/all is no folder' in capsys.readouterr().err
 
 
 @pytest.fixture
