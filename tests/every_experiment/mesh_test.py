@@ -114,7 +114,7 @@ def check(answer: dict, name: str, texts: list[str]):
       assert answer[text]['apart'] > 0, f'{name} on {text}'
 
 
-@pytest.mark.parametrize('name', tiers.every(expensive=True, newest=True))
+@pytest.mark.parametrize('name', tiers.every(expensive=True, newest=True, thirds=True))
 def test_five_steps_equal_those_of_one_device(ask, name):
   texts = meshes(name) if name in ALL_MESHES else [COMBINED]
   check(ask(name, texts), name, texts)

@@ -8,7 +8,7 @@ from tests.every_experiment.small import load, own
 
 
 @pytest.mark.usefixtures('optimised')  # 300 steps: running costs more than compiling.
-@pytest.mark.parametrize('name', tiers.every(expensive=True, newest=True))
+@pytest.mark.parametrize('name', tiers.every(expensive=True, newest=True, thirds=True))
 def test_one_repeated_batch_is_learnt(name):
   # Not SMALL: what is asked is whether its own net learns.
   config = own(name, num_steps=300)

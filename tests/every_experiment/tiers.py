@@ -53,6 +53,7 @@ class Tiers(NamedTuple):
     turn: of the rotation; None: nobody's turn.
     rotating: those whose turn it is.
     left_out: how many more changed.
+    own: those whose own file changed.
   """
 
   kinds: Mapping[str, str]
@@ -60,6 +61,7 @@ class Tiers(NamedTuple):
   turn: int | None
   rotating: tuple[str, ...]
   left_out: int = 0
+  own: frozenset[str] = frozenset()
 
   def __contains__(self, name: str) -> bool:
     return name in self.kinds or name in self.changed or name in self.rotating
@@ -125,7 +127,12 @@ def choose(
   # alone.
   rest = () if turn is None else rotating(modules.keys() - kind_of.keys(), turn)
   rest = tuple(name for name in rest if name not in changed)
-  return Tiers(kind_of, changed, turn, rest, left_out)
+  own = {name for name, module in modules.items() if _path(module) in files}
+  return Tiers(kind_of, changed, turn, rest, left_out, frozenset(own))
+
+
+def _path(module: str) -> str:
+  return f'{module.replace(".", "/")}.py'
 
 
 @functools.cache
@@ -146,23 +153,39 @@ def figures(name: str) -> bool:
   return name in tiers() and os.environ.get('DLX_TESTS_FIGURES') != 'off'
 
 
-def every(*, expensive: bool = False, newest: bool = False) -> list:
+def every(
+  *, expensive: bool = False, newest: bool = False, thirds: bool = False
+) -> list:
   """Parameters of a test of every experiment: of its name.
 
   Args:
     expensive: it is slow but for those of the fast tier.
     newest: it runs on the newest Python alone: none stands for its kind on the others.
+    thirds: in CI, of those that stand for a kind and whose own file did not change, a
+      third has its turn.
   """
   found = tiers()
+  waits = set(waiting(found)) if thirds else set()
   return [
     pytest.param(
       name,
       id=name,
-      marks=[pytest.mark.slow] * (expensive and name not in found)
+      marks=[pytest.mark.slow] * (expensive and (name not in found or name in waits))
       + [pytest.mark.representative] * (not newest and name in found.kinds),
     )
     for name in experiments_by_name.names()
   ]
+
+
+def waiting(found: Tiers) -> tuple[str, ...]:
+  """Those that stand for a kind, whose own file did not change and whose turn it is not
+  in three turns in a row; nobody outside CI."""
+  if found.turn is None:
+    return ()
+  kinds = enumerate(sorted(found.kinds))
+  return tuple(
+    name for i, name in kinds if (found.turn - i) % 3 and name not in found.own
+  )
 
 
 def text(found: Tiers, total: int, known: bool) -> str:

@@ -101,3 +101,16 @@ def test_every_experiment_has_a_parameter_and_those_of_the_kinds_are_marked():
   assert all(
     ('slow' in found) != (name in tiers.tiers()) for name, found in marks.items()
   )
+
+
+def test_a_third_of_the_kinds_has_its_turn_and_all_in_three(root):
+  kinds = {str(i): f'e{i}' for i in range(7)} | {'graph': 'gcn'}
+  names = {f'e{i}': f'experiments.a.e{i}' for i in range(7)} | MODULES
+  files = ['experiments/graphs/gcn.py']
+  ran = []
+  for turn in (4, 5, 6):
+    found = tiers.choose(names, kinds, changes.Tree(root), files, turn)
+    assert found.own == {'gcn'} and 'gcn' not in tiers.waiting(found)
+    ran += sorted(set(found.kinds) - set(tiers.waiting(found)) - {'gcn'})
+  assert sorted(ran) == [f'e{i}' for i in range(7)]
+  assert tiers.waiting(found._replace(turn=None)) == ()

@@ -27,7 +27,7 @@ SMALL = Config.small()
 
 
 def build(config: Config) -> experiment.Experiment:
-  data = tables.table('diabetes')
+  data = tables.tabular('diabetes', scale_target=True)
   size = lambda params: jnp.abs(params['head']['kernel']).sum()
   return supervised(
     config,

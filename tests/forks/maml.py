@@ -63,6 +63,6 @@ def build(config: Config) -> experiment.Experiment:
 
   train = generated(task, config.batch_size, config.seed)
   held = generated(task, config.eval_batch_size, config.seed + 1, size=256)
-  learnt = experiment.Overfit(above=1.0)
+  learnt = experiment.Overfit(above=3.0)
   evals = {'test': experiment.Eval(test, held)}
   return experiment.Experiment(init, train_step, train, evals, overfit=learnt)
