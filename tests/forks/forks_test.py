@@ -25,7 +25,7 @@ def checked():
     )
 
 
-@pytest.mark.parametrize('path', checked())
+@pytest.mark.parametrize('path', [*checked()])
 def test_is_checked(path, capsys, monkeypatch):
   monkeypatch.setattr(sys, 'path', list(sys.path))
   status = check.main(['check', f'--exp={path}'])
