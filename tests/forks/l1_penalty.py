@@ -21,6 +21,7 @@ class Config(experiment.Config):
   def __post_init__(self):
     super().__post_init__()
     self.bounds('l1', least=0)
+    self.unused('compute_dtype', why='outputs, all there is, are float32')
 
 
 SMALL = Config.small()
