@@ -6,7 +6,9 @@ import functools
 import os
 import pathlib
 import shutil
+import signal
 import tempfile
+import threading
 
 from absl import flags
 import pytest
@@ -41,6 +43,14 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
 # `optimised` for one file.
 if 'DLX_TESTS_OPTIMISED' not in os.environ:
   os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+
+# A shell that starts tests in the background lets them ignore Ctrl-C, and so all that
+# they start.
+if (
+  threading.current_thread() is threading.main_thread()
+  and signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+):
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Grain hands absl flags on to its worker processes and refuses flags not yet parsed.
 if not flags.FLAGS.is_parsed():

@@ -75,6 +75,8 @@ def test_commands_are_named_and_their_status_is_that_of_python_m(monkeypatch, ca
   error = capsys.readouterr().err
   assert error.startswith('error: trian is no command. Did you mean train? Must be one')
 
+  # Another test may have imported it, which runpy warns of.
+  monkeypatch.delitem(sys.modules, 'launch.report', raising=False)
   monkeypatch.setattr(sys, 'argv', ['dlx', 'report', '--workdir=/nowhere/at/all'])
   with pytest.raises(SystemExit) as left:
     __main__.main()

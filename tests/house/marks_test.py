@@ -1,5 +1,6 @@
 """Tests get the marks by which .ci/run selects them from what they are."""
 
+import ast
 import pathlib
 
 import pytest
@@ -59,3 +60,26 @@ def test_kernels_in_simulators_have_their_turn(monkeypatch):
   monkeypatch.delenv('DLX_TURN')
   conftest.marks.cache_clear()
   assert all('kernels' in conftest.marks(path) for path in files)
+
+
+def lost(text: str) -> list[str]:
+  """Functions with a mark above absl's parameters, which drop it."""
+  found = []
+  for node in ast.walk(ast.parse(text)):
+    if isinstance(node, ast.FunctionDef):
+      names = [ast.unparse(decorator) for decorator in node.decorator_list]
+      marks = [i for i, x in enumerate(names) if x.startswith(('pytest.', 'turns.'))]
+      below = [i for i, x in enumerate(names) if x.startswith('parameterized.')]
+      if marks and below and min(marks) < max(below):
+        found.append(node.name)
+  return found
+
+
+def test_no_mark_is_lost_above_parameters():
+  mark, parameters = '@pytest.mark.slow\n', '@parameterized.parameters(1)\n'
+  assert lost(f'{mark}{parameters}def test_a(): pass') == ['test_a']
+  assert lost(f'{parameters}{mark}def test_a(): pass') == []
+  wrong = {
+    p.name: lost(p.read_text(encoding='utf-8')) for p in TESTS.rglob('*_test.py')
+  }
+  assert {name: found for name, found in wrong.items() if found} == {}

@@ -14,6 +14,7 @@ from absl.testing import absltest, parameterized
 from dlx.errors import ConfigError
 from launch.machine import multihost
 from launch.machine.peers import LOST, Peers
+from tests import turns
 from tests.launch import processes
 
 
@@ -235,6 +236,7 @@ class ProcessesTest(absltest.TestCase):
       self.assertTrue(found[k]['again'])
       self.assertTrue(found[k]['sums'])
 
+  @turns.seldom(3, 2)
   def test_sigterm_to_one_of_two_at_eight_steps_a_dispatch(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
     flags = (

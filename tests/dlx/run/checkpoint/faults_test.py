@@ -90,8 +90,8 @@ class FaultsTest(OnDisk):
   def test_flipped_bits(self):
     self.flip_bits(seed=0, count=len(self.names))
 
-  @pytest.mark.slow
   @parameterized.parameters(0, 1, 2)
+  @pytest.mark.slow  # Below: a mark on the parameters themselves is lost.
   def test_many_flipped_bits(self, seed):
     self.flip_bits(seed, count=80)
 
