@@ -93,10 +93,10 @@ class ResizeTest(parameterized.TestCase):
       # And no bias: to the same level nearly everywhere, 0.3 levels on average.
       self.assertLess(error.mean(), 0.4)
 
+  @parameterized.parameters((10, 60), (60, 10), (19, 31), (13, 25), (4, 25), (50, 60))
   @pytest.mark.skipif(
     int(PIL.__version__.split('.')[0]) < 13, reason='Pillow 12: always across first'
   )
-  @parameterized.parameters((10, 60), (60, 10), (19, 31), (13, 25), (4, 25), (50, 60))
   def test_bicubic_passes_go_in_the_order_of_pil(self, height, width):
     """Black and white, where the bounds between the passes cut much: 20 levels."""
     x = np.random.default_rng(0).integers(0, 2, (20, 30), np.uint8) * 255
