@@ -5,6 +5,7 @@ SIGUSR1 and SIGUSR2 (warnings of Slurm and of submitit). Until the loop listens 
 nothing to save, and afterwards all is saved: the process ends at once.
 """
 
+import atexit
 import contextlib
 import os
 import signal
@@ -46,3 +47,10 @@ def listen():
   if threading.current_thread() is threading.main_thread():
     for number in heard():
       signal.signal(number, at_once)
+    atexit.register(_ignore)
+
+
+def _ignore():
+  """Once all is done: Python drops handlers at its end; a late signal would kill."""
+  for number in heard():
+    signal.signal(number, signal.SIG_IGN)

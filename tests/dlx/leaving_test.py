@@ -36,6 +36,26 @@ def test_before_the_loop_it_leaves_at_once(number):
   assert send(number) == 42
 
 
+LATE = """
+import os, signal, sys
+from dlx import leaving
+
+class Late:
+  def __del__(self, kill=os.kill, pid=os.getpid(), number=int(sys.argv[1])):
+    kill(pid, number)
+
+leaving.listen()
+late = Late()
+"""
+
+
+@pytest.mark.parametrize('number', leaving.SIGNALS)
+def test_after_all_is_done_it_changes_nothing(number):
+  """Python ends: handlers are dropped, then what modules hold is deleted."""
+  done = subprocess.run([sys.executable, '-c', LATE, str(int(number))])
+  assert done.returncode == 0
+
+
 def test_what_is_ignored_stays_so():
   assert send(signal.SIGHUP, 'ignored') == 0  # nohup.
 
