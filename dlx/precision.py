@@ -20,12 +20,16 @@ def scale_for_squares(largest: Array) -> Array:
     largest: the largest magnitude of what is to be squared, float32 or wider.
 
   Returns:
-    Exactly 1 from 2^-40 to 2^40, so that ordinary sums keep their bits; else what
-    brings `largest` to the nearer of the two. Finite and above 0 also for 0 and inf.
+    A power of 2: exactly 1 from 2^-40 to 2^40, so that ordinary sums keep their bits,
+    and for 0; else what brings `largest` near the nearer of the two. Finite and above 0
+    also for inf.
   """
   limits = jnp.finfo(largest.dtype)
-  number = jnp.clip(largest, limits.tiny, limits.max)
-  return jax.lax.stop_gradient(jnp.clip(number, 2.0**-40, 2.0**40) / number)
+  number = jax.lax.stop_gradient(jnp.clip(largest, limits.tiny, limits.max))
+  # By the exponent, not as a quotient: XLA takes n / (a / b) for n b / a, which
+  # overflows. And 1 for 0: squares of a constant 0 it folds to 0 times the factor's.
+  _, exponent = jnp.frexp(jnp.where(largest == 0, 1, number))
+  return jnp.ldexp(jnp.ones_like(number), jnp.clip(exponent, -40, 40) - exponent)
 
 
 def euclidean_norm(x: Array, axis: int = -1, keepdims: bool = False) -> Array:

@@ -162,19 +162,17 @@ def sgd(
 
 def global_norm(tree: PyTree) -> Array:
   """Euclidean norm of all leaves together, in float32 or wider, of any finite size."""
-  largest = _largest(tree)
-  scale = scale_for_squares(largest)
-  # Where all are the constant 0, XLA folds the square of their quotients to nan.
-  return jnp.where(largest > 0, _scaled_norm(tree, scale) / scale, largest)
+  scale = _scale(tree)
+  return _scaled_norm(tree, scale) / scale
 
 
-def _largest(tree: PyTree) -> Array:
-  """The largest magnitude in all leaves, float32 or wider."""
+def _scale(tree: PyTree) -> Array:
+  """See `scale_for_squares`; one for all leaves."""
   largest = jnp.zeros((), jnp.float32)
   for x in jax.tree.leaves(tree):
     if x.size:
       largest = jnp.maximum(largest, jnp.abs(at_least_float32(x)).max())
-  return largest
+  return scale_for_squares(largest)
 
 
 def _scaled_norm(tree: PyTree, scale: Array) -> Array:
@@ -212,7 +210,7 @@ def clip(
       low, high = -value, value
       grads = jax.tree.map(lambda g: jnp.clip(g, low, high).astype(g.dtype), grads)
     if norm is not None:
-      scale = scale_for_squares(_largest(grads))
+      scale = _scale(grads)
       size = _scaled_norm(grads, scale)  # Finite where the norm itself overflows.
       # where, not min(1, norm / size): nan and gradients of 0 need no care.
       share = jnp.where(size > norm * scale, norm / size * scale, jnp.ones_like(size))

@@ -4,6 +4,7 @@ from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dlx import precision
 from dlx.sampling import interpolation
@@ -11,13 +12,14 @@ from dlx.sampling import interpolation
 EPS = float(np.finfo(np.float32).eps)
 
 
+@pytest.mark.usefixtures('optimised')  # Optimised, XLA moves factors about.
 class LengthTest(parameterized.TestCase):
   @parameterized.parameters(1e-30, 1e-20, 1.0, 1e20, 1e37)
   def test_three_four_five_at_any_size(self, size):
     """The square of 3e20 is no float32, and that of 3e-30 is 0."""
     rows = jnp.array([[3.0, 4.0], [-4.0, 3.0]]) * size
-    got = precision.euclidean_norm(rows)
-    np.testing.assert_allclose(got, [5 * size, 5 * size], rtol=8 * EPS)
+    for norm in (precision.euclidean_norm, jax.jit(precision.euclidean_norm)):
+      np.testing.assert_allclose(norm(rows), [5 * size, 5 * size], rtol=8 * EPS)
     unit = precision.unit(rows)
     if size >= 1:  # Shorter than 1e-12 a row is not made longer than that allows.
       np.testing.assert_allclose(unit, [[0.6, 0.8], [-0.8, 0.6]], rtol=8 * EPS)
@@ -28,6 +30,10 @@ class LengthTest(parameterized.TestCase):
       precision.euclidean_norm(rows), [0.0, jnp.inf, jnp.nan]
     )
     np.testing.assert_array_equal(precision.unit(rows)[0], [0.0, 0.0])
+
+  def test_zeros_that_are_constants_of_a_program(self):
+    norm = jax.jit(lambda: precision.euclidean_norm(jnp.zeros((2, 3))))
+    np.testing.assert_array_equal(norm(), [0.0, 0.0])
 
   def test_ordinary_rows_keep_their_bits(self):
     rows = jax.random.normal(jax.random.key(0), (9, 7)) * 1e3
