@@ -17,6 +17,7 @@ import pathlib
 import subprocess
 
 from dlx.run.records import sources
+from tests import turns
 
 REPO = pathlib.Path(__file__).parents[1]
 CODE = ('dlx', 'experiments', 'kernels')
@@ -161,7 +162,9 @@ def left_out(
   found = []
   for i, test in enumerate(sorted(x for x in tests if x.startswith(BY_CLOSURE))):
     module = test.removesuffix('.py').replace('/', '.')
-    if (turn - i) % QUARTERS and tree.changed(module, files) is None:
+    if turns.has_it(i, QUARTERS, turn):
+      continue
+    if tree.changed(module, files) is None:
       found.append(test)
   return tuple(found)
 
@@ -169,13 +172,13 @@ def left_out(
 @functools.cache
 def left_out_here() -> tuple[str, ...]:
   """Of this repository and environment: none outside CI."""
-  turn, files = os.environ.get('DLX_TURN'), None
-  if turn:
-    files = changed_files(REPO, folders=(*ALL_CODE, *GROUND))
+  if turns.TURN is None:
+    return ()
+  files = changed_files(REPO, folders=(*ALL_CODE, *GROUND))
   if not files:  # Not known, or nothing: then the base is this commit itself.
     return ()
   tests = [p.relative_to(REPO).as_posix() for p in REPO.glob('tests/**/*_test.py')]
-  return left_out(Tree(REPO, ALL_CODE), tests, files, int(turn or 0))
+  return left_out(Tree(REPO, ALL_CODE), tests, files, turns.TURN)
 
 
 if __name__ == '__main__':

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import pytest
 
 from launch.flags import experiments_by_name
-from tests import changes
+from tests import changes, turns
 
 TURNS = 10
 MOST_CHANGED = 4
@@ -73,7 +73,7 @@ def rotating(names: Iterable[str], turn: int) -> tuple[str, ...]:
   Neighbours by name have different turns, and an experiment that joins or leaves moves
   at most the turns of those after it.
   """
-  return tuple(name for i, name in enumerate(sorted(names)) if (turn - i) % TURNS == 0)
+  return tuple(x for i, x in enumerate(sorted(names)) if turns.has_it(i, TURNS, turn))
 
 
 def some_of(changed: Mapping[str, str], turn: int) -> list[str]:
@@ -140,11 +140,8 @@ def tiers() -> Tiers:
   """Of this repository and environment."""
   names = experiments_by_name.names()
   modules = {name: experiments_by_name.module_name(name) for name in names}
-  turn = os.environ.get('DLX_TURN')
   files = changes.changed_files(changes.REPO)
-  return choose(
-    modules, KINDS, changes.Tree(changes.REPO), files or (), int(turn) if turn else None
-  )
+  return choose(modules, KINDS, changes.Tree(changes.REPO), files or (), turns.TURN)
 
 
 def figures(name: str) -> bool:
@@ -184,7 +181,9 @@ def waiting(found: Tiers) -> tuple[str, ...]:
     return ()
   kinds = enumerate(sorted(found.kinds))
   return tuple(
-    name for i, name in kinds if (found.turn - i) % 3 and name not in found.own
+    name
+    for i, name in kinds
+    if not turns.has_it(i, 3, found.turn) and name not in found.own
   )
 
 

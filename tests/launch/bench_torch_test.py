@@ -61,12 +61,13 @@ def tolerances(name, dtype):
 # In float32 the others are slow: float64 sees all that it does, but for rounding. The
 # two largest take turns.
 FLOAT32 = ('mlp', 'cnn', 'gcn')
+LARGEST = ('ddpm', 'resnet18')
 EVERY = [
   pytest.param(name, dtype, marks=[pytest.mark.slow] * slow)
   for name in workloads.WORKLOADS
   for dtype, slow in (
     ('float32', name not in FLOAT32),
-    ('float64', name == ('ddpm', 'resnet18')[(turns.TURN or 0) % 2]),
+    ('float64', name in LARGEST and not turns.has_it(LARGEST.index(name), 2)),
   )
 ]
 
