@@ -89,7 +89,7 @@ class Records:
     Args:
       metric: `early_stop_metric`; None: a rule of the experiment's own did.
     """
-    why = f'{metric} improves no longer; the weights of its best evaluation are back'
+    why = f'{metric} improves no longer'  # Which weights are back is told besides.
     self._reporter.stopped(step, why if metric else 'by the experiment')
 
   def data(self, split: str, origin: Mapping[str, Any]):
