@@ -6,8 +6,8 @@ declared chance the first logged value stands for it: they are back where they b
 when they keep less than RETAINED of their largest gain.
 """
 
+import bisect
 import itertools
-import statistics
 from typing import NamedTuple, Sequence
 
 from dlx.report import chart, declarations
@@ -58,12 +58,14 @@ def marks(run: Run) -> list[Mark]:
 
 def growth(points: Sequence[chart.Point]) -> tuple[float, str, str] | None:
   """The first point that is GROWTH times the median of those before: step and words."""
-  for i in range(1, len(points)):
-    step, value = points[i]
-    before = statistics.median(y for _, y in points[:i])
-    if value >= GROWTH * before > 0:
-      times = chart.compact(float(f'{value / before:.2g}'))
+  before: list[float] = []  # Kept in order: a run may have logged 100,000 norms.
+  for step, value in points:
+    n = len(before)
+    median = (before[(n - 1) // 2] + before[n // 2]) / 2 if before else 0.0
+    if value >= GROWTH * median > 0:
+      times = chart.compact(float(f'{value / median:.2g}'))
       return step, f'× {times}', f'{times} times the median before, at step {step:,}.'
+    bisect.insort(before, value)
   return None
 
 
