@@ -14,7 +14,7 @@ from dlx import beside
 beside.claim('kernels')
 
 
-def open(workdir, *, step='latest', exp=None, trust=False, data_dir=None):
+def open(workdir, *, step: int | str = 'latest', exp=None, trust=False, data_dir=None):
   """A run of a workdir: its config, metrics and weights, and what its model can do.
 
   The workdir may have been moved, and no data is needed. See `dlx.run.opened.Run`.

@@ -93,32 +93,40 @@ def _is_picture(value: Any) -> bool:
 
 def _picture(name: str, field: Field, value: Any, resize: bool) -> np.ndarray:
   """A PIL picture, or the file of one, as the model reads pixels."""
-  from PIL import Image, ImageOps
+  from PIL import Image
 
-  height, width, channels = field.shape
-  mode = {1: 'L', 3: 'RGB', 4: 'RGBA'}.get(int(channels))
   label = 'a picture' if _is_picture(value) else os.fspath(value)
-  if mode is None:
-    raise ConfigError(f'{name}: {label}: no picture has {channels} channels.')
   try:
-    found = value if _is_picture(value) else Image.open(os.path.expanduser(value))
-    if found.mode.startswith(('I', 'F')):
-      raise ConfigError(
-        f'{name}: {label} has more than 8 bits a pixel: must have 8: convert it first.'
-      )
-    found = ImageOps.exif_transpose(found).convert(mode)
+    if _is_picture(value):
+      return _pixels(name, field, value, label, resize)
+    with Image.open(os.path.expanduser(value)) as found:
+      return _pixels(name, field, found, label, resize)
   except FileNotFoundError:
     raise ConfigError(f'{name}: {label}: no such file.') from None
   except (OSError, SyntaxError, Image.DecompressionBombError) as error:
     raise ConfigError(f'{name}: {label} is no picture ({error}).') from None
+
+
+def _pixels(name: str, field: Field, found: Any, label: str, resize: bool) -> Any:
+  from PIL import Image, ImageOps
+
+  height, width, channels = (int(n) for n in field.shape)
+  mode = {1: 'L', 3: 'RGB', 4: 'RGBA'}.get(channels)
+  if mode is None:
+    raise ConfigError(f'{name}: {label}: no picture has {channels} channels.')
+  if found.mode.startswith(('I', 'F')):
+    raise ConfigError(
+      f'{name}: {label} has more than 8 bits a pixel: must have 8: convert it first.'
+    )
+  found = ImageOps.exif_transpose(found).convert(mode)
   if found.size != (width, height):
     if not resize:
       raise ConfigError(
         f'{name}: {label} has {found.size[0]} x {found.size[1]} pixels: must have '
-        f'{width} x {height}; resize=True brings it to that size.'
+        f'{width} x {height}; resize=True (--resize) brings it to that size.'
       )
-    found = found.resize((int(width), int(height)), Image.Resampling.BILINEAR)
-  pixels = np.asarray(found).reshape(field.shape)  # type: ignore[arg-type]
+    found = found.resize((width, height), Image.Resampling.BILINEAR)
+  pixels = np.asarray(found).reshape(height, width, channels)
   if np.issubdtype(field.dtype, np.floating):
     return (pixels / 255).astype(field.dtype)
   return np.round(pixels * (field.max_value / 255)).astype(field.dtype)

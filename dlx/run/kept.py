@@ -191,7 +191,7 @@ class _Texts(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     return None
 
   def exec_module(self, module):
-    name = module.__spec__.name
+    name = module.__name__
     code = compile(self._texts[name], os.fspath(self._paths[name]), 'exec')
     exec(code, module.__dict__)
 

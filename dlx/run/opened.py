@@ -17,7 +17,7 @@ from etils import epath
 from dlx.errors import ConfigError, DataError
 from dlx.run import kept
 from dlx.run.records.config_file import read_run
-from dlx.run.records.json_files import read_json
+from dlx.run.records.json_files import read_json, write_json
 
 if TYPE_CHECKING:
   from dlx.experiment import Config, Experiment, Field, Function
@@ -83,7 +83,7 @@ class Run:
   @functools.cached_property
   def config(self) -> 'Config | Mapping[str, Any]':
     """The Config; of a fork that is not trusted what config.json says, by name."""
-    return self._opened[0] if self._may_run else self.record['config']
+    return self._code[1] if self._may_run else self.record['config']
 
   @functools.cached_property
   def metrics(self) -> Mapping[str, Any]:
@@ -137,43 +137,25 @@ class Run:
     Raises:
       ConfigError: an input or option that is unknown, missing or cannot be.
     """
-    from dlx.run import given as inputs_given
+    found, single = self._answers(what, n, resize, given)
+    if single:
+      found = {name: value[0] for name, value in found.items()}
+    return found if len(found) > 1 else next(iter(found.values()))
 
+  def outputs(
+    self, what: str, n: int | None = None, /, *, resize: bool = False, **given: Any
+  ) -> dict[str, Any]:
+    """All outputs of `call` by name, with an axis of rows also for one example."""
+    return self._answers(what, n, resize, given)[0]
+
+  def function(self, what: str) -> 'Function':
+    """One of `functions`. Raises ConfigError where there is none of the name."""
     if what not in self.functions:
       raise ConfigError(
         f'{what} is no function of {self.record["experiment"]}: must be one of '
         f'{", ".join(self.functions)}.'
       )
-    function = self.functions[what]
-    if unknown := sorted(set(given) - set(function.inputs) - set(function.options)):
-      raise ConfigError(
-        f'{what}: {unknown[0]} is not allowed: must be one of '
-        f'{inputs_given.described(function.inputs)}'
-        f'{"; or an option: " if function.options else ""}'
-        f'{", ".join(f"{k}={v}" for k, v in function.options.items())}.'
-      )
-    options = {k: v for k, v in given.items() if k in function.options}
-    rows = {}
-    for name, field in function.inputs.items():
-      value = given.get(name, 0 if field.kind == 'seed' else field.default)
-      if value is None:
-        raise ConfigError(
-          f'{what}: {name} is missing: give {inputs_given.described({name: field})}.'
-        )
-      words = self._vocabulary(field, needed=_is_text(value))
-      rows[name] = inputs_given.read(
-        name, field, value, vocabulary=words, resize=resize
-      )
-    if function.of_graph:
-      found = self._run(what, options, {k: x.rows[0] for k, x in rows.items()})
-    else:
-      found = self._in_rows(what, options, rows, n)
-    texts = any(_is_text(given.get(k)) for k in function.inputs)
-    found = {
-      name: self._told(function.outputs[name], value, texts)
-      for name, value in found.items()
-    }
-    return found if len(found) > 1 else next(iter(found.values()))
+    return self.functions[what]
 
   # How it is done.
 
@@ -184,14 +166,20 @@ class Run:
     return kept.refusal(self.record, self.workdir) is None
 
   @functools.cached_property
+  def _code(self) -> 'tuple[Any, Config]':
+    """The module of the experiment, and the config."""
+    from dlx.config_json import config_from_json
+
+    found = kept.module(self.record, self.workdir, self._exp, self._trust)
+    return found, config_from_json(found.Config, self.record['config'], added=[])
+
+  @functools.cached_property
   def _opened(self) -> 'tuple[Config, Experiment]':
     import jax
 
-    from dlx.config_json import config_from_json
     from dlx.train.early_stopping import with_early_stopping
 
-    found = kept.module(self.record, self.workdir, self._exp, self._trust)
-    config = config_from_json(found.Config, self.record['config'], added=[])
+    found, config = self._code
     wide = 'float64' in (config.compute_dtype, config.param_dtype)
     if wide and not jax.config.jax_enable_x64:
       raise ConfigError(
@@ -211,8 +199,40 @@ class Run:
     config, experiment = self._opened
     return unplaced(experiment, config, self.workdir, step=self.step, **options)
 
+  def _answers(
+    self, what: str, n: int | None, resize: bool, given: Mapping[str, Any]
+  ) -> tuple[dict[str, Any], bool]:
+    """Outputs with an axis of rows, and whether one example without it was given."""
+    from dlx.run.given import described, read
+
+    function = self.function(what)
+    if unknown := sorted(set(given) - set(function.inputs) - set(function.options)):
+      options = ', '.join(f'{k}={v}' for k, v in function.options.items())
+      raise ConfigError(
+        f'{what}: {unknown[0]} is not allowed: must be one of '
+        f'{described(function.inputs)}{options and f"; or an option: {options}"}.'
+      )
+    options = {k: v for k, v in given.items() if k in function.options}
+    rows = {}
+    for name, field in function.inputs.items():
+      value = given.get(name, 0 if field.kind == 'seed' else field.default)
+      if value is None:
+        raise ConfigError(
+          f'{what}: {name} is missing: give {described({name: field})}.'
+        )
+      words = self._vocabulary(field, needed=_is_text(value))
+      rows[name] = read(name, field, value, vocabulary=words, resize=resize)
+    if function.of_graph:
+      found = self._run(what, options, {k: x.rows[0] for k, x in rows.items()})
+      return found, False
+    found = self._in_rows(what, options, rows, n)
+    if any(_is_text(given.get(name)) for name in function.inputs):
+      fields = function.outputs
+      found = {name: self._text(fields[name], x) for name, x in found.items()}
+    return found, n is None and not any(x.many for x in rows.values())
+
   def _in_rows(self, what: str, options, rows: Mapping[str, Any], n: int | None):
-    """Outputs of all rows, those of one size together; of one example without rows."""
+    """Outputs of all rows, those of one size together."""
     import numpy as np
 
     from dlx.run.given import spread
@@ -250,8 +270,6 @@ class Run:
         made = self._run(what, options, chosen)
         for place, i in enumerate(part):
           found[i] = {name: x[place] for name, x in made.items()}
-    if n is None and not counts:
-      return found[0]
     return {name: _together([row[name] for row in found]) for name in found[0]}
 
   def _run(self, what: str, options: Mapping[str, Any], inputs: Mapping[str, Any]):
@@ -288,12 +306,30 @@ class Run:
       self._vocabularies[field.vocabulary] = found
     return self._vocabularies[field.vocabulary]
 
-  def _told(self, field: 'Field', value: Any, texts: bool) -> Any:
-    if field.kind != 'tokens' or not texts or field.vocabulary is None:
-      return value
-    words, one = self._vocabulary(field), len(field.shape)
-    is_one = getattr(value, 'ndim', one + 1) == one
-    return words.decode(value) if is_one else [words.decode(row) for row in value]
+  def _text(self, field: 'Field', rows: Any) -> Any:
+    """Tokens as texts; all else as it is."""
+    if field.kind != 'tokens' or field.vocabulary is None:
+      return rows
+    words = self._vocabulary(field)
+    return [words.decode(row) for row in rows]
+
+
+def keep_vocabulary(experiment: 'Experiment', workdir: Any, data_dir: Any):
+  """Writes the words that were read from training texts, where `Run` finds them.
+
+  Args:
+    experiment: that was trained.
+    workdir: of the run.
+    data_dir: where its data lie.
+  """
+  path = epath.Path(os.path.expanduser(os.fspath(workdir))) / VOCABULARY
+  fields = [field for f in experiment.functions.values() for field in f.inputs.values()]
+  read = next((f.vocabulary for f in fields if f.vocabulary is not None), None)
+  if read is None or path.exists():
+    return
+  words = getattr(read(data_dir), 'words', None)
+  if words is not None:
+    write_json(path, {'words': words})
 
 
 def _is_text(value: Any) -> bool:

@@ -388,3 +388,20 @@ def test_another_module_of_the_name_is_loaded(fork, monkeypatch):
   with pytest.raises(ConfigError, match='another helper.* is loaded'):
     dlx.open(workdir, trust=True).predict()
   assert not marker.exists()
+
+
+def test_words_of_the_training_texts_are_kept(tmp_path):
+  words, asked = Vocab(('<pad>', '<unk>', 'good')), []
+  read = lambda data_dir: asked.append(data_dir) or words
+  field = WORDS._replace(vocabulary=read)
+  functions = {'predict': Function(nexts, {'tokens': field}, {})}
+  made = Experiment(None, None, None, functions=functions)  # type: ignore[arg-type]
+  for _ in range(2):
+    opened.keep_vocabulary(made, tmp_path, 'D')
+  assert asked == ['D']  # Once.
+  kept = json.loads((tmp_path / opened.VOCABULARY).read_text())
+  assert kept == {'words': ['<pad>', '<unk>', 'good']}
+  for other in (FUNCTIONS, {}):  # Letters are known without any text.
+    folder = tmp_path / str(len(other))
+    opened.keep_vocabulary(made._replace(functions=other), folder, None)
+    assert not folder.exists()
