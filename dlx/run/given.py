@@ -75,6 +75,24 @@ def spread(seed: np.ndarray, count: int) -> np.ndarray:
   return np.random.SeedSequence(int(seed)).generate_state(count)
 
 
+def check_option(name: str, default: Any, value: Any):
+  """Raises ConfigError where an option is of another type than its default.
+
+  A default of None says nothing but that the option is no word.
+  """
+  if isinstance(default, (bool, str)):
+    kinds, allowed = type(default), 'true or false'
+    if isinstance(default, str):
+      allowed = 'a word'
+  elif isinstance(default, int):
+    kinds, allowed = int, 'a whole number'
+  else:
+    kinds, allowed = (int, float), 'a number' + ', or none' * (default is None)
+  fits = isinstance(value, kinds) and isinstance(value, bool) == (kinds is bool)
+  if not fits and not (value is None and default is None):
+    raise ConfigError(f'{name}={value} is not allowed: must be {allowed}.')
+
+
 def _are(value: Any, kinds: Any, more: Any = lambda _: False) -> bool:
   """Whether a value, or all of a list that is not empty, are of some kinds."""
   is_one = lambda x: isinstance(x, kinds) or more(x)

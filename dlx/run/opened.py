@@ -203,7 +203,7 @@ class Run:
     self, what: str, n: int | None, resize: bool, given: Mapping[str, Any]
   ) -> tuple[dict[str, Any], bool]:
     """Outputs with an axis of rows, and whether one example without it was given."""
-    from dlx.run.given import described, read
+    from dlx.run.given import check_option, described, read
 
     function = self.function(what)
     if unknown := sorted(set(given) - set(function.inputs) - set(function.options)):
@@ -213,6 +213,8 @@ class Run:
         f'{described(function.inputs)}{options and f"; or an option: {options}"}.'
       )
     options = {k: v for k, v in given.items() if k in function.options}
+    for name, value in options.items():
+      check_option(name, function.options[name], value)
     rows = {}
     for name, field in function.inputs.items():
       value = given.get(name, 0 if field.kind == 'seed' else field.default)

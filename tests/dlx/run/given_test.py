@@ -139,3 +139,21 @@ def test_one_seed_gives_each_row_its_own():
   assert seeds.dtype == np.uint32 and len(set(seeds)) == 8
   np.testing.assert_array_equal(given.spread(np.uint32(3), 3), seeds[:3])
   assert not set(seeds) & set(given.spread(np.uint32(4), 8))
+
+
+@pytest.mark.parametrize(
+  ('default', 'right', 'wrong', 'says'),
+  [
+    (3, [4], [0.5, 'x', True, None], 'a whole number'),
+    (0.5, [1, 0.25], ['x', False, None], 'a number'),
+    (None, [None, 3, 0.5], ['x', True], 'a number, or none'),
+    (True, [False], [1, 'x'], 'true or false'),
+    ('ddim', ['ddpm'], [1, None], 'a word'),
+  ],
+)
+def test_options(default, right, wrong, says):
+  for value in right:
+    given.check_option('steps', default, value)
+  for value in wrong:
+    with pytest.raises(ConfigError, match=f'steps={value} is not .* must be {says}'):
+      given.check_option('steps', default, value)
