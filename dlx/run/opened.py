@@ -282,7 +282,12 @@ class Run:
     if key not in self._programs:
       call = self.functions[what].call
       self._programs[key] = jax.jit(lambda state, x: call(state, x, **options))
-    found = self._programs[key](self._used, inputs)
+    try:
+      found = self._programs[key](self._used, inputs)
+    except ConfigError:
+      raise
+    except ValueError as error:  # It was traced before the run: sizes of these inputs.
+      raise ConfigError(f'{what}: {error}') from error
     return {name: np.asarray(x) for name, x in found.items()}
 
   def _vocabulary(self, field: 'Field', needed: bool = True) -> Any:

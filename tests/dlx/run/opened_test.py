@@ -215,6 +215,19 @@ def test_refused(run, what, n, given, says):
   assert '\n' not in str(caught.value)
 
 
+def test_a_size_that_a_function_refuses(run):
+  def at_most(state, inputs):
+    if inputs['tokens'].shape[1] > 2:
+      raise ValueError('3 tokens are not allowed')
+    return inputs
+
+  function = Function(at_most, {'tokens': WORDS}, {'tokens': WORDS})
+  vars(run)['_opened'] = (None, run.experiment._replace(functions={'score': function}))
+  assert run.score(tokens='ab') == 'ab'
+  with pytest.raises(ConfigError, match='score: 3 tokens are not allowed'):
+    run.score(tokens='abc')
+
+
 def test_a_vocabulary_that_was_kept_needs_no_data(run):
   def lost(data_dir):
     raise DataError(f'no texts in {data_dir}')
