@@ -101,24 +101,30 @@ def load(run: Mapping[str, Any], exp: str | None, workdir: str):
   Raises:
     ConfigError: it is not where it was, and --exp does not say where it is.
   """
+  from dlx.run import kept
   from dlx.run.records import sources
   from dlx.run.records.workdir import absolute
 
   folder = absolute(workdir) / 'source'
+  if exp is None and kept.lies_in(run['experiment'], workdir):
+    raise ConfigError(
+      f'--workdir={workdir}: the experiment, {run["experiment"]}, lies in the workdir: '
+      'give --exp=PATH of it, if you trust what it runs.'
+    )
   try:
     found = experiments_by_name.load(exp or run['experiment'])
   except ConfigError as error:
     if exp is not None:
       raise
-    kept = f' (a copy lies in {folder})' if folder.exists() else ''
+    copy = f' (a copy lies in {folder})' if folder.exists() else ''
     raise ConfigError(
-      f'{error} The run is of this experiment{kept}: give --exp=PATH where it is now.'
+      f'{error} The run is of this experiment{copy}: give --exp=PATH where it is now.'
     ) from None
   then, files = run.get('source') or {}, sources.of(found.module.__name__)
   if then.get('main') and not sources.same(then, sources.record(files)):
     paths = {name: folder / f'{name}.py' for name in then['sha256']}
-    kept = {name: path.read_bytes() for name, path in paths.items() if path.exists()}
-    told = sources.difference(then, kept, files)
+    copies = {name: path.read_bytes() for name, path in paths.items() if path.exists()}
+    told = sources.difference(then, copies, files)
     print(f'The source is not that of the run: {told}.', file=sys.stderr)
   return found
 

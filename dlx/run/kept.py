@@ -42,13 +42,19 @@ def refusal(run: Mapping[str, Any], workdir: Any) -> str | None:
   if not is_path(name):
     return None if _own(name) else f'{name} is no experiment of dlx'
   then, now = _record(run).get('sha256', {}), at_hand(run)
-  if pathlib.Path(name).resolve().is_relative_to(_local(workdir)):
+  if lies_in(name, workdir):
     return f'{name} lies in the workdir'
   if not now:
     return f'{name} is not there'
   if not then or sources.record(now)['sha256'] != then:
     return f'{name} is not as it was ({told(run, workdir, now)})'
   return None
+
+
+def lies_in(name: str, workdir: Any) -> bool:
+  """Whether the file of an experiment came with the workdir."""
+  folder = pathlib.Path(os.fspath(workdir)).expanduser().resolve()
+  return is_path(name) and pathlib.Path(name).resolve().is_relative_to(folder)
 
 
 def module(
@@ -144,10 +150,6 @@ def _noted(run, workdir, found, now):
 
 def _record(run: Mapping[str, Any]) -> Mapping[str, Any]:
   return run.get('source') or {}
-
-
-def _local(workdir: Any) -> pathlib.Path:
-  return pathlib.Path(os.fspath(workdir)).expanduser().resolve()
 
 
 def _path(workdir: Any, name: str) -> Any:
