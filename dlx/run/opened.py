@@ -17,7 +17,7 @@ from etils import epath
 from dlx.errors import ConfigError, DataError
 from dlx.run import kept
 from dlx.run.records.config_file import read_run
-from dlx.run.records.json_files import read_json, write_json
+from dlx.run.records.json_files import is_remote, read_json, write_json
 
 if TYPE_CHECKING:
   from dlx.experiment import Config, Experiment, Field, Function
@@ -45,7 +45,7 @@ class Run:
   fills up a batch is cut away. ConfigError: an input that cannot be, one line.
 
   Attributes:
-    workdir: as given.
+    workdir: its path, from the root.
     record: config.json.
   """
 
@@ -58,8 +58,10 @@ class Run:
     trust: bool = False,
     data_dir: Any = None,
   ):
-    self.workdir = os.path.expanduser(os.fspath(workdir))
-    self.record = read_run(self.workdir)
+    path = os.path.expanduser(os.fspath(workdir))
+    self.record = read_run(path)
+    # Much is read later, perhaps from another folder.
+    self.workdir = path if is_remote(path) else os.path.abspath(path)
     self._asked, self._exp, self._trust = step, exp, trust
     self._data_dir = data_dir
     self._programs: dict[Any, Callable] = {}
@@ -302,7 +304,7 @@ class Run:
       if path.exists():
         from dlx.data.text.vocabulary import Vocab
 
-        found = Vocab(tuple(read_json(path)['words']))
+        found = Vocab(tuple(read_json(path).get('words', ())))
       else:
         try:
           found = field.vocabulary(self._data_dir)

@@ -84,6 +84,13 @@ def test_the_step_that_is_asked_for(trained, step):
   chex.assert_trees_all_equal(run.state.params, wanted.params)
 
 
+def test_read_from_another_folder(trained, tmp_path, monkeypatch):
+  monkeypatch.chdir(trained[0].parent)
+  run = dlx.open(trained[0].name)
+  monkeypatch.chdir(tmp_path)
+  assert run.metrics and run.step == CONFIG.num_steps
+
+
 def test_no_run_is_there(tmp_path):
   with pytest.raises(ConfigError, match='holds no run'):
     dlx.open(tmp_path)
@@ -243,6 +250,11 @@ def test_a_vocabulary_that_was_kept_needs_no_data(run):
   with open(os.path.join(run.workdir, opened.VOCABULARY), 'w') as f:
     json.dump({'words': words.words}, f)
   assert run.generate(tokens='Good') == 'film'
+  with open(os.path.join(run.workdir, opened.VOCABULARY), 'w') as f:
+    f.write('{}')
+  vars(run)['_vocabularies'].clear()
+  with pytest.raises(ConfigError, match='vocabulary must hold'):
+    run.generate(tokens='good')
 
 
 # Forks, and whose code runs.
