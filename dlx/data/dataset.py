@@ -45,6 +45,8 @@ class Source:
     size: number of examples, checked on load; None: known only once it was read.
     read: (data_dir or None) -> Loaded, all fields as arrays with a leading axis. The
       only I/O. Raises DataError.
+    held: of a training split: the validation split that comes with it; None: there is
+      none.
   """
 
   name: str
@@ -52,6 +54,7 @@ class Source:
   shapes: Shapes
   size: int | None
   read: Callable[[Any], Loaded]
+  held: 'Source | None' = None
 
 
 class Dataset(abc.ABC):
