@@ -134,7 +134,9 @@ def settle_repeats(
       f'{len(found)} training row(s) stand in another split: {first}: '
       '--repeats=drop leaves them out of training, --repeats=keep takes them.'
     )
-  notes.append(f'{len(found)} training row(s) stand in another split: {first}; {what}.')
+  notes.append(f'{len(found)} training row(s) stand in another split: {first}: {
+    "kept" if what == "keep" else "dropped"
+  }.')
   if what == 'drop':
     kept = np.setdiff1d(kept, [row for row, _, _ in found])
     if not kept.size:
