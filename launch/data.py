@@ -187,6 +187,10 @@ def show(name: str, data_dir: str | None, out: str | None) -> int:
   if card is None:
     known = ', '.join(card.name for card in cards.every(data_dir)) or 'none'
     raise ConfigError(f'{name} is no set of your own; there are: {known}.')
+  if out is not None and card.kind != 'images':
+    raise ConfigError(f'--out is not allowed: {name} holds no pictures.')
+  if out is not None and not pathlib.Path(out).parent.is_dir():
+    raise ConfigError(f'--out={out} is not allowed: there is no folder for it.')
   print(described(card))
   if damage := cards.damaged(card):
     print(f'DAMAGED: {damage}')
@@ -195,8 +199,6 @@ def show(name: str, data_dir: str | None, out: str | None) -> int:
     print(line)
   print(f'lies in {card.folder}; all sums of its files are right')
   if out is not None:
-    if card.kind != 'images':
-      raise ConfigError(f'--out is not allowed: {name} holds no pictures.')
     from dlx.figures.images import image_grid
     from dlx.run.drawing import to_png
 

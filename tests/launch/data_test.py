@@ -90,6 +90,7 @@ class TestImages:
     assert data.main(['data', 'show', 'pets', '--data_dir=data']) == 1
     assert 'DAMAGED: ' in capfd.readouterr().out
     assert 'there are: pets' in refused(capfd, 'show', 'cats')
+    assert 'no folder for it' in refused(capfd, 'show', 'pets', '--out=x/y.png')
 
   @pytest.mark.parametrize(
     ('spoil', 'told'),
@@ -146,6 +147,52 @@ class TestImages:
     pictures((1, 1), folder='more/test')
     os.rename('more/test/a', 'more/test/z')
     assert "class 'z' is not among those" in refused(capfd, 'images', 'more')
+
+
+class TestOthers:
+  """What is asked of each kind stands in tests/dlx/data/prepare."""
+
+  def test_a_table(self, capfd):
+    text = 'id,a,y\n' + ''.join(f'{i},{i * i},{2 * i * i}\n' for i in range(10))
+    pathlib.Path('my houses.csv').write_text(text)
+    said = made(capfd, 'table', 'my houses.csv', '--target=y', '--repeats=refuse')
+    assert said.startswith('my_houses  a table  train 8, test 2\n')
+    assert '  feature a: mean ' in said and '  y: least squares has rmse ' in said
+    assert '--exp=house_prices --config.dataset=my_houses ' in said
+    args = ['train', '--exp=house_prices', '--config.dataset=my_houses']
+    assert train.main([*args, '--data_dir=data', '--describe']) == 0
+    said = capfd.readouterr().out
+    assert re.search(r'^hidden_0/kernel +1 x 64 ', said, re.M), said
+    pathlib.Path('my houses.csv').write_text(text + '1,2\n')
+    err = refused(capfd, 'table', 'my houses.csv', '--target=y', '--name=other')
+    assert 'my houses.csv: line 12: has 2 cells' in err
+
+  def test_a_table_of_classes_proposes_no_experiment(self, capfd):
+    text = 'a,y\n' + ''.join(f'{i * i},{"ny"[i % 2]}\n' for i in range(10))
+    pathlib.Path('own.tsv').write_text(text.replace(',', '\t'))
+    said = made(capfd, 'table', 'own.tsv', '--target=y')
+    assert 'class 1 y: train 4, test 1' in said and '--exp' not in said
+    args = ['--exp=house_prices', '--config.dataset=own', '--data_dir=data']
+    assert train.main(['train', *args]) == 2
+    assert 'it has classes' in capfd.readouterr().err
+
+  def test_arrays(self, capfd):
+    np.savez('own.npz', x=np.arange(40, dtype=np.uint8).reshape(10, 2, 2), y=[0, 1] * 5)
+    said = made(capfd, 'arrays', 'own.npz', '--classes=cat,dog')
+    assert 'class 0 cat: train 4, test 1' in said and '--exp=cnn' in said
+
+  def test_a_corpus(self, capfd):
+    for name in 'ab':
+      pathlib.Path(f'{name}.txt').write_text(f'{name}-' * 1000)
+    said = made(capfd, 'corpus', 'a.txt', 'b.txt', '--name=own', '--validation=0.2')
+    assert said.startswith('own  a text by characters  train 3201, validation 800\n')
+    assert '4 characters' in said
+    args = ['train', '--exp=char_gpt', '--config.dataset=own', '--data_dir=data']
+    small = ['--config.num_layers=1', '--config.width=16', '--config.context=16']
+    assert train.main([*args, *small, '--describe']) == 0
+    assert re.search(r'^token/embedding +4 x 16 ', capfd.readouterr().out, re.M)
+    assert 'all sums of its files are right' in made(capfd, 'show', 'own')
+    assert '--out is not allowed' in refused(capfd, 'show', 'own', '--out=x.png')
 
 
 def refused_or_made(capfd, *args: str) -> str:

@@ -53,6 +53,7 @@ def prepare(
     DataError: a file or array that cannot be taken; names it, and the row.
   """
   rows.check_share(test)
+  rows.check_choices(predict=predict, repeats=repeats)
   check_name(name, data_dir)
   notes: list[str] = []
   splits = _named(path, _read(path))

@@ -17,7 +17,6 @@ from dlx.data.prepare.draft import CHUNK, Draft, Made, check_name, draft
 from dlx.data.sets import cards
 from dlx.errors import DISK, ConfigError, DataError
 
-FITS = ('crop', 'pad', 'stretch')
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.gif', '.bmp', '.tif', '.tiff', '.ppm')
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
 
@@ -76,6 +75,7 @@ def prepare(
   if not 1 <= size <= 4096:
     raise ConfigError(f'--size={size} is not allowed: must be in [1, 4096].')
   rows.check_share(test)
+  rows.check_choices(fit=fit, repeats=repeats)
   check_name(name, data_dir)
   found = find(pathlib.Path(folder))
   splits, notes = _assigned(found, pathlib.Path(folder), test, seed)

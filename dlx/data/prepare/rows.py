@@ -14,8 +14,23 @@ SPLIT_NAMES = {
   **dict.fromkeys(('validation', 'valid', 'val', 'dev'), 'validation'),
   **dict.fromkeys(('test', 'testing'), 'test'),
 }
-REPEATS = ('refuse', 'drop', 'keep')
 _BATCH = 64  # dlx.config's default.
+
+
+CHOICES = {
+  'fit': ('crop', 'pad', 'stretch'),
+  'predict': ('classes', 'numbers'),
+  'repeats': ('refuse', 'drop', 'keep'),
+}
+
+
+def check_choices(**given: str | None):
+  """Refuses a word that CHOICES does not have; None is allowed."""
+  for flag, word in given.items():
+    if word is not None and word not in CHOICES[flag]:
+      raise ConfigError(
+        f'--{flag}={word} is not allowed: must be one of {", ".join(CHOICES[flag])}.'
+      )
 
 
 def check_share(test: float):
@@ -108,41 +123,34 @@ def digests(fields: Mapping[str, np.ndarray]) -> list[bytes]:
   ]
 
 
-def settle_repeats(
-  draft: Draft, what: str, name_of: Any, notes: list[str]
-) -> np.ndarray:
+def settle_repeats(draft: Draft, what: str, name_of: Any, notes: list[str]):
   """Refuses, drops or keeps training rows that stand in another split.
 
   Args:
     draft: with all rows.
-    what: one of REPEATS.
+    what: 'refuse', 'drop' or 'keep'.
     name_of: (split, row) -> what a person calls that row.
     notes: gets a sentence where there are some.
-
-  Returns:
-    The numbers of the training rows that are left.
   """
   found = repeats(draft.rows)
-  size = len(next(iter(draft.rows['train'].values())))
-  kept = np.arange(size)
   if not found:
-    return kept
+    return
   row, split, other = found[0]
-  first = f'{name_of("train", row)} is also {name_of(split, other)} ({split})'
+  told = (
+    f'{len(found)} training row(s) stand in another split: {name_of("train", row)} is '
+    f'also {name_of(split, other)} ({split})'
+  )
   if what == 'refuse':
     raise DataError(
-      f'{len(found)} training row(s) stand in another split: {first}: '
-      '--repeats=drop leaves them out of training, --repeats=keep takes them.'
+      f'{told}: --repeats=drop leaves them out of training, --repeats=keep takes them.'
     )
-  notes.append(f'{len(found)} training row(s) stand in another split: {first}: {
-    "kept" if what == "keep" else "dropped"
-  }.')
+  notes.append(f'{told}: {"kept" if what == "keep" else "dropped"}.')
   if what == 'drop':
-    kept = np.setdiff1d(kept, [row for row, _, _ in found])
+    rows = np.arange(len(next(iter(draft.rows['train'].values()))))
+    kept = np.setdiff1d(rows, [row for row, _, _ in found])
     if not kept.size:
       raise DataError('All training rows stand in another split: none would be left.')
     draft.keep('train', kept)
-  return kept
 
 
 def note_few(draft: Draft, notes: list[str]):

@@ -10,7 +10,6 @@ from dlx.data.prepare.draft import Draft, Made, check_name, draft
 from dlx.data.sets import cards, tables
 from dlx.errors import ConfigError, DataError
 
-PREDICT = ('classes', 'numbers')
 _IDS = frozenset(('id', 'ids', 'index', 'row', 'no', ''))
 _MOST = 64  # Categories of a column.
 
@@ -59,6 +58,7 @@ def prepare(
     DataError: a file, line or column that cannot be taken; names it.
   """
   rows.check_share(test)
+  rows.check_choices(predict=predict, repeats=repeats)
   check_name(name, data_dir)
   table = columns.read(path, encoding)
   for flag, asked in (

@@ -186,6 +186,7 @@ class TestPrepare:
       images.images('pets').train.read(None).data['image'].shape[0] == sizes['train']
     )
 
+  @pytest.mark.filterwarnings('ignore')  # As where a warning is no error.
   def test_too_many_pixels_are_not_unpacked(self, tmp_path, monkeypatch):
     where = folder(tmp_path, [2, 2])
     picture(where / 'a' / '2.png', size=(11, 10))
@@ -238,6 +239,8 @@ class TestPrepare:
       ({'name': 'mnist'}, '--name=mnist is not allowed: dlx has'),
       ({'name': '../x'}, '--name=../x is not allowed'),
       ({'size': 0}, '--size=0'),
+      ({'fit': 'x'}, '--fit=x is not allowed: must be one of crop, pad, stretch'),
+      ({'repeats': 'x'}, '--repeats=x is not allowed'),
       ({'test': 0.0}, '--test=0.0'),
     ),
   )
