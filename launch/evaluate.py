@@ -34,7 +34,7 @@ def define(values: flags.FlagValues):
     values,
     'data_dir',
     None,
-    'Folder of raw files or prepared TFDS sets. Default: $DLX_DATA_DIR.',
+    'Folder of data sets: raw files, prepared or your own. Default: $DLX_DATA_DIR.',
   )
   text(
     'mesh',
@@ -142,7 +142,10 @@ def main(argv: list[str]) -> int:
   for name in added:
     print(f'--{name} is new since the run: its default is taken.', file=sys.stderr)
   devices.start_jax(config, values)
-  experiment = found.build(config)
+  from dlx.data.sets import cards
+
+  with cards.recall(run.get('data') or {}):
+    experiment = found.build(config)
 
   import jax
 

@@ -81,7 +81,7 @@ class Dataset(abc.ABC):
     """Reads the data: the only I/O of a data set.
 
     Args:
-      data_dir: folder of raw files or prepared TFDS sets; None: $DLX_DATA_DIR.
+      data_dir: folder of raw files, prepared and own sets; None: $DLX_DATA_DIR.
 
     Raises:
       DataError: nothing found (names all remedies), or a file is corrupt.

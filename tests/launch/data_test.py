@@ -10,7 +10,7 @@ from PIL import Image
 import pytest
 
 from dlx.data.sets import images
-from launch import data, train
+from launch import data, evaluate, train
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +74,14 @@ class TestImages:
     record = json.loads(pathlib.Path('run', 'config.json').read_text())['data']
     card = record['test']['card']
     assert card['classes'] == ['a', 'b'] and card['sizes'] == {'train': 6, 'test': 2}
+    # As it was recorded, the net is built; without rows nothing is scored.
+    evaluated = ['evaluate', '--workdir=run', '--data_dir=other']
+    os.rename('data', 'other')
+    assert evaluate.main(evaluated) == 0
+    capfd.readouterr()
+    os.rename('other', 'away')
+    assert evaluate.main(evaluated) == 2
+    assert 'the folder that `python -m launch.data` made' in capfd.readouterr().err
 
   def test_ls_and_show(self, capfd):
     pictures((4, 4))

@@ -226,7 +226,13 @@ def _read_prepared(name: str, split: str, spec: _Spec, data_dir: Any) -> Loaded:
   if prepared is None:
     wanted = cifar.WANTED if name == 'cifar10' else idx.WANTED[split]
     names = ', '.join(registry.names('images'))
-    known = '' if name in _SPECS else f'Names known beforehand: {names}. '
+    known = (
+      ''
+      if name in _SPECS
+      else (
+        f'Names known beforehand: {names}. A set of your own: `python -m launch.data`. '
+      )
+    )
     raise files.missing(
       name,
       split,
