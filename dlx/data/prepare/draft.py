@@ -98,7 +98,7 @@ class Draft:
       'made': {**made, 'versions': versions},
     }
     path = self.folder / cards.FILE
-    path.write_text(json.dumps(text, indent=2, ensure_ascii=False, allow_nan=False))
+    path.write_text(json.dumps(text, indent=2, allow_nan=False))
 
   def _path(self, split: str, field: str) -> pathlib.Path:
     return self.folder / split / f'{field}.npy'

@@ -159,7 +159,7 @@ def note_few(draft: Draft, notes: list[str]):
   if size < _BATCH:
     notes.append(
       f'{size} rows to train on are fewer than a batch of {_BATCH}, which then holds '
-      f'rows twice: --config.batch_size={max(1, size // 4)}.'
+      f'rows twice: --config.batch_size={size} or less.'
     )
 
 

@@ -116,8 +116,8 @@ def table_facts(
   empty = np.isnan(measured).all(0)
   if empty.any():
     raise DataError(
-      f'{where}: column {names[empty.argmax()]!r} has no number in the training rows: '
-      '--leave_out it.'
+      f'{where}: column {names[int(empty.argmax())]!r} has no number in the training '
+      'rows: --leave_out it.'
     )
   filled, absent = tables.fill(measured, measured)
   if absent:

@@ -1,5 +1,6 @@
 """A folder of pictures becomes a set: hand-computed pixels, splits and statistics."""
 
+import os
 import pathlib
 
 import numpy as np
@@ -157,6 +158,15 @@ class TestPrepare:
       for i in range(2):
         picture(tmp_path / 'pets' / name / f'{i}.png', (int(name), i, 0))
     assert pictures.find(tmp_path / 'pets').classes == ['2', '10']
+
+  def test_names_in_other_scripts_and_in_none(self, tmp_path):
+    names = ['\u732b', '\u0441\u043e\u0432\u0430', os.fsdecode(b'\xff')]
+    for k, name in enumerate(names):
+      for i in range(2):
+        picture(tmp_path / 'pets' / name / f'{name} {i}.png', (k, i, 0))
+    card = pictures.prepare(tmp_path / 'pets', 'pets', size=2).card
+    assert card.facts['classes'] == sorted(names)
+    assert images.images('pets').class_names == tuple(sorted(names))
 
   def test_repeats(self, tmp_path):
     folder(tmp_path, [3, 2], lambda k, i: (k, i, 0), prefix='train')
