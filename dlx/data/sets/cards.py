@@ -28,11 +28,15 @@ FILE = 'card.json'
 FORMAT = 1
 SPLITS = ('train', 'validation', 'test')
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.-]*')
+# By kind: what may be the fields, and the split that scores.
 _FIELDS = {
-  'images': {'image', 'label'},
-  'tables': {'features', 'label', 'target'},
-  'characters': {'token'},
+  'images': ({'image', 'label'},),
+  'tables': ({'features', 'label'}, {'features', 'target'}),
+  'characters': ({'token'},),
 }
+_SCORES = {'images': 'test', 'tables': 'test', 'characters': 'validation'}
+# What comes of a card in which something lacks or is of another type.
+_WRONG = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
 _HASHED = 1 << 30  # Files of more bytes are checked by their size alone when read.
 
 _recalled: contextvars.ContextVar[Mapping[str, 'Card'] | None] = contextvars.ContextVar(
@@ -111,12 +115,21 @@ def recall(origins: Mapping[str, Any]) -> Iterator[None]:
 
   Args:
     origins: `data` of its config.json: by split, what `Loaded.origin` was.
+
+  Raises:
+    DataError: what was recorded is no card.
   """
-  found = {
-    x['name']: Card(x['name'], x['card'], {}, None)
-    for x in origins.values()
-    if isinstance(x, Mapping) and 'card' in x
-  }
+  found = {}
+  for split, x in origins.items():
+    try:
+      if 'card' in x:
+        found[x['name']] = card = Card(x['name'], x['card'], {}, None)
+        _check_facts(card)
+    except _WRONG as error:
+      raise DataError(
+        f'config.json: data.{split}: holds no card of a set ({_told(error)}): restore '
+        'the file.'
+      ) from None
   token = _recalled.set({**(_recalled.get() or {}), **found})
   try:
     yield
@@ -175,6 +188,60 @@ def damaged(card: Card) -> str | None:
   return None
 
 
+def _told(error: Exception) -> str:
+  return f'no {error}' if isinstance(error, KeyError) else str(error)
+
+
+def _check_facts(card: Card):
+  """Raises one of _WRONG where the kind of a set has not what it needs."""
+  facts, shapes = card.facts, card.shapes
+  if set(shapes) not in _FIELDS[card.kind]:
+    raise ValueError(f'fields are {sorted(shapes)}')
+  for shape in shapes.values():
+    if shape.dtype.kind not in 'iuf' or any(n < 1 for n in shape.shape):
+      raise ValueError(f'a field is {shape.dtype} of shape {shape.shape}')
+  sizes = facts['sizes']
+  if not {'train', _SCORES[card.kind]} <= set(sizes) <= set(SPLITS):
+    raise ValueError(f'splits are {sorted(sizes)}')
+  if not all(isinstance(n, int) and 1 <= n <= MAX for n in sizes.values()):
+    raise ValueError(f'sizes are {sizes}')
+  if card.kind == 'characters':
+    _check_words('vocabulary', [facts['vocabulary'] or 0], 1)
+    return
+  is_image = card.kind == 'images'
+  shape = shapes['image' if is_image else 'features'].shape
+  if len(shape) != (3 if is_image else 1):
+    raise ValueError(f'an example has the shape {list(shape)}')
+  needed: dict[str, int] = {'mean': shape[-1], 'std': shape[-1]}
+  if is_image:
+    needed['max_value'] = 1
+  else:
+    needed['median'] = shape[-1]
+    _check_words('feature_names', facts['feature_names'], shape[-1])
+    _check_words('target_name', [facts['target_name']], 1)
+    ((metric, _),) = facts['baseline'].items()
+    if metric != ('accuracy' if 'label' in shapes else 'rmse'):
+      raise ValueError(f'the baseline is {metric}')
+  if 'label' in shapes:
+    _check_words('classes', facts['classes'], len(facts['classes']))
+    if len(facts['classes']) < 2 or any(
+      len(facts['counts'][split]) != len(facts['classes']) for split in facts['sizes']
+    ):
+      raise ValueError('classes and their counts do not fit')
+  else:
+    needed |= {'target_mean': 1, 'target_std': 1}
+  for name, length in needed.items():
+    x = np.atleast_1d(np.array(facts[name], float))
+    above_0 = name.endswith(('std', 'max_value'))
+    if x.shape != (length,) or not np.isfinite(x).all() or (above_0 and x.min() <= 0):
+      raise ValueError(f'{name} is {facts[name]}')
+
+
+def _check_words(name: str, words: Any, length: int):
+  if len(words) != length or not length or not all(isinstance(w, str) for w in words):
+    raise ValueError(f'{name} is {words}')
+
+
 def _rows(card: Card, path: str, up_to: int | None = _HASHED) -> np.ndarray:
   assert card.folder is not None
   file, known = card.folder.joinpath(*path.split('/')), card.files[path]
@@ -209,26 +276,18 @@ def _parsed(name: str, raw: bytes, folder: epath.Path) -> Card:
       raise ValueError(f'format is {text["format"]!r}, not {FORMAT}')
     facts, kept = text['facts'], text['files']
     card = Card(name, facts, kept, folder)
-    if not set(card.shapes) <= _FIELDS[card.kind]:
-      raise ValueError(f'fields are {sorted(card.shapes)}')
-    for shape in card.shapes.values():
-      if shape.dtype.kind not in 'iuf' or any(n < 1 for n in shape.shape):
-        raise ValueError(f'a field is {shape.dtype} of shape {shape.shape}')
-    sizes = facts['sizes']
-    if not set(sizes) <= set(SPLITS) or 'train' not in sizes:
-      raise ValueError(f'splits are {sorted(sizes)}')
-    if not all(isinstance(n, int) and 1 <= n <= MAX for n in sizes.values()):
-      raise ValueError(f'sizes are {sizes}')
-    paths = {f'{split}/{field}.npy' for split in sizes for field in card.shapes}
+    _check_facts(card)
+    paths = {
+      f'{split}/{field}.npy' for split in facts['sizes'] for field in card.shapes
+    }
     if set(kept) != paths:
       raise ValueError(f'files are {sorted(kept)}')
     for known in kept.values():
       if not isinstance(known['bytes'], int) or len(known['sha256']) != 64:
         raise ValueError('a file has no size or sha256')
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
-    what = f'no {error}' if isinstance(error, KeyError) else error
+  except _WRONG as error:
     raise DataError(
-      f'{folder / FILE}: is no card of a prepared set ({what}): remove the folder and '
-      'prepare the set again with `python -m launch.data`.'
+      f'{folder / FILE}: is no card of a prepared set ({_told(error)}): remove the '
+      'folder and prepare the set again with `python -m launch.data`.'
     ) from None
   return card

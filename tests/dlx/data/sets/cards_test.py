@@ -1,13 +1,16 @@
 """Cards of own sets: what is looked up by name, and what a damaged one is told as."""
 
+import contextvars
+import hashlib
 import json
+from typing import Any
 
 import numpy as np
 from PIL import Image
 import pytest
 
 from dlx.data.formats import files
-from dlx.data.prepare import pictures
+from dlx.data.prepare import corpus, pictures, table
 from dlx.data.sets import cards, characters, images, tables
 from dlx.errors import ConfigError, DataError
 
@@ -47,8 +50,6 @@ def test_another_kind_is_refused_and_names_are_listed(pets):
 
 
 def test_the_data_folder_of_a_context(pets, monkeypatch):
-  import contextvars
-
   folder = pets.folder.parent
   monkeypatch.setenv('DLX_DATA_DIR', '/nowhere')
 
@@ -72,6 +73,10 @@ def test_recalled_from_a_run_without_the_folder(pets, monkeypatch):
     with pytest.raises(DataError, match='dataset pets .train. not found'):
       known.train.read(None)
   assert images.images('pets').num_classes == 10
+  record['train']['card'].pop('mean')
+  with pytest.raises(DataError, match="config.json: data.train: .* .no 'mean'."):
+    with cards.recall(record):
+      pass
 
 
 def test_a_card_that_changed_since_the_build_is_refused(pets):
@@ -91,6 +96,15 @@ def test_a_card_that_changed_since_the_build_is_refused(pets):
     (lambda text: text['facts']['sizes'].update(other=1), 'splits are'),
     (lambda text: text['facts'].update(sizes={'test': 2}), 'splits are'),
     (lambda text: text['files'].update({'../../x': {}}), 'files are'),
+    (lambda text: text['facts']['sizes'].pop('test'), 'splits are'),
+    (lambda text: text['facts'].pop('classes'), "no 'classes'"),
+    (lambda text: text['facts'].update(classes=['a', 1]), 'classes is'),
+    (lambda text: text['facts'].update(classes=['a']), 'classes and their counts'),
+    (lambda text: text['facts'].update(mean=[0, 0]), 'mean is'),
+    (lambda text: text['facts'].update(mean=[0, 0, float('nan')]), 'mean is'),
+    (lambda text: text['facts'].update(std=[1, 0, 1]), 'std is'),
+    (lambda text: text['facts'].update(max_value='x'), 'could not convert'),
+    (lambda text: text['facts']['fields']['image'].update(shape=[2, 2]), 'an example'),
     (lambda text: text['facts']['fields'].update({'../x': {}}), "no 'shape'"),
     (
       lambda text: text['facts']['fields']['image'].update(dtype='object'),
@@ -127,23 +141,51 @@ def test_damaged_rows(pets):
     source.read(None)
 
 
-def test_pickles_are_never_read(pets, tmp_path):
-  import hashlib
-
-  path = pets.folder / 'train' / 'image.npy'
-  with path.open('wb') as file:
-    np.save(file, np.array([{}, {}], object), allow_pickle=True)
-  raw = path.read_bytes()
+def replaced(card, path: str, rows: np.ndarray):
+  """Other rows, of which the card knows the sum."""
+  file = card.folder / path
+  with file.open('wb') as opened:
+    np.save(opened, rows, allow_pickle=True)
+  raw = file.read_bytes()
   known = {'bytes': len(raw), 'sha256': hashlib.sha256(raw).hexdigest()}
-  edited(pets, lambda text: text['files'].update({'train/image.npy': known}))
+  edited(card, lambda text: text['files'].update({path: known}))
+
+
+def test_pickles_are_never_read(pets):
+  replaced(pets, 'train/image.npy', np.array([{}, {}], object))
   with pytest.raises(DataError, match='image.npy: is no array'):
     images.images('pets').train.read(None)
 
 
-def test_labels_of_a_strange_card_are_checked(pets):
-  edited(pets, lambda text: text['facts'].update(classes=['a']))
-  with pytest.raises(DataError, match='expected labels 0 to 0, found 1'):
+def test_labels_of_a_strange_set_are_checked(pets):
+  replaced(pets, 'train/label.npy', np.array([0, 2], np.int32))
+  with pytest.raises(DataError, match='expected labels 0 to 1, found 2 in row 1'):
     images.images('pets').train.read(None)
+
+
+def test_cards_of_other_kinds(tmp_path, monkeypatch):
+  monkeypatch.setenv('DLX_DATA_DIR', str(tmp_path / 'data'))
+  path = tmp_path / 'own.csv'
+  path.write_text('a,y\n' + ''.join(f'{i * i},{i}\n' for i in range(10)))
+  rows: Any = table.prepare(path, 'rows', target='y').card
+  for change, message in (
+    (lambda text: text['facts'].update(median=[]), 'median is'),
+    (lambda text: text['facts'].update(target_std=0), 'target_std is 0'),
+    (lambda text: text['facts'].update(feature_names=['a', 'b']), 'feature_names is'),
+    (lambda text: text['facts'].update(baseline={'accuracy': 1}), 'baseline is'),
+    (lambda text: text['facts'].update(baseline={}), 'not enough values'),
+  ):
+    whole = (rows.folder / cards.FILE).read_text()
+    edited(rows, change)
+    with pytest.raises(DataError, match=message):
+      tables.tabular('rows')
+    (rows.folder / cards.FILE).write_text(whole)
+  path.write_text('ab' * 500)
+  text = corpus.prepare([path], 'text').card
+  for vocabulary in ('', 7, ['a', 'b']):
+    edited(text, lambda card, v=vocabulary: card['facts'].update(vocabulary=v))
+    with pytest.raises(DataError, match='vocabulary is'):
+      characters.characters('text')
 
 
 def test_rows_are_mapped_and_not_read(pets):
