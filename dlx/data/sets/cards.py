@@ -35,6 +35,7 @@ _FIELDS = {
   'characters': ({'token'},),
 }
 _SCORES = {'images': 'test', 'tables': 'test', 'characters': 'validation'}
+KINDS = tuple(_FIELDS)  # Those that sets of the user's own have.
 # What comes of a card in which something lacks or is of another type.
 _WRONG = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
 _HASHED = 1 << 30  # Files of more bytes are checked by their size alone when read.

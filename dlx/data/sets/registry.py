@@ -171,8 +171,9 @@ def check(name: str, kind: str, *, or_else: str = '') -> cards.Card | None:
     return card
   if found is None:
     known += tuple(card.name for card in cards.every() if card.kind == kind)
-  or_else = or_else or 'a set of your own in --data_dir, from `python -m launch.data`'
-  allowed = f'{", ".join(known)}, or {or_else}'
+  if kind in cards.KINDS and not or_else:
+    or_else = 'a set of your own in --data_dir, from `python -m launch.data`'
+  allowed = ', '.join(known) + (f', or {or_else}' if or_else else '')
   if found is not None:
     raise ConfigError(
       f'dataset={name!r} holds {KINDS[found]}, not {KINDS[kind]}: must be one of '
