@@ -79,11 +79,20 @@ class Field(NamedTuple):
       and back.
     shape: sizes; a name, e.g. 'length', where the size varies.
     dtype: e.g. 'uint8'.
+    max_value: of an image of whole numbers, the pixel that stands for 1.0.
+    names: of classes, in their order; () where they have none.
+    vocabulary: of tokens: data_dir -> what has encode(text) -> numbers and
+      decode(numbers) -> text. None: nobody knows what they stand for.
+    default: of an input that may be left out; a seed that is left out is 0.
   """
 
   kind: str
   shape: tuple[int | str, ...]
   dtype: str
+  max_value: int = 255
+  names: tuple[str, ...] = ()
+  vocabulary: Callable[[Any], Any] | None = None
+  default: float | None = None
 
 
 # image: H, W, C, uint8 as read from a file, or float32 in [0, 1]; text: codes of

@@ -39,8 +39,10 @@ def fit(
   # Both are imported here, so that to evaluate needs no loop and no page.
   from dlx.report import render
   from dlx.run.loop import fit
+  from dlx.run.opened import keep_vocabulary
 
   outcome = fit(experiment, config.resolved(), workdir, **options)
   if outcome.status == 'finished' and jax.process_index() == 0:
+    keep_vocabulary(experiment, workdir, options.get('data_dir'))
     render(os.path.expanduser(workdir))
   return outcome

@@ -31,7 +31,9 @@ def define(values: flags.FlagValues):
     values,
     module_name='launcher',
   )
-  help_ = 'Folder of raw files or prepared TFDS sets. Default: $DLX_DATA_DIR.'
+  help_ = (
+    'Folder of data sets: raw files, prepared or your own. Default: $DLX_DATA_DIR.'
+  )
   paths.define(values, 'data_dir', None, help_)
   devices.define(values)
 

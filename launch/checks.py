@@ -127,12 +127,12 @@ def rows(experiment: Experiment) -> int:
   rng = np.random.default_rng(0)
   shapes = jax.eval_shape(lambda: experiment.init(jax.random.key(0)))
   # Of no optimiser: no function reads one. The rest is drawn, which compiles nothing.
-  state = jax.tree.map(lambda x: _some_weights(rng, x), shapes._replace(opt_state=()))
+  state = jax.tree.map(lambda x: some_weights(rng, x), shapes._replace(opt_state=()))
   order = np.array([*reversed(range(ROWS)), *range(ROWS)])
   for what, function in functions.items():
     call = jax.jit(lambda s, x, f=function: f.call(s, x, **options(f)))
     inputs = {
-      k: np.stack([_example(rng, field) for _ in range(2 * ROWS)])
+      k: np.stack([example(rng, field) for _ in range(2 * ROWS)])
       for k, field in function.inputs.items()
     }
     pick = lambda index, x=inputs: {k: v[index] for k, v in x.items()}
@@ -167,7 +167,7 @@ def _compare(what: str, beside: str, found: Any, wanted: np.ndarray):
     )
 
 
-def _example(rng: np.random.Generator, field: Field) -> Any:
+def example(rng: np.random.Generator, field: Field) -> Any:
   """A row of the kind that a field declares."""
   shape = example_shapes({'': field}, (), SIZES)[''].shape
   if field.kind == 'image':
@@ -183,7 +183,7 @@ def _example(rng: np.random.Generator, field: Field) -> Any:
   return rng.normal(size=shape).astype(field.dtype)
 
 
-def _some_weights(rng: np.random.Generator, shape: Any) -> Any:
+def some_weights(rng: np.random.Generator, shape: Any) -> Any:
   """A leaf of a state as training may leave one: all places of a bank are filled."""
   if is_key(shape):
     return jax.random.split(jax.random.key(0), shape.shape or 1).reshape(shape.shape)

@@ -34,7 +34,7 @@ def define(values: flags.FlagValues):
     values,
     'data_dir',
     None,
-    'Folder of raw files or prepared TFDS sets. Default: $DLX_DATA_DIR.',
+    'Folder of data sets: raw files, prepared or your own. Default: $DLX_DATA_DIR.',
   )
   text(
     'mesh',
@@ -101,24 +101,30 @@ def load(run: Mapping[str, Any], exp: str | None, workdir: str):
   Raises:
     ConfigError: it is not where it was, and --exp does not say where it is.
   """
+  from dlx.run import kept
   from dlx.run.records import sources
   from dlx.run.records.workdir import absolute
 
   folder = absolute(workdir) / 'source'
+  if exp is None and kept.lies_in(run['experiment'], workdir):
+    raise ConfigError(
+      f'--workdir={workdir}: the experiment, {run["experiment"]}, lies in the workdir: '
+      'give --exp=PATH of it, if you trust what it runs.'
+    )
   try:
     found = experiments_by_name.load(exp or run['experiment'])
   except ConfigError as error:
     if exp is not None:
       raise
-    kept = f' (a copy lies in {folder})' if folder.exists() else ''
+    copy = f' (a copy lies in {folder})' if folder.exists() else ''
     raise ConfigError(
-      f'{error} The run is of this experiment{kept}: give --exp=PATH where it is now.'
+      f'{error} The run is of this experiment{copy}: give --exp=PATH where it is now.'
     ) from None
   then, files = run.get('source') or {}, sources.of(found.module.__name__)
   if then.get('main') and not sources.same(then, sources.record(files)):
     paths = {name: folder / f'{name}.py' for name in then['sha256']}
-    kept = {name: path.read_bytes() for name, path in paths.items() if path.exists()}
-    told = sources.difference(then, kept, files)
+    copies = {name: path.read_bytes() for name, path in paths.items() if path.exists()}
+    told = sources.difference(then, copies, files)
     print(f'The source is not that of the run: {told}.', file=sys.stderr)
   return found
 
@@ -142,7 +148,10 @@ def main(argv: list[str]) -> int:
   for name in added:
     print(f'--{name} is new since the run: its default is taken.', file=sys.stderr)
   devices.start_jax(config, values)
-  experiment = found.build(config)
+  from dlx.data.sets import cards
+
+  with cards.recall(run.get('data') or {}):
+    experiment = found.build(config)
 
   import jax
 

@@ -40,7 +40,7 @@ def define(values: flags.FlagValues):
     values,
     'data_dir',
     None,
-    'Folder of raw files or prepared TFDS sets. Default: $DLX_DATA_DIR.',
+    'Folder of data sets: raw files, prepared or your own. Default: $DLX_DATA_DIR.',
   )
   text(
     'mesh',

@@ -45,6 +45,8 @@ class Source:
     size: number of examples, checked on load; None: known only once it was read.
     read: (data_dir or None) -> Loaded, all fields as arrays with a leading axis. The
       only I/O. Raises DataError.
+    held: of a training split: the validation split that comes with it; None: there is
+      none.
   """
 
   name: str
@@ -52,6 +54,7 @@ class Source:
   shapes: Shapes
   size: int | None
   read: Callable[[Any], Loaded]
+  held: 'Source | None' = None
 
 
 class Dataset(abc.ABC):
@@ -78,7 +81,7 @@ class Dataset(abc.ABC):
     """Reads the data: the only I/O of a data set.
 
     Args:
-      data_dir: folder of raw files or prepared TFDS sets; None: $DLX_DATA_DIR.
+      data_dir: folder of raw files, prepared and own sets; None: $DLX_DATA_DIR.
 
     Raises:
       DataError: nothing found (names all remedies), or a file is corrupt.

@@ -2,6 +2,8 @@
 
 from typing import Any, Mapping, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dlx.errors import ConfigError
@@ -15,7 +17,7 @@ from dlx.run.records.reporter import as_floats, reported
 from dlx.run.records.workdir import absolute
 from dlx.run.rehearsal import Rehearsed, rehearse
 from dlx.run.timing import Clock
-from dlx.state import TrainState
+from dlx.state import TrainState, is_key, leaves_by_path
 
 
 def evaluate(
@@ -65,6 +67,45 @@ def state(
   """
   dispatch = make_dispatch(experiment, sharding.make_mesh(mesh))
   return _restored(dispatch, _saved(absolute(workdir), config), workdir, config, step)
+
+
+def unplaced(
+  experiment: Experiment,
+  config: Config,
+  workdir,
+  *,
+  step: int | str = 'latest',
+  without: tuple[str, ...] = (),
+) -> TrainState:
+  """The state of a checkpoint on the default device; traces no train step.
+
+  Args:
+    step: see `evaluate`.
+    without: parts that are not read, and are () in what is returned.
+
+  Raises:
+    ConfigError: no such checkpoint, or a corrupt one.
+  """
+  wanted = jax.eval_shape(lambda: experiment.init(jax.random.key(0)))
+  wanted = wanted._replace(**dict.fromkeys(without, ()))
+  named = {f'state/{name}': x for name, x in leaves_by_path(wanted).items()}
+  saved = _saved(absolute(workdir), config)
+  pick = lambda: _pick(saved, workdir, config, step)
+  found = files.follow(saved.folder, pick, lambda n: saved.read_leaves(n, named)[0])
+  saved.close()
+  put = lambda x, value: (
+    jax.random.wrap_key_data(value) if is_key(x) else jnp.asarray(value)
+  )
+  leaves = [put(x, found[name]) for name, x in named.items()]
+  return jax.tree.unflatten(jax.tree.structure(wanted), leaves)
+
+
+def step_of(config: Config, workdir, step: int | str) -> int:
+  """The number of 'latest', 'best' or a number. Raises as `evaluate` does."""
+  saved = _saved(absolute(workdir), config)
+  found = _pick(saved, workdir, config, step)
+  saved.close()
+  return found
 
 
 def draw(

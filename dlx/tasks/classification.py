@@ -106,7 +106,7 @@ def normalised(data: ImageData) -> Callable[[Batch], Batch]:
 def class_probabilities(
   logits: Callable[[TrainState, Batch], Array],
   inputs: Mapping[str, Field],
-  num_classes: int,
+  class_names: Sequence[str],
 ) -> Function:
   """The function `predict` of a classifier: `probabilities` of each class.
 
@@ -114,14 +114,16 @@ def class_probabilities(
     logits: (state, raw inputs by name) -> [B, K], with the averaged parameters where
       they are kept.
     inputs: of one example.
-    num_classes: K.
+    class_names: K names.
   """
 
   def call(state: TrainState, inputs: Batch) -> dict[str, Array]:
     return {'probabilities': jax.nn.softmax(logits(state, inputs))}
 
-  outputs = {'probabilities': Field('probabilities', (num_classes,), 'float32')}
-  return Function(call, inputs, outputs)
+  field = Field(
+    'probabilities', (len(class_names),), 'float32', names=tuple(class_names)
+  )
+  return Function(call, inputs, {'probabilities': field})
 
 
 def loss_of(model: nn.Module, *, train: bool = True) -> steps.LossFn:
@@ -252,8 +254,8 @@ def image_classifier(
   outputs = make_predict(config, model, prepare=prepare)
   predict = class_probabilities(
     lambda state, inputs: logits(outputs(state, inputs)),
-    {'image': Field('image', data.shape, 'uint8')},
-    data.num_classes,
+    {'image': Field('image', data.shape, 'uint8', data.max_value)},
+    data.class_names,
   )
   if train_data is None or eval_data is None:
     stream, passes = splits(data.train, data.test, config, by_class='label')

@@ -227,7 +227,8 @@ class Sampling(NamedTuple):
       label_B = inputs.get('label', jnp.zeros(keys_B.shape, jnp.int32))
       return {'image': drawn._of_keys(state, keys_B, label_B)}
 
-    label = {'label': Field('label', (), 'int32')} if self.conditional else {}
+    field = Field('label', (), 'int32', names=self.data.class_names)
+    label = {'label': field} if self.conditional else {}
     return Function(
       call,
       {'seed': Field('seed', (), 'uint32'), **label},

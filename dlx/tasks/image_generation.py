@@ -163,7 +163,8 @@ class SampleReport:
       label_B = inputs.get('label', jnp.zeros(z_BZ.shape[:1], jnp.int32))
       return {'image': self.sample(state, z_BZ, label_B)}
 
-    label = {'label': Field('label', (), 'int32')} if self.conditional else {}
+    field = Field('label', (), 'int32', names=self.data.class_names)
+    label = {'label': field} if self.conditional else {}
     return Function(
       call,
       {'seed': Field('seed', (), 'uint32'), **label},

@@ -3,6 +3,7 @@
 An experiment gives the text, the model and the optimiser.
 """
 
+import dataclasses
 from typing import Any, Mapping
 
 import jax
@@ -12,7 +13,7 @@ import optax
 
 from dlx import labels, losses, metrics
 from dlx.data.batches.windows import AllWindows, Windows
-from dlx.data.sets.characters import CharacterData, decode
+from dlx.data.sets.characters import CharacterData, decode, encode
 from dlx.errors import ConfigError
 from dlx.experiment import LEARNT, Config, Experiment, Field, Figure, Function, Overfit
 from dlx.figures import text
@@ -54,6 +55,24 @@ LANGUAGE_MODELLING: Mapping[str, Metric] = {
     'share',
   ),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Characters:
+  """Text as tokens and back; see `Field.vocabulary`."""
+
+  characters: str
+
+  def __len__(self) -> int:
+    return len(self.characters)
+
+  def encode(self, text: str) -> np.ndarray:
+    return encode(text, self.characters)
+
+  def decode(self, tokens: Any) -> str:
+    return decode(tokens, self.characters)
+
+
 NUM_SAMPLES, PROMPT_LENGTH, SHOWN_LENGTH = 2, 16, 24  # Of the figures; in characters.
 
 
@@ -136,13 +155,19 @@ def language_model(
     nats_B = next_token_loss(predict(state, window), split_window(window))
     return {'log_likelihood': -nats_B}
 
-  tokens, number = Field('tokens', ('length',), 'int32'), Field('number', (), 'float32')
+  words = lambda data_dir: Characters(data.vocabulary)
+  tokens = Field('tokens', ('length',), 'int32', vocabulary=words)
+  number = Field('number', (), 'float32')
   functions = {
     'score': Function(score, {'tokens': tokens}, {'log_likelihood': number}),
     'generate': Function(
       goes_on,
-      {'prompt': tokens, 'seed': Field('seed', (), 'uint32'), 'temperature': number},
-      {'tokens': Field('tokens', ('num_tokens',), 'int32')},
+      {
+        'prompt': tokens,
+        'seed': Field('seed', (), 'uint32'),
+        'temperature': number._replace(default=temperature),
+      },
+      {'tokens': tokens._replace(shape=('num_tokens',))},
       {'num_tokens': sample_length, 'top_k': top_k},
     ),
   }

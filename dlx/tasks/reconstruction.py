@@ -68,7 +68,8 @@ def functions(
     elbo: (state, raw batch, keys [B]) -> a lower bound of the log-likelihood, by one
       draw of the code, nats [B]; None: there is none, and no `score`.
   """
-  image, seed = Field('image', data.shape, 'uint8'), Field('seed', (), 'uint32')
+  image = Field('image', data.shape, 'uint8', data.max_value)
+  seed = Field('seed', (), 'uint32')
   made = Field('image', data.shape, 'float32')
   latent = Field('latent', (latents,), 'float32')
   raw = {'image': image, 'seed': seed}

@@ -120,7 +120,7 @@ def encoding(
   """
   return Function(
     lambda state, inputs: {'features': pooled(state, data.to_unit(inputs['image']))},
-    {'image': Field('image', data.shape, 'uint8')},
+    {'image': Field('image', data.shape, 'uint8', data.max_value)},
     {'features': Field('features', (encoder.features[-1],), 'float32')},
   )
 

@@ -148,8 +148,8 @@ def build(config: Config) -> experiment.Experiment:
       'agreement': metrics.accuracy(logits, taught.argmax(1), weight),
     }
 
-  image = {'image': experiment.Field('image', data.shape, 'uint8')}
-  of = lambda logits: class_probabilities(logits, image, data.num_classes)
+  image = {'image': experiment.Field('image', data.shape, 'uint8', data.max_value)}
+  of = lambda logits: class_probabilities(logits, image, data.class_names)
   predict = of(lambda state, inputs: both(state, inputs)[0])
   softened = of(lambda state, inputs: both(state, inputs)[1] / config.temperature)
   return experiment.Experiment(

@@ -131,9 +131,11 @@ def build(config: Config) -> experiment.Experiment:
     return sums(predict(state, batch), batch['label'], batch['weight'])
 
   width = config.encoder.features[-1] if workdir else math.prod(data.shape)
-  image = {'image': experiment.Field('image', data.shape, 'uint8')}
+  image = {'image': experiment.Field('image', data.shape, 'uint8', data.max_value)}
   features = {'features': experiment.Field('features', (width,), 'float32')}
-  probabilities = experiment.Field('probabilities', (data.num_classes,), 'float32')
+  probabilities = experiment.Field(
+    'probabilities', (data.num_classes,), 'float32', names=data.class_names
+  )
   functions = {
     'encode': experiment.Function(encode, image, features),
     'predict': experiment.Function(

@@ -95,8 +95,12 @@ def build(config: Config) -> experiment.Experiment:
   test_data = InOrder(data.test, config.eval_batch_size)
   predict = class_probabilities(
     make_predict(config, model, inputs='tokens'),
-    {'tokens': experiment.Field('tokens', ('length',), 'int32')},
-    len(data.class_names),
+    {
+      'tokens': experiment.Field(
+        'tokens', ('length',), 'int32', vocabulary=data.vocabulary
+      )
+    },
+    data.class_names,
   )
 
   def drop_words(key, batch):

@@ -146,8 +146,12 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
 
   predict = class_probabilities(
     lambda state, inputs: whole(state, inputs['tokens'])[config.cells[0]],
-    {'tokens': experiment.Field('tokens', ('length',), 'int32')},
-    len(data.class_names),
+    {
+      'tokens': experiment.Field(
+        'tokens', ('length',), 'int32', vocabulary=data.vocabulary
+      )
+    },
+    data.class_names,
   )
   declared = {'loss': metrics.CROSS_ENTROPY}
   declared['accuracy'] = metrics.CLASSIFICATION['accuracy']

@@ -122,7 +122,7 @@ def build(config: Config) -> experiment.Experiment:
   ensemble = class_probabilities(
     lambda state, inputs: combined(member_logits(state, inputs)),
     single.functions['predict'].inputs,
-    data.num_classes,
+    data.class_names,
   )
 
   def sums(logits_BK, batch):

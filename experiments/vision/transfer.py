@@ -206,7 +206,7 @@ def build(config: Config) -> experiment.Experiment:
     phases = phases or (('target', 0),)
     phases += (('all layers', first + config.unfreeze_at),)
   names = [data.class_names[k] for k in after]
-  image = {'image': experiment.Field('image', data.shape, 'uint8')}
+  image = {'image': experiment.Field('image', data.shape, 'uint8', data.max_value)}
   test_data = InOrder(target_test, config.eval_batch_size)
   return experiment.Experiment(
     init,
@@ -219,7 +219,7 @@ def build(config: Config) -> experiment.Experiment:
       lambda state: {k: trunk_of(v) for k, v in variables(state).items()},
       with_trunk,
     ),
-    functions={'predict': class_probabilities(logits, image, len(names))},
+    functions={'predict': class_probabilities(logits, image, names)},
     metrics=classification.CLASSIFIER,
     headline=('test/accuracy', 'test/loss'),
     phases=phases,

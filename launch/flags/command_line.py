@@ -4,6 +4,7 @@ A launcher defines its flags on a FlagValues of its own, so that --helpfull list
 of the launcher and of the experiment and nothing else, and `main` can be called twice.
 """
 
+import contextvars
 import difflib
 import functools
 import inspect
@@ -33,14 +34,15 @@ def one_line_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]], i
   """Turns flag errors and ConfigError into one line on stderr and exit status 2.
 
   What a disk or a path has against it (errors.DISK), too. A NaN or inf is one line and
-  status 1. Everything else is a bug and keeps its stack trace.
+  status 1. Everything else is a bug and keeps its stack trace. The launcher runs in a
+  context of its own: its data folder is forgotten afterwards.
   """
 
   @functools.wraps(main)
   @standard_streams()
   def guarded(argv: list[str]) -> int:
     try:
-      return main(argv)
+      return contextvars.copy_context().run(main, argv)
     except Leave as e:
       return e.status
     except (ConfigError, flags.Error) as e:
@@ -182,11 +184,19 @@ def _new_flags(define: Callable[[flags.FlagValues], None]) -> flags.FlagValues:
 
 
 def _parsed(values: flags.FlagValues, argv: list[str]) -> list[str]:
-  """Parses, and returns the words that belong to no flag."""
+  """Parses, and returns the words that belong to no flag.
+
+  Where --data_dir is given, an experiment that is built finds the cards of sets there.
+  """
   try:
-    return values(argv)[1:]
+    words = values(argv)[1:]
   except ValueError as e:  # absl's for --noNAME=VALUE is no flags.Error.
     raise ConfigError(str(e)) from None
+  if 'data_dir' in values and values['data_dir'].value:
+    from dlx.data.formats.files import look_in  # Not before it is needed: NumPy.
+
+    look_in(values['data_dir'].value)
+  return words
 
 
 def _without_config(args: list[str]) -> list[str]:

@@ -54,6 +54,8 @@ def test_leaves_the_files_of_the_command_and_is_evaluated(tmp_path, monkeypatch,
   assert told['test/accuracy'] == pytest.approx(outcome.metrics['test/accuracy'])
   probs = found['predict'].call(found['state'], {'image': found['images']})
   np.testing.assert_allclose(probs['probabilities'].sum(1), 1, rtol=1e-5)
+  opened = found['run'].predict(image=found['images'])
+  np.testing.assert_allclose(opened, probs['probabilities'], rtol=1e-5)
 
 
 def test_fields_that_follow_from_a_size_are_those_of_the_command(monkeypatch):

@@ -102,6 +102,17 @@ def test_no_run(loop, tmp_path, capsys):
   assert loop.calls == []
 
 
+def test_code_that_came_with_the_workdir(loop, workdir, capsys):
+  path = workdir / 'source' / 'strangers_fork.py'
+  path.parent.mkdir()
+  path.write_text(FORK + f'open({str(workdir / "marker")!r}, "w").close()\n')
+  run = read_run(str(workdir)) | {'experiment': str(path)}
+  (workdir / 'config.json').write_text(json.dumps(run))
+  said = refused(capsys, f'--workdir={workdir}')
+  assert 'lies in the workdir: give --exp=PATH' in said
+  assert not (workdir / 'marker').exists()
+
+
 @pytest.mark.parametrize('text', ['{', '[]', '{"config": {}}'])
 def test_broken_config_json(loop, workdir, capsys, text):
   (workdir / 'config.json').write_text(text)

@@ -44,7 +44,8 @@ def splits(
 
   Args:
     train: what is trained on, but for the share `config.validation`: where that is not
-      0, it is held out as the split 'validation', the same in every run.
+      0, it is held out as the split 'validation', the same in every run. Otherwise that
+      split is the one that comes with it, where one does.
     test: the split 'test'.
     config: of the run.
     by_class: see `held_out`.
@@ -52,5 +53,8 @@ def splits(
   passes: dict[str, Dataset] = {'test': InOrder(test, config.eval_batch_size)}
   if config.validation:
     train, held = held_out(train, config.validation, by_class=by_class)
+  else:
+    held = train.held
+  if held is not None:
     passes = {'validation': InOrder(held, config.eval_batch_size), **passes}
   return training(train, config), passes

@@ -4,6 +4,7 @@ Nothing is unpacked to disk and nothing is written. Paths go through etils.epath
 that a bucket works as a folder does.
 """
 
+import contextvars
 import hashlib
 import os
 import tarfile
@@ -13,9 +14,10 @@ import zlib
 from etils import epath
 import numpy as np
 
-from dlx.errors import DataError
+from dlx.errors import ConfigError, DataError
 
 ENVIRONMENT = 'DLX_DATA_DIR'
+_asked: contextvars.ContextVar[Any] = contextvars.ContextVar('data_dir', default=None)
 
 
 class Known(NamedTuple):
@@ -46,10 +48,26 @@ def check_labels(label_N: np.ndarray, num_classes: int, where: Any, remedy: str 
     )
 
 
+def look_in(data_dir: Any) -> None:
+  """Makes this the folder of data sets of the context, where none is given."""
+  _asked.set(data_dir)
+
+
 def root(data_dir: Any = None) -> epath.Path | None:
-  """The folder of data sets: `data_dir`, else $DLX_DATA_DIR, else None."""
+  """The folder of data sets: `data_dir`, else of `look_in`, else $DLX_DATA_DIR."""
+  data_dir = data_dir or _asked.get()
   named = os.fspath(data_dir) if data_dir else os.environ.get(ENVIRONMENT)
   return epath.Path(named).expanduser() if named else None
+
+
+def needed_root(data_dir: Any = None) -> epath.Path:
+  """`root`. Raises ConfigError where none is named."""
+  base = root(data_dir)
+  if base is None:
+    raise ConfigError(
+      f'--data_dir is missing: name the folder of data sets, or set {ENVIRONMENT}.'
+    )
+  return base
 
 
 def listing(folder: epath.Path) -> frozenset[str]:

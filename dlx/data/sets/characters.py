@@ -2,6 +2,8 @@
 
 pydoc             the reference manual inside every Python (pydoc_data.topics)
 tiny_shakespeare  Shakespeare's plays, from the data folder (dlx/data/formats/text.py)
+
+Any other name is that of a set of the user's own, by its card.
 """
 
 import functools
@@ -14,7 +16,7 @@ import numpy as np
 
 from dlx.data.dataset import Loaded, Source
 from dlx.data.formats import text
-from dlx.data.sets import registry
+from dlx.data.sets import cards, registry
 from dlx.errors import DataError
 
 PRINTABLE = '\n' + ''.join(map(chr, range(32, 127)))
@@ -29,7 +31,7 @@ class CharacterData(NamedTuple):
   Attributes:
     name: as in `--config.dataset`.
     train: `token` uint8 [], the place of a character in `vocabulary`, in the order of
-      the text.
+      the text; uint16 or int32 where there are more than 256 characters.
     validation: likewise; the end of the text.
     vocabulary: its characters, in the order of their tokens.
   """
@@ -46,7 +48,10 @@ def characters(name: str) -> CharacterData:
   Raises:
     ConfigError: no set of this kind has the name.
   """
-  registry.check(name, 'characters')
+  card = registry.check(name, 'characters')
+  if card is not None:
+    train, validation = (cards.source(card, s) for s in ('train', 'validation'))
+    return CharacterData(name, train, validation, card.facts['vocabulary'])
   if name == 'pydoc':
     vocabulary, sizes, get = PRINTABLE, PYDOC_COUNTS, _read_pydoc
   else:
@@ -61,7 +66,7 @@ def characters(name: str) -> CharacterData:
 
 
 def encode(string: str, vocabulary: str) -> np.ndarray:
-  """Tokens of a string, uint8 [N].
+  """Tokens of a string [N], of the dtype of `token_dtype`.
 
   Raises:
     DataError: a character that is not in the vocabulary.
@@ -72,7 +77,14 @@ def encode(string: str, vocabulary: str) -> np.ndarray:
       'of the vocabulary.'
     )
   place = {character: i for i, character in enumerate(vocabulary)}
-  return np.fromiter((place[c] for c in string), np.uint8, len(string))
+  dtype = token_dtype(vocabulary)
+  return np.fromiter((place[c] for c in string), dtype, len(string))
+
+
+def token_dtype(vocabulary: str) -> np.dtype:
+  """The smallest dtype that holds every place in a vocabulary."""
+  fits = [t for t in (np.uint8, np.uint16) if len(vocabulary) <= np.iinfo(t).max + 1]
+  return np.dtype((fits or [np.int32])[0])
 
 
 def decode(tokens: Any, vocabulary: str) -> str:

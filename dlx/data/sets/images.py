@@ -16,7 +16,7 @@ import numpy as np
 
 from dlx.data.dataset import Loaded, Source
 from dlx.data.formats import cifar, files, idx, tfds
-from dlx.data.sets import registry, scikit
+from dlx.data.sets import cards, registry, scikit
 from dlx.errors import ConfigError, DataError
 
 
@@ -113,22 +113,27 @@ def images(name: str) -> ImageData:
   """A set of labelled images by name; reads nothing.
 
   Args:
-    name: of the kind images, or any other name: a folder of that name in MNIST's idx
-      format, 28x28x1 in 10 classes, or K where it is given as NAME:K, sizes known
-      after load. Images of a name that begins with emnist are turned upright: their
-      files hold them transposed.
+    name: of the kind images; of a set of the user's own, by its card; or any other
+      name: a folder of that name in MNIST's idx format, 28x28x1 in 10 classes, or K
+      where it is given as NAME:K, sizes known after load. Images of a name that begins
+      with emnist are turned upright: their files hold them transposed.
 
   Raises:
     ConfigError: a name that cannot be a folder's, or that of a set without images.
   """
   name, colon, count = name.partition(':')
-  registry.check(name, 'images', or_else='the name of a folder in MNIST format')
+  or_else = (
+    'the name of a set of `python -m launch.data`, or of a folder in MNIST format'
+  )
+  card = registry.check(name, 'images', or_else=or_else)
   if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_.-]*', name):
     raise ConfigError(
       f'dataset={name!r} is not allowed: must be letters, digits, "_", "-" and ".", '
       'the name of a folder in --data_dir.'
     )
   spec = _SPECS.get(name, _OTHER)
+  if card is not None and not colon:
+    return _own(card)
   if colon:
     fits = count.isdecimal() and 2 <= int(count) <= 256 and name not in _SPECS
     if not fits:
@@ -156,6 +161,21 @@ def images(name: str) -> ImageData:
     max_value=spec.max_value,
     mean=spec.mean,
     std=spec.std,
+  )
+
+
+def _own(card: cards.Card) -> ImageData:
+  facts = card.facts
+  return ImageData(
+    name=card.name,
+    train=cards.source(card, 'train'),
+    test=cards.source(card, 'test'),
+    num_classes=len(facts['classes']),
+    class_names=tuple(facts['classes']),
+    shape=card.shapes['image'].shape,
+    max_value=facts['max_value'],
+    mean=tuple(facts['mean']),
+    std=tuple(facts['std']),
   )
 
 
@@ -206,7 +226,13 @@ def _read_prepared(name: str, split: str, spec: _Spec, data_dir: Any) -> Loaded:
   if prepared is None:
     wanted = cifar.WANTED if name == 'cifar10' else idx.WANTED[split]
     names = ', '.join(registry.names('images'))
-    known = '' if name in _SPECS else f'Names known beforehand: {names}. '
+    known = (
+      ''
+      if name in _SPECS
+      else (
+        f'Names known beforehand: {names}. A set of your own: `python -m launch.data`. '
+      )
+    )
     raise files.missing(
       name,
       split,

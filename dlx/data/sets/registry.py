@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dlx.data.sets import cards
 from dlx.errors import ConfigError, DataError
 
 KINDS = {
@@ -145,8 +146,10 @@ def names(kind: str) -> tuple[str, ...]:
   return tuple(name for name, entry in SETS.items() if entry.kind == kind)
 
 
-def check(name: str, kind: str, *, or_else: str = '') -> None:
+def check(name: str, kind: str, *, or_else: str = '') -> cards.Card | None:
   """Refuses a name that is not that of a set of this kind.
+
+  A name that is not in SETS is looked up among the sets of the user's own, by card.
 
   Args:
     name: as given to `--config.dataset`.
@@ -154,17 +157,27 @@ def check(name: str, kind: str, *, or_else: str = '') -> None:
     or_else: what may be given besides, e.g. 'the name of a folder in MNIST format':
       names that stand for no set at all then pass.
 
+  Returns:
+    The card of a set of the user's own, else None.
+
   Raises:
     ConfigError: a set of another kind; an unknown name, unless `or_else` is given.
+    DataError: a damaged card.
   """
   known = names(kind)
-  if name in known or (or_else and name not in SETS):
-    return
+  card = None if name in SETS else cards.find(name)
+  found = SETS[name].kind if name in SETS else card.kind if card else None
+  if found == kind or (or_else and found is None):
+    return card
+  if found is None:
+    known += tuple(card.name for card in cards.every() if card.kind == kind)
+  if kind in cards.KINDS and not or_else:
+    or_else = 'a set of your own in --data_dir, from `python -m launch.data`'
   allowed = ', '.join(known) + (f', or {or_else}' if or_else else '')
-  if name in SETS:
+  if found is not None:
     raise ConfigError(
-      f'dataset={name!r} holds {KINDS[SETS[name].kind]}, not {KINDS[kind]}: must be '
-      f'one of {allowed}.'
+      f'dataset={name!r} holds {KINDS[found]}, not {KINDS[kind]}: must be one of '
+      f'{allowed}.'
     )
   close = difflib.get_close_matches(name, known, n=1)
   hint = f' Did you mean {close[0]}?' if close else ''

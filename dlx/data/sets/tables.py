@@ -1,5 +1,7 @@
 """Tables of numbers: wine, breast cancer, diabetes (embedded), california housing.
 
+Any other name is that of a set of the user's own, by its card.
+
 Whatever is fitted to the data (means, standard deviations, medians of missing numbers)
 is fitted to the training split alone.
 """
@@ -13,7 +15,7 @@ import numpy as np
 
 from dlx.data.dataset import Loaded, Source
 from dlx.data.formats import files, housing
-from dlx.data.sets import registry, scikit
+from dlx.data.sets import cards, registry, scikit
 from dlx.errors import ConfigError, DataError
 
 
@@ -145,7 +147,7 @@ def tabular(
   """A table by name; reads nothing.
 
   Args:
-    name: of the kind tables.
+    name: of the kind tables, or that of a set of the user's own.
     standardize: features minus the mean, over the standard deviation, of the training
       split; False: as measured.
     scale_target: likewise for the target of a regression.
@@ -153,10 +155,13 @@ def tabular(
   Raises:
     ConfigError: unknown name, or scale_target where the target is a class.
   """
-  registry.check(name, 'tables')
-  spec = _SPECS[name]
-  if scale_target and spec.num_classes is not None:
+  card = registry.check(name, 'tables')
+  classes = card.facts.get('classes') if card else _SPECS[name].num_classes
+  if scale_target and classes is not None:
     raise ConfigError(f'scale_target=True is not allowed for {name}: it has classes.')
+  if card is not None:
+    return _own(card, standardize, scale_target)
+  spec = _SPECS[name]
   shape = jax.ShapeDtypeStruct
   shapes = {'features': shape((len(spec.feature_names),), np.float32)}
   if spec.num_classes is None:
@@ -187,6 +192,48 @@ def tabular(
     feature_mean=spec.feature_mean,
     feature_std=spec.feature_std,
     baseline=spec.baseline,
+  )
+
+
+def _own(card: cards.Card, standardize: bool, scale_target: bool) -> TabularData:
+  facts, shape = card.facts, jax.ShapeDtypeStruct
+  classes, names = facts.get('classes'), tuple(facts['feature_names'])
+  median, mean, std = (np.array(facts[k], float) for k in ('median', 'mean', 'std'))
+  shapes = {'features': shape((len(names),), np.float32)}
+  if classes is None:
+    shapes['target'] = shape((), np.float32)
+  else:
+    shapes['label'] = shape((), np.int32)
+
+  def source(raw: Source) -> Source:
+    def read(data_dir: Any) -> Loaded:
+      loaded = raw.read(data_dir)
+      rows = np.asarray(loaded.data['features'])
+      rows = np.where(np.isnan(rows), median, rows)
+      data = dict(loaded.data)
+      data['features'] = (rows - mean) / std if standardize else rows
+      if scale_target:
+        target = np.asarray(data['target']) - facts['target_mean']
+        data['target'] = target / facts['target_std']
+      cast = {k: np.asarray(x).astype(shapes[k].dtype) for k, x in data.items()}
+      return Loaded(cast, loaded.origin)
+
+    held = None if raw.held is None else source(raw.held)
+    return dataclasses.replace(raw, shapes=shapes, read=read, held=held)
+
+  return TabularData(
+    name=card.name,
+    train=source(cards.source(card, 'train')),
+    test=source(cards.source(card, 'test')),
+    num_features=len(names),
+    num_classes=None if classes is None else len(classes),
+    feature_names=names,
+    target_name=facts['target_name'],
+    target_mean=facts.get('target_mean'),
+    target_std=facts.get('target_std'),
+    feature_mean=tuple(facts['mean']),
+    feature_std=tuple(facts['std']),
+    baseline=facts['baseline'],
   )
 
 

@@ -139,12 +139,13 @@ class ProbabilitiesTest(absltest.TestCase):
     function = class_probabilities(
       lambda state, inputs: state.params * inputs['x'],
       {'x': Field('row', (2,), 'float32')},
-      2,
+      ('no', 'yes'),
     )
     odds = jnp.log(jnp.array([[1.0, 3.0], [1.0, 1.0]]))
     found = function.call(a_state(), {'x': odds})['probabilities']
     np.testing.assert_allclose(found, [[0.25, 0.75], [0.5, 0.5]], rtol=1e-6)
-    self.assertEqual(function.outputs['probabilities'].shape, (2,))
+    field = function.outputs['probabilities']
+    self.assertEqual((field.shape, field.names), ((2,), ('no', 'yes')))
 
 
 if __name__ == '__main__':

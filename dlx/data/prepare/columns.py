@@ -1,0 +1,147 @@
+"""A CSV or TSV file as columns of text, checked line by line."""
+
+import codecs
+import csv
+import io
+import pathlib
+from typing import Any, NamedTuple
+
+from etils import epath
+import numpy as np
+
+from dlx.data.formats import files
+from dlx.errors import ConfigError, DataError
+
+MISSING = frozenset(('', 'na', 'n/a', 'nan', 'null', 'none', '?'))
+
+
+class Table(NamedTuple):
+  """A file as it stands there.
+
+  Attributes:
+    path: of the file.
+    names: of the columns.
+    cells: rows of as many cells, without the spaces around them.
+    lines: the line of the file in which each row ends, from 1.
+  """
+
+  path: pathlib.Path
+  names: list[str]
+  cells: list[list[str]]
+  lines: list[int]
+
+  def column(self, name: str) -> list[str]:
+    """The cells of one column."""
+    at = self.names.index(name)
+    return [row[at] for row in self.cells]
+
+  def wrong(self, row: int, name: str, what: str) -> DataError:
+    """An error of one cell."""
+    return DataError(f'{self.path}: line {self.lines[row]}, column {name!r}: {what}.')
+
+
+def text_of(path: Any, encoding: str = 'utf-8') -> str:
+  """The text of a file: with a byte order mark in the encoding that it tells.
+
+  Raises:
+    ConfigError: an encoding that Python does not know.
+    DataError: no such file, an empty one, or other bytes than the encoding has.
+  """
+  try:
+    codecs.lookup(encoding)
+  except LookupError:
+    raise ConfigError(
+      f'--encoding={encoding} is not known: e.g. utf-8, utf-16, latin-1, cp1252.'
+    ) from None
+  raw = files.read_bytes(epath.Path(path))
+  if not raw.strip():
+    raise DataError(f'{path}: is empty.')
+  if raw.startswith(codecs.BOM_UTF8):
+    encoding = 'utf-8-sig'
+  elif raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    encoding = 'utf-16'
+  try:
+    text = raw.decode(encoding)
+  except UnicodeDecodeError as error:
+    line = raw[: error.start].count(b'\n') + 1
+    raise DataError(
+      f'{path}: line {line}: byte {error.start} is not {encoding}: give its encoding, '
+      'e.g. --encoding=latin-1.'
+    ) from None
+  if '\0' in text:
+    line = text[: text.index('\0')].count('\n') + 1
+    raise DataError(f'{path}: line {line}: holds a zero character: it is no text.')
+  return text
+
+
+def read(path: Any, encoding: str = 'utf-8') -> Table:
+  """A table: the first line names the columns; separated by comma, semicolon, tab or |.
+
+  Empty lines are passed over.
+
+  Raises:
+    DataError: names of columns that lack or occur twice, a line of another number of
+      cells, or no line.
+  """
+  path = pathlib.Path(path)
+  text = text_of(path, encoding)
+  separators = '\t' if path.suffix.lower() in ('.tsv', '.tab') else ',;\t|'
+  first = next(line for line in text.splitlines() if line.strip())
+  cut = lambda separator: len(next(csv.reader([first], delimiter=separator)))
+  reader = csv.reader(
+    io.StringIO(text, newline=''), delimiter=max(separators, key=cut), strict=True
+  )
+  names: list[str] = []
+  cells, lines = [], []
+  try:
+    for row in reader:
+      row = [cell.strip() for cell in row]
+      if not any(row):
+        continue
+      if not names:
+        names = _names(path, row)
+        continue
+      if len(row) != len(names):
+        raise DataError(
+          f'{path}: line {reader.line_num}: has {len(row)} cells, the first line has '
+          f'{len(names)}: mend the line.'
+        )
+      cells.append(row)
+      lines.append(reader.line_num)
+  except csv.Error as error:
+    raise DataError(f'{path}: line {reader.line_num}: {error}.') from None
+  if not cells:
+    raise DataError(f'{path}: holds no row below its first line.')
+  return Table(path, names, cells, lines)
+
+
+def numbers(cells: list[str]) -> tuple[np.ndarray, list[int]]:
+  """Cells as float64 [N], NaN for a missing one, and the rows that are no numbers."""
+  found, wrong = np.full(len(cells), np.nan), []
+  for row, cell in enumerate(cells):
+    if is_missing(cell):
+      continue
+    try:
+      found[row] = float(cell.replace('_', 'x'))  # Python's 1_000 is no number here.
+    except ValueError:
+      wrong.append(row)
+  return found, wrong
+
+
+def is_missing(cell: str) -> bool:
+  """Whether a cell stands for a value that is not known."""
+  return cell.lower() in MISSING
+
+
+def _names(path: pathlib.Path, row: list[str]) -> list[str]:
+  if not numbers(row)[1]:
+    raise DataError(
+      f'{path}: the first line holds no names of columns ({", ".join(row[:5])}): write '
+      'them above.'
+    )
+  for name in row:
+    if not name and row.count('') > 1:
+      raise DataError(f'{path}: {row.count("")} columns have no name: give them some.')
+    if row.count(name) > 1:
+      raise DataError(f'{path}: two columns are called {name!r}: rename one.')
+  return row

@@ -1,0 +1,176 @@
+"""What every kind of set asks of its rows before they are taken."""
+
+import hashlib
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+
+from dlx.data.prepare.draft import CHUNK, Draft
+from dlx.data.sources import held_out, of_arrays
+from dlx.errors import ConfigError, DataError
+
+SPLIT_NAMES = {
+  **dict.fromkeys(('train', 'training'), 'train'),
+  **dict.fromkeys(('validation', 'valid', 'val', 'dev'), 'validation'),
+  **dict.fromkeys(('test', 'testing'), 'test'),
+}
+_BATCH = 64  # dlx.config's default.
+
+
+CHOICES = {
+  'fit': ('crop', 'pad', 'stretch'),
+  'predict': ('classes', 'numbers'),
+  'repeats': ('refuse', 'drop', 'keep'),
+}
+
+
+def check_choices(**given: str | None):
+  """Refuses a word that CHOICES does not have; None is allowed."""
+  for flag, word in given.items():
+    if word is not None and word not in CHOICES[flag]:
+      raise ConfigError(
+        f'--{flag}={word} is not allowed: must be one of {", ".join(CHOICES[flag])}.'
+      )
+
+
+def check_share(test: float):
+  """Refuses a share of test rows outside (0, 0.5]."""
+  if not 0 < test <= 0.5:
+    raise ConfigError(f'--test={test} is not allowed: must be in (0, 0.5].')
+
+
+def divided(size: int, test: float, seed: int, label_N: Any = None) -> np.ndarray:
+  """Which rows are for the test: bool [N].
+
+  Args:
+    size: N.
+    test: share of the rows, in (0, 0.5].
+    seed: by which they are chosen.
+    label_N: class of each row: each gives its share, see `sources.held_out`.
+  """
+  arrays = {'row': np.arange(size, dtype=np.int32)}
+  if label_N is not None:
+    arrays['label'] = label_N
+  by_class = None if label_N is None else 'label'
+  _, held = held_out(of_arrays(arrays), test, seed, by_class=by_class)
+  chosen = np.zeros(size, bool)
+  chosen[held.read(None).data['row']] = True
+  return chosen
+
+
+def check_finite(where: Any, x: np.ndarray):
+  """Refuses a NaN or inf in an array, and says in which row it stands."""
+  if x.dtype.kind != 'f':
+    return
+  for start in range(0, len(x), CHUNK):
+    part = np.asarray(x[start : start + CHUNK])
+    wrong = ~np.isfinite(part).reshape(len(part), -1).all(1)
+    if wrong.any():
+      raise DataError(
+        f'{where}: row {start + int(wrong.argmax())} (from 0) holds a NaN or inf: mend '
+        'the row or leave it out.'
+      )
+
+
+def class_counts(label_N: np.ndarray, num_classes: int) -> list[int]:
+  """Examples of each class."""
+  return np.bincount(label_N, minlength=num_classes).tolist()
+
+
+def check_classes(where: Any, label_N: np.ndarray, classes: Sequence[str], least: int):
+  """Refuses fewer than two classes, and one with fewer examples than `least`."""
+  if len(classes) < 2:
+    raise DataError(
+      f'{where}: expected two classes or more, found {len(classes)}: '
+      f'{", ".join(classes) or "none"}.'
+    )
+  for name, count in zip(classes, class_counts(label_N, len(classes)), strict=True):
+    if count < least:
+      raise DataError(
+        f'{where}: class {name!r} has {count} example(s), must have at least {least}: '
+        'add some, or leave the class out.'
+      )
+
+
+def repeats(
+  splits: Mapping[str, Mapping[str, np.ndarray]],
+) -> list[tuple[int, str, int]]:
+  """Training rows whose inputs stand in another split, too.
+
+  Args:
+    splits: arrays by split and field; the fields label and target do not count.
+
+  Returns:
+    (row of the training split, other split, its row), one for each such training row.
+  """
+  there: dict[bytes, tuple[str, int]] = {}
+  for split, fields in splits.items():
+    if split != 'train':
+      for row, digest in enumerate(digests(fields)):
+        there.setdefault(digest, (split, row))
+  pairs = enumerate(digests(splits['train']))
+  return [(row, *there[digest]) for row, digest in pairs if digest in there]
+
+
+def digests(fields: Mapping[str, np.ndarray]) -> list[bytes]:
+  """One of the inputs of each row; rows of equal bytes have equal ones."""
+  inputs = [x for name, x in fields.items() if name not in ('label', 'target')]
+  return [
+    hashlib.blake2b(
+      b''.join(np.ascontiguousarray(x[row]).tobytes() for x in inputs), digest_size=16
+    ).digest()
+    for row in range(len(inputs[0]))
+  ]
+
+
+def settle_repeats(draft: Draft, what: str, name_of: Any, notes: list[str]):
+  """Refuses, drops or keeps training rows that stand in another split.
+
+  Args:
+    draft: with all rows.
+    what: 'refuse', 'drop' or 'keep'.
+    name_of: (split, row) -> what a person calls that row.
+    notes: gets a sentence where there are some.
+  """
+  found = repeats(draft.rows)
+  if not found:
+    return
+  row, split, other = found[0]
+  told = (
+    f'{len(found)} training row(s) stand in another split: {name_of("train", row)} is '
+    f'also {name_of(split, other)} ({split})'
+  )
+  if what == 'refuse':
+    raise DataError(
+      f'{told}: --repeats=drop leaves them out of training, --repeats=keep takes them.'
+    )
+  notes.append(f'{told}: {"kept" if what == "keep" else "dropped"}.')
+  if what == 'drop':
+    rows = np.arange(len(next(iter(draft.rows['train'].values()))))
+    kept = np.setdiff1d(rows, [row for row, _, _ in found])
+    if not kept.size:
+      raise DataError('All training rows stand in another split: none would be left.')
+    draft.keep('train', kept)
+
+
+def note_few(draft: Draft, notes: list[str]):
+  """A sentence where a batch of the default size repeats rows."""
+  size = len(next(iter(draft.rows['train'].values())))
+  if size < _BATCH:
+    notes.append(
+      f'{size} rows to train on are fewer than a batch of {_BATCH}, which then holds '
+      f'rows twice: --config.batch_size={size} or less.'
+    )
+
+
+def note_absent(splits: Mapping[str, np.ndarray], classes: Sequence[str], notes: list):
+  """A sentence where a split lacks a class.
+
+  Args:
+    splits: labels by split.
+  """
+  for split, label_N in splits.items():
+    counts = class_counts(label_N, len(classes))
+    absent = [name for name, n in zip(classes, counts, strict=True) if not n]
+    if absent:
+      notes.append(f'No example of {", ".join(absent)} is in the split {split}.')

@@ -1,0 +1,294 @@
+"""Sets of the user's own: a folder with a card that says what its rows are.
+
+`python -m launch.data` makes them: DIR/NAME/card.json, and DIR/NAME/SPLIT/FIELD.npy,
+one example a row, read by memory map. Looking a set up reads its card and no row. The
+facts of a card stand in `Loaded.origin`, hence in the config.json of a run, which is
+built from them where there is no data: see `recall`.
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import re
+from typing import Any, Iterator, Mapping, NamedTuple
+
+from etils import epath
+import jax
+import numpy as np
+
+from dlx.data.dataset import MAX, Loaded, Source
+from dlx.data.formats import files
+from dlx.errors import DataError
+
+FILE = 'card.json'
+FORMAT = 1
+SPLITS = ('train', 'validation', 'test')
+_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.-]*')
+# By kind: what may be the fields, and the split that scores.
+_FIELDS = {
+  'images': ({'image', 'label'},),
+  'tables': ({'features', 'label'}, {'features', 'target'}),
+  'characters': ({'token'},),
+}
+_SCORES = {'images': 'test', 'tables': 'test', 'characters': 'validation'}
+KINDS = tuple(_FIELDS)  # Those that sets of the user's own have.
+# What comes of a card in which something lacks or is of another type.
+_WRONG = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
+_HASHED = 1 << 30  # Files of more bytes are checked by their size alone when read.
+
+_recalled: contextvars.ContextVar[Mapping[str, 'Card'] | None] = contextvars.ContextVar(
+  'recalled', default=None
+)
+
+
+class Card(NamedTuple):
+  """What is known of a set before a row is read.
+
+  Attributes:
+    name: of its folder.
+    facts: as in card.json: `kind`, `fields` (shape and dtype of one example), `sizes`
+      by split, and what the kind needs, e.g. `classes`, `mean`, `vocabulary`.
+    files: bytes and sha256 of each file, by its path in the folder.
+    folder: where it lies; None: recalled from a run.
+  """
+
+  name: str
+  facts: Mapping[str, Any]
+  files: Mapping[str, Any]
+  folder: epath.Path | None
+
+  @property
+  def kind(self) -> str:
+    """A kind of registry.KINDS."""
+    return self.facts['kind']
+
+  @property
+  def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+    """Of one example, by field."""
+    return {
+      name: jax.ShapeDtypeStruct(tuple(x['shape']), np.dtype(x['dtype']))
+      for name, x in self.facts['fields'].items()
+    }
+
+
+def is_name(name: str) -> bool:
+  """Whether a set may have this name: that of a folder, in plain letters."""
+  return bool(_NAME.fullmatch(name))
+
+
+def find(name: str, data_dir: Any = None) -> Card | None:
+  """The card of a set: DIR/NAME/card.json, or DIR/card.json where DIR is called NAME.
+
+  Raises:
+    DataError: there is a card, and it is damaged.
+  """
+  if not is_name(name):
+    return None
+  if data_dir is None and (recalled := (_recalled.get() or {}).get(name)):
+    return recalled
+  base = files.root(data_dir)
+  if base is None:
+    return None
+  for folder in (base / name, *([base] if base.name == name else [])):
+    if FILE in files.listing(folder):
+      return _parsed(name, files.read_bytes(folder / FILE), folder)
+  return None
+
+
+def every(data_dir: Any = None) -> list[Card]:
+  """The cards of all sets in the data folder, by name.
+
+  Raises:
+    DataError: one of them is damaged.
+  """
+  base = files.root(data_dir)
+  names = sorted(files.listing(base)) if base else []
+  return [card for name in names if (card := find(name, base)) is not None]
+
+
+@contextlib.contextmanager
+def recall(origins: Mapping[str, Any]) -> Iterator[None]:
+  """Within it, sets are known by what a run has recorded of them, without their folder.
+
+  Args:
+    origins: `data` of its config.json: by split, what `Loaded.origin` was.
+
+  Raises:
+    DataError: what was recorded is no card.
+  """
+  found = {}
+  for split, x in origins.items():
+    try:
+      if 'card' in x:
+        found[x['name']] = card = Card(x['name'], x['card'], {}, None)
+        _check_facts(card)
+    except _WRONG as error:
+      raise DataError(
+        f'config.json: data.{split}: holds no card of a set ({_told(error)}): restore '
+        'the file.'
+      ) from None
+  token = _recalled.set({**(_recalled.get() or {}), **found})
+  try:
+    yield
+  finally:
+    _recalled.reset(token)
+
+
+def source(card: Card, split: str) -> Source:
+  """One split of a set; its rows are checked against the card when they are read."""
+
+  def read_split(data_dir: Any) -> Loaded:
+    there = find(card.name, files.root(data_dir))
+    if there is None or there.folder is None:
+      raise files.missing(
+        card.name,
+        split,
+        f'the folder that `python -m launch.data` made, with its {FILE},',
+        data_dir,
+        tfds=False,
+      )
+    if there.facts != card.facts:
+      raise DataError(
+        f'{there.folder / FILE}: says other than when the experiment was built: start '
+        'again, or bring back the set of that time.'
+      )
+    data = {field: _rows(there, f'{split}/{field}.npy') for field in card.shapes}
+    if 'label' in data:
+      where = there.folder / split / 'label.npy'
+      files.check_labels(np.asarray(data['label']), len(card.facts['classes']), where)
+    sums = {p: x['sha256'] for p, x in there.files.items() if p.startswith(split + '/')}
+    origin = {
+      'name': card.name,
+      'split': split,
+      'kind': 'own',
+      'size': card.facts['sizes'][split],
+      'path': str(there.folder),
+      'sha256': sums,
+      'card': dict(card.facts),
+    }
+    return Loaded(data, origin)
+
+  size = card.facts['sizes'][split]
+  made = Source(card.name, split, card.shapes, size, read_split)
+  if split == 'train' and 'validation' in card.facts['sizes']:
+    made = dataclasses.replace(made, held=source(card, 'validation'))
+  return made
+
+
+def damaged(card: Card) -> str | None:
+  """The first file that is not as the card says, whatever its size; None: all are."""
+  for path in card.files:
+    try:
+      _rows(card, path, up_to=None)
+    except DataError as error:
+      return str(error)
+  return None
+
+
+def _told(error: Exception) -> str:
+  return f'no {error}' if isinstance(error, KeyError) else str(error)
+
+
+def _check_facts(card: Card):
+  """Raises one of _WRONG where the kind of a set has not what it needs."""
+  facts, shapes = card.facts, card.shapes
+  if set(shapes) not in _FIELDS[card.kind]:
+    raise ValueError(f'fields are {sorted(shapes)}')
+  for shape in shapes.values():
+    if shape.dtype.kind not in 'iuf' or any(n < 1 for n in shape.shape):
+      raise ValueError(f'a field is {shape.dtype} of shape {shape.shape}')
+  sizes = facts['sizes']
+  if not {'train', _SCORES[card.kind]} <= set(sizes) <= set(SPLITS):
+    raise ValueError(f'splits are {sorted(sizes)}')
+  if not all(isinstance(n, int) and 1 <= n <= MAX for n in sizes.values()):
+    raise ValueError(f'sizes are {sizes}')
+  if card.kind == 'characters':
+    _check_words('vocabulary', [facts['vocabulary'] or 0], 1)
+    return
+  is_image = card.kind == 'images'
+  shape = shapes['image' if is_image else 'features'].shape
+  if len(shape) != (3 if is_image else 1):
+    raise ValueError(f'an example has the shape {list(shape)}')
+  needed: dict[str, int] = {'mean': shape[-1], 'std': shape[-1]}
+  if is_image:
+    needed['max_value'] = 1
+  else:
+    needed['median'] = shape[-1]
+    _check_words('feature_names', facts['feature_names'], shape[-1])
+    _check_words('target_name', [facts['target_name']], 1)
+    ((metric, _),) = facts['baseline'].items()
+    if metric != ('accuracy' if 'label' in shapes else 'rmse'):
+      raise ValueError(f'the baseline is {metric}')
+  if 'label' in shapes:
+    _check_words('classes', facts['classes'], len(facts['classes']))
+    if len(facts['classes']) < 2 or any(
+      len(facts['counts'][split]) != len(facts['classes']) for split in facts['sizes']
+    ):
+      raise ValueError('classes and their counts do not fit')
+  else:
+    needed |= {'target_mean': 1, 'target_std': 1}
+  for name, length in needed.items():
+    x = np.atleast_1d(np.array(facts[name], float))
+    above_0 = name.endswith(('std', 'max_value'))
+    if x.shape != (length,) or not np.isfinite(x).all() or (above_0 and x.min() <= 0):
+      raise ValueError(f'{name} is {facts[name]}')
+
+
+def _check_words(name: str, words: Any, length: int):
+  if len(words) != length or not length or not all(isinstance(w, str) for w in words):
+    raise ValueError(f'{name} is {words}')
+
+
+def _rows(card: Card, path: str, up_to: int | None = _HASHED) -> np.ndarray:
+  assert card.folder is not None
+  file, known = card.folder.joinpath(*path.split('/')), card.files[path]
+  try:
+    size = file.stat().length
+  except OSError as error:
+    raise DataError(f'{file}: cannot be read: {error.strerror or error}.') from None
+  remedy = 'remove the folder and prepare the set again'
+  if size != known['bytes']:
+    raise DataError(f'{file}: has {size} bytes, not {known["bytes"]}: {remedy}.')
+  try:
+    if up_to is None or size <= up_to:
+      with file.open('rb') as opened:
+        reads: Any = opened
+        found = hashlib.file_digest(reads, 'sha256').hexdigest()
+      if found != known['sha256']:
+        raise DataError(f'{file}: sha256 is not that of its {FILE}: {remedy}.')
+    if '://' in str(file):
+      return np.load(io.BytesIO(file.read_bytes()), allow_pickle=False)
+    return np.load(os.fspath(file), mmap_mode='r', allow_pickle=False)
+  except OSError as error:
+    raise DataError(f'{file}: cannot be read: {error.strerror or error}.') from None
+  except ValueError as error:
+    raise DataError(f'{file}: is no array ({error}): {remedy}.') from None
+
+
+def _parsed(name: str, raw: bytes, folder: epath.Path) -> Card:
+  """A card from what its file holds; it may come from anywhere."""
+  try:
+    text = json.loads(raw)
+    if text['format'] != FORMAT:
+      raise ValueError(f'format is {text["format"]!r}, not {FORMAT}')
+    facts, kept = text['facts'], text['files']
+    card = Card(name, facts, kept, folder)
+    _check_facts(card)
+    paths = {
+      f'{split}/{field}.npy' for split in facts['sizes'] for field in card.shapes
+    }
+    if set(kept) != paths:
+      raise ValueError(f'files are {sorted(kept)}')
+    for known in kept.values():
+      if not isinstance(known['bytes'], int) or len(known['sha256']) != 64:
+        raise ValueError('a file has no size or sha256')
+  except _WRONG as error:
+    raise DataError(
+      f'{folder / FILE}: is no card of a prepared set ({_told(error)}): remove the '
+      'folder and prepare the set again with `python -m launch.data`.'
+    ) from None
+  return card

@@ -1,0 +1,121 @@
+"""Calls what a trained model can do: predicts, generates, samples, encodes, scores.
+
+  python -m launch.call --workdir=runs/cnn                  what it can do
+  python -m launch.call --workdir=runs/cnn predict a.png b.png --out=table.csv
+  python -m launch.call --workdir=runs/gpt generate prompt='To be' temperature=0.8
+  python -m launch.call --workdir=runs/ddpm sample label=3 --num=64 --out=grid.png
+
+The name of a function, then files (dlx/run/answers.py says which) and NAME=VALUE of its
+inputs and options. Prints a table or the text; --out writes .csv, .jsonl or .npz, of
+images .png. Needs neither the data nor the mesh of the training. Exit status 2: bad
+input, one line on stderr.
+"""
+
+import sys
+from typing import Any, Mapping
+
+from absl import flags
+
+from dlx.errors import ConfigError
+from launch.evaluate import parse_step
+from launch.flags import command_line, paths
+from launch.machine import devices
+
+
+def define(values: flags.FlagValues):
+  """The launcher's flags."""
+  own: dict[str, Any] = dict(flag_values=values, module_name='launcher')
+  paths.define(values, 'workdir', None, 'Folder or gs:// address of the run.')
+  flags.DEFINE_string(
+    'exp',
+    None,
+    'The experiment, where it lies elsewhere than when the run began: the path of the '
+    'fork. Default: as config.json says.',
+    **own,
+  )
+  flags.DEFINE_string(
+    'step', 'latest', 'Which checkpoint: latest, best or a number of steps.', **own
+  )
+  flags.DEFINE_boolean(
+    'trust',
+    False,
+    'Run the code in the workdir, the copy of a fork that is not at hand as it was.',
+    **own,
+  )
+  flags.DEFINE_integer(
+    'num', None, 'Rows, where no input says how many.', lower_bound=1, **own
+  )
+  flags.DEFINE_boolean(
+    'resize', False, "Bring pictures to the size of the model's images.", **own
+  )
+  data_dir = 'Folder of the texts of a vocabulary that the workdir does not keep.'
+  paths.define(values, 'data_dir', None, data_dir)
+  out = 'File for the answers: .csv, .jsonl, .npz or, of images, .png.'
+  paths.define(values, 'out', None, out)
+  devices.define(values)
+
+
+def listing(run: Any) -> str:
+  """The functions of a run with inputs, outputs and options."""
+  from dlx.run.given import described
+
+  lines = []
+  for name, function in run.functions.items():
+    lines += [name, f'  inputs   {described(function.inputs)}']
+    lines.append(f'  outputs  {described(function.outputs)}')
+    if function.options:
+      options = ', '.join(f'{k}={v}' for k, v in function.options.items())
+      lines.append(f'  options  {options}')
+  return '\n'.join(lines)
+
+
+@command_line.one_line_errors
+def main(argv: list[str]) -> int:
+  """Runs the launcher; returns the exit status."""
+  devices.use_cpu_without_accelerator()
+  values, words = command_line.parse_words(argv, define, __doc__ or '')
+  if not values.workdir:
+    raise ConfigError('--workdir is missing: must be the folder of a run.')
+  import dlx
+
+  run = dlx.open(
+    values.workdir,
+    step=parse_step(values.step),
+    exp=values.exp,
+    trust=values.trust,
+    data_dir=values.data_dir,
+  )
+  if isinstance(run.config, Mapping):
+    _ = run.experiment  # Raises: its code may not run.
+  devices.start_jax(run.config, values)
+  if not words:
+    print(listing(run))
+    return 0
+
+  from dlx.run import answers
+
+  what, *words = words
+  function = run.function(what)
+  if values.out:
+    answers.check_out(values.out, function.outputs)
+  elif any(field.kind == 'image' for field in function.outputs.values()):
+    raise ConfigError(f'{what} gives images: needs --out=FILE.png or .npz.')
+  given, called = answers.inputs_of_words(function, words)
+  found = run.outputs(what, values.num, resize=values.resize, **given)
+  rows = len(next(iter(found.values())))
+  if not called:
+    called = [str(i) for i in range(rows)]
+  if values.out:
+    answers.write(values.out, function.outputs, found, called)
+    return 0
+  text = [k for k, v in found.items() if isinstance(v[0], str)]
+  if text:
+    print('\n\n'.join(answers.printable(row) for row in found[text[0]]))
+  else:
+    told = answers.columns(function.outputs, found, rows)
+    print(answers.table({'input': called, **told}))
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))

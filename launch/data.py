@@ -1,0 +1,240 @@
+"""Makes a data set out of what you have; --config.dataset=NAME then trains on it.
+
+  python -m launch.data images DIR             pictures, one folder a class
+  python -m launch.data table FILE --target=Y  a .csv or .tsv; Y is what to predict
+  python -m launch.data arrays FILE.npz        x and y, or x_train, y_train, ...
+  python -m launch.data corpus FILE ...        text, by characters
+  python -m launch.data ls                     the sets in the data folder
+  python -m launch.data show NAME              one of them; --out=FILE.png: its pictures
+
+A set is a folder in --data_dir (or $DLX_DATA_DIR): a card, and its rows as .npy files.
+It is there when it is whole. Exit status: 0; 1 where `show` finds damage; 2 bad input,
+one line on stderr, nothing made.
+"""
+
+import contextlib
+import functools
+import pathlib
+import re
+import sys
+from typing import Any, Callable, Iterator
+
+from absl import flags
+
+from dlx.errors import ConfigError
+from launch.flags import command_line, paths
+
+_WORDS = {
+  'images': 'DIR',
+  'table': 'FILE --target=COLUMN',
+  'arrays': 'FILE.npz',
+  'corpus': 'FILE ...',
+  'ls': '',
+  'show': 'NAME',
+}
+# The flags that each reads, beside --data_dir; those that make a set read --name, too.
+_READS = {
+  'images': 'size fit grey test seed repeats skip_bad workers',
+  'table': 'target predict categories leave_out test seed repeats encoding',
+  'arrays': 'predict classes test seed repeats',
+  'corpus': 'validation encoding',
+  'ls': '',
+  'show': 'out',
+}
+_SHOWN = 32  # Pictures of `show --out`.
+
+
+def define(values: flags.FlagValues):
+  """The launcher's own flags; `dlx.data.prepare` has their defaults."""
+  module: Any = {'flag_values': values, 'module_name': 'launcher'}
+  path = functools.partial(paths.define, values)
+  path('data_dir', None, 'Folder of data sets. Default: $DLX_DATA_DIR.')
+  text = functools.partial(flags.DEFINE_string, **module)
+  text('name', None, 'Of the new set. Default: that of the folder or file.')
+  text('target', None, 'table: the column to predict.')
+  flags.DEFINE_integer('size', None, 'images: height and width; 64.', **module)
+  fit = 'images: crop the middle, pad with black, or stretch; crop.'
+  flags.DEFINE_enum('fit', None, ['crop', 'pad', 'stretch'], fit, **module)
+  flags.DEFINE_boolean('grey', None, 'images: one channel in place of three.', **module)
+  skip = 'images: leave out what cannot be read.'
+  flags.DEFINE_boolean('skip_bad', None, skip, **module)
+  workers = 'images: threads that decode; one a CPU.'
+  flags.DEFINE_integer('workers', None, workers, lower_bound=1, **module)
+  test = 'Share of the rows that test, where there is no test split; 0.2.'
+  flags.DEFINE_float('test', None, test, **module)
+  share = 'corpus: share of the text, its end, that validates; 0.1.'
+  flags.DEFINE_float('validation', None, share, **module)
+  seed = 'Seed by which the test rows are chosen; 0.'
+  flags.DEFINE_integer('seed', None, seed, lower_bound=0, **module)
+  repeats = (
+    'Training rows that stand in another split, too: refuse the set (images), drop or '
+    'keep them (table).'
+  )
+  flags.DEFINE_enum('repeats', None, ['refuse', 'drop', 'keep'], repeats, **module)
+  predict = 'table, arrays: what the target is; by default numbers where all of it are.'
+  flags.DEFINE_enum('predict', None, ['classes', 'numbers'], predict, **module)
+  names = functools.partial(flags.DEFINE_list, **module)
+  names('categories', None, 'table: columns of numbers that are codes of categories.')
+  names('leave_out', None, 'table: columns that are not used.')
+  names('classes', None, 'arrays: names of the classes; their numbers.')
+  text('encoding', None, 'table, corpus: of the file; utf-8.')
+  path('out', None, 'show: a .png of some pictures.')
+
+
+@command_line.one_line_errors
+def main(argv: list[str]) -> int:
+  """Runs the launcher; returns the exit status."""
+  values, words = command_line.parse_words(argv, define, __doc__ or '')
+  command, places = (words or [''])[0], words[1:]
+  if command not in _WORDS:
+    raise ConfigError(
+      f'{command!r} is not allowed: the first word must be one of {", ".join(_WORDS)}.'
+    )
+  wanted = _WORDS[command].replace('=', ' ').split()
+  least = 0 if command == 'ls' else 1
+  if len(places) < least or (len(places) > least and command != 'corpus'):
+    raise ConfigError(
+      f'{command} {" ".join(places)}: give {command} {_WORDS[command]}'.rstrip() + '.'
+    )
+  makes = command not in ('ls', 'show')
+  reads = {'data_dir', *(['name'] if makes else []), *_READS[command].split()}
+  given = {
+    f.name: f.value
+    for f in values.get_flags_for_module('launcher')
+    if f.present and f.value is not None
+  }
+  if others := sorted(given.keys() - reads):
+    raise ConfigError(
+      f'--{others[0]} is not read by {command}: it reads '
+      f'{", ".join("--" + name for name in sorted(reads))}.'
+    )
+  if '--target' in wanted and 'target' not in given:
+    raise ConfigError('--target is missing: name the column to predict.')
+  data_dir = given.pop('data_dir', None)
+  if command == 'ls':
+    return list_sets(data_dir)
+  if command == 'show':
+    return show(places[0], data_dir, given.get('out'))
+  name = given.pop('name', None) or _name_of(places[0])
+  with progress() as tick:
+    made = _make(command, places, name, data_dir, given, tick)
+  for note in made.notes:
+    print(f'note: {note}', file=sys.stderr)
+  print(described(made.card))
+  experiment = {'images': 'cnn', 'tables': 'house_prices', 'characters': 'char_gpt'}
+  if 'classes' not in made.card.facts or made.card.kind != 'tables':
+    where = f' --data_dir={data_dir}' if data_dir else ''
+    exp = experiment[made.card.kind]
+    print(f'python -m launch.train --exp={exp} --config.dataset={name}{where}')
+  return 0
+
+
+def _make(
+  command: str,
+  places: list[str],
+  name: str,
+  data_dir: str | None,
+  given: dict[str, Any],
+  tick: Callable[[int, int], None],
+):
+  from dlx.data.prepare import arrays, corpus, pictures, table
+
+  if command == 'images':
+    return pictures.prepare(places[0], name, data_dir, tick=tick, **given)
+  if command == 'corpus':
+    return corpus.prepare(places, name, data_dir, **given)
+  prepare = table.prepare if command == 'table' else arrays.prepare
+  return prepare(places[0], name, data_dir, **given)
+
+
+def _name_of(place: str) -> str:
+  """A name out of that of a folder or file."""
+  name = re.sub(r'[^A-Za-z0-9_.-]+', '_', pathlib.Path(place).resolve().stem)
+  return name.lstrip('_.-') or 'own'
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[int, int], None]]:
+  """(done, all) -> None: a bar on a terminal, else nothing."""
+  if not sys.stderr.isatty():
+    yield lambda done, total: None
+    return
+  from rich import console
+  from rich import progress as bars
+
+  with bars.Progress(console=console.Console(stderr=True), transient=True) as bar:
+    task = bar.add_task('preparing', total=None)
+    yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def list_sets(data_dir: str | None) -> int:
+  """Prints a line for every set."""
+  from dlx.data.formats import files
+  from dlx.data.sets import cards
+
+  files.needed_root(data_dir)
+  for card in cards.every(data_dir):
+    print(described(card).split('\n')[0])
+  return 0
+
+
+def show(name: str, data_dir: str | None, out: str | None) -> int:
+  """Prints what a set is and whether its files are sound; writes pictures to `out`."""
+  from dlx.data.prepare.inspect import rows_of, twins
+  from dlx.data.sets import cards
+
+  card = cards.find(name, data_dir)
+  if card is None:
+    known = ', '.join(card.name for card in cards.every(data_dir)) or 'none'
+    raise ConfigError(f'{name} is no set of your own; there are: {known}.')
+  if out is not None and card.kind != 'images':
+    raise ConfigError(f'--out is not allowed: {name} holds no pictures.')
+  if out is not None and not pathlib.Path(out).parent.is_dir():
+    raise ConfigError(f'--out={out} is not allowed: there is no folder for it.')
+  print(described(card))
+  if damage := cards.damaged(card):
+    print(f'DAMAGED: {damage}')
+    return 1
+  for line in twins(card):
+    print(line)
+  print(f'lies in {card.folder}; all sums of its files are right')
+  if out is not None:
+    from dlx.figures.images import image_grid
+    from dlx.run.drawing import to_png
+
+    data = rows_of(card, 'train', _SHOWN)
+    names = [card.facts['classes'][k] for k in data['label']]
+    image = data['image'] / card.facts['max_value']
+    pathlib.Path(out).write_bytes(to_png(image_grid(image, names, title=name))[0])
+  return 0
+
+
+def described(card: Any) -> str:
+  """What a person wants to know of a set: a line, then its parts."""
+  from dlx.data.sets.registry import KINDS
+
+  facts = card.facts
+  sizes = ', '.join(f'{split} {n}' for split, n in facts['sizes'].items())
+  lines = [f'{card.name}  {KINDS[card.kind]}  {sizes}']
+  for name, field in facts['fields'].items():
+    lines.append(f'  {name} {field["dtype"]} {field["shape"]}')
+  for k, name in enumerate(facts.get('classes', ())):
+    counts = ', '.join(f'{split} {x[k]}' for split, x in facts['counts'].items())
+    lines.append(f'  class {k} {name}: {counts}')
+  if card.kind == 'images':
+    row = lambda values: ', '.join(f'{x:.4f}' for x in values)
+    lines.append(f'  mean {row(facts["mean"])}, deviation {row(facts["std"])}')
+  elif card.kind == 'tables':
+    for name, mean, std in zip(
+      facts['feature_names'], facts['mean'], facts['std'], strict=True
+    ):
+      lines.append(f'  feature {name}: mean {mean:.6g}, deviation {std:.6g}')
+    ((metric, value),) = facts['baseline'].items()
+    lines.append(f'  {facts["target_name"]}: least squares has {metric} {value:.6g}')
+  else:
+    lines.append(f'  {len(facts["vocabulary"])} characters')
+  return '\n'.join(lines)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))

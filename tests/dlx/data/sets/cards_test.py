@@ -1,0 +1,193 @@
+"""Cards of own sets: what is looked up by name, and what a damaged one is told as."""
+
+import contextvars
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from dlx.data.formats import files
+from dlx.data.prepare import corpus, pictures, table
+from dlx.data.sets import cards, characters, images, tables
+from dlx.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def pets(tmp_path, monkeypatch):
+  monkeypatch.setenv('DLX_DATA_DIR', str(tmp_path / 'data'))
+  for k in range(2):
+    for i in range(2):
+      path = tmp_path / 'pets' / 'ab'[k] / f'{i}.png'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      Image.new('RGB', (2, 2), (k, i, 0)).save(path)
+  return pictures.prepare(tmp_path / 'pets', 'pets', size=2, test=0.5).card
+
+
+def edited(card, change):
+  path = card.folder / cards.FILE
+  text = json.loads(path.read_text())
+  change(text)
+  path.write_text(json.dumps(text))
+
+
+def test_found_in_the_folder_or_as_the_folder(pets, monkeypatch):
+  assert cards.find('pets', pets.folder.parent).facts == pets.facts
+  assert cards.find('pets', pets.folder).facts == pets.facts
+  assert cards.find('cats') is None and cards.find('../data/pets') is None
+  monkeypatch.delenv('DLX_DATA_DIR')
+  assert cards.find('pets') is None
+  assert images.images('pets').shape == (28, 28, 1)  # A folder in MNIST's format.
+
+
+def test_another_kind_is_refused_and_names_are_listed(pets):
+  with pytest.raises(ConfigError, match="'pets' holds labelled images, not a table"):
+    tables.tabular('pets')
+  with pytest.raises(ConfigError, match="'pets' holds labelled images, not a text"):
+    characters.characters('pets')
+
+
+def test_the_data_folder_of_a_context(pets, monkeypatch):
+  folder = pets.folder.parent
+  monkeypatch.setenv('DLX_DATA_DIR', '/nowhere')
+
+  def inside():
+    files.look_in(folder)
+    return images.images('pets').num_classes
+
+  assert contextvars.copy_context().run(inside) == 2
+  assert images.images('pets').num_classes == 10
+  assert images.images('pets').name == 'pets'
+
+
+def test_recalled_from_a_run_without_the_folder(pets, monkeypatch):
+  data = images.images('pets')
+  record = json.loads(json.dumps({'train': data.train.read(None).origin}))
+  monkeypatch.setenv('DLX_DATA_DIR', '/nowhere')
+  with cards.recall(record):
+    known = images.images('pets')
+    assert (known.shape, known.class_names) == (data.shape, data.class_names)
+    assert (known.mean, known.std) == (data.mean, data.std)
+    with pytest.raises(DataError, match='dataset pets .train. not found'):
+      known.train.read(None)
+  assert images.images('pets').num_classes == 10
+  record['train']['card'].pop('mean')
+  with pytest.raises(DataError, match="config.json: data.train: .* .no 'mean'."):
+    with cards.recall(record):
+      pass
+
+
+def test_a_card_that_changed_since_the_build_is_refused(pets):
+  data = images.images('pets')
+  edited(pets, lambda text: text['facts'].update(mean=[0.5, 0.5, 0.5]))
+  with pytest.raises(DataError, match='says other than when the experiment was built'):
+    data.train.read(None)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  (
+    (lambda text: text.update(format=2), 'format is 2, not 1'),
+    (lambda text: text.pop('facts'), "no 'facts'"),
+    (lambda text: text['facts'].update(kind='films'), "no 'films'"),
+    (lambda text: text['facts']['sizes'].update(train=0), 'sizes are'),
+    (lambda text: text['facts']['sizes'].update(other=1), 'splits are'),
+    (lambda text: text['facts'].update(sizes={'test': 2}), 'splits are'),
+    (lambda text: text['files'].update({'../../x': {}}), 'files are'),
+    (lambda text: text['facts']['sizes'].pop('test'), 'splits are'),
+    (lambda text: text['facts'].pop('classes'), "no 'classes'"),
+    (lambda text: text['facts'].update(classes=['a', 1]), 'classes is'),
+    (lambda text: text['facts'].update(classes=['a']), 'classes and their counts'),
+    (lambda text: text['facts'].update(mean=[0, 0]), 'mean is'),
+    (lambda text: text['facts'].update(mean=[0, 0, float('nan')]), 'mean is'),
+    (lambda text: text['facts'].update(std=[1, 0, 1]), 'std is'),
+    (lambda text: text['facts'].update(max_value='x'), 'could not convert'),
+    (lambda text: text['facts']['fields']['image'].update(shape=[2, 2]), 'an example'),
+    (lambda text: text['facts']['fields'].update({'../x': {}}), "no 'shape'"),
+    (
+      lambda text: text['facts']['fields']['image'].update(dtype='object'),
+      'a field is object',
+    ),
+  ),
+)
+def test_a_card_that_is_none(pets, change, message):
+  edited(pets, change)
+  with pytest.raises(DataError, match=f'card.json: is no card .*{message}'):
+    cards.find('pets')
+
+
+def test_no_json(pets):
+  (pets.folder / cards.FILE).write_text('{')
+  with pytest.raises(DataError, match='is no card of a prepared set'):
+    images.images('pets')
+
+
+def test_damaged_rows(pets):
+  path = pets.folder / 'train' / 'image.npy'
+  whole = path.read_bytes()
+  source = images.images('pets').train
+  assert cards.damaged(pets) is None
+  path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+  with pytest.raises(DataError, match='image.npy: sha256 is not that of its card'):
+    source.read(None)
+  assert 'sha256' in (cards.damaged(pets) or '')
+  path.write_bytes(whole[:-1])
+  with pytest.raises(DataError, match=f'has {len(whole) - 1} bytes, not {len(whole)}'):
+    source.read(None)
+  path.unlink()
+  with pytest.raises(DataError, match='cannot be read'):
+    source.read(None)
+
+
+def replaced(card, path: str, rows: np.ndarray):
+  """Other rows, of which the card knows the sum."""
+  file = card.folder / path
+  with file.open('wb') as opened:
+    np.save(opened, rows, allow_pickle=True)
+  raw = file.read_bytes()
+  known = {'bytes': len(raw), 'sha256': hashlib.sha256(raw).hexdigest()}
+  edited(card, lambda text: text['files'].update({path: known}))
+
+
+def test_pickles_are_never_read(pets):
+  replaced(pets, 'train/image.npy', np.array([{}, {}], object))
+  with pytest.raises(DataError, match='image.npy: is no array'):
+    images.images('pets').train.read(None)
+
+
+def test_labels_of_a_strange_set_are_checked(pets):
+  replaced(pets, 'train/label.npy', np.array([0, 2], np.int32))
+  with pytest.raises(DataError, match='expected labels 0 to 1, found 2 in row 1'):
+    images.images('pets').train.read(None)
+
+
+def test_cards_of_other_kinds(tmp_path, monkeypatch):
+  monkeypatch.setenv('DLX_DATA_DIR', str(tmp_path / 'data'))
+  path = tmp_path / 'own.csv'
+  path.write_text('a,y\n' + ''.join(f'{i * i},{i}\n' for i in range(10)))
+  rows: Any = table.prepare(path, 'rows', target='y').card
+  for change, message in (
+    (lambda text: text['facts'].update(median=[]), 'median is'),
+    (lambda text: text['facts'].update(target_std=0), 'target_std is 0'),
+    (lambda text: text['facts'].update(feature_names=['a', 'b']), 'feature_names is'),
+    (lambda text: text['facts'].update(baseline={'accuracy': 1}), 'baseline is'),
+    (lambda text: text['facts'].update(baseline={}), 'not enough values'),
+  ):
+    whole = (rows.folder / cards.FILE).read_text()
+    edited(rows, change)
+    with pytest.raises(DataError, match=message):
+      tables.tabular('rows')
+    (rows.folder / cards.FILE).write_text(whole)
+  path.write_text('ab' * 500)
+  text = corpus.prepare([path], 'text').card
+  for vocabulary in ('', 7, ['a', 'b']):
+    edited(text, lambda card, v=vocabulary: card['facts'].update(vocabulary=v))
+    with pytest.raises(DataError, match='vocabulary is'):
+      characters.characters('text')
+
+
+def test_rows_are_mapped_and_not_read(pets):
+  found = images.images('pets').train.read(None).data['image']
+  assert isinstance(found, np.memmap) and not found.flags.writeable

@@ -1,0 +1,162 @@
+"""Words and files become inputs; answers become tables and files."""
+
+import csv
+import json
+import re
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from dlx.errors import ConfigError
+from dlx.experiment import Field, Function
+from dlx.run import answers
+
+IMAGE = Field('image', (2, 2, 1), 'uint8')
+ROW = Field('row', (2,), 'float32')
+TOKENS = Field('tokens', ('length',), 'int32')
+SEED, LABEL = Field('seed', (), 'uint32'), Field('label', (), 'int32')
+HEAT = Field('number', (), 'float32', default=1.0)
+ODDS = Field('probabilities', (2,), 'float32', names=('cat', 'dog'))
+NUMBER = Field('number', (), 'float32')
+
+
+def function(inputs, options=None):
+  return Function(lambda state, x: x, inputs, {}, options or {})
+
+
+def read(tmp_path, field, words, files=None, **inputs):
+  for name, content in (files or {}).items():
+    (tmp_path / name).write_text(content)
+  told = [str(tmp_path / w) if w in (files or {}) else w for w in words]
+  found, called = answers.inputs_of_words(function({'x': field, **inputs}), told)
+  return found, [name.removeprefix(f'{tmp_path}/') for name in called]
+
+
+def test_words_by_hand():
+  wanted = function(
+    {'prompt': TOKENS, 'seed': SEED, 'label': LABEL, 'heat': HEAT, 'x': ROW},
+    {'top_k': 3, 'how': 'plain'},
+  )
+  words = ['prompt=a=b', 'seed=7', 'label=dog', 'heat=0.5', 'x=1,2.5', 'top_k=none']
+  found, called = answers.inputs_of_words(wanted, [*words, 'how=best'])
+  assert called == [] and found == {
+    'prompt': 'a=b', 'seed': 7, 'label': 'dog', 'heat': 0.5, 'x': [1, 2.5],
+    'top_k': None, 'how': 'best',
+  }  # fmt: skip
+  assert isinstance(found['seed'], int)
+
+
+@pytest.mark.parametrize(
+  ('text', 'value'),
+  [('3', 3), ('0.5', 0.5), ('True', True), ('none', None), ('ddim', 'ddim')],
+)
+def test_options_by_hand(text, value):
+  assert answers._option(text) == value and type(answers._option(text)) is type(value)
+
+
+def test_pictures_are_named_by_their_files(tmp_path):
+  found, called = read(tmp_path, IMAGE, ['a.png', 'b.png'], seed=SEED, label=LABEL)
+  assert (found, called) == ({'x': ['a.png', 'b.png']}, ['a.png', 'b.png'])
+
+
+def test_a_text_a_line_and_a_row_a_line(tmp_path):
+  found, called = read(tmp_path, TOKENS, ['a.txt'], {'a.txt': 'one two\n\nthree\n'})
+  assert (found['x'], called) == (['one two', 'three'], ['a.txt:1', 'a.txt:2'])
+  files = {'a.csv': '\ufeffone,"two"\r\n1,2\r\n3,4\r\n', 'b.csv': '5,6\n'}
+  found, called = read(tmp_path, ROW, ['a.csv', 'b.csv'], files)
+  np.testing.assert_array_equal(found['x'], [[1, 2], [3, 4], [5, 6]])
+  assert called == ['a.csv:1', 'a.csv:2', 'b.csv']
+
+
+def test_arrays(tmp_path):
+  np.save(tmp_path / 'many.npy', [[1, 2], [3, 4]])
+  np.save(tmp_path / 'one.npy', [5, 6])
+  np.savez(tmp_path / 'all.npz', x=[[1, 2]], seed=[3])
+  words = [str(tmp_path / name) for name in ('many.npy', 'one.npy')]
+  found, called = answers.inputs_of_words(function({'x': ROW}), words)
+  np.testing.assert_array_equal(found['x'], [[1, 2], [3, 4], [5, 6]])
+  assert len(called) == 3
+  found, _ = answers.inputs_of_words(function({'x': ROW}), [str(tmp_path / 'all.npz')])
+  assert {k: v.tolist() for k, v in found.items()} == {'x': [[1, 2]], 'seed': [3]}
+
+
+@pytest.mark.parametrize(
+  ('field', 'words', 'files', 'says'),
+  [
+    (ROW, ['a.csv'], {'a.csv': 'h,i\n1,2\n1,b\n'}, "line 3: 'b' is no number"),
+    (ROW, ['a.csv'], {'a.csv': '1,2,3\n'}, 'line 1 has 3 numbers: x has 2'),
+    (ROW, ['a.csv'], {'a.csv': 'h,i\n'}, 'a.csv has no rows'),
+    (ROW, ['a.csv', 'x=1,2'], {'a.csv': '1,2\n'}, 'x is given twice'),
+    (ROW, ['none.csv'], {}, 'none.csv: no such file, and no NAME=VALUE'),
+    (ROW, ['y=3'], {}, 'y=3: no such file, and no NAME=VALUE'),
+    (ROW, ['x=1,b'], {}, 'x=1,b is not allowed: must be numbers'),
+    (ROW, ['a.npy'], {'a.npy': 'text'}, 'a.npy holds no arrays'),
+    (ROW, ['a.npz', 'b'], {'a.npz': 'text'}, 'a.npz holds no arrays'),
+    (ROW, ['a.npz'], {'a.npz': 'PK\x03\x04'}, 'a.npz holds no arrays'),
+    (SEED, ['a.png'], {}, 'no single input is read from files: give x=VALUE'),
+  ],
+)
+def test_refused(tmp_path, field, words, files, says):
+  with pytest.raises(ConfigError, match=re.escape(says)) as caught:
+    read(tmp_path, field, words, files)
+  assert '\n' not in str(caught.value)
+
+
+def test_a_pickle_is_never_read(tmp_path):
+  np.save(tmp_path / 'a.npy', np.array([{}], object), allow_pickle=True)
+  with pytest.raises(ConfigError, match='holds no arrays'):
+    answers.inputs_of_words(function({'x': ROW}), [str(tmp_path / 'a.npy')])
+
+
+OUTPUTS = {'odds': ODDS, 'sum': NUMBER}
+FOUND = {'odds': np.array([[0.25, 0.75], [1, 0]]), 'sum': np.array([1.5, 2])}
+
+
+def test_a_table_by_hand():
+  told = answers.columns(OUTPUTS, FOUND, 2)
+  assert answers.table({'input': ['a.png', 'b\x1b[31m'], **told}).splitlines() == [
+    'input   class  odds  sum',
+    'a.png   dog    0.75  1.5',
+    'b\ufffd[31m  cat    1     2',
+  ]
+  long = answers.table({'latent': [list(range(8))]})
+  assert long.splitlines()[1] == '0 1 2 3 4 5 ... (8 numbers)'
+
+
+def test_files_by_hand(tmp_path):
+  def written(ending):
+    path = tmp_path / f'out{ending}'
+    answers.check_out(str(path), OUTPUTS)
+    answers.write(str(path), OUTPUTS, FOUND, ['a', 'b'])
+    return path
+
+  with open(written('.csv'), newline='') as f:
+    rows = list(csv.reader(f))
+  assert rows[0] == ['input', 'class', 'odds/cat', 'odds/dog', 'sum']
+  assert rows[1] == ['a', 'dog', '0.25', '0.75', '1.5']
+  first, _ = written('.jsonl').read_text().splitlines()
+  odds = {'cat': 0.25, 'dog': 0.75}
+  assert json.loads(first) == dict(input='a', odds=odds, sum=1.5) | {'class': 'dog'}
+  with np.load(written('.npz')) as found:
+    assert set(found) == {'input', 'odds', 'sum'}
+    np.testing.assert_array_equal(found['odds'], FOUND['odds'])
+
+
+def test_images_become_a_grid(tmp_path):
+  path = str(tmp_path / 'grid.png')
+  answers.check_out(path, {'image': IMAGE})
+  images = np.linspace(0, 1, 3 * 4).reshape(3, 2, 2, 1)
+  answers.write(path, {'image': IMAGE}, {'image': images}, ['0', '1', '2'])
+  with Image.open(path) as picture:
+    assert picture.width > picture.height > 10
+
+
+@pytest.mark.parametrize(
+  ('path', 'says'),
+  [('a.txt', 'must end in .csv, .jsonl, .npz.'), ('a.png', 'must end in .csv'),
+   ('/none/a.csv', '/none is no folder')],
+)  # fmt: skip
+def test_where_answers_cannot_go(path, says):
+  with pytest.raises(ConfigError, match=says):
+    answers.check_out(path, OUTPUTS)

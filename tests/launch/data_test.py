@@ -1,0 +1,250 @@
+"""launch.data: from files to a run, and one line for whatever cannot be taken."""
+
+import json
+import os
+import pathlib
+import re
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from dlx.data.sets import images
+from launch import data, evaluate, train
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+  """The current folder is empty; sets go to its folder data."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.delenv('DLX_DATA_DIR', raising=False)
+
+
+def made(capfd, *args: str) -> str:
+  """What the command prints."""
+  assert data.main(['data', *args, '--data_dir=data']) == 0
+  return capfd.readouterr().out
+
+
+def refused(capfd, *args: str) -> str:
+  """The one line of a refusal; nothing is made."""
+  before = sorted(os.listdir('data')) if os.path.exists('data') else []
+  assert data.main(['data', *args, '--data_dir=data']) == 2
+  out, err = capfd.readouterr()
+  assert out == '' and err.startswith('error: ') and err.count('\n') == 1, err
+  assert (sorted(os.listdir('data')) if os.path.exists('data') else []) == before
+  return err
+
+
+def pictures(counts=(4, 4), folder='pets'):
+  for k, count in enumerate(counts):
+    for i in range(count):
+      path = pathlib.Path(folder, 'ab'[k], f'{i}.png')
+      path.parent.mkdir(parents=True, exist_ok=True)
+      Image.new('RGB', (2, 2), (200 * k, i, 0)).save(path)
+
+
+def trains(capfd) -> list[str]:
+  """The words after the command that is proposed for a new set of 2x2 pictures."""
+  pictures()
+  said = made(capfd, 'images', 'pets', '--size=2')
+  assert 'pets  labelled images  train 6, test 2\n' in said
+  command = said.splitlines()[-1]
+  assert command.startswith('python -m launch.train --exp=cnn --config.dataset=pets ')
+  flags = command.split()[4:]
+  config = ['--exp=softmax_regression', '--config.num_steps=2', '--workdir=run']
+  return ['train', *config, *flags]
+
+
+class TestImages:
+  def test_the_card_says_what_is_trained(self, capfd):
+    args = trains(capfd)
+    for path in pathlib.Path('data/pets').glob('*/*.npy'):
+      path.unlink()
+    assert train.main([*args, '--describe']) == 0
+    said = capfd.readouterr().out
+    assert re.search(r'^head/kernel +12 x 2 ', said, re.M), said
+    assert train.main(args) == 2
+    assert 'image.npy: cannot be read' in capfd.readouterr().err
+    assert images.images('pets').num_classes == 10  # The folder is forgotten.
+
+  @pytest.mark.slow
+  def test_trains(self, capfd):
+    assert train.main(trains(capfd)) == 0
+    record = json.loads(pathlib.Path('run', 'config.json').read_text())['data']
+    card = record['test']['card']
+    assert card['classes'] == ['a', 'b'] and card['sizes'] == {'train': 6, 'test': 2}
+    # As it was recorded, the net is built; without rows nothing is scored.
+    evaluated = ['evaluate', '--workdir=run', '--data_dir=other']
+    os.rename('data', 'other')
+    assert evaluate.main(evaluated) == 0
+    capfd.readouterr()
+    os.rename('other', 'away')
+    assert evaluate.main(evaluated) == 2
+    assert 'the folder that `python -m launch.data` made' in capfd.readouterr().err
+
+  def test_ls_and_show(self, capfd):
+    pictures((4, 4))
+    made(capfd, 'images', 'pets', '--size=2', '--grey', '--repeats=keep')
+    assert made(capfd, 'ls') == 'pets  labelled images  train 6, test 2\n'
+    said = made(capfd, 'show', 'pets', '--out=pets.png')
+    assert '  image uint8 [2, 2, 1]\n' in said and 'class 0 a: train 3, test 1' in said
+    # Grey levels of (0, i, 0) and (200, i, 0), i below 4, are two or three a class.
+    assert 'row(s) stand twice' in said and 'all sums of its files are right' in said
+    with Image.open('pets.png') as opened:
+      assert opened.width > 50
+    path = pathlib.Path('data/pets/test/label.npy')
+    path.write_bytes(path.read_bytes()[:-1] + b'\1')
+    assert data.main(['data', 'show', 'pets', '--data_dir=data']) == 1
+    assert 'DAMAGED: ' in capfd.readouterr().out
+    assert 'there are: pets' in refused(capfd, 'show', 'cats')
+    assert 'no folder for it' in refused(capfd, 'show', 'pets', '--out=x/y.png')
+
+  @pytest.mark.parametrize(
+    ('spoil', 'told'),
+    (
+      (lambda a: (a / '0.png').write_bytes(b''), 'a/0.png: is empty'),
+      (lambda a: (a / '0.png').write_text('text'), 'a/0.png: is no picture'),
+      (
+        lambda a: (a / '0.png').write_bytes((a / '0.png').read_bytes()[:40]),
+        'a/0.png: is no picture',
+      ),
+      (
+        lambda a: [(a / f'{i}.png').unlink() for i in (1, 2, 3)],
+        "class 'a' has 1 example(s), must have at least 2",
+      ),
+      (lambda a: [p.unlink() for p in a.iterdir()], 'pets/a: holds no picture'),
+      (lambda a: a.rename(a.with_name('B')), 'classes differ by case alone: B, b'),
+      (lambda a: a.rename(a.parents[1] / 'away'), 'expected two classes'),
+      (lambda a: (a / 'x.png').symlink_to(a / 'x.png'), 'a/x.png: is a link'),
+      (lambda a: (a / 'x').symlink_to(a.parent), 'a/x: is a link'),
+      (lambda a: (a.parent / 'c').symlink_to('/nowhere'), 'pets/c: is a link'),
+      (
+        lambda a: (a / '1.png').write_bytes((a / '0.png').read_bytes()),
+        'stand in another split',
+      ),
+    ),
+  )
+  def test_what_cannot_be_taken(self, capfd, spoil, told):
+    pictures()
+    spoil(pathlib.Path('pets/a'))
+    if told.startswith('stand'):  # One of the two is in the test split by this seed.
+      seeds = [refused_or_made(capfd, f'--seed={s}', f'--name=s{s}') for s in range(8)]
+      assert any(told in err for err in seeds)
+    else:
+      assert told in refused(capfd, 'images', 'pets')
+
+  def test_truncated_jpeg_and_webp(self, capfd):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    for name in ('x.jpg', 'x.webp'):
+      pictures(folder=name)
+      path = pathlib.Path(name, 'a', name)
+      Image.fromarray(noise).save(path)
+      path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+      assert f'a/{name}: is no picture' in refused(capfd, 'images', name)
+
+  def test_folders_that_are_none(self, capfd):
+    assert 'nowhere: is no folder' in refused(capfd, 'images', 'nowhere')
+    pathlib.Path('flat').mkdir()
+    Image.new('RGB', (2, 2)).save('flat/0.png')
+    assert 'holds no folders' in refused(capfd, 'images', 'flat')
+    pictures(folder='some/train')
+    pictures(folder='some/training')
+    assert 'two folders of one split' in refused(capfd, 'images', 'some')
+    pictures(folder='more/train')
+    pictures((1, 1), folder='more/test')
+    os.rename('more/test/a', 'more/test/z')
+    assert "class 'z' is not among those" in refused(capfd, 'images', 'more')
+
+
+class TestOthers:
+  """What is asked of each kind stands in tests/dlx/data/prepare."""
+
+  def test_a_table(self, capfd):
+    text = 'id,a,y\n' + ''.join(f'{i},{i * i},{2 * i * i}\n' for i in range(10))
+    pathlib.Path('my houses.csv').write_text(text)
+    said = made(capfd, 'table', 'my houses.csv', '--target=y', '--repeats=refuse')
+    assert said.startswith('my_houses  a table  train 8, test 2\n')
+    assert '  feature a: mean ' in said and '  y: least squares has rmse ' in said
+    assert '--exp=house_prices --config.dataset=my_houses ' in said
+    args = ['train', '--exp=house_prices', '--config.dataset=my_houses']
+    assert train.main([*args, '--data_dir=data', '--describe']) == 0
+    said = capfd.readouterr().out
+    assert re.search(r'^hidden_0/kernel +1 x 64 ', said, re.M), said
+    pathlib.Path('my houses.csv').write_text(text + '1,2\n')
+    err = refused(capfd, 'table', 'my houses.csv', '--target=y', '--name=other')
+    assert 'my houses.csv: line 12: has 2 cells' in err
+
+  def test_a_table_of_classes_proposes_no_experiment(self, capfd):
+    text = 'a,y\n' + ''.join(f'{i * i},{"ny"[i % 2]}\n' for i in range(10))
+    pathlib.Path('own.tsv').write_text(text.replace(',', '\t'))
+    said = made(capfd, 'table', 'own.tsv', '--target=y')
+    assert 'class 1 y: train 4, test 1' in said and '--exp' not in said
+    args = ['--exp=house_prices', '--config.dataset=own', '--data_dir=data']
+    assert train.main(['train', *args]) == 2
+    assert 'it has classes' in capfd.readouterr().err
+
+  def test_arrays(self, capfd):
+    np.savez('own.npz', x=np.arange(40, dtype=np.uint8).reshape(10, 2, 2), y=[0, 1] * 5)
+    said = made(capfd, 'arrays', 'own.npz', '--classes=cat,dog')
+    assert 'class 0 cat: train 4, test 1' in said and '--exp=cnn' in said
+
+  def test_a_corpus(self, capfd):
+    for name in 'ab':
+      pathlib.Path(f'{name}.txt').write_text(f'{name}-' * 1000)
+    said = made(capfd, 'corpus', 'a.txt', 'b.txt', '--name=own', '--validation=0.2')
+    assert said.startswith('own  a text by characters  train 3201, validation 800\n')
+    assert '4 characters' in said
+    args = ['train', '--exp=char_gpt', '--config.dataset=own', '--data_dir=data']
+    small = ['--config.num_layers=1', '--config.width=16', '--config.context=16']
+    assert train.main([*args, *small, '--describe']) == 0
+    assert re.search(r'^token/embedding +4 x 16 ', capfd.readouterr().out, re.M)
+    assert 'all sums of its files are right' in made(capfd, 'show', 'own')
+    assert '--out is not allowed' in refused(capfd, 'show', 'own', '--out=x.png')
+
+
+def refused_or_made(capfd, *args: str) -> str:
+  data.main(['data', 'images', 'pets', '--data_dir=data', *args])
+  return capfd.readouterr().err
+
+
+class TestCommand:
+  @pytest.mark.parametrize(
+    ('args', 'told'),
+    (
+      ((), 'the first word must be one of images, table'),
+      (('image', 'x'), "'image' is not allowed"),
+      (('images',), 'give images DIR.'),
+      (('images', 'a', 'b'), 'give images DIR.'),
+      (('table', 'x.csv'), '--target is missing'),
+      (
+        ('images', 'x', '--target=y'),
+        '--target is not read by images: it reads --data',
+      ),
+      (('ls', '--name=x'), '--name is not read by ls'),
+      (('images', 'x', '--fit=no'), 'flag --fit=no'),
+    ),
+  )
+  def test_wrong_words(self, capfd, args, told):
+    assert told in refused(capfd, *args)
+
+  def test_no_data_folder(self, capfd):
+    pictures()
+    for args in (('images', 'pets'), ('ls',)):
+      assert data.main(['data', *args]) == 2
+      assert '--data_dir is missing' in capfd.readouterr().err
+
+  @pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')
+  def test_no_permission(self, capfd):
+    pictures()
+    pathlib.Path('data').mkdir(mode=0o500)
+    assert 'permission denied' in refused(capfd, 'images', 'pets')
+
+  def test_a_full_disk(self, capfd, monkeypatch):
+    pictures()
+
+    def full(*args, **kwargs):
+      raise OSError(28, 'No space left on device', 'data/x')
+
+    monkeypatch.setattr(np.lib.format, 'open_memmap', full)
+    assert 'data/x: the disk is full' in refused(capfd, 'images', 'pets')
