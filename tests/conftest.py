@@ -124,6 +124,15 @@ def marks(path: pathlib.Path) -> tuple[str, ...]:
   return ('kernels',) * kernels + ('versions',) * versions
 
 
+@pytest.fixture(autouse=True)
+def data_folder_of_its_own():
+  """Flags that one test parsed name no folder of data sets to the next."""
+  from dlx.data.formats import files
+
+  yield
+  files.look_in(None)
+
+
 @pytest.fixture(scope='module')
 def optimised():
   """Programs of this file are optimised in any case: what is asked is of them."""
