@@ -80,7 +80,8 @@ def compute(
 ) -> Any:
   """What `figure.draw` is given, as NumPy arrays; see `draw_figures`."""
   if program is not None:
-    key = jax.random.fold_in(state.rng, zlib.crc32(name.encode()) & 0x7FFFFFFF)
+    rng = state.rng[0] if state.rng.ndim else state.rng  # Of members the first.
+    key = jax.random.fold_in(rng, zlib.crc32(name.encode()) & 0x7FFFFFFF)
     data = {} if figure.data is None else batch(figure.data)
     tree = program(state, jax.random.fold_in(key, step), data)
   else:

@@ -156,6 +156,18 @@ class NothingLostTest(absltest.TestCase):
     self.assertTrue((workdir / 'result.json').exists())
     self.assertFalse((workdir / 'figures').exists())
 
+  def test_a_figure_of_members_is_drawn_from_the_first(self):
+    config = kinds.Small(num_steps=6)
+    look = lambda state, key, batch: state.params['Dense_0']['bias'][0]
+    figures = {'f': Figure(draw=str, compute=look)}
+    experiment = kinds.classifier(config)._replace(figures=figures)
+    many = kinds.vectorize(experiment, 2)
+    workdir = pathlib.Path(self.create_tempdir().full_path)
+    state = fit(many, config, workdir).state
+    wanted = np.array(state.params['Dense_0']['bias'][0, 0])
+    drawn = (workdir / 'figures' / 'f.txt').read_text()
+    self.assertEqual(drawn, f'(member 0 of 2)\n{wanted}')
+
 
 class NoData(kinds.Rolling):
   """What a physics-informed net reads: nothing."""
