@@ -166,7 +166,7 @@ class NothingLostTest(absltest.TestCase):
     state = fit(many, config, workdir).state
     wanted = np.array(state.params['Dense_0']['bias'][0, 0])
     drawn = (workdir / 'figures' / 'f.txt').read_text()
-    self.assertEqual(drawn, f'(member 0 of 2)\n{wanted}')
+    self.assertEqual(drawn, '(member 0 of 2)\n' + str(wanted))
 
 
 class NoData(kinds.Rolling):
