@@ -14,13 +14,12 @@ import numpy as np
 
 from dlx.errors import ConfigError
 from dlx.experiment import Config, Experiment, Field, Function, Overfit, example_shapes
-from dlx.run import feed, sharding
+from dlx.run import effects, feed, sharding
 from dlx.run.dispatch import make_dispatch
 from dlx.run.loop import fit
 from dlx.run.records.json_files import read_json
 from dlx.run.rehearsal import rehearse
 from dlx.state import is_key, ratios
-from launch.flags import effects
 
 Build = Callable[[Any], Experiment]
 ROWS = 4

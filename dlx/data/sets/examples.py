@@ -63,12 +63,13 @@ def examples(name: str, split: str) -> Examples:
     data = sentences(name)
     parts = {'train': data.train, 'validation': data.validation, 'test': data.test}
     classes = data.class_names
-  elif kind in ('images', 'tables'):
-    found = images(name) if kind == 'images' else tabular(name, standardize=False)
-    held = found.train.held
-    parts = {'train': found.train, 'validation': held, 'test': found.test}
-    if kind == 'images':
-      classes, max_value = found.class_names, found.max_value
+  elif kind == 'images':
+    data = images(name)
+    parts = {'train': data.train, 'validation': data.train.held, 'test': data.test}
+    classes, max_value = data.class_names, data.max_value
+  elif kind == 'tables':
+    data = tabular(name, standardize=False)
+    parts = {'train': data.train, 'validation': data.train.held, 'test': data.test}
   else:
     raise ConfigError(
       f'dataset={name} holds {registry.KINDS[kind]}: no model reads it.'

@@ -1,4 +1,4 @@
-"""Tests for launch/flags/experiments_by_name.py."""
+"""Tests for dlx/run/experiments_by_name.py."""
 
 import pickle
 import re
@@ -9,7 +9,7 @@ import types
 import pytest
 
 from dlx.errors import ConfigError
-from launch.flags import experiments_by_name
+from dlx.run import experiments_by_name
 
 # Postponed annotations: dataclasses look the module up in sys.modules.
 TOY = """
