@@ -205,6 +205,23 @@ def test_a_program_for_each_power_of_two(run):
   assert TRACED == [(1, 2), (2, 2), (4, 2), (8, 2)]
 
 
+def test_a_program_for_each_power_of_two_of_tokens(run):
+  def mean(state, inputs):
+    TRACED.append(inputs['tokens'].shape)
+    tokens = inputs['tokens']
+    return {'mean': jnp.where(tokens < 26, tokens, 0).sum(1) / (tokens < 26).sum(1)}
+
+  function = Function(mean, {'tokens': WORDS._replace(pad=26)}, {'mean': NUMBER})
+  vars(run)['_opened'] = (None, run.experiment._replace(functions={'score': function}))
+  texts = ['abcdefghijklmnopqrstuvwxyz'[:n] for n in range(1, 21)]
+  for text in texts:
+    assert run.score(tokens=text) == pytest.approx((len(text) - 1) / 2)
+  assert TRACED == [(1, 8), (1, 16), (1, 32)]
+  # Together: 8 rows of up to 8 tokens, 8 of up to 16, and 4.
+  assert run.score(tokens=texts) == pytest.approx(np.arange(20) / 2)
+  assert TRACED[3:] == [(8, 8), (8, 16), (4, 32)]
+
+
 def test_many_rows_are_cut(run, monkeypatch):
   monkeypatch.setattr(opened, 'MOST_ROWS', 4)
   tokens = np.arange(11)[:, None] % 26
