@@ -9,9 +9,24 @@ Arrays carry their shape in their names, `name_DIMS`, one capital letter a dimen
 Importing this package imports nothing else; take the modules by name.
 """
 
+import importlib
+
 from dlx import beside
 
 beside.claim('kernels')
+
+
+def __getattr__(name: str):
+  if name == 'train':  # A package that can be called.
+    return importlib.import_module('dlx.train')
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def trained(*args, **options):
+  """What `dlx.train(...)` does: see `dlx.runs.train`."""
+  from dlx.runs import train
+
+  return train(*args, **options)
 
 
 def open(workdir, *, step: int | str = 'latest', exp=None, trust=False, data_dir=None):

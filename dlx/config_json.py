@@ -7,11 +7,14 @@ The types that a field may have stand in `describe`; flags are made from the sam
 """
 
 import dataclasses
+import difflib
 import enum
 import math
 import types
 import typing
 from typing import Any, Mapping, TypeVar
+
+import numpy as np
 
 from dlx.errors import ConfigError, FieldError
 
@@ -171,6 +174,49 @@ def config_from_json(
   return build_at(cls, given, name)
 
 
+def config_of_fields(cls: type[_T], given: Mapping[str, Any], base: Any = None) -> _T:
+  """A Config of fields that a person gives by name, as a call does.
+
+  Args:
+    cls: the Config class.
+    given: values of fields; of a group a mapping of some of its fields, or the group.
+      A list is taken for a tuple.
+    base: a Config whose fields the others are; None: the defaults.
+
+  Raises:
+    ConfigError: an unknown or missing field, a wrong type, an impossible value.
+  """
+  then = {} if base is None else config_to_json(base)
+  return config_from_json(cls, _merged(cls, then, given, 'config'), added=[])
+
+
+def _merged(cls: type, then: Mapping[str, Any], given: Mapping[str, Any], name: str):
+  """The JSON object of a config, with what is given in it."""
+  known, found = field_types(cls), dict(then)
+  for field, value in given.items():
+    if field not in known:
+      near = difflib.get_close_matches(field, known, n=1)
+      raise ConfigError(
+        f'{name}.{field} is not allowed: '
+        f'{f"did you mean {near[0]}? M" if near else "m"}ust be one of '
+        f'{", ".join(known)}.'
+      )
+    if is_nested(known[field]) and isinstance(value, Mapping):
+      inner = found.get(field, _defaults(cls).get(field, {}))
+      found[field] = _merged(known[field], inner, value, f'{name}.{field}')
+    else:
+      value = tuple(value) if isinstance(value, list) else value
+      value = value.item() if isinstance(value, np.generic) else value
+      found[field] = _value_to_json(f'{name}.{field}', value)
+  missing = [x for x in known if x not in found and x not in _with_default(cls)]
+  if missing:
+    raise ConfigError(
+      f'{name}.{missing[0]} is missing: it has no default; must be '
+      f'{describe(known[missing[0]])}.'
+    )
+  return found
+
+
 def build_at(cls: type[_T], given: Mapping[str, Any], name: str) -> _T:
   """`cls(**given)`, the config or a group in it; an error names the flag --NAME.FIELD.
 
@@ -181,6 +227,15 @@ def build_at(cls: type[_T], given: Mapping[str, Any], name: str) -> _T:
     return cls(**given)
   except FieldError as e:
     raise e.within(f'--{name}') if e.owner is cls else e from None
+
+
+def _defaults(cls: type) -> dict[str, Any]:
+  """JSON of the groups that a Config has by default, which may be no class defaults."""
+  return {
+    f.name: config_to_json(f.default)
+    for f in dataclasses.fields(cls)  # type: ignore[arg-type]
+    if dataclasses.is_dataclass(f.default) and not isinstance(f.default, type)
+  }
 
 
 def _with_default(cls: type) -> set[str]:

@@ -84,6 +84,8 @@ class Field(NamedTuple):
     vocabulary: of tokens: data_dir -> what has encode(text) -> numbers and
       decode(numbers) -> text. None: nobody knows what they stand for.
     default: of an input that may be left out; a seed that is left out is 0.
+    pad: of tokens, the number that fills up a row from its end and changes no answer,
+      so that rows of many lengths need few programs; None: there is none.
   """
 
   kind: str
@@ -93,6 +95,7 @@ class Field(NamedTuple):
   names: tuple[str, ...] = ()
   vocabulary: Callable[[Any], Any] | None = None
   default: float | None = None
+  pad: int | None = None
 
 
 # image: H, W, C, uint8 as read from a file, or float32 in [0, 1]; text: codes of

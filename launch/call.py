@@ -2,13 +2,15 @@
 
   python -m launch.call --workdir=runs/cnn                  what it can do
   python -m launch.call --workdir=runs/cnn predict a.png b.png --out=table.csv
+  python -m launch.call --workdir=runs/cnn predict --dataset=mnist:test --out=a.csv
   python -m launch.call --workdir=runs/gpt generate prompt='To be' temperature=0.8
   python -m launch.call --workdir=runs/ddpm sample label=3 --num=64 --out=grid.png
 
 The name of a function, then files (dlx/run/answers.py says which) and NAME=VALUE of its
 inputs and options. Prints a table or the text; --out writes .csv, .jsonl or .npz, of
-images .png. Needs neither the data nor the mesh of the training. Exit status 2: bad
-input, one line on stderr.
+images .png. --dataset calls it on every example of a set, with the true label beside.
+Needs neither the data nor the mesh of the training. Exit status 2: bad input, one line
+on stderr.
 """
 
 import sys
@@ -43,12 +45,26 @@ def define(values: flags.FlagValues):
     **own,
   )
   flags.DEFINE_integer(
-    'num', None, 'Rows, where no input says how many.', lower_bound=1, **own
+    'num',
+    None,
+    'Rows, where no input says how many; of --dataset the first so many examples.',
+    lower_bound=1,
+    **own,
+  )
+  flags.DEFINE_string(
+    'dataset',
+    None,
+    'Inputs are the examples of this set, NAME or NAME:SPLIT (train, validation, test; '
+    'default test); :SPLIT is of the set that the run was trained on.',
+    **own,
   )
   flags.DEFINE_boolean(
     'resize', False, "Bring pictures to the size of the model's images.", **own
   )
-  data_dir = 'Folder of the texts of a vocabulary that the workdir does not keep.'
+  data_dir = (
+    'Folder of --dataset, and of the texts of a vocabulary that the workdir does not '
+    'keep. Default: $DLX_DATA_DIR.'
+  )
   paths.define(values, 'data_dir', None, data_dir)
   out = 'File for the answers: .csv, .jsonl, .npz or, of images, .png.'
   paths.define(values, 'out', None, out)
@@ -101,20 +117,43 @@ def main(argv: list[str]) -> int:
   elif any(field.kind == 'image' for field in function.outputs.values()):
     raise ConfigError(f'{what} gives images: needs --out=FILE.png or .npz.')
   given, called = answers.inputs_of_words(function, words)
-  found = run.outputs(what, values.num, resize=values.resize, **given)
+  fields = function.outputs
+  if values.dataset is None:
+    found = run.outputs(what, values.num, resize=values.resize, **given)
+  elif called:
+    raise ConfigError(f'--dataset={values.dataset} is not allowed beside {called[0]}.')
+  else:
+    fields, found, called = _of_set(run, what, values, given)
   rows = len(next(iter(found.values())))
   if not called:
     called = [str(i) for i in range(rows)]
   if values.out:
-    answers.write(values.out, function.outputs, found, called)
+    answers.write(values.out, fields, found, called)
     return 0
   text = [k for k, v in found.items() if isinstance(v[0], str)]
-  if text:
+  if text and values.dataset is None:
     print('\n\n'.join(answers.printable(row) for row in found[text[0]]))
   else:
-    told = answers.columns(function.outputs, found, rows)
+    told = answers.columns(fields, found, rows)
     print(answers.table({'input': called, **told}))
   return 0
+
+
+def _of_set(run: Any, what: str, values: flags.FlagValues, given: Mapping[str, Any]):
+  from dlx.run.of_set import of_set
+  from launch.data import progress
+
+  with progress(what) as tick:
+    return of_set(
+      run,
+      what,
+      values.dataset,
+      given,
+      num=values.num,
+      resize=values.resize,
+      data_dir=values.data_dir,
+      tick=tick,
+    )
 
 
 if __name__ == '__main__':

@@ -14,13 +14,12 @@ import numpy as np
 
 from dlx.errors import ConfigError
 from dlx.experiment import Config, Experiment, Field, Function, Overfit, example_shapes
-from dlx.run import feed, sharding
+from dlx.run import effects, feed, sharding
 from dlx.run.dispatch import make_dispatch
 from dlx.run.loop import fit
 from dlx.run.records.json_files import read_json
 from dlx.run.rehearsal import rehearse
 from dlx.state import is_key, ratios
-from launch.flags import effects
 
 Build = Callable[[Any], Experiment]
 ROWS = 4
@@ -118,7 +117,7 @@ def overfitted(build: Build, config: Config, data_dir: Any = None) -> float | No
 
 
 def rows(experiment: Experiment) -> int:
-  """A row of a function's outputs is the same in any batch.
+  """A row of a function's outputs is the same in any batch, and with padding.
 
   Returns:
     How many functions were tried; one of a whole graph has no rows.
@@ -144,10 +143,21 @@ def rows(experiment: Experiment) -> int:
         _compare(
           f'{what}: {output}', beside, found, np.asarray(together[output])[index]
         )
+    longer = {k: _longer(v, function.inputs[k].pad) for k, v in inputs.items()}
+    if any(longer[k] is not v for k, v in inputs.items()):
+      for output, found in call(state, longer).items():
+        _compare(f'{what}: {output}', 'padding behind it', found, together[output])
     for output, value in together.items():
       if not np.asarray(value, np.float64).std(0).max() > 1e-4:
         raise Failed(f'{what}: {output} is the same for every input.')
   return len(functions)
+
+
+def _longer(rows: np.ndarray, pad: int | None) -> np.ndarray:
+  """Rows of tokens with padding behind them; all else as it is."""
+  if pad is None:
+    return rows
+  return np.pad(rows, ((0, 0), (0, 5)), constant_values=pad)
 
 
 def options(function: Function) -> dict[str, Any]:

@@ -154,7 +154,7 @@ def _name_of(place: str) -> str:
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Callable[[int, int], None]]:
+def progress(what: str = 'preparing') -> Iterator[Callable[[int, int], None]]:
   """(done, all) -> None: a bar on a terminal, else nothing."""
   if not sys.stderr.isatty():
     yield lambda done, total: None
@@ -163,7 +163,7 @@ def progress() -> Iterator[Callable[[int, int], None]]:
   from rich import progress as bars
 
   with bars.Progress(console=console.Console(stderr=True), transient=True) as bar:
-    task = bar.add_task('preparing', total=None)
+    task = bar.add_task(what, total=None)
     yield lambda done, total: bar.update(task, completed=done, total=total)
 
 

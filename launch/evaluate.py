@@ -12,7 +12,8 @@ from typing import Any, Mapping
 from absl import flags
 
 from dlx.errors import ConfigError
-from launch.flags import command_line, experiments_by_name, paths
+from dlx.run import experiments_by_name
+from launch.flags import command_line, paths
 from launch.machine import devices
 
 

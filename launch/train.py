@@ -136,7 +136,7 @@ def main(argv: list[str]) -> int:
   with multihost.start(values, workdir):  # Before the first use of a device.
     import jax
 
-    from launch.flags import effects
+    from dlx.run import effects
 
     effects.check(found.short, found.build, config)
     if values.describe:

@@ -177,7 +177,7 @@ def columns(
   """Outputs as columns of `rows` values: texts, numbers, or lists of numbers.
 
   Of probabilities `class`, the likeliest by its name, stands before them; they become a
-  mapping by class.
+  mapping by class. A label is its name, where it has one.
   """
   out: dict[str, list[Any]] = {}
   for name, value in found.items():
@@ -186,6 +186,8 @@ def columns(
       classes = field.names or tuple(map(str, range(len(values[0]))))
       out['class'] = [classes[int(np.argmax(row))] for row in values]
       values = [dict(zip(classes, row, strict=True)) for row in values]
+    if field.kind == 'label' and field.names:
+      values = [field.names[k] if 0 <= k < len(field.names) else k for k in values]
     out[name] = values
   return out
 

@@ -21,14 +21,8 @@ from etils import epath
 
 from dlx import beside
 from dlx.errors import ConfigError
+from dlx.run.experiments_by_name import PACKAGE, is_path
 from dlx.run.records import sources
-
-PACKAGE = 'experiments'
-
-
-def is_path(name: str) -> bool:
-  """Whether an experiment is named by the path of its file."""
-  return name.endswith('.py') or '/' in name or '\\' in name
 
 
 def refusal(run: Mapping[str, Any], workdir: Any) -> str | None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
   from dlx.state import PyTree, TrainState
 
 MOST_ROWS = 256  # Computed at once; more are cut.
+LEAST_LENGTH = 8  # Tokens, of rows that may be filled up.
 VOCABULARY = 'vocabulary.json'
 
 
@@ -41,8 +42,9 @@ class Run:
 
   A single output is returned as it is, several by name; where a text goes in, tokens
   that come out are a text. A seed that is left out is 0, and one seed for many rows
-  gives each another one. Programs are compiled for 1, 2, 4, ... rows and kept; what
-  fills up a batch is cut away. ConfigError: an input that cannot be, one line.
+  gives each another one. Programs are compiled for 1, 2, 4, ... rows, and for 8, 16,
+  32, ... tokens where rows may be filled up (`Field.pad`), and kept; what fills up a
+  batch is cut away. ConfigError: an input that cannot be, one line.
 
   Attributes:
     workdir: its path, from the root.
@@ -179,6 +181,7 @@ class Run:
   def _opened(self) -> 'tuple[Config, Experiment]':
     import jax
 
+    from dlx.data.sets import cards
     from dlx.train.early_stopping import with_early_stopping
 
     found, config = self._code
@@ -188,7 +191,8 @@ class Run:
         f'{self.workdir} is a run in float64: needs '
         "jax.config.update('jax_enable_x64', True) first."
       )
-    return config, with_early_stopping(found.build(config), config)
+    with cards.recall(self.record.get('data') or {}):  # Sets of the user's own.
+      return config, with_early_stopping(found.build(config), config)
 
   @functools.cached_property
   def _used(self) -> 'TrainState':
@@ -255,7 +259,7 @@ class Run:
       if not x.many and total > 1:
         seeds = fields[name].kind == 'seed'
         values = spread(values[0], total) if seeds else [values[0]] * total
-      wide[name] = values
+      wide[name] = [_filled_up(row, fields[name]) for row in values]
     groups: dict[Any, list[int]] = {}
     for i in range(total):
       shapes = tuple(np.shape(x[i]) for x in wide.values())
@@ -345,6 +349,16 @@ def _is_text(value: Any) -> bool:
   if isinstance(value, (list, tuple)) and value:
     return all(isinstance(x, str) for x in value)
   return isinstance(value, str)
+
+
+def _filled_up(row: Any, field: 'Field') -> Any:
+  """Tokens up to the next power of two, where the field says by what."""
+  import numpy as np
+
+  if field.pad is None:
+    return row
+  wanted = max(LEAST_LENGTH, 1 << (len(row) - 1).bit_length())
+  return np.pad(row, (0, wanted - len(row)), constant_values=field.pad)
 
 
 def _together(rows: list[Any]) -> Any:

@@ -5,6 +5,7 @@ token after each, and the cache that holds these tokens too. The prompt goes thr
 at once, then each new token alone.
 """
 
+import math
 from typing import Any, Callable
 
 import chex
@@ -19,7 +20,13 @@ Step = Callable[[Array, PyTree], tuple[Array, PyTree]]
 
 
 def choose(
-  key: Key, logits_BV: Array, *, temperature: Any = 1.0, top_k: int | None = None
+  key: Key,
+  logits_BV: Array,
+  *,
+  temperature: Any = 1.0,
+  top_k: int | None = None,
+  top_p: float | None = None,
+  min_p: float | None = None,
 ) -> Array:
   """One token a row, int32 [B], drawn from softmax(logits / temperature).
 
@@ -33,9 +40,14 @@ def choose(
       scalar array, or one a row [B]; arrays may be traced.
     top_k: only the k largest logits can be drawn, ties with the last included; None:
       all.
+    top_p: of what top_k leaves, only the fewest likeliest tokens whose probabilities
+      come to top_p, ties with the last included (arXiv:1904.09751); None: all.
+    min_p: of what these leave, only tokens that are at least min_p times as likely as
+      the likeliest (arXiv:2407.01082); None: all.
 
   Raises:
-    ConfigError: a temperature below 0, top_k outside [1, V].
+    ConfigError: a temperature below 0, top_k outside [1, V], top_p outside (0, 1],
+      min_p outside [0, 1].
   """
   chex.assert_rank(logits_BV, 2)
   plain = isinstance(temperature, (int, float))
@@ -46,6 +58,14 @@ def choose(
     raise ConfigError(
       f'top_k={top_k} is not allowed: must be in [1, {size}], the size of the '
       'vocabulary, or None for off.'
+    )
+  if top_p is not None and not 0 < top_p <= 1:
+    raise ConfigError(
+      f'top_p={top_p} is not allowed: must be in (0, 1], or None for off.'
+    )
+  if min_p is not None and not 0 <= min_p <= 1:
+    raise ConfigError(
+      f'min_p={min_p} is not allowed: must be in [0, 1], or None for off.'
     )
   broken_B = jnp.isnan(logits_BV).any(1)
   known = lambda token_B: jnp.where(broken_B, -1, token_B)
@@ -61,6 +81,16 @@ def choose(
   logits_BV = logits_BV / temperature
   if top_k is not None:
     least_B1 = lax.top_k(logits_BV, top_k)[0][:, -1:]
+    logits_BV = jnp.where(logits_BV < least_B1, -jnp.inf, logits_BV)
+  if top_p is not None and top_p < 1:
+    sorted_BV = -jnp.sort(-logits_BV)
+    probs_BV = jax.nn.softmax(sorted_BV)
+    before_BV = jnp.cumsum(probs_BV, 1) - probs_BV
+    kept_BV = jnp.where(before_BV < top_p, sorted_BV, jnp.inf)
+    least_B1 = kept_BV.min(1, keepdims=True)
+    logits_BV = jnp.where(logits_BV < least_B1, -jnp.inf, logits_BV)
+  if min_p:
+    least_B1 = logits_BV.max(1, keepdims=True) + math.log(min_p)
     logits_BV = jnp.where(logits_BV < least_B1, -jnp.inf, logits_BV)
   keys_B = key
   if key.ndim == 0:
@@ -81,6 +111,8 @@ def generate(
   context: int,
   temperature: Any = 1.0,
   top_k: int | None = None,
+  top_p: float | None = None,
+  min_p: float | None = None,
 ) -> Array:
   """`num_tokens` tokens after each prompt, int32 [B, num_tokens].
 
@@ -96,8 +128,7 @@ def generate(
     num_tokens: at least 1.
     key: of all draws, or one a row, [B].
     context: most tokens that the model takes.
-    temperature: see `choose`.
-    top_k: see `choose`.
+    temperature, top_k, top_p, min_p: see `choose`.
 
   Raises:
     ConfigError: a prompt without a token or longer than the context, `num_tokens`
@@ -121,6 +152,8 @@ def generate(
       logits_BTV[:, -1],
       temperature=temperature,
       top_k=top_k,
+      top_p=top_p,
+      min_p=min_p,
     )
 
   def continued(seen_BS, first, count):

@@ -91,7 +91,7 @@ def language_model(
   """Next-character prediction with loss over the whole validation text, and samples.
 
   Functions: `score`, the log-likelihood of a text, and `generate`, which goes on from a
-  prompt.
+  prompt; its options are `num_tokens`, and those of `choose`.
 
   The split `validation` reports `loss` (nats a character), `perplexity`,
   `bits_per_character` and `accuracy` over every character but the first; each is
@@ -127,7 +127,9 @@ def language_model(
   def variables(state: TrainState) -> dict[str, Any]:
     return {'params': state.averaged}
 
-  def goes_on(state, inputs, *, num_tokens=sample_length, top_k=top_k):
+  chosen = {'top_k': top_k, 'top_p': None, 'min_p': None}
+
+  def goes_on(state, inputs, *, num_tokens=sample_length, **given):
     """Tokens after each prompt; of a prompt longer than the context the last ones."""
     prompt_BP = inputs['prompt'][:, -context:]
 
@@ -143,7 +145,7 @@ def language_model(
       seed_keys(inputs['seed']),
       context=context,
       temperature=inputs['temperature'],
-      top_k=top_k,
+      **{**chosen, **given},
     )
     return {'tokens': new_BT}
 
@@ -168,7 +170,7 @@ def language_model(
         'temperature': number._replace(default=temperature),
       },
       {'tokens': tokens._replace(shape=('num_tokens',))},
-      {'num_tokens': sample_length, 'top_k': top_k},
+      {'num_tokens': sample_length, **chosen},
     ),
   }
 

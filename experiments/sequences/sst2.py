@@ -97,7 +97,7 @@ def build(config: Config) -> experiment.Experiment:
     make_predict(config, model, inputs='tokens'),
     {
       'tokens': experiment.Field(
-        'tokens', ('length',), 'int32', vocabulary=data.vocabulary
+        'tokens', ('length',), 'int32', vocabulary=data.vocabulary, pad=vocabulary.PAD
       )
     },
     data.class_names,

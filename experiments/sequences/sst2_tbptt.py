@@ -27,6 +27,7 @@ from dlx.data.batches.contiguous import Continuing
 from dlx.data.batches.resident import InOrder
 from dlx.data.dataset import ROWS
 from dlx.data.sets.sentences import SentenceData, sentences
+from dlx.data.text import vocabulary
 from dlx.layers.recurrent.cells import CELLS, zero_state
 from dlx.layers.recurrent.unroll import gradient_by_distance
 from dlx.models.text_classifier import CarriedClassifiers
@@ -148,7 +149,7 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
     lambda state, inputs: whole(state, inputs['tokens'])[config.cells[0]],
     {
       'tokens': experiment.Field(
-        'tokens', ('length',), 'int32', vocabulary=data.vocabulary
+        'tokens', ('length',), 'int32', vocabulary=data.vocabulary, pad=vocabulary.PAD
       )
     },
     data.class_names,

@@ -18,10 +18,10 @@ import numpy as np
 
 from dlx.experiment import Config, Experiment
 from dlx.models.unet import UNetConfig
+from dlx.run import experiments_by_name
 from dlx.run.dispatch import get_batch
 from dlx.tasks.image_generation import GameConfig
 from dlx.tasks.judge import Judge
-from launch.flags import experiments_by_name
 
 
 class Workload(NamedTuple):

@@ -14,8 +14,9 @@ from typing import Callable
 from absl import flags
 
 from dlx.errors import DISK, ConfigError, NonFiniteError
+from dlx.run import experiments_by_name
 from dlx.run.records.lasting import standard_streams
-from launch.flags import config_flags, experiments_by_name
+from launch.flags import config_flags
 
 BAD_INPUT = 2  # Exit status of flag errors and ConfigError.
 FAILED = 1  # Of a run that met a NaN or inf.

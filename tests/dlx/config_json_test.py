@@ -6,6 +6,7 @@ import json
 from typing import Any, Literal
 
 from absl.testing import absltest, parameterized
+import numpy as np
 
 from dlx import config_json
 from dlx.config import Config, Group
@@ -49,6 +50,12 @@ class Judged(Config):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AnyField(Config):
   what: Any = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Needs(Config):
+  size: int
+  optimizer: Optimizer = Optimizer(lr=0.5)  # Another than that of its class.
 
 
 def through_text(config):
@@ -141,6 +148,40 @@ class RefusedTest(parameterized.TestCase):
   def test_types_that_no_field_may_have(self, type_):
     with self.assertRaisesRegex(ConfigError, 'is not allowed in a Config'):
       config_json.describe(type_)
+
+
+class FieldsTest(parameterized.TestCase):
+  def test_over_the_defaults_and_over_a_config(self):
+    found = config_json.config_of_fields(
+      Example, {'widths': [8], 'order': Order.COLUMNS, 'optimizer': {'lr': 1}}
+    )
+    wanted = Example(widths=(8,), order=Order.COLUMNS, optimizer=Optimizer(lr=1.0))
+    self.assertEqual(found, wanted)
+    again = config_json.config_of_fields(
+      Example, {'loss': 'l1', 'clip_norm': np.float32(0.5)}, found
+    )
+    self.assertEqual(again, dataclasses.replace(found, loss='l1', clip_norm=0.5))
+
+  def test_a_group_keeps_what_the_config_says_of_it(self):
+    given = {'size': 3, 'optimizer': {'betas': (0.5, 0.6)}}
+    found = config_json.config_of_fields(Needs, given)
+    self.assertEqual(found.optimizer, Optimizer(lr=0.5, betas=(0.5, 0.6)))
+    whole = config_json.config_of_fields(Needs, {'size': 3, 'optimizer': Optimizer()})
+    self.assertEqual(whole.optimizer, Optimizer())
+
+  @parameterized.parameters(
+    (Example, {'width': (8,)}, r'config.width is not .* mean widths\? Must be one of'),
+    (Example, {'zzz': 1}, 'config.zzz is not allowed: must be one of seed, '),
+    (Example, {'optimizer': {'rate': 1}}, 'config.optimizer.rate is not allowed'),
+    (Example, {'widths': 8}, r'config.widths=8 is not allowed: must be whole numbers'),
+    (Example, {'widths': object()}, 'cannot stand in config.json'),
+    (Needs, {}, 'config.size is missing: .* must be a whole number'),
+    (Judged, {'judge': {'num_steps': -1}}, '--config.judge.num_steps=-1'),
+  )
+  def test_refused(self, cls, given, says):
+    with self.assertRaisesRegex(ConfigError, says) as caught:
+      config_json.config_of_fields(cls, given)
+    self.assertNotIn('\n', str(caught.exception))
 
 
 if __name__ == '__main__':

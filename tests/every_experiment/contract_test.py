@@ -16,10 +16,10 @@ import pytest
 
 from dlx import experiment
 from dlx.errors import ConfigError
+from dlx.run import experiments_by_name
 from dlx.run.loop import fit
 from dlx.run.reopen import evaluate
 from launch import checks
-from launch.flags import experiments_by_name
 from tests.every_experiment import tiers
 from tests.every_experiment.small import load, small
 

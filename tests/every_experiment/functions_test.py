@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dlx import experiment
+from dlx.run import experiments_by_name
 from launch import checks
-from launch.flags import experiments_by_name
 from tests.every_experiment import tiers
 from tests.every_experiment.small import load, small
 

@@ -15,7 +15,7 @@ import tempfile
 
 import pytest
 
-from launch.flags import experiments_by_name
+from dlx.run import experiments_by_name
 from tests import turns
 from tests.every_experiment import tiers
 

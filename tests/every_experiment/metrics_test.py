@@ -6,8 +6,8 @@ from absl.testing import absltest, parameterized
 import jax
 
 from dlx.experiment import declared
+from dlx.run import experiments_by_name
 from dlx.state import Metric, ratios
-from launch.flags import experiments_by_name
 from tests.every_experiment.small import load, small
 
 NAMES = experiments_by_name.names()

@@ -9,8 +9,8 @@ import re
 from absl.testing import absltest, parameterized
 import jax
 
+from dlx.run import experiments_by_name
 from dlx.state import leaves_by_path
-from launch.flags import experiments_by_name
 
 COUNTED = re.compile(r'[A-Z]\w*_\d+')
 # Parts of a model that no default has.

@@ -5,7 +5,7 @@ import importlib
 import types
 from typing import Any
 
-from launch.flags import experiments_by_name
+from dlx.run import experiments_by_name
 from tests.every_experiment.fields import with_known
 
 # Less work for evaluations and figures, in so far as a config has these fields.

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import pytest
 
-from launch.flags import experiments_by_name
+from dlx.run import experiments_by_name
 from tests import changes, turns
 
 TURNS = 10

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch.flags import experiments_by_name
+from dlx.run import experiments_by_name
 from tests import changes
 from tests.every_experiment import tiers
 from tests.planted_tree import plant

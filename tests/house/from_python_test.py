@@ -32,6 +32,8 @@ def test_leaves_the_files_of_the_command_and_is_evaluated(tmp_path, monkeypatch,
   with contextlib.redirect_stderr(io.StringIO()) as said:
     asyncio.run(cell())
   assert 'step 200/200  test/loss' in said.getvalue()
+  first = json.loads((tmp_path / 'runs' / 'first' / 'config.json').read_text())
+  assert (first['experiment'], first['config']['lr']) == ('softmax_regression', 0.1)
   outcome = found['outcome']
   assert outcome.status == 'finished'
   # A guess has 0.1, with a deviation of 0.016 over 360 images.

@@ -8,7 +8,8 @@ import re
 
 from absl.testing import absltest, parameterized
 
-from launch.flags import config_flags, experiments_by_name
+from dlx.run import experiments_by_name
+from launch.flags import config_flags
 
 # Words that point at another line.
 POINTS = re.compile(

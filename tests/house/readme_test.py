@@ -11,7 +11,7 @@ import sys
 
 from absl.testing import absltest
 
-from launch.flags import experiments_by_name
+from dlx.run import experiments_by_name
 from tests.every_experiment import contract_test
 
 ROOT = pathlib.Path(__file__).parents[2]

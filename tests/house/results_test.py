@@ -7,8 +7,9 @@ import subprocess
 
 import pytest
 
+from dlx.run import experiments_by_name
 from launch import train
-from launch.flags import command_line, config_flags, experiments_by_name
+from launch.flags import command_line, config_flags
 
 ROOT = pathlib.Path(__file__).parents[2] / 'experiments'
 PYTHON = """

@@ -15,8 +15,8 @@ import jax
 import pytest
 
 from dlx.config_json import config_to_json
+from dlx.run import experiments_by_name
 from launch import evaluate, train
-from launch.flags import experiments_by_name
 
 EXP = 'mlp'
 CACHE = 'jax_enable_compilation_cache'

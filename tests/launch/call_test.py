@@ -109,6 +109,32 @@ def test_samples(capsys, workdir):
     assert found['image'].shape == (3, 1, 2, 1)
 
 
+def test_examples_of_a_set(capsys, workdir):
+  args = ('predict', '--dataset=digits', '--num=2', '--resize')
+  lines = [line.split() for line in said(capsys, *args)]
+  assert lines[0] == ['input', 'true_label', 'class', 'probabilities']
+  true = load_digits_test()[:2]
+  assert [line[:2] for line in lines[1:]] == [
+    ['digits:test:1', str(true[0])],
+    ['digits:test:2', str(true[1])],
+  ]
+  for ending in ('csv', 'jsonl', 'npz'):
+    assert said(capsys, *args, f'--out=a.{ending}') == []
+  row = json.loads((workdir / 'a.jsonl').read_text().splitlines()[1])
+  assert (row['input'], row['true_label']) == ('digits:test:2', str(true[1]))
+  head = (workdir / 'a.csv').read_text().splitlines()[0]
+  assert head == 'input,true_label,class,probabilities/dark,probabilities/bright'
+  with np.load(workdir / 'a.npz') as found:
+    assert found['true_label'].tolist() == true.tolist()
+
+
+def load_digits_test():
+  from dlx.data.sets.images import images
+  from dlx.data.sources import read
+
+  return read(images('digits').test).data['label']
+
+
 @pytest.mark.parametrize(
   ('args', 'says'),
   [
@@ -120,6 +146,8 @@ def test_samples(capsys, workdir):
     (['--workdir=.', 'sample'], 'gives images: needs --out=FILE.png'),
     (['--workdir=.', 'sample', '--num=0'], 'is not a positive'),
     (['--workdir=.', 'predict', 'white.png', '--out=a.doc'], 'must end in .csv'),
+    (['--workdir=.', 'predict', 'white.png', '--dataset=digits'], 'beside white.png'),
+    (['--workdir=.', 'predict', '--dataset=digits'], 'or add --resize'),
     (['--workdir=.', 'predict', '--step=newest'], '--step=newest is not allowed'),
   ],
 )

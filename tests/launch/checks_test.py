@@ -72,6 +72,20 @@ def test_rows():
   assert checks.rows(build(Config())) == 0
 
 
+def test_rows_with_padding():
+  tokens = Field('tokens', ('length',), 'int32', pad=0)
+
+  def of(call):
+    function = Function(call, {'x': tokens}, {'x': Field('number', (), 'float32')})
+    return build(Config())._replace(functions={'score': function})
+
+  total = lambda x: x.sum(1).astype(jnp.float32)
+  right = lambda s, inputs: {'x': total(inputs['x']) / (inputs['x'] != 0).sum(1)}
+  assert checks.rows(of(right)) == 1
+  with pytest.raises(checks.Failed, match='score: x of a row is another with padding'):
+    checks.rows(of(lambda s, inputs: {'x': total(inputs['x']) / inputs['x'].shape[1]}))
+
+
 def test_overfitted():
   says = lambda overfit: lambda config: build(config)._replace(overfit=overfit)
   config = Config(num_steps=3)

@@ -8,9 +8,9 @@ import pytest
 
 from dlx.config_json import config_to_json
 from dlx.errors import ConfigError
+from dlx.run import experiments_by_name
 from dlx.run.records.config_file import read_run
 from launch import evaluate
-from launch.flags import experiments_by_name
 from launch.machine import devices
 
 FORK = """

@@ -22,9 +22,8 @@ import pytest
 
 from dlx.errors import ConfigError
 from dlx.experiment import Config
-from dlx.run import sharding
+from dlx.run import experiments_by_name, sharding
 from launch import plan
-from launch.flags import experiments_by_name
 from launch.planning import advice, bound, hardware, memory, page, program, sweep
 from tests import turns
 from tests.every_experiment import tiers

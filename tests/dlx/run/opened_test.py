@@ -14,6 +14,7 @@ import pytest
 
 import dlx
 from dlx import beside, runs
+from dlx.config_json import config_to_json
 from dlx.data.text.vocabulary import Vocab
 from dlx.errors import ConfigError, DataError
 from dlx.experiment import Experiment, Field, Function
@@ -109,6 +110,31 @@ def test_opening_starts_no_jax(trained):
   assert (done.stdout.strip(), done.stderr) == ('[]', '')
 
 
+def test_a_set_of_the_users_own_is_known_without_its_folder(tmp_path):
+  facts = {
+    'kind': 'images',
+    'fields': {
+      'image': {'shape': [2, 3, 1], 'dtype': 'uint8'},
+      'label': {'shape': [], 'dtype': 'int32'},
+    },
+    'sizes': {'train': 4, 'test': 2},
+    'classes': ['cat', 'dog'],
+    'counts': {'train': [2, 2], 'test': [1, 1]},
+    'max_value': 255,
+    'mean': [0.5],
+    'std': [0.25],
+  }
+  told = {
+    'experiment': 'softmax_regression',
+    'config': config_to_json(dataclasses.replace(CONFIG, dataset='pets')),
+    'data': {'train': {'name': 'pets', 'card': facts}},
+  }
+  (tmp_path / 'config.json').write_text(json.dumps(told))
+  predict = dlx.open(tmp_path).function('predict')
+  assert predict.inputs['image'].shape == (2, 3, 1)
+  assert predict.outputs['probabilities'].names == ('cat', 'dog')
+
+
 # Functions by hand, without weights.
 
 
@@ -177,6 +203,23 @@ def test_a_program_for_each_power_of_two(run):
     found = run.generate(tokens=np.full((n, 2), n))
     np.testing.assert_array_equal(found, np.full((n, 2), n + 1))
   assert TRACED == [(1, 2), (2, 2), (4, 2), (8, 2)]
+
+
+def test_a_program_for_each_power_of_two_of_tokens(run):
+  def mean(state, inputs):
+    TRACED.append(inputs['tokens'].shape)
+    tokens = inputs['tokens']
+    return {'mean': jnp.where(tokens < 26, tokens, 0).sum(1) / (tokens < 26).sum(1)}
+
+  function = Function(mean, {'tokens': WORDS._replace(pad=26)}, {'mean': NUMBER})
+  vars(run)['_opened'] = (None, run.experiment._replace(functions={'score': function}))
+  texts = ['abcdefghijklmnopqrstuvwxyz'[:n] for n in range(1, 21)]
+  for text in texts:
+    assert run.score(tokens=text) == pytest.approx((len(text) - 1) / 2)
+  assert TRACED == [(1, 8), (1, 16), (1, 32)]
+  # Together: 8 rows of up to 8 tokens, 8 of up to 16, and 4.
+  assert run.score(tokens=texts) == pytest.approx(np.arange(20) / 2)
+  assert TRACED[3:] == [(8, 8), (8, 16), (4, 32)]
 
 
 def test_many_rows_are_cut(run, monkeypatch):

@@ -49,13 +49,15 @@ class GenerateTest(parameterized.TestCase):
         held += 1
       self.assertEqual(row.tolist(), want)
 
-  @parameterized.parameters(0.0, 0.7)
-  def test_cached_gpt_equals_uncached(self, temperature):
+  @parameterized.parameters(
+    (0.0, {'top_k': 5}), (2.0, {'top_k': 6, 'top_p': 0.95, 'min_p': 0.1})
+  )
+  def test_cached_gpt_equals_uncached(self, temperature, limits):
     model = GPT(11, 8, 2, BlockConfig(width=16, num_heads=2), init_scale=0.5)
     prompt = jnp.asarray([[1, 2, 3], [9, 8, 7]])
     variables = jax.jit(lambda k: model.init(k, prompt, train=False))(jax.random.key(0))
     key = jax.random.key(1)
-    draw = jax.jit(functools.partial(choose, temperature=temperature, top_k=5))
+    draw = jax.jit(functools.partial(choose, temperature=temperature, **limits))
     found = jax.jit(
       lambda v: generate(
         lambda t, c: model.apply(v, t, c, method='extend'),
@@ -65,7 +67,7 @@ class GenerateTest(parameterized.TestCase):
         key,
         context=8,
         temperature=temperature,
-        top_k=5,
+        **limits,
       )
     )(variables)
     # Without a cache: the whole window goes through the model for each token. Padding
@@ -95,15 +97,31 @@ class GenerateTest(parameterized.TestCase):
 
 class ChooseTest(parameterized.TestCase):
   @parameterized.parameters(
-    (1.0, None, [1, 2, 3, 4]),
-    (0.5, None, [1, 4, 9, 16]),  # Probabilities squared.
-    (1.0, 2, [0, 0, 3, 4]),
-    (1.0, 1, [0, 0, 0, 1]),
+    (1.0, {}, [1, 2, 3, 4]),
+    (0.5, {}, [1, 4, 9, 16]),  # Probabilities squared.
+    (1.0, dict(top_k=2), [0, 0, 3, 4]),
+    (1.0, dict(top_k=1), [0, 0, 0, 1]),
+    # Of 0.4, 0.3, 0.2 and 0.1 the fewest that come to top_p.
+    (1.0, dict(top_p=0.39), [0, 0, 0, 1]),
+    (1.0, dict(top_p=0.41), [0, 0, 3, 4]),
+    (1.0, dict(top_p=0.69), [0, 0, 3, 4]),
+    (1.0, dict(top_p=0.71), [0, 2, 3, 4]),
+    (1.0, dict(top_p=1.0, min_p=0.0), [1, 2, 3, 4]),
+    # 16/30 and 9/30: of the sharper ones two are enough for 0.8, of the others not.
+    (0.5, dict(top_p=0.8), [0, 0, 9, 16]),
+    (1.0, dict(top_p=0.8), [0, 2, 3, 4]),
+    # After top_k, of 4/7 and 3/7: the first alone comes to 0.5.
+    (1.0, dict(top_k=2, top_p=0.5), [0, 0, 0, 1]),
+    # At least so many times 0.4.
+    (1.0, dict(min_p=0.49), [0, 2, 3, 4]),
+    (1.0, dict(min_p=0.51), [0, 0, 3, 4]),
+    (1.0, dict(min_p=1.0), [0, 0, 0, 1]),
+    (0.5, dict(min_p=0.49), [0, 0, 9, 16]),  # 9/16 and 4/16 of the likeliest.
   )
-  def test_frequencies(self, temperature, top_k, wanted):
+  def test_frequencies(self, temperature, options, wanted):
     n = 20000
     logits = jnp.broadcast_to(jnp.log(jnp.asarray([1.0, 2, 3, 4])), (n, 4))
-    draw = functools.partial(choose, temperature=temperature, top_k=top_k)
+    draw = functools.partial(choose, temperature=temperature, **options)
     counts = np.bincount(jax.jit(draw)(jax.random.key(0), logits), minlength=4)
     share = np.asarray(wanted) / sum(wanted)
     bound = 5 * np.sqrt(share * (1 - share) / n)
@@ -159,10 +177,23 @@ class ChooseTest(parameterized.TestCase):
     found = jax.jit(lambda t: choose(key, logits, temperature=t))(0.7)
     self.assertEqual(found.tolist(), choose(key, logits, temperature=0.7).tolist())
 
-  @parameterized.parameters((-1.0, None), (1.0, 0), (1.0, 5))
-  def test_refuses(self, temperature, top_k):
-    with self.assertRaisesRegex(ConfigError, 'is not allowed: must be'):
-      choose(jax.random.key(0), jnp.zeros((1, 4)), temperature=temperature, top_k=top_k)
+  @parameterized.parameters(dict(top_p=0.3), dict(min_p=1.0))
+  def test_ties_with_the_last_are_kept(self, **options):
+    logits = jnp.broadcast_to(jnp.asarray([1.0, 3, 3, 2]), (64, 4))
+    found = choose(jax.random.key(0), logits, **options)
+    self.assertEqual(set(found.tolist()), {1, 2})
+
+  @parameterized.parameters(
+    *(('temperature', -1.0), ('top_k', 0), ('top_k', 5)),
+    *(('top_p', 0), ('top_p', 1.1), ('top_p', float('nan'))),
+    *(('min_p', -0.1), ('min_p', 1.1)),
+  )
+  def test_refuses(self, name, value):
+    with self.assertRaisesRegex(ConfigError, f'{name}={value} is not allowed: must be'):
+      choose(jax.random.key(0), jnp.zeros((1, 4)), **{name: value})
+    if name != 'temperature':  # Also where nothing is drawn.
+      with self.assertRaises(ConfigError):
+        choose(jax.random.key(0), jnp.zeros((1, 4)), temperature=0, **{name: value})
 
 
 if __name__ == '__main__':

@@ -60,7 +60,8 @@ class LanguageTest(absltest.TestCase):
 
   def test_generate_goes_on_from_the_end_of_a_prompt_by_its_seed(self):
     function = self.built.functions['generate']
-    self.assertEqual(function.options, {'num_tokens': 6, 'top_k': 40})
+    options = {'num_tokens': 6, 'top_k': 40, 'top_p': None, 'min_p': None}
+    self.assertEqual(function.options, options)
     prompt_B = jnp.tile(jnp.arange(11, dtype=jnp.int32), (3, 1))
 
     generate = jax.jit(function.call)

@@ -1,6 +1,7 @@
 """char_gpt: its loss is that of the whole text, its samples come from the cache."""
 
 import dataclasses
+import functools
 import math
 from unittest import mock
 
@@ -68,6 +69,33 @@ class CharGPTTest(parameterized.TestCase):
     shown = figure.texts[0].get_text()
     new = characters.decode(tree['new'][0], characters.PRINTABLE).split('\n')[0]
     self.assertIn('\u2503' + new[:10].replace('$', r'\$'), shown)
+
+  def test_options_of_generate_reach_the_draws(self):
+    built = char_gpt.build(SMALL)
+    state = jax.jit(built.init)(jax.random.key(0))
+    generate = built.functions['generate']
+    self.assertEqual(
+      dict(generate.options),
+      {'num_tokens': 20, 'top_k': None, 'top_p': None, 'min_p': None},
+    )
+    inputs = lambda temperature: {
+      'prompt': jnp.arange(3)[None],
+      'seed': jnp.zeros(1, jnp.uint32),
+      'temperature': jnp.full(1, temperature, jnp.float32),
+    }
+
+    @functools.partial(jax.jit, static_argnames=('top_p', 'min_p'))
+    def new(temperature, **options):
+      call = generate.call(state, inputs(temperature), num_tokens=8, **options)
+      return call['tokens']
+
+    likeliest = new(0.0).tolist()
+    self.assertNotEqual(new(9.0).tolist(), likeliest)
+    self.assertEqual(new(9.0, top_p=1e-6).tolist(), likeliest)
+    self.assertEqual(new(9.0, min_p=1.0).tolist(), likeliest)
+    for option in ({'top_p': 0.0}, {'min_p': 2.0}):
+      with self.assertRaisesRegex(ConfigError, 'is not allowed: must be in'):
+        jax.eval_shape(lambda o=option: generate.call(state, inputs(1.0), **o))
 
   def test_attention_maps_are_drawn(self):
     built = char_gpt.build(SMALL)

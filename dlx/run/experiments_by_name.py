@@ -11,7 +11,7 @@ import sys
 import types
 from typing import Any, Callable, NamedTuple
 
-import dlx
+from dlx import beside
 from dlx.errors import ConfigError
 
 PACKAGE = 'experiments'
@@ -35,8 +35,14 @@ class Found(NamedTuple):
   build: Callable[[Any], Any]
 
 
+def is_path(name: str) -> bool:
+  """Whether an experiment is named by the path of its file."""
+  return name.endswith('.py') or '/' in name or '\\' in name
+
+
 def _folder() -> pathlib.Path:
   """Where the experiments lie; behind it may be a folder of that name of the user's."""
+  beside.claim(PACKAGE)
   return pathlib.Path(importlib.import_module(PACKAGE).__path__[0])
 
 
@@ -118,7 +124,7 @@ def fields_by_text(exp: str) -> list[str]:
   if not exp.endswith('.py'):
     path = _folder().joinpath(*module_name(exp).split('.')[1:]).with_suffix('.py')
   found = []
-  for file in (path, pathlib.Path(dlx.__path__[0], 'config.py')):
+  for file in (path, pathlib.Path(beside.ROOT, 'dlx', 'config.py')):
     for node in ast.parse(file.read_text(encoding='utf-8')).body:
       if isinstance(node, ast.ClassDef) and node.name == 'Config':
         found += [
@@ -144,10 +150,32 @@ def load(exp: str | None) -> Found:
       f'--exp is missing: must be one of {", ".join(names())}, or the '
       'path of a .py file.'
     )
-  if exp.endswith('.py') or '/' in exp or '\\' in exp:
+  if is_path(exp):
     path = pathlib.Path(exp).expanduser().resolve()
     return _checked(str(path), path.stem, _load_file(exp, path))
   return _checked(exp, exp, importlib.import_module(module_name(exp)))
+
+
+def given(exp: Any, config: Any = None) -> Found:
+  """An experiment that is at hand: what a notebook has.
+
+  Args:
+    exp: a module, or anything with `Config` and `build`; or a function `build`.
+    config: of such a function.
+
+  Raises:
+    ConfigError: see `load`.
+  """
+  from dlx.run import origin  # Imports jax.
+
+  if config is not None and not hasattr(exp, 'build') and callable(exp):
+    exp = types.SimpleNamespace(Config=type(config), build=exp)
+  if not isinstance(exp, types.ModuleType):
+    config_class, build = getattr(exp, 'Config', None), getattr(exp, 'build', None)
+    module = getattr(config_class, '__module__', '')
+    exp = types.SimpleNamespace(Config=config_class, build=build, __name__=module)
+  name = origin.name_of(exp.__name__)
+  return _checked(name, pathlib.PurePath(name).stem, exp)
 
 
 def _load_file(exp: str, path: pathlib.Path) -> types.ModuleType:

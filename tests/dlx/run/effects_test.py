@@ -1,4 +1,4 @@
-"""Tests for launch/flags/effects.py: a flag that nothing reads is refused by name."""
+"""Tests for dlx/run/effects.py: a flag that nothing reads is refused by name."""
 
 import dataclasses
 
@@ -6,8 +6,8 @@ import pytest
 
 from dlx.config import Config, traced
 from dlx.errors import ConfigError
+from dlx.run import effects, experiments_by_name
 from dlx.run.records.json_files import flat
-from launch.flags import effects, experiments_by_name
 from tests.dlx.run import kinds
 
 
