@@ -30,8 +30,7 @@ from dlx.run.rehearsal import rehearse
 from dlx.run.session import Session, opened
 from dlx.run.timing import Clock
 from dlx.state import TrainState
-from dlx.train import early_stopping
-from dlx.train.curves import CURVES
+from dlx.train import curves, early_stopping
 from dlx.train.steps import never_reached
 
 
@@ -143,7 +142,8 @@ def fit(
     rehearsed = rehearse(experiment, config, dispatch)
   with clock.span('read'):
     data = feed.load(experiment, data_dir, dispatch.mesh)
-  said = {**(CURVES if config.curves else {}), **experiment.metrics}
+  seen = curves.declared(dispatch.window) if config.curves else {}
+  said = {**seen, **experiment.metrics}
   record = {
     'experiment': asked.name,
     'config': as_json,
