@@ -13,7 +13,7 @@
 import datetime
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from absl import flags
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _WORDS = {'ls': 'WORKDIR', 'inspect': 'WORKDIR', 'verify': 'WORKDIR', 'diff': 'A B'}
 _CHEAP_BYTES = 2**30  # Norms of a larger checkpoint are computed when asked for.
+_TRIES = 20  # Of looking at a run that saves every moment.
 _LINES = 5  # Damaged parts of one checkpoint that are named.
 
 
@@ -79,14 +80,14 @@ def run(command: str, places: list[str], values: flags.FlagValues) -> int:
   if command == 'verify':
     return verify(places[0], values.step)
   if command == 'inspect':
-    return inspect(open_step(places[0], values.step), values.norms)
+    return looked_at(lambda x: inspect(x, values.norms), (places[0], values.step))
   if len(places) == 2:
-    return diff(*(open_step(place, values.step) for place in places))
+    return looked_at(diff, *((place, values.step) for place in places))
   if values.step is not None:
     raise ConfigError(
       f'--step={values.step} is not allowed beside the steps {" ".join(places[1:])}.'
     )
-  return diff(*(open_step(places[0], _number(word)) for word in places[1:]))
+  return looked_at(diff, *((places[0], _number(word)) for word in places[1:]))
 
 
 # Finding.
@@ -121,14 +122,38 @@ def open_step(workdir: str, step: int | None) -> 'Opened':
 
   def pick() -> int:
     steps = files.steps(folder)
-    if step is not None and step not in steps:
+    if not steps or step not in (None, *steps):
+      which = '' if step is None else f' of step {step}'
       raise ConfigError(
-        f'{folder} has no checkpoint of step {step}: there are '
-        f'{", ".join(map(str, steps))}.'
+        f'{folder} has no checkpoint{which}: there are '
+        f'{", ".join(map(str, steps)) or "none, as the run has removed them"}.'
       )
     return steps[-1] if step is None else step
 
   return files.follow(folder, pick, lambda found: proof.open_sound(folder / str(found)))
+
+
+def looked_at(command: Callable[..., int], *places: tuple[str, int | None]) -> int:
+  """`command` of checkpoints, which prints once all is read.
+
+  They are opened anew where a run removes one of them meanwhile.
+
+  Args:
+    places: (workdir, step) of each, see `open_step`.
+
+  Raises:
+    ConfigError: see `open_step`; or what is there is damaged.
+  """
+  from dlx.run.checkpoint import files
+
+  for _ in range(_TRIES):
+    opened = [open_step(*place) for place in places]
+    try:
+      return command(*opened)
+    except ConfigError:
+      if all(files.is_finished(each.path) for each in opened):
+        raise
+  return command(*(open_step(*place) for place in places))
 
 
 def _number(word: str) -> int:
@@ -215,7 +240,9 @@ def verify(workdir: str, step: int | None) -> int:
   for each in files.steps(folder) if step is None else [step]:
     damage = proof.damaged_parts(folder / str(each))
     if damage and not files.is_finished(folder / str(each)):
-      continue  # The run has removed it since.
+      if step is not None:
+        print(f'{each}: removed by the run meanwhile')
+      continue
     worst |= bool(damage)
     print(f'{each}: {f"DAMAGED, {len(damage)} part(s)" if damage else "sound"}')
     for line in damage[:_LINES]:

@@ -95,7 +95,12 @@ def overfitted(build: Build, config: Config, data_dir: Any = None) -> float | No
   built = build(config)
   if built.overfit is None or isinstance(built.overfit, str):
     return None
-  goal = Overfit(*built.overfit)
+  goal = built.overfit
+  if not isinstance(goal, Overfit):
+    raise Failed(
+      f'overfit={goal!r} is not allowed: must be an Overfit, a text that says why '
+      'nothing is reached, or None.'
+    )
   if goal.steps is not None:
     config = dataclasses.replace(config, num_steps=goal.steps)
     built = build(config)

@@ -85,6 +85,18 @@ def define(values: flags.FlagValues):
     None,
     'FIRST:END, e.g. 10:20: write a profiler trace of these steps into the workdir.',
   )
+  text(
+    'init_from',
+    None,
+    'WORKDIR or WORKDIR:STEP: begin with the parameters of that run, as far as names '
+    'and shapes are the same; STEP is latest, best or a number.',
+  )
+  text(
+    'init_skip',
+    '',
+    'Parameters that --init_from leaves new: regular expressions or globs on whole '
+    "paths, by comma, e.g. 'head/*'.",
+  )
   devices.define(values)
   multihost.define(values)
 
@@ -160,6 +172,8 @@ def main(argv: list[str]) -> int:
       fresh=values.fresh,
       extend=values.extend,
       data_changed=values.data_changed,
+      init_from=values.init_from,
+      init_skip=values.init_skip,
       debug=values.debug,
       argv=argv,
       trace_steps=trace_steps,

@@ -2,10 +2,11 @@
 
 import re
 import shlex
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping
 
 from dlx.report import chart
 from dlx.report.markup import Run, get, section, table, text, titled
+from dlx.run.records.command import reproduce
 from dlx.run.records.json_files import flat
 
 STAGES = ('compile', 'read', 'input', 'train', 'eval', 'save', 'figures', 'other')
@@ -151,21 +152,6 @@ def machine(run: Run) -> str:
   return titled('Hardware', table(rows)) + titled('Versions', table(versions))
 
 
-def reproduce(argv: Sequence[str]) -> list[str]:
-  """The words that train again, or go on: without what was asked of one start alone.
-
-  Args:
-    argv: of the run, its program first: the path of launch/train.py.
-  """
-  words, skipped = ['python', '-m', 'launch.train'], False
-  for word in argv[1:]:
-    once = re.match(r'--?(?:(stop_at|trace_steps)|(?:no)?fresh)(=|$)', word)
-    if not once and not skipped:
-      words.append(word)
-    skipped = bool(once and once[1] and not once[2])  # Its value stands apart.
-  return words
-
-
 def provenance(run: Run) -> str:
   r, c = run.result, run.config
   argv = [str(a) for a in c.get('argv') or []]
@@ -182,12 +168,14 @@ def provenance(run: Run) -> str:
   commit = git.get('commit')
   if commit and git.get('dirty'):
     commit = f'{commit} + uncommitted changes'
-  warm = c.get('warm_start')
+  warm, other = c.get('warm_start'), c.get('init_from') or {}
+  begun = {k: other[k] for k in ('path', 'step', 'averaged', 'digest') if k in other}
   rows = [
     ('workdir', run.name),
     ('experiment', c.get('experiment')),
     ('commit', commit),
     ('fingerprint', r.get('fingerprint')),
     ('warm start', pairs(warm)),
+    ('begun from', pairs(begun) if begun else None),
   ]
   return titled('Command', command) + titled('Provenance', table(rows)) + _data(run)

@@ -17,7 +17,7 @@ import jax
 from dlx.config_json import config_to_json
 from dlx.errors import ConfigError, NonFiniteError
 from dlx.experiment import Config, Experiment, declared
-from dlx.run import evaluation, feed, origin, processes, sharding
+from dlx.run import evaluation, feed, initial, origin, processes, sharding
 from dlx.run.at import At, NotFinite
 from dlx.run.cadence import due, next_boundary
 from dlx.run.checkpoint.checksums import fingerprint
@@ -30,8 +30,7 @@ from dlx.run.rehearsal import rehearse
 from dlx.run.session import Session, opened
 from dlx.run.timing import Clock
 from dlx.state import TrainState
-from dlx.train import early_stopping
-from dlx.train.curves import CURVES
+from dlx.train import curves, early_stopping
 from dlx.train.steps import never_reached
 
 
@@ -65,6 +64,8 @@ def fit(
   fresh: bool = False,
   extend: bool = False,
   data_changed: bool = False,
+  init_from=None,
+  init_skip: str | Sequence[str] = (),
   debug: bool = False,
   argv: Sequence[str] = (),
   trace_steps: tuple[int, int] | None = None,
@@ -90,6 +91,10 @@ def fit(
     extend: go on to a larger `num_steps` also where steps depend on it (a schedule):
       from here on they are those of a run of that length.
     data_changed: go on with other data than those the run began with.
+    init_from: WORKDIR or WORKDIR:STEP of a run whose parameters this one begins with;
+      STEP is latest, best or a number. See dlx/run/initial.py. Once this run has saved,
+      that one is not read again.
+    init_skip: patterns of parameters that are left new, see `initial.source`.
     debug: look for a NaN in every operation of every step, one by one: names the line,
       also of what is masked later. Slow; the same bits.
     argv: the command, for the record.
@@ -102,6 +107,7 @@ def fit(
   """
   if stop_at is not None and stop_at < 1:
     raise ConfigError(f'--stop_at={stop_at} is not allowed: must be at least 1.')
+  source = initial.source(init_from, init_skip)
   as_json, module = config_to_json(config), module or type(config).__module__
   asked = Asked(
     name=name or origin.name_of(module),
@@ -110,7 +116,10 @@ def fit(
     sources=sources.of(module),
     free=agreement.FREE + ('eval_every_steps',) * (experiment.after_eval is None),
     data_changed=data_changed,
+    init_from=source and source.asked(),
   )
+  if source is not None:
+    source.refuse(workdir)
   if fresh:
     _make_fresh(workdir)
   folder = Workdir(workdir, asked)
@@ -124,13 +133,17 @@ def fit(
     raise ConfigError('--debug is not allowed with several processes: start one.')
   dispatch = make_dispatch(experiment, sharding.make_mesh(mesh))
   if folder.shorter is not None and not extend:
-    origin.check_longer(experiment, config, module, folder.shorter, folder.path)
+    shorter, path = folder.shorter, folder.path
+    origin.check_longer(experiment, config, module, shorter, path, argv)
+  if source is not None and not folder.resumed:
+    source.check(dispatch.state)
   clock = Clock()
   with clock.span('compile'):
     rehearsed = rehearse(experiment, config, dispatch)
   with clock.span('read'):
     data = feed.load(experiment, data_dir, dispatch.mesh)
-  said = {**(CURVES if config.curves else {}), **experiment.metrics}
+  seen = curves.declared(dispatch.window) if config.curves else {}
+  said = {**seen, **experiment.metrics}
   record = {
     'experiment': asked.name,
     'config': as_json,
@@ -153,6 +166,7 @@ def fit(
         data,
         clock,
         rehearsed,
+        source=source,
         trace_steps=trace_steps,
         terminal=terminal,
       )

@@ -3,8 +3,9 @@
 import dataclasses
 import pathlib
 import re
+import shlex
 import sys
-from typing import Any
+from typing import Any, Sequence
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from dlx import beside
 from dlx.config_json import config_to_json
 from dlx.errors import ConfigError
 from dlx.experiment import Config, Experiment
+from dlx.run.records import command
 
 
 def name_of(module: str) -> str:
@@ -35,11 +37,20 @@ def defaults(config: Config) -> dict[str, Any]:
 
 
 def check_longer(
-  experiment: Experiment, config: Config, module: str, former: int, path: Any
+  experiment: Experiment,
+  config: Config,
+  module: str,
+  former: int,
+  path: Any,
+  argv: Sequence[str] = (),
 ):
   """Refuses a larger `num_steps` where a step, or what follows one, depends on it.
 
   The run with the former number is built once more, and its traced step compared.
+
+  Args:
+    former: `num_steps` of the run in `path`.
+    argv: of this start, for the command that begins a new run.
 
   Raises:
     ConfigError: they differ, or the former one cannot be built.
@@ -50,11 +61,14 @@ def check_longer(
     before = build(dataclasses.replace(config, num_steps=former))
     same = _program(before) == _program(experiment)
   if not same:
+    new = f"init_from='{path}' of fit in another workdir."
+    if argv:
+      new = shlex.join(command.from_parameters(argv, path))
     raise ConfigError(
       f'--config.num_steps={config.num_steps} is more than the {former} of the run in '
       f'{path}, and its steps depend on that number (a schedule, or evaluations that '
-      'change the state): --extend goes on by those of the longer run from here on; '
-      'or use another --workdir.'
+      'change the state): --extend goes on by those of the longer run from here on; a '
+      f'new run from its parameters begins by {new}'
     )
 
 

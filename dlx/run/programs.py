@@ -14,6 +14,7 @@ from dlx.run.at import At
 from dlx.run.dispatch import Dispatch, compiled
 from dlx.run.feed import Placed, one_batch, stream
 from dlx.run.in_flight import InFlight
+from dlx.run.initial import Source
 from dlx.run.records.workdir import Workdir
 from dlx.run.timing import Clock
 from dlx.state import TrainState, is_key
@@ -58,18 +59,27 @@ class Programs:
     """Steps of the next dispatch, where nothing cuts it."""
     return self._in_flight.pace.steps
 
-  def fresh(self, folder: Workdir) -> At:
-    """A run before step 0; what warm_start has read is added to config.json."""
+  def fresh(self, folder: Workdir, source: Source | None = None) -> At:
+    """A run before step 0; what was read of other runs is added to config.json.
+
+    Args:
+      source: what --init_from asks for; the experiment's own warm_start comes after it.
+    """
     with self._clock.span('compile'):
       state = self._dispatch.init(jax.random.key(self._config.seed))
-    if self._experiment.warm_start is not None:
+    reads = {'init_from': source and source.take}
+    reads['warm_start'] = self._experiment.warm_start
+    for name, take in reads.items():
+      if take is None:
+        continue
       with folder.starting() as record:
-        state, record['warm_start'] = self._experiment.warm_start(state)
+        state, record[name] = take(state)
         if step := int(state.step):
           raise ConfigError(
             f'warm_start gives a state of step {step}: must be 0, as the run begins '
             'there; take the other parts of that state alone.'
           )
+    if any(reads.values()):
       shardings = jax.tree.map(lambda x: x.sharding, self._dispatch.state)
       # Buffers of its own: one that stands twice in a donated state is an error.
       state = copy(processes.put(state, shardings))

@@ -11,6 +11,7 @@ from dlx.experiment import Config, Experiment
 from dlx.run import drawing, feed, sharding
 from dlx.run.checkpoint import files
 from dlx.run.checkpoint.checkpointer import Checkpointer
+from dlx.run.checkpoint.pick import pick
 from dlx.run.dispatch import Dispatch, make_dispatch
 from dlx.run.evaluation import Evaluations
 from dlx.run.records.reporter import as_floats, reported
@@ -90,8 +91,8 @@ def unplaced(
   wanted = wanted._replace(**dict.fromkeys(without, ()))
   named = {f'state/{name}': x for name, x in leaves_by_path(wanted).items()}
   saved = _saved(absolute(workdir), config)
-  pick = lambda: _pick(saved, workdir, config, step)
-  found = files.follow(saved.folder, pick, lambda n: saved.read_leaves(n, named)[0])
+  which = lambda: pick(saved, workdir, step, config.best_metric)
+  found = files.follow(saved.folder, which, lambda n: saved.read_leaves(n, named)[0])
   saved.close()
   put = lambda x, value: (
     jax.random.wrap_key_data(value) if is_key(x) else jnp.asarray(value)
@@ -103,7 +104,7 @@ def unplaced(
 def step_of(config: Config, workdir, step: int | str) -> int:
   """The number of 'latest', 'best' or a number. Raises as `evaluate` does."""
   saved = _saved(absolute(workdir), config)
-  found = _pick(saved, workdir, config, step)
+  found = pick(saved, workdir, step, config.best_metric)
   saved.close()
   return found
 
@@ -162,7 +163,7 @@ def _open(experiment, config, workdir, step, data_dir, mesh) -> _Opened:
   dispatch = make_dispatch(experiment, sharding.make_mesh(mesh))
   rehearsed = rehearse(experiment, config, dispatch)
   saved = _saved(absolute(workdir), config)
-  _pick(saved, workdir, config, step)  # Before anything is read.
+  pick(saved, workdir, step, config.best_metric)  # Before anything is read.
   data = feed.load(experiment, data_dir, dispatch.mesh, train=False)
   restored = _restored(dispatch, saved, workdir, config, step)
   evaluations = Evaluations(
@@ -186,28 +187,9 @@ def _restored(
   dispatch: Dispatch, saved: Checkpointer, workdir, config: Config, step: int | str
 ) -> TrainState:
   """The state of a checkpoint, also while its run saves and drops others."""
-  pick = lambda: _pick(saved, workdir, config, step)
+  which = lambda: pick(saved, workdir, step, config.best_metric)
   read = lambda found: saved.restore(dispatch.state, dispatch.window, found)
-  restored = files.follow(saved.folder, pick, read)
+  restored = files.follow(saved.folder, which, read)
   saved.close()
   assert restored is not None
   return restored.state
-
-
-def _pick(saved: Checkpointer, workdir, config: Config, step: int | str) -> int:
-  steps = saved.steps()
-  if not steps:
-    raise ConfigError(f'--workdir={workdir} holds no checkpoint: train there first.')
-  if step == 'best':
-    found = saved.best()
-    if found is None:
-      metric = config.best_metric
-      why = f'{metric} was not finite at any step that was saved'
-      way = 'use --step=latest'
-      if metric is None:
-        why, way = 'no metric says which', f'train with --config.best_metric, or {way}'
-      raise ConfigError(
-        f'--step=best: the run in {workdir} kept no best checkpoint, as {why}: {way}.'
-      )
-    return found
-  return steps[-1] if step == 'latest' else int(step)

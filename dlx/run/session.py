@@ -10,6 +10,7 @@ from dlx.run.checkpoint.checkpoints import Checkpoints
 from dlx.run.dispatch import Dispatch
 from dlx.run.evaluation import Evaluations
 from dlx.run.feed import Placed
+from dlx.run.initial import Source, told
 from dlx.run.programs import Programs
 from dlx.run.records.records import Records
 from dlx.run.records.workdir import Workdir
@@ -66,6 +67,7 @@ def opened(
   clock: Clock,
   rehearsed: Rehearsed,
   *,
+  source: Source | None,
   trace_steps: tuple[int, int] | None,
   terminal: bool | None,
 ) -> Iterator[Session]:
@@ -76,6 +78,7 @@ def opened(
     data: every data set of the experiment.
     clock: of this session; what was spent so far counts.
     rehearsed: of this experiment and dispatch.
+    source: what a run that begins takes of another.
     trace_steps, terminal: see loop.py's `fit`.
   """
   with contextlib.ExitStack() as held:  # What fails to close keeps none of the others.
@@ -86,7 +89,7 @@ def opened(
     programs = Programs(experiment, config, dispatch, train, clock)
     held.enter_context(programs)
     restored = checkpoints.restore()
-    start = restored or programs.fresh(folder)
+    start = restored or programs.fresh(folder, source)
     records = Records(
       folder,
       clock,
@@ -108,6 +111,9 @@ def opened(
       experiment, config, folder, clock, data, programs, evaluations, checkpoints,
       records, trace, stop, rehearsed, start,
     )  # fmt: skip
+    if source is not None and restored is None:
+      for line in told(folder.record['init_from']):
+        records.note(line)
     for split, origin in feed.origins(experiment, data).items():
       records.data(split, origin)
     yield session

@@ -3,25 +3,76 @@
 An experiment's `warm_start` is (state) -> (state, origin); `origin` says what was read
 and stands in config.json, so that the other run may be deleted afterwards.
 
+read             any leaves of a checkpoint, chosen by what is there
 restore          leaves of a checkpoint under one prefix of the TrainState
 restore_model    the variables of a Flax module, as that run's evaluation saw them
 restore_encoder  the encoder of a run that learns features
 """
 
-from typing import Any, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dlx.config import Group
 from dlx.config_json import config_to_json
 from dlx.errors import ConfigError
 from dlx.run.checkpoint import files
 from dlx.run.checkpoint.checkpointer import Checkpointer
+from dlx.run.checkpoint.pick import pick
 from dlx.run.records.config_file import read_run
 from dlx.run.records.json_files import read_json
 from dlx.run.records.workdir import absolute
 from dlx.state import PyTree, leaves_by_path
+
+
+def read(
+  workdir: Any,
+  step: int | str,
+  wanted: Mapping[str, Any] | Callable[[Mapping[str, Any]], Mapping[str, Any]],
+  *,
+  flag: str = '',
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """Some leaves of another run, which may be under way, and the origin.
+
+  Args:
+    workdir: of a run that has saved at least once.
+    step: 'latest', 'best' (by that run's `best_metric`) or a number.
+    wanted: see `Checkpointer.read_leaves`.
+    flag: by which a user gave the workdir; stands before it in messages.
+
+  Returns:
+    NumPy arrays by name; and the origin, see `restore`, without `prefix`.
+
+  Raises:
+    ConfigError: see `restore`.
+  """
+  path = absolute(workdir)
+  record = read_run(path, flag)
+  metric, mode = (record['config'].get(f'best_{name}') for name in ('metric', 'mode'))
+  checkpoints = Checkpointer(
+    path / 'checkpoints',
+    read_only=True,
+    best_metric=metric if step == 'best' else None,
+    best_mode=mode or 'max',
+  )
+  which = lambda: pick(checkpoints, path, step, metric, flag=f'{flag}{path}:')
+  of = lambda step: (step, *checkpoints.read_leaves(step, wanted))
+  try:
+    step, leaves, digest = files.follow(checkpoints.folder, which, of)
+  finally:
+    checkpoints.close()
+  result = path / 'result.json'
+  ended = read_json(result) if result.exists() else {}
+  same = ended.get('step') == step
+  return leaves, {
+    'path': str(path),
+    'experiment': record.get('experiment'),
+    'step': step,
+    'digest': digest,
+    'fingerprint': ended.get('fingerprint') if same else None,
+  }
 
 
 def restore(
@@ -75,41 +126,19 @@ def restore_model(
 
 
 def _restore(workdir, trees: Mapping[str, PyTree], step, pick):
-  record, path = read_run(absolute(workdir)), absolute(workdir)
   named = {
     f'state/{prefix}/{name}' if name else f'state/{prefix}': leaf
     for prefix, tree in trees.items()
     for name, leaf in leaves_by_path(tree).items()
   }
-  checkpoints = Checkpointer(path / 'checkpoints', read_only=True)
-  try:
-
-    def newest() -> int:
-      if not (steps := checkpoints.steps()):
-        raise ConfigError(f'{path} holds no checkpoint: train there first.')
-      return steps[-1] if step is None else step
-
-    read = lambda step: (step, *checkpoints.read_leaves(step, named))
-    step, leaves, digest = files.follow(checkpoints.folder, newest, read)
-  finally:
-    checkpoints.close()
+  leaves, origin = read(workdir, 'latest' if step is None else step, named)
   # In the order of the trees, each filled with its own leaves.
   values = iter([leaves[name] for name in named])
   found = {
     prefix: jax.tree.map(lambda _: jnp.asarray(next(values)), tree)
     for prefix, tree in trees.items()
   }
-  result = path / 'result.json'
-  ended = read_json(result) if result.exists() else {}
-  same = ended.get('step') == step
-  return pick(found), {
-    'path': str(path),
-    'experiment': record.get('experiment'),
-    'step': step,
-    'prefix': ', '.join(trees),
-    'digest': digest,
-    'fingerprint': ended.get('fingerprint') if same else None,
-  }
+  return pick(found), {**origin, 'prefix': ', '.join(trees)}
 
 
 def restore_encoder(

@@ -4,10 +4,11 @@ A train step of one's own reports them in one line, where `config.curves` is set
 
   return new, {**sums, **curves.of(config, tx, state, new, grads)}
 
-The loop declares them.
+A step of several players, or of one part of the parameters, by `between`. The loop
+declares all of them.
 """
 
-from typing import Mapping
+from typing import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ import optax
 
 from dlx import optim
 from dlx.experiment import Config
-from dlx.state import Mean, Metric, Metrics, PyTree, TrainState
+from dlx.state import Array, Mean, Metric, Metrics, PyTree, TrainState
 
 CURVES: Mapping[str, Metric] = {
   'learning_rate': Metric(
@@ -58,17 +59,52 @@ def of(
   Returns:
     float32 or wider. `update_ratio` has count 0 where all parameters were 0.
   """
+  parts = lambda state: (state.params, state.opt_state)
+  return between(config, tx, old.step, parts(old), parts(new), grads)
+
+
+def between(
+  config: Config,
+  tx: optax.GradientTransformation,
+  step: Array,
+  old: tuple[PyTree, PyTree],
+  new: tuple[PyTree, PyTree],
+  grads: PyTree,
+  name: str = '',
+) -> Metrics:
+  """`of` one update of some parameters.
+
+  Args:
+    step: number of updates before, where the optimiser does not count them.
+    old, new: (parameters, state of `tx`) before and after.
+    name: of a player, `d` for `d_gradient_norm`; '': there is one.
+    config, tx, grads: see `of`.
+  """
   if not config.curves:
     return {}
   norm = jnp.minimum(optim.global_norm(grads), _MOST)
-  moved = jax.tree.map(jnp.subtract, new.params, old.params)
-  before = optim.global_norm(old.params)
+  moved = jax.tree.map(jnp.subtract, new[0], old[0])
+  before = optim.global_norm(old[0])
   there = (before > 0).astype(before.dtype)
   ratio = jnp.minimum(optim.global_norm(moved) / jnp.where(there, before, 1), _MOST)
-  rate = optim.learning_rate(tx, old.opt_state, new.opt_state, old.step)
+  rate = optim.learning_rate(tx, old[1], new[1], step)
   one = jnp.ones_like(norm)
-  return {
+  found = {
     **({} if rate is None else {'learning_rate': Mean(rate * one, one)}),
     'gradient_norm': Mean(norm, one),
     'update_ratio': Mean(ratio * there, there),
   }
+  return {f'{name}_{key}' if name else key: value for key, value in found.items()}
+
+
+def declared(names: Iterable[str]) -> dict[str, Metric]:
+  """Declarations of those of `names` that `of` or `between` report."""
+  found = {}
+  for name in names:
+    for key, metric in CURVES.items():
+      player, last, end = name.rpartition(f'_{key}')
+      if name == key:
+        found[name] = metric
+      elif last and not end:
+        found[name] = metric._replace(title=f'{metric.title}, {player}')
+  return found

@@ -126,13 +126,21 @@ def early_stopping(
   def warm_start(state):
     assert experiment.warm_start is not None
     new, origin = experiment.warm_start(state)
-    return new._replace(best=state.best._replace(weights=weights(new))), origin
+    return begun(new), origin
 
   return experiment._replace(
     init=init,
     after_eval=after_eval,
     warm_start=None if experiment.warm_start is None else warm_start,
   )
+
+
+def begun(state: TrainState) -> TrainState:
+  """A state before step 0 whose best weights are those that it has now."""
+  if not isinstance(state.best, Best):
+    return state
+  weights = {name: getattr(state, name) for name in state.best.weights}
+  return state._replace(best=state.best._replace(weights=weights))
 
 
 def _found(best: Best) -> Array:

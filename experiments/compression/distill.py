@@ -32,7 +32,7 @@ from dlx.run.warm_start import restore_model
 from dlx.state import create
 from dlx.tasks import classification
 from dlx.tasks.classification import AuxiliaryCnn, class_probabilities
-from dlx.train import auxiliary, steps
+from dlx.train import auxiliary, curves, steps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,19 +114,21 @@ def build(config: Config) -> experiment.Experiment:
     """A step of the student; the teacher keeps every byte."""
     rows, taught = prepare(part(batch, 'student')), state.model_state['teacher']
     grads, _, sums = gradients(student_loss, state.params, taught, rows, rng)
-    own = state.opt_state['student']
-    params, own = steps.update(txs['student'], grads, own, state.params)
-    opt_state = {**state.opt_state, 'student': own}
-    return state._replace(params=params, opt_state=opt_state), sums
+    old = state.params, state.opt_state['student']
+    new = steps.update(txs['student'], grads, *reversed(old))
+    sums |= curves.between(config, txs['student'], state.step, old, new, grads)
+    opt_state = {**state.opt_state, 'student': new[1]}
+    return state._replace(params=new[0], opt_state=opt_state), sums
 
   def teach(state, batch, rng):
     """A step of the teacher; the student keeps every byte."""
-    rows, old = prepare(part(batch, 'teacher')), state.model_state['teacher']
-    params, stats, own = old['params'], old['batch_stats'], state.opt_state['teacher']
-    grads, stats, sums = gradients(teacher_loss, params, stats, rows, rng)
-    params, own = steps.update(txs['teacher'], grads, own, params)
-    taught = {'teacher': {'params': params, 'batch_stats': stats}}
-    opt_state = {**state.opt_state, 'teacher': own}
+    rows, taught = prepare(part(batch, 'teacher')), state.model_state['teacher']
+    old, stats = (taught['params'], state.opt_state['teacher']), taught['batch_stats']
+    grads, stats, sums = gradients(teacher_loss, old[0], stats, rows, rng)
+    new = steps.update(txs['teacher'], grads, *reversed(old))
+    sums |= curves.between(config, txs['teacher'], state.step, old, new, grads)
+    taught = {'teacher': {'params': new[0], 'batch_stats': stats}}
+    opt_state = {**state.opt_state, 'teacher': new[1]}
     return state._replace(opt_state=opt_state, model_state=taught), sums
 
   def train_step(state, batch):

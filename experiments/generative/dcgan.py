@@ -35,7 +35,7 @@ from dlx.run.warm_start import restore_model
 from dlx.state import Mean, create, stream
 from dlx.tasks.image_generation import GAME, GameConfig, SampleReport
 from dlx.tasks.judge import JUDGE, Judge
-from dlx.train import steps
+from dlx.train import curves, steps
 
 fold = jax.random.fold_in
 
@@ -135,6 +135,13 @@ def build(config: Config) -> experiment.Experiment:
       loss += 0.5 * config.r1 * slope_B.mean()
     return loss, ({'real': of_real, 'fake': of_fake}, found)
 
+  def update(player, params, opt_state, grads, step):
+    """Moves a player, in place; its curves."""
+    old = params[player], opt_state[player]
+    new = steps.update(tx, grads, *reversed(old))
+    params[player], opt_state[player] = new
+    return curves.between(config, tx, step, old, new, grads, player)
+
   def train_step(state, batch):
     rng = fold(state.rng, state.step)
     judging = stream(rng, 'judge')
@@ -154,7 +161,7 @@ def build(config: Config) -> experiment.Experiment:
         params['d'], stats['d'], 2 * image - 1, fake, label_B
       )
       found['d_grad_norm'] = Mean(optim.global_norm(grads), jnp.ones(()))
-      params['d'], opt_state['d'] = steps.update(tx, grads, opt_state['d'], params['d'])
+      found |= update('d', params, opt_state, grads, state.step)
       sums.append(found)
 
     def fooled(fake):
@@ -167,7 +174,7 @@ def build(config: Config) -> experiment.Experiment:
     slope, sums['g_loss'] = jax.grad(fooled, has_aux=True)(fake)
     (grads,) = to_generator(slope)
     sums['g_grad_norm'] = Mean(optim.global_norm(grads), jnp.ones(()))
-    params['g'], opt_state['g'] = steps.update(tx, grads, opt_state['g'], params['g'])
+    sums |= update('g', params, opt_state, grads, state.step)
     ema = state.ema
     if config.ema_decay is not None:
       ema = steps.average(ema, sampled(params, stats), config.ema_decay, state.step)

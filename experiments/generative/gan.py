@@ -28,7 +28,7 @@ from dlx.run.warm_start import restore_model
 from dlx.state import Mean, create, streams
 from dlx.tasks.image_generation import GAME, GameConfig, SampleReport
 from dlx.tasks.judge import JUDGE, Judge
-from dlx.train import steps
+from dlx.train import curves, steps
 
 fold = jax.random.fold_in
 
@@ -124,6 +124,13 @@ def build(config: Config) -> experiment.Experiment:
     found = config.game.critic(real_B, fake_B)
     return found['loss'].total / found['loss'].count, found
 
+  def update(player, params, opt_state, grads, step):
+    """Moves a player, in place; its curves."""
+    old = params[player], opt_state[player]
+    new = steps.update(tx, grads, *reversed(old))
+    params[player], opt_state[player] = new
+    return curves.between(config, tx, step, old, new, grads, player)
+
   def train_step(state, batch):
     rng = fold(state.rng, state.step)
     drop, judging = streams(rng, 'dropout', 'judge')
@@ -138,7 +145,7 @@ def build(config: Config) -> experiment.Experiment:
       params['d'], 2 * image - 1, fake, label_B, dropout
     )
     sums['d_grad_norm'] = Mean(optim.global_norm(grads), jnp.ones(()))
-    params['d'], opt_state['d'] = steps.update(tx, grads, opt_state['d'], params['d'])
+    sums |= update('d', params, opt_state, grads, state.step)
 
     def fooled(fake):
       logits_B = look(params['d'], fake, label_B, fold(dropout, 2))
@@ -148,7 +155,7 @@ def build(config: Config) -> experiment.Experiment:
     slope, sums['g_loss'] = jax.grad(fooled, has_aux=True)(fake)
     (grads,) = to_generator(slope)
     sums['g_grad_norm'] = Mean(optim.global_norm(grads), jnp.ones(()))
-    params['g'], opt_state['g'] = steps.update(tx, grads, opt_state['g'], params['g'])
+    sums |= update('g', params, opt_state, grads, state.step)
     ema = state.ema
     if config.ema_decay is not None:
       ema = steps.average(ema, params['g'], config.ema_decay, state.step)

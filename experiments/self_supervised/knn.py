@@ -61,7 +61,7 @@ class Config(experiment.Config):
     self.bounds('bank', least=1)
     self.require('k', 1 <= self.k <= self.bank, f'in [1, {self.bank}], up to bank')
     self.bounds('temperature', above=0)
-    fitting = 'micro_batches', 'clip_norm', 'clip_value', 'ema_decay'
+    fitting = 'micro_batches', 'clip_norm', 'clip_value', 'ema_decay', 'curves'
     self.unused(*fitting, why='nothing is fitted')
 
 

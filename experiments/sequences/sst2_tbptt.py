@@ -33,7 +33,7 @@ from dlx.layers.recurrent.unroll import gradient_by_distance
 from dlx.models.text_classifier import CarriedClassifiers
 from dlx.state import Mean, create
 from dlx.tasks.classification import class_probabilities
-from dlx.train import steps
+from dlx.train import curves, steps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,14 +87,14 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
     features=config.features,
     **config.dtypes,
   )
-  tx = optim.clip(
+  each = optim.clip(
     optim.adamw(
       optim.cosine(config.lr, config.num_steps), weight_decay=config.weight_decay
     ),
     **config.clipping,
   )
   own = lambda params: {name: name.split('_')[0] for name in params}
-  tx = optax.partition(dict.fromkeys(config.cells, tx), own)
+  tx = optax.partition(dict.fromkeys(config.cells, each), own)
   wide = jnp.promote_types(config.compute_dtype, jnp.float32)
   test_data = InOrder(data.test, config.eval_batch_size)
 
@@ -134,7 +134,8 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
     grads, carry, found = steps.gradients(
       loss_fn, state.params, carry, batch, state.rng
     )
-    return steps.apply(tx, state, grads, model_state={'carry': carry}), found
+    new = steps.apply(tx, state, grads, model_state={'carry': carry})
+    return new, {**found, **curves.of(config, each, state, new, grads)}
 
   def whole(state, tokens_BT, nudges=None):
     """Logits of whole sentences, from a state of zeros."""

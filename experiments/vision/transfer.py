@@ -38,7 +38,7 @@ from dlx.run.warm_start import restore_model
 from dlx.state import create
 from dlx.tasks import classification
 from dlx.tasks.classification import class_probabilities, normalised
-from dlx.train import auxiliary, steps
+from dlx.train import auxiliary, curves, steps
 
 # Which layers learn before `unfreeze_at`.
 LEARNS = {
@@ -144,14 +144,15 @@ def build(config: Config) -> experiment.Experiment:
     rows = prepare[task](part(batch, task))
     grads, stats, sums = gradients(loss_fn, params, stats, rows, rng)
     frozen = jax.tree.map(lambda learn: not learn, optim.by_path(learns)(params))
-    zeros = jax.tree.map(jnp.zeros_like, grads)
-    moved, own = steps.update(
-      txs[task], steps.hold(frozen, grads, zeros), state.opt_state[task], params
-    )
+    grads = steps.hold(frozen, grads, jax.tree.map(jnp.zeros_like, grads))
+    old = params, state.opt_state[task]
+    moved, own = steps.update(txs[task], grads, *reversed(old))
     if factor != 1:  # The trunk goes a part of the way, the last layer all of it.
       part_way = jax.tree.map(lambda a, b: b + factor * (a - b), moved, params)
       moved = {**moved, **trunk_of(part_way)}
-    state = put(state, task, steps.hold(frozen, moved, params), stats)
+    new = steps.hold(frozen, moved, params), own
+    sums |= curves.between(config, txs[task], state.step, old, new, grads)
+    state = put(state, task, new[0], stats)
     return state._replace(opt_state={**state.opt_state, task: own}), sums
 
   def pretrain(state, batch, rng):

@@ -43,8 +43,8 @@ def test_default_is_traced_without_data_and_states_a_floor_or_why_not(name):
   if isinstance(built.overfit, str):
     assert len(built.overfit.split()) > 3
   else:
-    assert built.overfit is not None
-    assert experiment.Overfit(*built.overfit).metric in sums
+    assert isinstance(built.overfit, experiment.Overfit)
+    assert built.overfit.metric in sums
 
 
 @pytest.mark.parametrize('name', tiers.every(expensive=True))

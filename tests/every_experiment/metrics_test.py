@@ -5,12 +5,16 @@ import re
 from absl.testing import absltest, parameterized
 import jax
 
+from dlx.errors import ConfigError
 from dlx.experiment import declared
 from dlx.run import experiments_by_name
 from dlx.state import Metric, ratios
+from dlx.train import curves
 from tests.every_experiment.small import load, small
 
 NAMES = experiments_by_name.names()
+
+UNFITTED = ('knn',)  # Nothing is fitted: there is no gradient.
 
 NO_NOUN = re.compile(r'\b(it|its|them|those)\b', re.I)
 
@@ -36,11 +40,17 @@ def numbers(built):
 class MetricsTest(parameterized.TestCase):
   @parameterized.parameters(*NAMES)
   def test_every_number_is_declared_and_every_headline_exists(self, name):
-    built = load(name).build(small(name))
+    fitted = name not in UNFITTED
+    built = load(name).build(small(name, curves=fitted))
     reported = numbers(built)
+    seen = curves.declared(reported['train'])
+    # Of every player, or of the one net; each of its three numbers.
+    self.assertEqual(len(seen) % 3, 0)
+    self.assertEqual(len(seen) > 0, fitted)
+    self.assertContainsSubset(seen, reported['train'])
     for split, names in reported.items():
       for metric in names:
-        known = {metric, f'{split}/{metric}'} & set(built.metrics)
+        known = {metric, f'{split}/{metric}'} & {*built.metrics, *seen}
         self.assertTrue(known, f'{split}/{metric} is not declared')
     full = {f'{split}/{metric}' for split, ms in reported.items() for metric in ms}
     self.assertTrue(built.headline, f'{name} names no headline')
@@ -73,6 +83,11 @@ class MetricsTest(parameterized.TestCase):
       self.assertEqual(starts[0], 0)
       self.assertLess(starts[-1], config.num_steps)
     self.assertEqual(declared(built)['phases'], [list(p) for p in built.phases])
+
+  def test_curves_of_what_is_not_fitted_are_refused(self):
+    for name in UNFITTED:
+      with self.assertRaisesRegex(ConfigError, 'curves=True .*False: nothing is fitt'):
+        small(name, curves=True)
 
   def test_float16_reports_the_steps_that_were_skipped(self):
     config = small('cnn', compute_dtype='float16')

@@ -119,6 +119,39 @@ class CheckpointTest(parameterized.TestCase):
     self.assertEqual(status, 0)
     self.assertRegex(out.getvalue(), told)
 
+  @parameterized.parameters(
+    (('inspect', 'RUN'), 0, r'checkpoints/4, digest(?s:.*)\d leaves, '),
+    (
+      ('inspect', 'RUN', '--step=3'),
+      2,
+      'has no checkpoint of step 3: there are 1, 2, 4',
+    ),
+    (('diff', 'RUN', 'OTHER'), 1, r'(?m)^1 of \d+ leaves differ between .*/4 and '),
+    (('diff', 'RUN', '2', '3'), 2, 'no checkpoint of step 3: there are 1, 2, 4'),
+    (('verify', 'RUN', '--step=3'), 0, '^3: removed by the run meanwhile\n$'),
+  )
+  def test_beside_a_run_that_removes_what_is_being_read(self, words, status, told):
+    write_run(self.workdir)
+    other = self.workdir.with_name('other')
+    if 'OTHER' in words:
+      write_run(other, steps=(3,), changed=make_state(3)[0].params['w'] + 1)
+    folder, real = self.workdir / 'checkpoints', files.read_leaves
+
+    def meanwhile(path, *args):  # The run saves 4 and drops 3.
+      if str(path) == str(folder / '3') and path.exists():
+        path.rename(folder / '4')
+      return real(path, *args)
+
+    places = {'RUN': str(self.workdir), 'OTHER': str(other)}
+    out, err = io.StringIO(), io.StringIO()
+    with mock.patch.object(files, 'read_leaves', meanwhile):
+      with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        found = checkpoint.main(['checkpoint', *(places.get(w, w) for w in words)])
+    jax.config.update('jax_enable_x64', False)
+    self.assertEqual(found, status, err.getvalue())
+    self.assertRegex(out.getvalue() + err.getvalue(), told)
+    self.assertLess(err.getvalue().count('\n'), 2)
+
   def test_damage_is_named(self):
     write_run(self.workdir)
     self.flip(2)

@@ -94,6 +94,8 @@ def test_overfitted():
   least = checks.overfitted(says(Overfit(above=50.0)), config)
   assert least is not None and least <= 50
   with pytest.raises(checks.Failed, match='3 times is not learnt: loss came to'):
+    checks.overfitted(says(Overfit(above=1e-9)), config)
+  with pytest.raises(checks.Failed, match=r"overfit=\('loss', 1e-09\) .* an Overfit"):
     checks.overfitted(says(('loss', 1e-9)), config)
   # The batch has 8 rows: 2 - 2 + 1e-9, in the two steps that are asked for.
   rows = lambda batch: jnp.float32(len(batch['y']))

@@ -63,6 +63,7 @@ def loop(monkeypatch):
   fake = FakeLoop()
   monkeypatch.setitem(sys.modules, 'dlx.run.loop', fake)
   monkeypatch.setitem(sys.modules, 'dlx.report', fake)
+  monkeypatch.setattr('dlx.run.opened.keep_vocabulary', lambda *args: None)
   monkeypatch.setattr(devices, 'use_compile_cache', lambda folder: None)
   return fake
 
@@ -79,7 +80,7 @@ def fork(tmp_path, monkeypatch):
 def test_what_reaches_the_loop(loop, fork):
   argv = ['train', f'--exp={fork}', '--workdir=W', '--config.lr=2', '--data_dir=D']
   argv += ['--mesh=data=2,tensor=1', '--stop_at=5', '--trace_steps=10:20', '--extend']
-  argv += ['--debug']
+  argv += ['--debug', '--init_from=A:best', '--init_skip=head/*,.*bias']
   assert train.main(argv) == 0
   ((experiment, config, workdir), kwargs) = loop.calls[0]
   assert (experiment, config.lr, workdir) == ('built with 2.0', 2.0, 'W')
@@ -92,6 +93,8 @@ def test_what_reaches_the_loop(loop, fork):
     fresh=False,
     extend=True,
     data_changed=False,
+    init_from='A:best',
+    init_skip='head/*,.*bias',
     debug=True,
     argv=argv,
     trace_steps=(10, 20),
@@ -103,7 +106,7 @@ def test_defaults(loop, fork):
   ((_, config, workdir), kwargs) = loop.calls[0]
   assert workdir == os.path.join('runs', 'fork_of_train')
   assert config.lr == 0.5
-  for name in ('data_dir', 'mesh', 'stop_at', 'trace_steps'):
+  for name in ('data_dir', 'mesh', 'stop_at', 'trace_steps', 'init_from'):
     assert kwargs[name] is None
 
 

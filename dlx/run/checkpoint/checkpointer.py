@@ -200,13 +200,13 @@ class Checkpointer:
     return None
 
   def read_leaves(
-    self, step: int, wanted: Mapping[str, Any]
+    self, step: int, wanted: Mapping[str, Any] | Callable[[Any], Mapping[str, Any]]
   ) -> tuple[dict[str, np.ndarray], str]:
     """Some leaves of one checkpoint, on the host, and the digest of its metadata.
 
     Args:
       wanted: by their names there, e.g. 'state/params/hidden_0/kernel': anything with a
-        shape and a dtype.
+        shape and a dtype; or what chooses them: {name: [dtype, shape]} -> wanted.
 
     Raises:
       ConfigError: no such step, a leaf that is not there or of another shape or dtype,
@@ -216,6 +216,7 @@ class Checkpointer:
     self._require(step, self.steps())
     try:
       meta = files.read_meta(path)
+      wanted = wanted(meta['leaves']) if callable(wanted) else wanted
       there = {name: x for name, x in meta['leaves'].items() if name in wanted}
       files.check_structure(there, files.dtypes_and_shapes(wanted), path)
       with quiet.orbax():

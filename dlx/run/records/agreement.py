@@ -6,6 +6,8 @@
 | `num_steps` raised | goes on where no step depends on it; else --extend |
 | a new field of the config, at its default | goes on, with a note |
 | the experiment's source | goes on, with a note; refused where the run is finished |
+| --init_from left out | goes on; the other run is not read again |
+| another --init_from or --init_skip | refused |
 | versions, devices, threads, settings of jax and XLA | goes on, with a note |
 | the data | refused, unless --data_changed |
 | any other field; another experiment | refused |
@@ -83,6 +85,29 @@ def config(
       'the same flags to go on, another --workdir, or --fresh.'
     )
   return notes
+
+
+def init_from(path: Any, former: Mapping[str, Any] | None, now: Mapping | None):
+  """Refuses that a run goes on with other parameters to begin with than it began with.
+
+  Args:
+    path: of the workdir.
+    former: `init_from` of config.json.
+    now: `Source.asked`; None passes.
+  """
+  then = former and {name: former.get(name) for name in now or ()}
+  if now is None or then == now:
+    return
+
+  def text(of):
+    skip = f' --init_skip={",".join(of["skip"])}' if of['skip'] else ''
+    return f'--init_from={of["workdir"]}:{of["asked"]}{skip}'
+
+  raise ConfigError(
+    f'{text(now)} is not allowed: the run in --workdir={path} began '
+    f'{f"with {text(then)}" if then else "without"}: leave it out to go on, or use '
+    'another --workdir, or --fresh.'
+  )
 
 
 def equal(path: Any, there: Mapping[str, Any], mine: Mapping[str, Any]):

@@ -39,6 +39,8 @@ class Asked(NamedTuple):
     sources: the user's files, see sources.py.
     free: fields of the config that may change.
     data_changed: whether other data than before are taken.
+    init_from: what the run begins with, see `run.initial.Source.asked`; None: nothing
+      is said.
   """
 
   name: str
@@ -47,6 +49,7 @@ class Asked(NamedTuple):
   sources: Mapping[str, bytes] = {}
   free: tuple[str, ...] = agreement.FREE
   data_changed: bool = False
+  init_from: Mapping[str, Any] | None = None
 
 
 class Workdir:
@@ -131,6 +134,7 @@ class Workdir:
     known = bool(then.get('main') and now['main'])
     same = known and sources.same(then, now)
     agreement.experiment(self.path, former, asked.name, same)
+    agreement.init_from(self.path, former.get('init_from'), asked.init_from)
     self.notes = agreement.config(
       self.path,
       former.get('config', {}),

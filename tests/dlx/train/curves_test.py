@@ -72,6 +72,36 @@ def test_another_optimiser_has_no_known_rate():
   assert set(measured(optax.adam(0.1))) == {'gradient_norm', 'update_ratio'}
 
 
+def test_a_player_by_name():
+  tx, ones = optim.sgd(0.1), {'w': jnp.ones(4)}
+  old = {'w': jnp.full(4, 4.0)}, tx.init(ones)
+  new = steps.update(tx, ones, *reversed(old))
+  found = curves.between(ON, tx, jnp.zeros((), jnp.int32), old, new, ones, 'd')
+  # 2; the step is 0.1 * 2, the parameters were 8.
+  assert {k: float(x.total) for k, x in found.items()} == {
+    'd_learning_rate': pytest.approx(0.1),
+    'd_gradient_norm': 2,
+    'd_update_ratio': pytest.approx(0.025),
+  }
+  assert curves.between(SimpleNamespace(curves=False), tx, 0, old, new, ones) == {}
+
+
+def test_declarations_are_of_what_is_reported():
+  found = curves.declared(
+    ['loss', 'gradient_norm', 'd_gradient_norm', 'g_update_ratio']
+  )
+  assert found == {
+    'gradient_norm': curves.CURVES['gradient_norm'],
+    'd_gradient_norm': curves.CURVES['gradient_norm']._replace(
+      title='Gradient norm, d'
+    ),
+    'g_update_ratio': curves.CURVES['update_ratio']._replace(title='Update ratio, g'),
+  }
+  # Marks of an exploding gradient are looked for by the group.
+  assert found['d_gradient_norm'].group == 'gradient norm'
+  assert curves.declared(['my_gradient_norm_2', 'learning_rates']) == {}
+
+
 def test_no_ratio_to_parameters_that_are_zero():
   zeros = jax.tree.map(jnp.zeros_like, PARAMS)
   assert measured(optim.sgd(0.1), zeros)['update_ratio'] == (0, 0)

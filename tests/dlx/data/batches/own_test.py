@@ -19,7 +19,7 @@ from dlx.data.batches.zipped import Zipped
 from dlx.data.dataset import ROWS
 from dlx.data.sources import of_arrays, read
 from dlx.errors import ConfigError, DataError
-from dlx.experiment import Eval, Experiment
+from dlx.experiment import Eval, Experiment, Overfit
 from dlx.metrics import mean
 from dlx.state import create
 from launch import checks, train
@@ -321,7 +321,7 @@ class RunTest(parameterized.TestCase):
     def build(config):
       data, finite = streams(config)['items']
       made = learner(config, data, {'val': finite})
-      return made._replace(overfit=('loss', 1e9))
+      return made._replace(overfit=Overfit(above=1e9))
 
     self.assertLess(checks.overfitted(build, kinds.Small(num_steps=1)), 1e9)
 
