@@ -179,6 +179,7 @@ class Run:
   def _opened(self) -> 'tuple[Config, Experiment]':
     import jax
 
+    from dlx.data.sets import cards
     from dlx.train.early_stopping import with_early_stopping
 
     found, config = self._code
@@ -188,7 +189,8 @@ class Run:
         f'{self.workdir} is a run in float64: needs '
         "jax.config.update('jax_enable_x64', True) first."
       )
-    return config, with_early_stopping(found.build(config), config)
+    with cards.recall(self.record.get('data') or {}):
+      return config, with_early_stopping(found.build(config), config)
 
   @functools.cached_property
   def _used(self) -> 'TrainState':
@@ -304,7 +306,9 @@ class Run:
       if path.exists():
         from dlx.data.text.vocabulary import Vocab
 
-        found = Vocab(tuple(read_json(path).get('words', ())))
+        kept_words = read_json(path)
+        words, marks = kept_words.get('words', ()), bool(kept_words.get('marks'))
+        found = Vocab(tuple(words), marks)
       else:
         try:
           found = field.vocabulary(self._data_dir)
@@ -336,9 +340,10 @@ def keep_vocabulary(experiment: 'Experiment', workdir: Any, data_dir: Any):
   read = next((f.vocabulary for f in fields if f.vocabulary is not None), None)
   if read is None or path.exists():
     return
-  words = getattr(read(data_dir), 'words', None)
+  found = read(data_dir)
+  words, marks = getattr(found, 'words', None), getattr(found, 'marks', False)
   if words is not None:
-    write_json(path, {'words': words})
+    write_json(path, {'words': words, **({'marks': True} if marks else {})})
 
 
 def _is_text(value: Any) -> bool:
