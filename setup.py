@@ -25,6 +25,7 @@ CORE = [
   'optax>=0.2.8,<0.3',
   'orbax-checkpoint>=0.12.8,<0.13',
   'pillow>=12,<14',
+  'pyarrow>=24,<27',  # Parquet; tensorflow-datasets brings it, too.
   'rich>=15,<16',
   'scikit-learn>=1.9,<2',
   'tensorboard>=2.21,<3',  # Its EventFileWriter needs no TensorFlow.

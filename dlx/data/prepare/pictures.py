@@ -7,34 +7,18 @@ DIR/train/CLASS/...           and DIR/validation, DIR/test: as they are
 from concurrent import futures
 import os
 import pathlib
-from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Iterator, Sequence
 import warnings
 
 import numpy as np
 
-from dlx.data.prepare import rows
+from dlx.data.prepare import folders, rows
 from dlx.data.prepare.draft import CHUNK, Draft, Made, check_name, draft
 from dlx.data.sets import cards
 from dlx.errors import DISK, ConfigError, DataError
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.gif', '.bmp', '.tif', '.tiff', '.ppm')
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
-
-
-class Picture(NamedTuple):
-  """One file, of which class; `split` is None where the folder has none."""
-
-  path: pathlib.Path
-  label: int
-  split: str | None
-
-
-class Found(NamedTuple):
-  """What a folder holds; `passed` counts files that are no pictures by their name."""
-
-  pictures: list[Picture]
-  classes: list[str]
-  passed: int
 
 
 def prepare(
@@ -77,8 +61,8 @@ def prepare(
   rows.check_share(test)
   rows.check_choices(fit=fit, repeats=repeats)
   check_name(name, data_dir)
-  found = find(pathlib.Path(folder))
-  splits, notes = _assigned(found, pathlib.Path(folder), test, seed)
+  found = folders.find(pathlib.Path(folder), SUFFIXES, 'picture')
+  splits, notes = folders.assigned(found, pathlib.Path(folder), test, seed)
   if found.passed:
     notes.append(f'{found.passed} file(s) passed over: not {", ".join(SUFFIXES)}.')
   channels = 1 if grey else 3
@@ -152,42 +136,6 @@ def image_facts(
   }
 
 
-def find(folder: pathlib.Path) -> Found:
-  """The pictures of a folder, sorted by class and path; decodes none.
-
-  Raises:
-    DataError: no classes, a class without a picture, classes that differ by case alone,
-      or a link that leads out of the folder, in a circle or to a folder.
-  """
-  if not folder.is_dir():
-    raise DataError(f'{folder}: is no folder: name that of the pictures.')
-  root = folder.resolve()
-  top = _folders(folder)
-  known = {name: rows.SPLIT_NAMES.get(name.lower()) for name in top}
-  parts: dict[str | None, dict[str, pathlib.Path]] = {None: top}
-  if 'train' in known.values() and all(known.values()):
-    if len(set(known.values())) < len(known):
-      raise DataError(f'{folder}: two folders of one split: {", ".join(top)}.')
-    parts = {known[name]: _folders(path) for name, path in top.items()}
-  classes = _sorted(parts['train' if 'train' in parts else None])
-  if not classes:
-    raise DataError(f'{folder}: holds no folders: there must be one a class.')
-  if len({name.lower() for name in classes}) < len(classes):
-    raise DataError(f'{folder}: classes differ by case alone: {", ".join(classes)}.')
-  pictures, passed = [], 0
-  for split, of_class in parts.items():
-    for name, path in of_class.items():
-      if name not in classes:
-        raise DataError(f'{path}: class {name!r} is not among those of training.')
-      listed = sorted(_files(path, root))
-      some = [p for p in listed if p.suffix.lower() in SUFFIXES]
-      passed += len(listed) - len(some)
-      if not some:
-        raise DataError(f'{path}: holds no picture: add some, or remove the folder.')
-      pictures += [Picture(p, classes.index(name), split) for p in some]
-  return Found(pictures, classes, passed)
-
-
 def decode(path: pathlib.Path, size: int, fit: str, grey: bool) -> np.ndarray:
   """One picture, uint8 [size, size, 1 or 3]: upright, the first frame, on white.
 
@@ -221,7 +169,7 @@ def decode(path: pathlib.Path, size: int, fit: str, grey: bool) -> np.ndarray:
 
 
 def _decoded(
-  pictures: Sequence[Picture],
+  pictures: Sequence[folders.Labelled],
   image: np.ndarray,
   read: Callable[[pathlib.Path], np.ndarray],
   workers: int | None,
@@ -245,71 +193,3 @@ def _decoded(
       yield from pool.map(one, range(len(pictures)))
     finally:
       pool.shutdown(cancel_futures=True)
-
-
-def _assigned(
-  found: Found, folder: pathlib.Path, test: float, seed: int
-) -> tuple[dict[str, list[Picture]], list[str]]:
-  """Pictures by split, and what a person should know of them."""
-  label_N = np.array([p.label for p in found.pictures], np.int32)
-  split_N: list[Any] = [p.split for p in found.pictures]
-  notes = []
-  if 'test' not in split_N and 'validation' in split_N:
-    notes.append('There is no test split: the validation split is the test split.')
-    split_N = ['test' if s == 'validation' else s for s in split_N]
-  elif 'test' not in split_N:
-    rows.check_classes(folder, label_N, found.classes, least=2)
-    chosen = rows.divided(len(label_N), test, seed, label_N)
-    split_N = ['test' if c else 'train' for c in chosen]
-    notes.append(f'A share of {test} of each class is the test split, by seed {seed}.')
-  by_split: dict[str, list[Picture]] = {
-    split: [p for p, s in zip(found.pictures, split_N, strict=True) if s == split]
-    for split in cards.SPLITS
-    if split in split_N
-  }
-  return by_split, notes
-
-
-def _sorted(names: Mapping[str, Any]) -> list[str]:
-  """Classes in order: by number where all are numbers, else by name."""
-  number = all(name.isascii() and name.isdecimal() for name in names)
-  return sorted(names, key=(lambda name: (int(name), name)) if number else None)
-
-
-def _folders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Folders in a folder by name, but for hidden ones.
-
-  Raises:
-    DataError: one of them is a link.
-  """
-  found = {}
-  for path in sorted(folder.iterdir()):
-    if path.name.startswith('.'):
-      continue
-    if path.is_symlink() and not path.is_file():
-      raise _wrong_link(path)
-    if path.is_dir():
-      found[path.name] = path
-  return found
-
-
-def _files(folder: pathlib.Path, root: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Files below a folder, but for hidden ones; links only within `root`."""
-  for path in sorted(folder.iterdir()):
-    if path.name.startswith('.'):
-      continue
-    if path.is_symlink():
-      if not path.is_file() or not path.resolve().is_relative_to(root):
-        raise _wrong_link(path)
-      yield path
-    elif path.is_dir():
-      yield from _files(path, root)
-    elif path.is_file():
-      yield path
-
-
-def _wrong_link(path: pathlib.Path) -> DataError:
-  return DataError(
-    f'{path}: is a link to a folder, out of the folder of pictures, in a circle or to '
-    'nothing: put the files themselves there.'
-  )
