@@ -26,7 +26,7 @@ class Table(NamedTuple):
     lines: the line of the file in which each row ends, from 1.
     unit: what `lines` counts.
     classes: names of the classes of a column, in their order, where the file has them.
-    shards: the first row of each file and its path, where there are several.
+    shards: the first row of each file, its path and unit, where there are several.
   """
 
   path: pathlib.Path
@@ -35,7 +35,7 @@ class Table(NamedTuple):
   lines: list[int]
   unit: str = 'line'
   classes: Mapping[str, list[str]] = {}
-  shards: Sequence[tuple[int, pathlib.Path]] = ()
+  shards: Sequence[tuple[int, pathlib.Path, str]] = ()
 
   def column(self, name: str) -> list[str]:
     """The cells of one column."""
@@ -44,12 +44,14 @@ class Table(NamedTuple):
 
   def shard(self, row: int) -> int:
     """In which of several files a row stands, from 0."""
-    return max(0, sum(first <= row for first, _ in self.shards) - 1)
+    return max(0, sum(first <= row for first, _, _ in self.shards) - 1)
 
   def where(self, row: int) -> str:
     """Where a row stands, e.g. 'own.csv: line 5'."""
-    path = self.shards[self.shard(row)][1] if self.shards else self.path
-    return f'{path}: {self.unit} {self.lines[row]}'
+    path, unit = self.path, self.unit
+    if self.shards:
+      _, path, unit = self.shards[self.shard(row)]
+    return f'{path}: {unit} {self.lines[row]}'
 
   def place(self, row: int) -> str:
     """The same, of a single file without its name."""

@@ -41,7 +41,7 @@ def read(paths: Any, encoding: str = 'utf-8') -> columns.Table:
         f'{", ".join(first.names)}: files of one set must have the same, and the same '
         'classes.'
       )
-    shards.append((len(cells), table.path))
+    shards.append((len(cells), table.path, table.unit))
     order = [table.names.index(name) for name in first.names]
     cells += [[row[i] for i in order] for row in table.cells]
     lines += table.lines

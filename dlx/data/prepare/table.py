@@ -91,7 +91,8 @@ def prepare(
     rows.settle_repeats(new, repeats, line_of, notes)
     made = {
       'by': 'table',
-      'source': [os.path.abspath(x) for _, x in table.shards] or os.path.abspath(path),
+      'source': [os.path.abspath(x) for _, x, _ in table.shards]
+      or os.path.abspath(path),
       **{'target': target, 'predict': predict, 'categories': list(categories)},
       **{'leave_out': list(leave_out), 'test': test, 'seed': seed},
       **{'repeats': repeats, 'encoding': encoding, 'notes': notes},
