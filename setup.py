@@ -28,6 +28,7 @@ CORE = [
   'pyarrow>=24,<27',  # Parquet; tensorflow-datasets brings it, too.
   'rich>=15,<16',
   'scikit-learn>=1.9,<2',
+  'scipy>=1.17,<2',  # MATLAB files.
   'tensorboard>=2.21,<3',  # Its EventFileWriter needs no TensorFlow.
   'tensorflow-datasets>=4.9.10,<5',  # Reading a prepared set needs no TensorFlow.
 ]

@@ -1,6 +1,7 @@
 """Makes a data set out of what you have; --config.dataset=NAME then trains on it.
 
-  python -m launch.data images DIR             pictures, one folder a class
+  python -m launch.data images DIR             pictures, one folder a class; Parquet
+                                               files; CIFAR-100, SVHN, STL-10, EMNIST
   python -m launch.data table FILE --target=Y  columns; Y is what to predict
   python -m launch.data text FILE --text=X --label=Y      sentences and their classes;
                                                or DIR, one folder a class of .txt
@@ -28,7 +29,7 @@ from dlx.errors import ConfigError
 from launch.flags import command_line, paths
 
 _WORDS = {
-  'images': 'DIR',
+  'images': 'DIR, or images FILE ...',
   'table': 'FILE ... --target=COLUMN',
   'text': 'FILE ... --text=COLUMN --label=COLUMN, or text DIR',
   'arrays': 'FILE.npz',
@@ -38,7 +39,7 @@ _WORDS = {
 }
 # The flags that each reads, beside --data_dir; those that make a set read --name, too.
 _READS = {
-  'images': 'size fit grey test seed repeats skip_bad workers',
+  'images': 'format label size fit grey test seed repeats skip_bad workers',
   'table': 'target predict categories leave_out test seed repeats encoding',
   'text': (
     'text label max_length leave_out test validation seed repeats skip_bad encoding'
@@ -66,10 +67,17 @@ def define(values: flags.FlagValues):
   text('name', None, 'Of the new set. Default: that of the folder or file.')
   text('target', None, 'table: the column to predict.')
   text('text', None, 'text: the column of the texts.')
-  text('label', None, 'text: the column of the classes.')
+  text('label', None, 'text, images of Parquet: the column of the classes.')
+  form = (
+    'images: what the files are, where their names do not tell: folders, parquet, '
+    'cifar100, cifar100_coarse, svhn, stl10 or emnist.'
+  )
+  text('format', None, form)
   length = 'text: tokens after which texts are cut; 256.'
   flags.DEFINE_integer('max_length', None, length, **module)
-  flags.DEFINE_integer('size', None, 'images: height and width; 64.', **module)
+  flags.DEFINE_integer(
+    'size', None, 'images: height and width; that of all pictures, else 64.', **module
+  )
   fit = 'images: crop the middle, pad with black, or stretch; crop.'
   flags.DEFINE_enum('fit', None, ['crop', 'pad', 'stretch'], fit, **module)
   flags.DEFINE_boolean('grey', None, 'images: one channel in place of three.', **module)
@@ -88,7 +96,7 @@ def define(values: flags.FlagValues):
   flags.DEFINE_integer('seed', None, seed, lower_bound=0, **module)
   repeats = (
     'Training rows that stand in another split, too: refuse the set (images, text), '
-    'drop or keep them (table).'
+    'drop or keep them (table, images of a known set).'
   )
   flags.DEFINE_enum('repeats', None, ['refuse', 'drop', 'keep'], repeats, **module)
   predict = 'table, arrays: what the target is; by default numbers where all of it are.'
@@ -159,7 +167,7 @@ def _make(
   from dlx.data.prepare import arrays, corpus, pictures, sentences, table
 
   if command == 'images':
-    return pictures.prepare(places[0], name, data_dir, tick=tick, **given)
+    return pictures.prepare(places, name, data_dir, tick=tick, **given)
   if command == 'arrays':
     return arrays.prepare(places[0], name, data_dir, **given)
   of = {'corpus': corpus, 'table': table, 'text': sentences}

@@ -265,8 +265,10 @@ class TestCommand:
     (
       ((), 'the first word must be one of images, table'),
       (('image', 'x'), "'image' is not allowed"),
-      (('images',), 'give images DIR.'),
-      (('images', 'a', 'b'), 'give images DIR.'),
+      (('images',), 'give images DIR, or images FILE ...'),
+      (('images', 'a', 'b'), 'b: give one folder of pictures'),
+      (('images', 'a', '--format=png'), '--format=png is not allowed: must be one of'),
+      (('arrays', 'a', 'b'), 'give arrays FILE.npz.'),
       (('table', 'x.csv'), '--target is missing'),
       (
         ('images', 'x', '--target=y'),

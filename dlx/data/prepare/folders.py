@@ -13,7 +13,7 @@ from dlx.errors import DataError
 class Labelled(NamedTuple):
   """One file, of which class; `split` is None where the folder has none."""
 
-  path: pathlib.Path
+  path: Any
   label: int
   split: str | None
 
@@ -51,6 +51,12 @@ def find(
     if len(set(known.values())) < len(known):
       raise DataError(f'{folder}: two folders of one split: {", ".join(top)}.')
     parts = {known[name]: _folders(path) for name, path in top.items()}
+    for name, path in top.items():
+      if not parts[known[name]]:
+        raise DataError(
+          f'{path}: holds no folders: there must be one a class, as in training; sort '
+          f'the {what}s into them, or move the folder away.'
+        )
   for split, of_class in parts.items():
     parts[split] = {k: path for k, path in of_class.items() if k not in leave_out}
   classes = rows.in_order(parts['train' if 'train' in parts else None])

@@ -6,32 +6,32 @@ DIR/train/CLASS/...           and DIR/validation, DIR/test: as they are
 
 from concurrent import futures
 import os
-import pathlib
 from typing import Any, Callable, Iterator, Sequence
 import warnings
 
 import numpy as np
 
-from dlx.data.prepare import folders, rows
+from dlx.data.prepare import folders, picture_sources, rows
 from dlx.data.prepare.draft import CHUNK, Draft, Made, check_name, draft
 from dlx.data.sets import cards
 from dlx.errors import DISK, ConfigError, DataError
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.gif', '.bmp', '.tif', '.tiff', '.ppm')
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
 
 
 def prepare(
-  folder: Any,
+  places: Any,
   name: str,
   data_dir: Any = None,
   *,
-  size: int = 64,
+  format: str | None = None,
+  label: str | None = None,
+  size: int | None = None,
   fit: str = 'crop',
-  grey: bool = False,
+  grey: bool | None = None,
   test: float = 0.2,
   seed: int = 0,
-  repeats: str = 'refuse',
+  repeats: str | None = None,
   skip_bad: bool = False,
   workers: int | None = None,
   tick: Callable[[int, int], None] = lambda done, total: None,
@@ -39,15 +39,19 @@ def prepare(
   """Makes a set of images: `image` uint8 [size, size, 3 or 1], `label` int32 [].
 
   Args:
-    folder: of folders, one a class, or of train, validation and test with such in it.
+    places: a folder of folders, one a class, or of train, validation and test with such
+      in it; the folder or files of a known set; or Parquet files.
     name: of the new set.
     data_dir: folder of data sets; None: $DLX_DATA_DIR.
-    size: height and width.
+    format: one of `picture_sources.FORMATS`; None: seen by the files.
+    label: of Parquet, the column of the classes; None: the only one that can be.
+    size: height and width; None: those that all have, else 64.
     fit: what is not square: 'crop' its middle, 'pad' with black, or 'stretch'.
-    grey: one channel in place of three.
+    grey: one channel in place of three; None: as they are, where all are alike.
     test: share of each class that tests, where the folder has no splits.
     seed: by which those are chosen.
-    repeats: training pictures that are also in another split: refuse, drop or keep.
+    repeats: training pictures that are also in another split: refuse, drop or keep;
+      None: refuse, but keep what is published so.
     skip_bad: leave out what cannot be read, in place of refusing the folder.
     workers: threads that decode; None: one a CPU.
     tick: called with the pictures that are done, and all.
@@ -56,15 +60,21 @@ def prepare(
     ConfigError: an argument that is not allowed.
     DataError: a folder or picture that cannot be taken; names it.
   """
-  if not 1 <= size <= 4096:
+  if size is not None and not 1 <= size <= 4096:
     raise ConfigError(f'--size={size} is not allowed: must be in [1, 4096].')
   rows.check_share(test)
   rows.check_choices(fit=fit, repeats=repeats)
   check_name(name, data_dir)
-  found = folders.find(pathlib.Path(folder), SUFFIXES, 'picture')
-  splits, notes = folders.assigned(found, pathlib.Path(folder), test, seed)
+  places = places if isinstance(places, (list, tuple)) else [places]
+  found, folder, shape = picture_sources.find(places, format, label)
+  size = size or (shape[0] if shape else 64)
+  grey = bool(shape and shape[1] == 1) if grey is None else grey
+  repeats = repeats or ('keep' if shape else 'refuse')
+  splits, notes = folders.assigned(found, folder, test, seed)
   if found.passed:
-    notes.append(f'{found.passed} file(s) passed over: not {", ".join(SUFFIXES)}.')
+    notes.append(
+      f'{found.passed} file(s) passed over: not {", ".join(picture_sources.SUFFIXES)}.'
+    )
   channels = 1 if grey else 3
   with draft(name, data_dir) as new, warnings.catch_warnings():
     from PIL import Image
@@ -75,8 +85,8 @@ def prepare(
     total, done = sum(map(len, splits.values())), 0
     for split, pictures in splits.items():
       image = new.new(split, 'image', (len(pictures), size, size, channels), np.uint8)
-      label = new.new(split, 'label', (len(pictures),), np.int32)
-      label[...] = [p.label for p in pictures]
+      label_N = new.new(split, 'label', (len(pictures),), np.int32)
+      label_N[...] = [p.label for p in pictures]
       bad = []
       for row, fault in enumerate(_decoded(pictures, image, read, workers)):
         if fault and not skip_bad:
@@ -97,8 +107,15 @@ def prepare(
     facts = image_facts(new, found.classes, folder, notes)
     made = {
       'by': 'images',
-      'source': os.path.abspath(folder),
-      **{'size': size, 'fit': fit, 'grey': grey, 'test': test, 'seed': seed},
+      'source': [os.path.abspath(x) for x in places],
+      **{
+        'format': format,
+        'size': size,
+        'fit': fit,
+        'grey': grey,
+        'test': test,
+        'seed': seed,
+      },
       **{'repeats': repeats, 'notes': notes},
     }
     new.finish('images', facts, made)
@@ -136,17 +153,23 @@ def image_facts(
   }
 
 
-def decode(path: pathlib.Path, size: int, fit: str, grey: bool) -> np.ndarray:
+def decode(path: Any, size: int, fit: str, grey: bool) -> np.ndarray:
   """One picture, uint8 [size, size, 1 or 3]: upright, the first frame, on white.
+
+  Args:
+    path: of a file; a file in memory; or pixels, uint8 [H, W, 1 or 3].
 
   Raises:
     Whatever Pillow raises of a damaged file.
   """
   from PIL import Image, ImageOps
 
-  with Image.open(path, formats=_FORMATS) as opened:
-    opened.load()
-    image = ImageOps.exif_transpose(opened)
+  if isinstance(path, np.ndarray):
+    image = Image.fromarray(path[..., 0] if path.shape[-1] == 1 else path)
+  else:
+    with Image.open(path, formats=_FORMATS) as opened:
+      opened.load()
+      image = ImageOps.exif_transpose(opened)
   if image.mode.startswith('I'):  # 16 bits.
     value = np.asarray(image)
     if value.min() < 0 or value.max() > 65535:
@@ -171,19 +194,21 @@ def decode(path: pathlib.Path, size: int, fit: str, grey: bool) -> np.ndarray:
 def _decoded(
   pictures: Sequence[folders.Labelled],
   image: np.ndarray,
-  read: Callable[[pathlib.Path], np.ndarray],
+  read: Callable[[Any], np.ndarray],
   workers: int | None,
 ) -> Iterator[str | None]:
   """Fills the rows of `image`; gives what is wrong with each, in order, or None."""
 
   def one(row: int) -> str | None:
     path = pictures[row].path
+    inside = isinstance(path, picture_sources.Inside)
+    raw = path.read() if inside else path
     try:
-      image[row] = read(path)
+      image[row] = read(raw)
     except Exception as error:  # Pillow raises many kinds, all of them the file's.
       if isinstance(error, OSError) and error.errno in DISK:
         return f'{path}: {DISK[error.errno]}'
-      if not path.stat().st_size:
+      if not (raw.getbuffer().nbytes if inside else path.stat().st_size):
         return f'{path}: is empty'
       return f'{path}: is no picture that can be read ({error or type(error).__name__})'
     return None

@@ -2,10 +2,11 @@
 
 import os
 import pathlib
+import re
 from typing import Any, Sequence
 
 from dlx.data.formats import parquet
-from dlx.data.prepare import columns
+from dlx.data.prepare import columns, rows
 from dlx.errors import DataError
 
 JSON_LINES = ('.jsonl', '.ndjson')
@@ -56,6 +57,31 @@ def check_once(paths: Sequence[Any]):
       raise DataError(f'{paths[i]}: is given twice: name each file once.')
 
 
+def splits(places: Sequence[Any]) -> list[str | None]:
+  """The split of each file, by the words in its name; None: the names tell none.
+
+  Raises:
+    DataError: some names tell a split and others do not, or none tells training.
+  """
+  if len(places) == 1:
+    return [None]
+  told = []
+  for path in places:
+    words = re.split(r'[^a-z]+', pathlib.Path(path).stem.lower())
+    told.append({rows.SPLIT_NAMES[w] for w in words if w in rows.SPLIT_NAMES})
+  if not any(told):
+    return [None] * len(told)
+  for path, names in zip(places, told, strict=True):
+    if len(names) != 1:
+      raise DataError(
+        f'{path}: its name must say of which split it is, as those of the others do: '
+        'train, validation or test.'
+      )
+  if {'train'} not in told:
+    raise DataError(f'{places[0]}: no file is called train: give that, too.')
+  return [min(names) for names in told]
+
+
 def _one(path: pathlib.Path, encoding: str) -> columns.Table:
   ending = path.suffix.lower()
   if ending in JSON_LINES:
@@ -65,20 +91,28 @@ def _one(path: pathlib.Path, encoding: str) -> columns.Table:
 
 def _parquet(path: pathlib.Path) -> columns.Table:
   table = parquet.read(path)
-  names, by_column, classes = table.column_names, [], {}
-  for name in names:
-    value_N = table.column(name).to_pylist()
-    if known := parquet.class_names(table, name):
-      classes[name] = known
-      for row, k in enumerate(value_N):
-        if k is not None and not (isinstance(k, int) and 0 <= k < len(known)):
-          raise DataError(
-            f'{path}: row {row + 1}, column {name!r}: {k!r} is no class: must be 0 to '
-            f'{len(known) - 1}; -1 marks rows without a label: leave the file out.'
-          )
-      value_N = [None if k is None else known[k] for k in value_N]
-    by_column.append([columns.cell_of(x) for x in value_N])
-  cells = [list(row) for row in zip(*by_column, strict=True)]
-  return columns.Table(
-    path, names, cells, list(range(1, len(cells) + 1)), 'row', classes
-  )
+  names = table.column_names
+  by_column = [cells(table, name, path) for name in names]
+  rows_of = [list(row) for row in zip(*by_column, strict=True)]
+  found = {name: parquet.class_names(table, name) for name in names}
+  classes = {name: known for name, known in found.items() if known}
+  lines = list(range(1, table.num_rows + 1))
+  return columns.Table(path, names, rows_of, lines, 'row', classes)
+
+
+def cells(table: Any, name: str, path: Any) -> list[str]:
+  """A column of a Parquet file as text; numbers of classes as their names.
+
+  Raises:
+    DataError: a number that is that of no class.
+  """
+  value_N = table.column(name).to_pylist()
+  if known := parquet.class_names(table, name):
+    for row, k in enumerate(value_N):
+      if k is not None and not (isinstance(k, int) and 0 <= k < len(known)):
+        raise DataError(
+          f'{path}: row {row + 1}, column {name!r}: {k!r} is no class: must be 0 to '
+          f'{len(known) - 1}; -1 marks rows without a label: leave the file out.'
+        )
+    value_N = [None if k is None else known[k] for k in value_N]
+  return [columns.cell_of(x) for x in value_N]

@@ -8,7 +8,6 @@ DIR/*.parquet                 its files
 
 import os
 import pathlib
-import re
 from typing import Any, NamedTuple, Sequence
 
 import numpy as np
@@ -190,7 +189,7 @@ def _text_of(path: pathlib.Path, encoding: str) -> str:
 def _in_files(
   places: Sequence[Any], text: str, label: str, encoding: str, leave_out: Sequence[str]
 ) -> tuple[list[_Text], list[str] | None]:
-  split_of = _splits(places)
+  split_of = readers.splits(places)
   table = readers.read(list(places), encoding)
   for flag, column in (('text', text), ('label', label)):
     if column not in table.names:
@@ -207,27 +206,6 @@ def _in_files(
     for row, (words, mark) in enumerate(pairs)
     if mark not in leave_out
   ], known and [name for name in known if name not in leave_out]
-
-
-def _splits(places: Sequence[Any]) -> list[str | None]:
-  """The split of each file, by the words in its name; None: the names tell none."""
-  if len(places) == 1:
-    return [None]
-  told = []
-  for path in places:
-    words = re.split(r'[^a-z]+', pathlib.Path(path).stem.lower())
-    told.append({rows.SPLIT_NAMES[w] for w in words if w in rows.SPLIT_NAMES})
-  if not any(told):
-    return [None] * len(told)
-  for path, names in zip(places, told, strict=True):
-    if len(names) != 1:
-      raise DataError(
-        f'{path}: its name must say of which split it is, as those of the others do: '
-        'train, validation or test.'
-      )
-  if {'train'} not in told:
-    raise DataError(f'{places[0]}: no file is called train: give that, too.')
-  return [min(names) for names in told]
 
 
 def _words(text: str) -> str:

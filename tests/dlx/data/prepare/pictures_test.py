@@ -8,7 +8,7 @@ from PIL import Image
 import pytest
 
 from dlx.data.batches.choose import splits
-from dlx.data.prepare import folders, pictures
+from dlx.data.prepare import folders, picture_sources, pictures
 from dlx.data.sets import cards, images
 from dlx.errors import ConfigError, DataError
 from dlx.experiment import Config
@@ -38,7 +38,7 @@ def folder(
 
 
 def found(where) -> folders.Found:
-  return folders.find(where, pictures.SUFFIXES, 'picture')
+  return folders.find(where, picture_sources.SUFFIXES, 'picture')
 
 
 def left(tmp_path) -> list[str]:
