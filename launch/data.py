@@ -7,6 +7,7 @@
                                                or DIR, one folder a class of .txt
   python -m launch.data arrays FILE.npz        x and y, or x_train, y_train, ...
   python -m launch.data corpus FILE ...        text, by characters
+  python -m launch.data graph EDGES NODES      ids; ids, features, class in the last
   python -m launch.data ls                     the sets in the data folder
   python -m launch.data show NAME              one of them; --out=FILE.png: its pictures
 
@@ -34,6 +35,7 @@ _WORDS = {
   'text': 'FILE ... --text=COLUMN --label=COLUMN, or text DIR',
   'arrays': 'FILE.npz',
   'corpus': 'FILE ...',
+  'graph': 'EDGES NODES',
   'ls': '',
   'show': 'NAME',
 }
@@ -46,6 +48,7 @@ _READS = {
   ),
   'arrays': 'predict classes test seed repeats',
   'corpus': 'validation encoding',
+  'graph': 'label leave_out test validation seed encoding',
   'ls': '',
   'show': 'out',
 }
@@ -54,6 +57,7 @@ _EXPERIMENTS = {  # That is proposed for a set.
   'tables': 'house_prices',
   'sentences': 'sst2',
   'characters': 'char_gpt',
+  'graphs': 'gcn',
 }
 _SHOWN = 32  # Pictures of `show --out`.
 
@@ -67,7 +71,7 @@ def define(values: flags.FlagValues):
   text('name', None, 'Of the new set. Default: that of the folder or file.')
   text('target', None, 'table: the column to predict.')
   text('text', None, 'text: the column of the texts.')
-  text('label', None, 'text, images of Parquet: the column of the classes.')
+  text('label', None, 'text, graph, images of Parquet: the column of the classes.')
   form = (
     'images: what the files are, where their names do not tell: folders, parquet, '
     'cifar100, cifar100_coarse, svhn, stl10 or emnist.'
@@ -88,8 +92,8 @@ def define(values: flags.FlagValues):
   test = 'Share of the rows that test, where there is no test split; 0.2.'
   flags.DEFINE_float('test', None, test, **module)
   share = (
-    'corpus: share of the text, its end, that validates; text: share of the training '
-    'texts, where there is no such split; 0.1.'
+    'corpus: share of the text, its end, that validates; text, graph: share of the '
+    'training rows, where there is no such split; 0.1.'
   )
   flags.DEFINE_float('validation', None, share, **module)
   seed = 'Seed by which the test rows are chosen; 0.'
@@ -103,9 +107,9 @@ def define(values: flags.FlagValues):
   flags.DEFINE_enum('predict', None, ['classes', 'numbers'], predict, **module)
   names = functools.partial(flags.DEFINE_list, **module)
   names('categories', None, 'table: columns of numbers that are codes of categories.')
-  names('leave_out', None, 'table: columns, text: classes, that are not used.')
+  names('leave_out', None, 'table, graph: columns, text: classes, that are not used.')
   names('classes', None, 'arrays: names of the classes; their numbers.')
-  text('encoding', None, 'table, text, corpus: of the file; utf-8.')
+  text('encoding', None, 'table, text, corpus, graph: of the file; utf-8.')
   path('out', None, 'show: a .png of some pictures.')
 
 
@@ -119,7 +123,7 @@ def main(argv: list[str]) -> int:
       f'{command!r} is not allowed: the first word must be one of {", ".join(_WORDS)}.'
     )
   wanted = _WORDS[command].split()
-  least = 0 if command == 'ls' else 1
+  least = {'ls': 0, 'graph': 2}.get(command, 1)
   if len(places) < least or (len(places) > least and '...' not in wanted):
     raise ConfigError(
       f'{command} {" ".join(places)}: give {command} {_WORDS[command]}'.rstrip() + '.'
@@ -164,10 +168,12 @@ def _make(
   given: dict[str, Any],
   tick: Callable[[int, int], None],
 ):
-  from dlx.data.prepare import arrays, corpus, pictures, sentences, table
+  from dlx.data.prepare import arrays, corpus, graph, pictures, sentences, table
 
   if command == 'images':
     return pictures.prepare(places, name, data_dir, tick=tick, **given)
+  if command == 'graph':
+    return graph.prepare(places[0], places[1], name, data_dir, **given)
   if command == 'arrays':
     return arrays.prepare(places[0], name, data_dir, **given)
   of = {'corpus': corpus, 'table': table, 'text': sentences}
@@ -261,6 +267,8 @@ def described(card: Any) -> str:
   elif card.kind == 'sentences':
     counts = facts['length_counts']
     lines.append(f'  {facts["vocabulary_size"]} words; up to {len(counts)} a text')
+  elif card.kind == 'graphs':
+    lines.append(f'  {facts["num_features"]} features a node')
   else:
     lines.append(f'  {len(facts["vocabulary"])} characters')
   return '\n'.join(lines)

@@ -254,6 +254,22 @@ class TestText:
     assert '--label=y is not allowed: own.tsv has the columns sentence, mood' in wrong
 
 
+def test_a_graph(capfd):
+  pathlib.Path('edges.csv').write_text('a,b\n' + 'p0,q0\nq0,p1\n')
+  nodes = ''.join(f'{y}{i},{i},{y}\n' for y in 'pq' for i in range(5))
+  pathlib.Path('nodes.csv').write_text('id,x,y\n' + nodes)
+  said = made(capfd, 'graph', 'edges.csv', 'nodes.csv', '--name=own')
+  assert said.startswith('own  a graph  train 1\n') and '  1 features a node\n' in said
+  assert re.search('class 1 q: train [34], validation [01], test 1', said)
+  command = said.splitlines()[-1].split()
+  assert command[3] == '--exp=gcn'
+  assert train.main(['train', *command[3:], '--describe']) == 0
+  assert re.search(r'^kernel_0 +1 x 16 ', capfd.readouterr().out, re.M)
+  assert 'all sums of its files are right' in made(capfd, 'show', 'own')
+  assert '--out is not allowed' in refused(capfd, 'show', 'own', '--out=x.png')
+  assert 'give graph EDGES NODES.' in refused(capfd, 'graph', 'edges.csv')
+
+
 def refused_or_made(capfd, *args: str) -> str:
   data.main(['data', 'images', 'pets', '--data_dir=data', *args])
   return capfd.readouterr().err

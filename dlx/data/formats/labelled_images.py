@@ -15,7 +15,7 @@ from dlx.data.formats import files, idx, pickles
 from dlx.errors import DataError
 
 _LARGE, _EXPANDS = 1 << 30, 100
-_STL10 = 'airplane bird car cat deer dog horse monkey ship truck'.split()
+_STL10 = 'airplane bird car cat deer dog horse monkey ship truck'
 _CIFAR100 = ('train', 'test', 'meta')
 
 
@@ -121,8 +121,8 @@ def stl10(paths: Paths) -> Images:
     found[split] = Split(image, _whole(label_N, other, 1, 10) - 1, path)
   names = _STL10
   if 'class_names.txt' in paths:
-    names = files.read_bytes(paths['class_names.txt']).decode(errors='replace').split()
-  return Images(found, names)
+    names = files.read_bytes(paths['class_names.txt']).decode(errors='replace')
+  return Images(found, [*map(str, names.split())])
 
 
 def emnist(paths: Paths) -> Images:

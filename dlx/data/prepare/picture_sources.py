@@ -67,7 +67,7 @@ def find(
   if form == 'parquet':
     paths = [path for path in listed if path.suffix.lower() in readers.PARQUET]
     return Pictures(_in_parquet(paths or listed, label), where)
-  if form in labelled_images.FORMATS:
+  if form is not None and form in labelled_images.FORMATS:
     known = {path.name: epath.Path(path) for path in listed}
     return _published(labelled_images.FORMATS[form](known), where)
   if len(places) > 1:

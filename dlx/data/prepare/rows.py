@@ -58,6 +58,20 @@ def divided(size: int, test: float, seed: int, label_N: Any = None) -> np.ndarra
   return chosen
 
 
+def cut(split_N: np.ndarray, label_N: np.ndarray, shares: Mapping, seed: int):
+  """Takes splits from training, one after the other, class by class; in place.
+
+  Args:
+    split_N: the split of each row by name.
+    label_N: its class.
+    shares: by split, the share of each class of what is left in training.
+    seed: by which rows are chosen.
+  """
+  for split, share in shares.items():
+    left = np.flatnonzero(split_N == 'train')
+    split_N[left[divided(len(left), share, seed, label_N[left])]] = split
+
+
 def in_order(names: Iterable[str]) -> list[str]:
   """Classes in order: by number where all are numbers, else by name."""
   names = list(names)

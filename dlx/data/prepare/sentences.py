@@ -243,9 +243,8 @@ def _assigned(
   lacking = {'test': test, 'validation': validation}
   lacking = {split: x for split, x in lacking.items() if split not in split_N}
   rows.check_classes(where, of_N[split_N == 'train'], classes, least=1 + len(lacking))
+  rows.cut(split_N, of_N, lacking, seed)
   for split, share in lacking.items():
-    left = np.flatnonzero(split_N == 'train')
-    split_N[left[rows.divided(len(left), share, seed, of_N[left])]] = split
     notes.append(
       f'A share of {share} of each class of training is the {split} split, by seed '
       f'{seed}.'

@@ -14,12 +14,14 @@ FIELDS = {
   'tables': ({'features', 'label'}, {'features', 'target'}),
   'sentences': ({'text', 'label'},),
   'characters': ({'token'},),
+  'graphs': ({'label', 'edges', 'indices', 'values', *SPLITS},),
 }
 _NEEDED = {
   'images': {'train', 'test'},
   'tables': {'train', 'test'},
   'sentences': set(SPLITS),
   'characters': {'train', 'validation'},
+  'graphs': {'train'},  # The whole graph; its splits are fields.
 }
 
 
@@ -37,7 +39,7 @@ def check(facts: Mapping[str, Any], shapes: Mapping[str, jax.ShapeDtypeStruct]):
   if set(shapes) not in FIELDS[kind]:
     raise ValueError(f'fields are {sorted(shapes)}')
   for shape in shapes.values():
-    if shape.dtype.kind not in 'iuf' or any(n < 1 for n in shape.shape):
+    if shape.dtype.kind not in 'iufb' or any(n < 1 for n in shape.shape):
       raise ValueError(f'a field is {shape.dtype} of shape {shape.shape}')
   sizes = facts['sizes']
   if not _NEEDED[kind] <= set(sizes) <= set(SPLITS):
@@ -47,13 +49,16 @@ def check(facts: Mapping[str, Any], shapes: Mapping[str, jax.ShapeDtypeStruct]):
   if 'label' in shapes:
     _check_words('classes', facts['classes'], len(facts['classes']))
     if len(facts['classes']) < 2 or any(
-      len(facts['counts'][split]) != len(facts['classes']) for split in sizes
+      len(facts['counts'][split]) != len(facts['classes'])
+      for split in (SPLITS if kind == 'graphs' else sizes)
     ):
       raise ValueError('classes and their counts do not fit')
   if kind == 'characters':
     _check_words('vocabulary', [facts['vocabulary'] or 0], 1)
   elif kind == 'sentences':
     _check_sentences(facts, shapes)
+  elif kind == 'graphs':
+    _check_graph(facts, shapes)
   else:
     _check_numbers(facts, shapes)
 
@@ -70,6 +75,23 @@ def _check_sentences(facts, shapes):
     raise ValueError(f'lengths are {lengths}')
   if not _whole(facts['vocabulary_size'], 3):
     raise ValueError(f'vocabulary_size is {facts["vocabulary_size"]}')
+
+
+def _check_graph(facts, shapes):
+  if facts['sizes'] != {'train': 1} or not _whole(facts['num_features'], 1):
+    raise ValueError(f'sizes are {facts["sizes"]}, features {facts["num_features"]}')
+  (nodes,), (entries,) = shapes['label'].shape, shapes['values'].shape
+  (edges, _) = shapes['edges'].shape
+  wanted = {
+    'label': ((nodes,), np.int32),
+    'edges': ((edges, 2), np.int32),
+    'indices': ((entries, 2), np.int32),
+    'values': ((entries,), np.float32),
+    **dict.fromkeys(SPLITS, ((nodes,), np.bool_)),
+  }
+  for name, (shape, dtype) in wanted.items():
+    if shapes[name].shape != shape or shapes[name].dtype != dtype:
+      raise ValueError(f'{name} is {shapes[name]}')
 
 
 def _check_numbers(facts, shapes):
