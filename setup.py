@@ -25,8 +25,10 @@ CORE = [
   'optax>=0.2.8,<0.3',
   'orbax-checkpoint>=0.12.8,<0.13',
   'pillow>=12,<14',
+  'pyarrow>=24,<27',  # Parquet; tensorflow-datasets brings it, too.
   'rich>=15,<16',
   'scikit-learn>=1.9,<2',
+  'scipy>=1.17,<2',  # MATLAB files.
   'tensorboard>=2.21,<3',  # Its EventFileWriter needs no TensorFlow.
   'tensorflow-datasets>=4.9.10,<5',  # Reading a prepared set needs no TensorFlow.
 ]

@@ -1,12 +1,17 @@
 """Makes a data set out of what you have; --config.dataset=NAME then trains on it.
 
-  python -m launch.data images DIR             pictures, one folder a class
-  python -m launch.data table FILE --target=Y  a .csv or .tsv; Y is what to predict
+  python -m launch.data images DIR             pictures, one folder a class; Parquet
+                                               files; CIFAR-100, SVHN, STL-10, EMNIST
+  python -m launch.data table FILE --target=Y  columns; Y is what to predict
+  python -m launch.data text FILE --text=X --label=Y      sentences and their classes;
+                                               or DIR, one folder a class of .txt
   python -m launch.data arrays FILE.npz        x and y, or x_train, y_train, ...
   python -m launch.data corpus FILE ...        text, by characters
+  python -m launch.data graph EDGES NODES      ids; ids, features, class in the last
   python -m launch.data ls                     the sets in the data folder
   python -m launch.data show NAME              one of them; --out=FILE.png: its pictures
 
+Columns are a .csv, .tsv, .jsonl or .parquet, or several of them with the same columns.
 A set is a folder in --data_dir (or $DLX_DATA_DIR): a card, and its rows as .npy files.
 It is there when it is whole. Exit status: 0; 1 where `show` finds damage; 2 bad input,
 one line on stderr, nothing made.
@@ -25,21 +30,34 @@ from dlx.errors import ConfigError
 from launch.flags import command_line, paths
 
 _WORDS = {
-  'images': 'DIR',
-  'table': 'FILE --target=COLUMN',
+  'images': 'DIR, or images FILE ...',
+  'table': 'FILE ... --target=COLUMN',
+  'text': 'FILE ... --text=COLUMN --label=COLUMN, or text DIR',
   'arrays': 'FILE.npz',
   'corpus': 'FILE ...',
+  'graph': 'EDGES NODES',
   'ls': '',
   'show': 'NAME',
 }
 # The flags that each reads, beside --data_dir; those that make a set read --name, too.
 _READS = {
-  'images': 'size fit grey test seed repeats skip_bad workers',
+  'images': 'format label size fit grey test seed repeats skip_bad workers',
   'table': 'target predict categories leave_out test seed repeats encoding',
+  'text': (
+    'text label max_length leave_out test validation seed repeats skip_bad encoding'
+  ),
   'arrays': 'predict classes test seed repeats',
   'corpus': 'validation encoding',
+  'graph': 'label leave_out test validation seed encoding',
   'ls': '',
   'show': 'out',
+}
+_EXPERIMENTS = {  # That is proposed for a set.
+  'images': 'cnn',
+  'tables': 'house_prices',
+  'sentences': 'sst2',
+  'characters': 'char_gpt',
+  'graphs': 'gcn',
 }
 _SHOWN = 32  # Pictures of `show --out`.
 
@@ -52,32 +70,46 @@ def define(values: flags.FlagValues):
   text = functools.partial(flags.DEFINE_string, **module)
   text('name', None, 'Of the new set. Default: that of the folder or file.')
   text('target', None, 'table: the column to predict.')
-  flags.DEFINE_integer('size', None, 'images: height and width; 64.', **module)
+  text('text', None, 'text: the column of the texts.')
+  text('label', None, 'text, graph, images of Parquet: the column of the classes.')
+  form = (
+    'images: what the files are, where their names do not tell: folders, parquet, '
+    'cifar100, cifar100_coarse, svhn, stl10 or emnist.'
+  )
+  text('format', None, form)
+  length = 'text: tokens after which texts are cut; 256.'
+  flags.DEFINE_integer('max_length', None, length, **module)
+  flags.DEFINE_integer(
+    'size', None, 'images: height and width; that of all pictures, else 64.', **module
+  )
   fit = 'images: crop the middle, pad with black, or stretch; crop.'
   flags.DEFINE_enum('fit', None, ['crop', 'pad', 'stretch'], fit, **module)
   flags.DEFINE_boolean('grey', None, 'images: one channel in place of three.', **module)
-  skip = 'images: leave out what cannot be read.'
+  skip = 'images, text: leave out what cannot be read, or has no text or class.'
   flags.DEFINE_boolean('skip_bad', None, skip, **module)
   workers = 'images: threads that decode; one a CPU.'
   flags.DEFINE_integer('workers', None, workers, lower_bound=1, **module)
   test = 'Share of the rows that test, where there is no test split; 0.2.'
   flags.DEFINE_float('test', None, test, **module)
-  share = 'corpus: share of the text, its end, that validates; 0.1.'
+  share = (
+    'corpus: share of the text, its end, that validates; text, graph: share of the '
+    'training rows, where there is no such split; 0.1.'
+  )
   flags.DEFINE_float('validation', None, share, **module)
   seed = 'Seed by which the test rows are chosen; 0.'
   flags.DEFINE_integer('seed', None, seed, lower_bound=0, **module)
   repeats = (
-    'Training rows that stand in another split, too: refuse the set (images), drop or '
-    'keep them (table).'
+    'Training rows that stand in another split, too: refuse the set (images, text), '
+    'drop or keep them (table, images of a known set).'
   )
   flags.DEFINE_enum('repeats', None, ['refuse', 'drop', 'keep'], repeats, **module)
   predict = 'table, arrays: what the target is; by default numbers where all of it are.'
   flags.DEFINE_enum('predict', None, ['classes', 'numbers'], predict, **module)
   names = functools.partial(flags.DEFINE_list, **module)
   names('categories', None, 'table: columns of numbers that are codes of categories.')
-  names('leave_out', None, 'table: columns that are not used.')
+  names('leave_out', None, 'table, graph: columns, text: classes, that are not used.')
   names('classes', None, 'arrays: names of the classes; their numbers.')
-  text('encoding', None, 'table, corpus: of the file; utf-8.')
+  text('encoding', None, 'table, text, corpus, graph: of the file; utf-8.')
   path('out', None, 'show: a .png of some pictures.')
 
 
@@ -90,9 +122,9 @@ def main(argv: list[str]) -> int:
     raise ConfigError(
       f'{command!r} is not allowed: the first word must be one of {", ".join(_WORDS)}.'
     )
-  wanted = _WORDS[command].replace('=', ' ').split()
-  least = 0 if command == 'ls' else 1
-  if len(places) < least or (len(places) > least and command != 'corpus'):
+  wanted = _WORDS[command].split()
+  least = {'ls': 0, 'graph': 2}.get(command, 1)
+  if len(places) < least or (len(places) > least and '...' not in wanted):
     raise ConfigError(
       f'{command} {" ".join(places)}: give {command} {_WORDS[command]}'.rstrip() + '.'
     )
@@ -108,7 +140,7 @@ def main(argv: list[str]) -> int:
       f'--{others[0]} is not read by {command}: it reads '
       f'{", ".join("--" + name for name in sorted(reads))}.'
     )
-  if '--target' in wanted and 'target' not in given:
+  if command == 'table' and 'target' not in given:
     raise ConfigError('--target is missing: name the column to predict.')
   data_dir = given.pop('data_dir', None)
   if command == 'ls':
@@ -121,10 +153,9 @@ def main(argv: list[str]) -> int:
   for note in made.notes:
     print(f'note: {note}', file=sys.stderr)
   print(described(made.card))
-  experiment = {'images': 'cnn', 'tables': 'house_prices', 'characters': 'char_gpt'}
   if 'classes' not in made.card.facts or made.card.kind != 'tables':
     where = f' --data_dir={data_dir}' if data_dir else ''
-    exp = experiment[made.card.kind]
+    exp = _EXPERIMENTS[made.card.kind]
     print(f'python -m launch.train --exp={exp} --config.dataset={name}{where}')
   return 0
 
@@ -137,14 +168,16 @@ def _make(
   given: dict[str, Any],
   tick: Callable[[int, int], None],
 ):
-  from dlx.data.prepare import arrays, corpus, pictures, table
+  from dlx.data.prepare import arrays, corpus, graph, pictures, sentences, table
 
   if command == 'images':
-    return pictures.prepare(places[0], name, data_dir, tick=tick, **given)
-  if command == 'corpus':
-    return corpus.prepare(places, name, data_dir, **given)
-  prepare = table.prepare if command == 'table' else arrays.prepare
-  return prepare(places[0], name, data_dir, **given)
+    return pictures.prepare(places, name, data_dir, tick=tick, **given)
+  if command == 'graph':
+    return graph.prepare(places[0], places[1], name, data_dir, **given)
+  if command == 'arrays':
+    return arrays.prepare(places[0], name, data_dir, **given)
+  of = {'corpus': corpus, 'table': table, 'text': sentences}
+  return of[command].prepare(places, name, data_dir, **given)
 
 
 def _name_of(place: str) -> str:
@@ -231,6 +264,11 @@ def described(card: Any) -> str:
       lines.append(f'  feature {name}: mean {mean:.6g}, deviation {std:.6g}')
     ((metric, value),) = facts['baseline'].items()
     lines.append(f'  {facts["target_name"]}: least squares has {metric} {value:.6g}')
+  elif card.kind == 'sentences':
+    counts = facts['length_counts']
+    lines.append(f'  {facts["vocabulary_size"]} words; up to {len(counts)} a text')
+  elif card.kind == 'graphs':
+    lines.append(f'  {facts["num_features"]} features a node')
   else:
     lines.append(f'  {len(facts["vocabulary"])} characters')
   return '\n'.join(lines)

@@ -308,7 +308,9 @@ class Run:
       if path.exists():
         from dlx.data.text.vocabulary import Vocab
 
-        found = Vocab(tuple(read_json(path).get('words', ())))
+        kept_words = read_json(path)
+        words, marks = kept_words.get('words', ()), bool(kept_words.get('marks'))
+        found = Vocab(tuple(words), marks)
       else:
         try:
           found = field.vocabulary(self._data_dir)
@@ -340,9 +342,10 @@ def keep_vocabulary(experiment: 'Experiment', workdir: Any, data_dir: Any):
   read = next((f.vocabulary for f in fields if f.vocabulary is not None), None)
   if read is None or path.exists():
     return
-  words = getattr(read(data_dir), 'words', None)
+  found = read(data_dir)
+  words, marks = getattr(found, 'words', None), getattr(found, 'marks', False)
   if words is not None:
-    write_json(path, {'words': words})
+    write_json(path, {'words': words, **({'marks': True} if marks else {})})
 
 
 def _is_text(value: Any) -> bool:

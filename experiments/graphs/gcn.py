@@ -4,10 +4,10 @@
   python -m launch.train --exp=gcn --config.dataset=cora --config.members=100 \
       --config.chunk=20 --data_dir=DATA
 
-karate_club (embedded, the default) or any Planetoid graph: cora, citeseer, pubmed. One
-step is the whole graph; loss and accuracy are of the nodes of a mask. `members` seeds
-train in one program, `chunk` of them at once. Published on Cora: 81.5 % (the paper's
-mean of 100 seeds).
+karate_club (embedded, the default), any Planetoid graph: cora, citeseer, pubmed, or a
+graph of your own. One step is the whole graph; loss and accuracy are of the nodes of a
+mask. `members` seeds train in one program, `chunk` of them at once. Published on Cora:
+81.5 % (the paper's mean of 100 seeds).
 
 Measured: Cora 81.52 % (sd 0.72, 100 seeds), 166 s on two cores.
 """
@@ -48,7 +48,8 @@ class Config(experiment.Config):
   num_steps: int = 200  # Optimiser steps of the whole run: epochs.
   log_every_steps: int = 20  # Steps between lines of training metrics.
   eval_every_steps: int | None = 20  # Steps between evaluations; None: at the end.
-  dataset: str = 'karate_club'  # karate_club, cora, citeseer or pubmed.
+  # karate_club, cora, citeseer, pubmed, or a set of your own.
+  dataset: str = 'karate_club'
   members: int = 1  # Seeds that are trained in one program.
   chunk: int | None = None  # Members that are computed at once; None: all.
   features: int = 16  # Width of the hidden layer.

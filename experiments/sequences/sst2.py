@@ -42,7 +42,7 @@ class Config(experiment.Config):
   # Metric whose best checkpoint is kept.
   best_metric: str | None = 'validation/accuracy'
   clip_norm: float | None = 1.0  # Largest global norm of the gradient.
-  dataset: str = 'grammar'  # grammar (generated) or sst2.
+  dataset: str = 'grammar'  # grammar (generated), sst2, or a set of your own.
   phrases: bool = False  # Whether sst2 trains on the phrases of the training sentences.
   min_count: int = 1  # Occurrences below which a training word is unknown.
   bucket_lengths: tuple[int, ...] = ()  # Lengths of batches; none: the data set's own.
@@ -83,6 +83,7 @@ def build(config: Config) -> experiment.Experiment:
   )
   model = TextClassifier(
     vocabulary_size=data.vocabulary_size,
+    num_outputs=len(data.class_names),
     embedding=config.embedding,
     cell=CELLS[config.cell],
     hidden=config.features,

@@ -44,7 +44,7 @@ class Config(experiment.Config):
   # Metric whose best checkpoint is kept.
   best_metric: str | None = 'validation/accuracy'
   clip_norm: float | None = 1.0  # Largest global norm of the gradient of a cell.
-  dataset: str = 'grammar'  # grammar (generated) or sst2.
+  dataset: str = 'grammar'  # grammar (generated), sst2, or a set of your own.
   min_count: int = 1  # Occurrences below which a training word is unknown.
   window: int = 8  # Tokens of a step, and of the gradient's way back.
   cells: tuple[str, ...] = (
@@ -83,6 +83,7 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
   model = CarriedClassifiers(
     cells={name: CELLS[name] for name in config.cells},
     vocabulary_size=data.vocabulary_size,
+    num_outputs=len(data.class_names),
     embedding=config.embedding,
     features=config.features,
     **config.dtypes,

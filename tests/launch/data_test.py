@@ -10,7 +10,7 @@ from PIL import Image
 import pytest
 
 from dlx.data.sets import images
-from launch import data, evaluate, train
+from launch import call, data, evaluate, train
 
 
 @pytest.fixture(autouse=True)
@@ -203,6 +203,73 @@ class TestOthers:
     assert '--out is not allowed' in refused(capfd, 'show', 'own', '--out=x.png')
 
 
+class TestText:
+  """What is asked of it stands in tests/dlx/data/prepare/sentences_test.py."""
+
+  def made(self, capfd) -> list[str]:
+    """Flags of a small run on sentences of three classes."""
+    rows = [(f'so {y} it is number {i}!', y) for y in 'abc' for i in range(6)]
+    lines = ''.join(f'{x}\t{y}\n' for x, y in rows)
+    pathlib.Path('own.tsv').write_text('sentence\tmood\n' + lines)
+    said = made(capfd, 'text', 'own.tsv', '--text=sentence', '--label=mood')
+    assert said.startswith('own  labelled sentences  train 13, validation 1, test 4\n')
+    assert '  class 2 c: train ' in said and 'words; up to 7 a text\n' in said
+    command = said.splitlines()[-1].split()
+    assert command[:4] == ['python', '-m', 'launch.train', '--exp=sst2']
+    small = ['--config.embedding=4', '--config.features=4', '--config.num_steps=2']
+    small += ['--config.eval_every_steps=2', '--workdir=run']
+    return ['train', *command[3:], *small]
+
+  @pytest.mark.parametrize(
+    ('exp', 'of_last'), (('sst2', 'head'), ('sst2_tbptt', 'gru_head'))
+  )
+  def test_the_card_says_what_is_trained(self, capfd, exp, of_last):
+    args = self.made(capfd)
+    args[1] = f'--exp={exp}'
+    for path in pathlib.Path('data/own').glob('*/*.npy'):
+      path.unlink()
+    assert train.main([*args, '--describe']) == 0
+    said = capfd.readouterr().out
+    assert re.search(rf'^{of_last}/kernel +4 x 3 ', said, re.M), said
+
+  @pytest.mark.slow
+  def test_from_a_table_to_a_call_from_elsewhere(self, capfd):
+    assert train.main(self.made(capfd)) == 0
+    os.rename('data', 'away')
+    os.rename('run', 'moved')
+    capfd.readouterr()
+    args = ['--workdir=moved', 'predict', 'tokens=So, b it is!']
+    assert call.main(['call', *args]) == 0
+    assert re.search('^0 +[abc] +0[.]', capfd.readouterr().out, re.M)
+    assert evaluate.main(['evaluate', '--workdir=moved', '--data_dir=away']) == 0
+
+  def test_show_and_words_that_are_wrong(self, capfd):
+    self.made(capfd)
+    said = made(capfd, 'show', 'own')
+    assert '  0 training row(s) stand in another split' in said
+    args = ('text', 'own.tsv', '--name=other')
+    assert '--text is missing' in refused(capfd, *args)
+    assert '--size is not read by text' in refused(capfd, *args, '--size=3')
+    wrong = refused(capfd, *args, '--text=sentence', '--label=y')
+    assert '--label=y is not allowed: own.tsv has the columns sentence, mood' in wrong
+
+
+def test_a_graph(capfd):
+  pathlib.Path('edges.csv').write_text('a,b\n' + 'p0,q0\nq0,p1\n')
+  nodes = ''.join(f'{y}{i},{i},{y}\n' for y in 'pq' for i in range(5))
+  pathlib.Path('nodes.csv').write_text('id,x,y\n' + nodes)
+  said = made(capfd, 'graph', 'edges.csv', 'nodes.csv', '--name=own')
+  assert said.startswith('own  a graph  train 1\n') and '  1 features a node\n' in said
+  assert re.search('class 1 q: train [34], validation [01], test 1', said)
+  command = said.splitlines()[-1].split()
+  assert command[3] == '--exp=gcn'
+  assert train.main(['train', *command[3:], '--describe']) == 0
+  assert re.search(r'^kernel_0 +1 x 16 ', capfd.readouterr().out, re.M)
+  assert 'all sums of its files are right' in made(capfd, 'show', 'own')
+  assert '--out is not allowed' in refused(capfd, 'show', 'own', '--out=x.png')
+  assert 'give graph EDGES NODES.' in refused(capfd, 'graph', 'edges.csv')
+
+
 def refused_or_made(capfd, *args: str) -> str:
   data.main(['data', 'images', 'pets', '--data_dir=data', *args])
   return capfd.readouterr().err
@@ -214,8 +281,10 @@ class TestCommand:
     (
       ((), 'the first word must be one of images, table'),
       (('image', 'x'), "'image' is not allowed"),
-      (('images',), 'give images DIR.'),
-      (('images', 'a', 'b'), 'give images DIR.'),
+      (('images',), 'give images DIR, or images FILE ...'),
+      (('images', 'a', 'b'), 'b: give one folder of pictures'),
+      (('images', 'a', '--format=png'), '--format=png is not allowed: must be one of'),
+      (('arrays', 'a', 'b'), 'give arrays FILE.npz.'),
       (('table', 'x.csv'), '--target is missing'),
       (
         ('images', 'x', '--target=y'),

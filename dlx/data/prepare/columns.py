@@ -1,10 +1,11 @@
-"""A CSV or TSV file as columns of text, checked line by line."""
+"""Rows with named columns as text: CSV, TSV and JSON lines, checked line by line."""
 
 import codecs
 import csv
 import io
+import json
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any, Mapping, NamedTuple, Sequence
 
 from etils import epath
 import numpy as np
@@ -23,21 +24,42 @@ class Table(NamedTuple):
     names: of the columns.
     cells: rows of as many cells, without the spaces around them.
     lines: the line of the file in which each row ends, from 1.
+    unit: what `lines` counts.
+    classes: names of the classes of a column, in their order, where the file has them.
+    shards: the first row of each file, its path and unit, where there are several.
   """
 
   path: pathlib.Path
   names: list[str]
   cells: list[list[str]]
   lines: list[int]
+  unit: str = 'line'
+  classes: Mapping[str, list[str]] = {}
+  shards: Sequence[tuple[int, pathlib.Path, str]] = ()
 
   def column(self, name: str) -> list[str]:
     """The cells of one column."""
     at = self.names.index(name)
     return [row[at] for row in self.cells]
 
+  def shard(self, row: int) -> int:
+    """In which of several files a row stands, from 0."""
+    return max(0, sum(first <= row for first, _, _ in self.shards) - 1)
+
+  def where(self, row: int) -> str:
+    """Where a row stands, e.g. 'own.csv: line 5'."""
+    path, unit = self.path, self.unit
+    if self.shards:
+      _, path, unit = self.shards[self.shard(row)]
+    return f'{path}: {unit} {self.lines[row]}'
+
+  def place(self, row: int) -> str:
+    """The same, of a single file without its name."""
+    return self.where(row) if self.shards else f'{self.unit} {self.lines[row]}'
+
   def wrong(self, row: int, name: str, what: str) -> DataError:
     """An error of one cell."""
-    return DataError(f'{self.path}: line {self.lines[row]}, column {name!r}: {what}.')
+    return DataError(f'{self.where(row)}, column {name!r}: {what}.')
 
 
 def text_of(path: Any, encoding: str = 'utf-8') -> str:
@@ -113,6 +135,43 @@ def read(path: Any, encoding: str = 'utf-8') -> Table:
   if not cells:
     raise DataError(f'{path}: holds no row below its first line.')
   return Table(path, names, cells, lines)
+
+
+def read_json_lines(path: Any, encoding: str = 'utf-8') -> Table:
+  """A table of JSON objects, one a line; null and what lacks become ''.
+
+  Raises:
+    DataError: a line that is no object, or no line.
+  """
+  path = pathlib.Path(path)
+  found, lines = [], []
+  for number, line in enumerate(text_of(path, encoding).split('\n'), 1):
+    if not line.strip():
+      continue
+    try:
+      row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+      raise DataError(f'{path}: line {number}: is no JSON ({error}).') from None
+    if not isinstance(row, dict) or not row:
+      raise DataError(
+        f'{path}: line {number}: is no JSON object: each line must be one, '
+        'e.g. {"text": "so good", "label": "yes"}.'
+      )
+    found.append(row)
+    lines.append(number)
+  names = list({name: None for row in found for name in row})
+  cells = [[cell_of(row.get(name)) for name in names] for row in found]
+  return Table(path, names, cells, lines)
+
+
+def cell_of(value: Any) -> str:
+  """A value as the text of a cell: '' for None, numbers in full."""
+  if value is None:
+    return ''
+  if isinstance(value, (list, dict)):
+    return json.dumps(value, default=str)
+  # Half of a pair, as JSON may hold it, is no text that can be written.
+  return str(value).strip().encode(errors='replace').decode()
 
 
 def numbers(cells: list[str]) -> tuple[np.ndarray, list[int]]:

@@ -5,10 +5,10 @@ from typing import Any, Sequence
 
 import numpy as np
 
-from dlx.data.prepare import columns
+from dlx.data.prepare import columns, readers, rows
 from dlx.data.prepare.draft import Made, check_name, draft
 from dlx.data.sets import cards, characters
-from dlx.errors import ConfigError, DataError
+from dlx.errors import DataError
 
 _LEAST = 100  # Characters of either split.
 
@@ -37,13 +37,9 @@ def prepare(
     ConfigError: an argument that is not allowed.
     DataError: a file that cannot be taken, or too short a text.
   """
-  if not 0 < validation <= 0.5:
-    raise ConfigError(f'--validation={validation} is not allowed: must be in (0, 0.5].')
+  rows.check_share(validation, 'validation')
   check_name(name, data_dir)
-  real = [os.path.realpath(path) for path in paths]
-  for i, path in enumerate(real):
-    if path in real[:i]:
-      raise DataError(f'{paths[i]}: is given twice: name each file once.')
+  readers.check_once(paths)
   text = '\n'.join(columns.text_of(path, encoding) for path in paths)
   text = text.replace('\r\n', '\n').replace('\r', '\n')
   try:

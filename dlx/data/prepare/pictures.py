@@ -6,48 +6,32 @@ DIR/train/CLASS/...           and DIR/validation, DIR/test: as they are
 
 from concurrent import futures
 import os
-import pathlib
-from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Iterator, Sequence
 import warnings
 
 import numpy as np
 
-from dlx.data.prepare import rows
+from dlx.data.prepare import folders, picture_sources, rows
 from dlx.data.prepare.draft import CHUNK, Draft, Made, check_name, draft
 from dlx.data.sets import cards
 from dlx.errors import DISK, ConfigError, DataError
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.gif', '.bmp', '.tif', '.tiff', '.ppm')
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
 
 
-class Picture(NamedTuple):
-  """One file, of which class; `split` is None where the folder has none."""
-
-  path: pathlib.Path
-  label: int
-  split: str | None
-
-
-class Found(NamedTuple):
-  """What a folder holds; `passed` counts files that are no pictures by their name."""
-
-  pictures: list[Picture]
-  classes: list[str]
-  passed: int
-
-
 def prepare(
-  folder: Any,
+  places: Any,
   name: str,
   data_dir: Any = None,
   *,
-  size: int = 64,
+  format: str | None = None,
+  label: str | None = None,
+  size: int | None = None,
   fit: str = 'crop',
-  grey: bool = False,
+  grey: bool | None = None,
   test: float = 0.2,
   seed: int = 0,
-  repeats: str = 'refuse',
+  repeats: str | None = None,
   skip_bad: bool = False,
   workers: int | None = None,
   tick: Callable[[int, int], None] = lambda done, total: None,
@@ -55,15 +39,19 @@ def prepare(
   """Makes a set of images: `image` uint8 [size, size, 3 or 1], `label` int32 [].
 
   Args:
-    folder: of folders, one a class, or of train, validation and test with such in it.
+    places: a folder of folders, one a class, or of train, validation and test with such
+      in it; the folder or files of a known set; or Parquet files.
     name: of the new set.
     data_dir: folder of data sets; None: $DLX_DATA_DIR.
-    size: height and width.
+    format: one of `picture_sources.FORMATS`; None: seen by the files.
+    label: of Parquet, the column of the classes; None: the only one that can be.
+    size: height and width; None: those that all have, else 64.
     fit: what is not square: 'crop' its middle, 'pad' with black, or 'stretch'.
-    grey: one channel in place of three.
+    grey: one channel in place of three; None: as they are, where all are alike.
     test: share of each class that tests, where the folder has no splits.
     seed: by which those are chosen.
-    repeats: training pictures that are also in another split: refuse, drop or keep.
+    repeats: training pictures that are also in another split: refuse, drop or keep;
+      None: refuse, but keep what is published so.
     skip_bad: leave out what cannot be read, in place of refusing the folder.
     workers: threads that decode; None: one a CPU.
     tick: called with the pictures that are done, and all.
@@ -72,15 +60,21 @@ def prepare(
     ConfigError: an argument that is not allowed.
     DataError: a folder or picture that cannot be taken; names it.
   """
-  if not 1 <= size <= 4096:
+  if size is not None and not 1 <= size <= 4096:
     raise ConfigError(f'--size={size} is not allowed: must be in [1, 4096].')
   rows.check_share(test)
   rows.check_choices(fit=fit, repeats=repeats)
   check_name(name, data_dir)
-  found = find(pathlib.Path(folder))
-  splits, notes = _assigned(found, pathlib.Path(folder), test, seed)
+  places = places if isinstance(places, (list, tuple)) else [places]
+  found, folder, shape = picture_sources.find(places, format, label)
+  size = size or (shape[0] if shape else 64)
+  grey = bool(shape and shape[1] == 1) if grey is None else grey
+  repeats = repeats or ('keep' if shape else 'refuse')
+  splits, notes = folders.assigned(found, folder, test, seed)
   if found.passed:
-    notes.append(f'{found.passed} file(s) passed over: not {", ".join(SUFFIXES)}.')
+    notes.append(
+      f'{found.passed} file(s) passed over: not {", ".join(picture_sources.SUFFIXES)}.'
+    )
   channels = 1 if grey else 3
   with draft(name, data_dir) as new, warnings.catch_warnings():
     from PIL import Image
@@ -91,8 +85,8 @@ def prepare(
     total, done = sum(map(len, splits.values())), 0
     for split, pictures in splits.items():
       image = new.new(split, 'image', (len(pictures), size, size, channels), np.uint8)
-      label = new.new(split, 'label', (len(pictures),), np.int32)
-      label[...] = [p.label for p in pictures]
+      label_N = new.new(split, 'label', (len(pictures),), np.int32)
+      label_N[...] = [p.label for p in pictures]
       bad = []
       for row, fault in enumerate(_decoded(pictures, image, read, workers)):
         if fault and not skip_bad:
@@ -113,8 +107,15 @@ def prepare(
     facts = image_facts(new, found.classes, folder, notes)
     made = {
       'by': 'images',
-      'source': os.path.abspath(folder),
-      **{'size': size, 'fit': fit, 'grey': grey, 'test': test, 'seed': seed},
+      'source': [os.path.abspath(x) for x in places],
+      **{
+        'format': format,
+        'size': size,
+        'fit': fit,
+        'grey': grey,
+        'test': test,
+        'seed': seed,
+      },
       **{'repeats': repeats, 'notes': notes},
     }
     new.finish('images', facts, made)
@@ -152,53 +153,23 @@ def image_facts(
   }
 
 
-def find(folder: pathlib.Path) -> Found:
-  """The pictures of a folder, sorted by class and path; decodes none.
-
-  Raises:
-    DataError: no classes, a class without a picture, classes that differ by case alone,
-      or a link that leads out of the folder, in a circle or to a folder.
-  """
-  if not folder.is_dir():
-    raise DataError(f'{folder}: is no folder: name that of the pictures.')
-  root = folder.resolve()
-  top = _folders(folder)
-  known = {name: rows.SPLIT_NAMES.get(name.lower()) for name in top}
-  parts: dict[str | None, dict[str, pathlib.Path]] = {None: top}
-  if 'train' in known.values() and all(known.values()):
-    if len(set(known.values())) < len(known):
-      raise DataError(f'{folder}: two folders of one split: {", ".join(top)}.')
-    parts = {known[name]: _folders(path) for name, path in top.items()}
-  classes = _sorted(parts['train' if 'train' in parts else None])
-  if not classes:
-    raise DataError(f'{folder}: holds no folders: there must be one a class.')
-  if len({name.lower() for name in classes}) < len(classes):
-    raise DataError(f'{folder}: classes differ by case alone: {", ".join(classes)}.')
-  pictures, passed = [], 0
-  for split, of_class in parts.items():
-    for name, path in of_class.items():
-      if name not in classes:
-        raise DataError(f'{path}: class {name!r} is not among those of training.')
-      listed = sorted(_files(path, root))
-      some = [p for p in listed if p.suffix.lower() in SUFFIXES]
-      passed += len(listed) - len(some)
-      if not some:
-        raise DataError(f'{path}: holds no picture: add some, or remove the folder.')
-      pictures += [Picture(p, classes.index(name), split) for p in some]
-  return Found(pictures, classes, passed)
-
-
-def decode(path: pathlib.Path, size: int, fit: str, grey: bool) -> np.ndarray:
+def decode(path: Any, size: int, fit: str, grey: bool) -> np.ndarray:
   """One picture, uint8 [size, size, 1 or 3]: upright, the first frame, on white.
+
+  Args:
+    path: of a file; a file in memory; or pixels, uint8 [H, W, 1 or 3].
 
   Raises:
     Whatever Pillow raises of a damaged file.
   """
   from PIL import Image, ImageOps
 
-  with Image.open(path, formats=_FORMATS) as opened:
-    opened.load()
-    image = ImageOps.exif_transpose(opened)
+  if isinstance(path, np.ndarray):
+    image = Image.fromarray(path[..., 0] if path.shape[-1] == 1 else path)
+  else:
+    with Image.open(path, formats=_FORMATS) as opened:
+      opened.load()
+      image = ImageOps.exif_transpose(opened)
   if image.mode.startswith('I'):  # 16 bits.
     value = np.asarray(image)
     if value.min() < 0 or value.max() > 65535:
@@ -221,21 +192,23 @@ def decode(path: pathlib.Path, size: int, fit: str, grey: bool) -> np.ndarray:
 
 
 def _decoded(
-  pictures: Sequence[Picture],
+  pictures: Sequence[folders.Labelled],
   image: np.ndarray,
-  read: Callable[[pathlib.Path], np.ndarray],
+  read: Callable[[Any], np.ndarray],
   workers: int | None,
 ) -> Iterator[str | None]:
   """Fills the rows of `image`; gives what is wrong with each, in order, or None."""
 
   def one(row: int) -> str | None:
     path = pictures[row].path
+    inside = isinstance(path, picture_sources.Inside)
+    raw = path.read() if inside else path
     try:
-      image[row] = read(path)
+      image[row] = read(raw)
     except Exception as error:  # Pillow raises many kinds, all of them the file's.
       if isinstance(error, OSError) and error.errno in DISK:
         return f'{path}: {DISK[error.errno]}'
-      if not path.stat().st_size:
+      if not (raw.getbuffer().nbytes if inside else path.stat().st_size):
         return f'{path}: is empty'
       return f'{path}: is no picture that can be read ({error or type(error).__name__})'
     return None
@@ -245,71 +218,3 @@ def _decoded(
       yield from pool.map(one, range(len(pictures)))
     finally:
       pool.shutdown(cancel_futures=True)
-
-
-def _assigned(
-  found: Found, folder: pathlib.Path, test: float, seed: int
-) -> tuple[dict[str, list[Picture]], list[str]]:
-  """Pictures by split, and what a person should know of them."""
-  label_N = np.array([p.label for p in found.pictures], np.int32)
-  split_N: list[Any] = [p.split for p in found.pictures]
-  notes = []
-  if 'test' not in split_N and 'validation' in split_N:
-    notes.append('There is no test split: the validation split is the test split.')
-    split_N = ['test' if s == 'validation' else s for s in split_N]
-  elif 'test' not in split_N:
-    rows.check_classes(folder, label_N, found.classes, least=2)
-    chosen = rows.divided(len(label_N), test, seed, label_N)
-    split_N = ['test' if c else 'train' for c in chosen]
-    notes.append(f'A share of {test} of each class is the test split, by seed {seed}.')
-  by_split: dict[str, list[Picture]] = {
-    split: [p for p, s in zip(found.pictures, split_N, strict=True) if s == split]
-    for split in cards.SPLITS
-    if split in split_N
-  }
-  return by_split, notes
-
-
-def _sorted(names: Mapping[str, Any]) -> list[str]:
-  """Classes in order: by number where all are numbers, else by name."""
-  number = all(name.isascii() and name.isdecimal() for name in names)
-  return sorted(names, key=(lambda name: (int(name), name)) if number else None)
-
-
-def _folders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Folders in a folder by name, but for hidden ones.
-
-  Raises:
-    DataError: one of them is a link.
-  """
-  found = {}
-  for path in sorted(folder.iterdir()):
-    if path.name.startswith('.'):
-      continue
-    if path.is_symlink() and not path.is_file():
-      raise _wrong_link(path)
-    if path.is_dir():
-      found[path.name] = path
-  return found
-
-
-def _files(folder: pathlib.Path, root: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Files below a folder, but for hidden ones; links only within `root`."""
-  for path in sorted(folder.iterdir()):
-    if path.name.startswith('.'):
-      continue
-    if path.is_symlink():
-      if not path.is_file() or not path.resolve().is_relative_to(root):
-        raise _wrong_link(path)
-      yield path
-    elif path.is_dir():
-      yield from _files(path, root)
-    elif path.is_file():
-      yield path
-
-
-def _wrong_link(path: pathlib.Path) -> DataError:
-  return DataError(
-    f'{path}: is a link to a folder, out of the folder of pictures, in a circle or to '
-    'nothing: put the files themselves there.'
-  )

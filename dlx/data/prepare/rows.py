@@ -1,7 +1,7 @@
 """What every kind of set asks of its rows before they are taken."""
 
 import hashlib
-from typing import Any, Mapping, Sequence
+from typing import Any, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -33,10 +33,10 @@ def check_choices(**given: str | None):
       )
 
 
-def check_share(test: float):
+def check_share(share: float, flag: str = 'test'):
   """Refuses a share of test rows outside (0, 0.5]."""
-  if not 0 < test <= 0.5:
-    raise ConfigError(f'--test={test} is not allowed: must be in (0, 0.5].')
+  if not 0 < share <= 0.5:
+    raise ConfigError(f'--{flag}={share} is not allowed: must be in (0, 0.5].')
 
 
 def divided(size: int, test: float, seed: int, label_N: Any = None) -> np.ndarray:
@@ -56,6 +56,27 @@ def divided(size: int, test: float, seed: int, label_N: Any = None) -> np.ndarra
   chosen = np.zeros(size, bool)
   chosen[held.read(None).data['row']] = True
   return chosen
+
+
+def cut(split_N: np.ndarray, label_N: np.ndarray, shares: Mapping, seed: int):
+  """Takes splits from training, one after the other, class by class; in place.
+
+  Args:
+    split_N: the split of each row by name.
+    label_N: its class.
+    shares: by split, the share of each class of what is left in training.
+    seed: by which rows are chosen.
+  """
+  for split, share in shares.items():
+    left = np.flatnonzero(split_N == 'train')
+    split_N[left[divided(len(left), share, seed, label_N[left])]] = split
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+  """Classes in order: by number where all are numbers, else by name."""
+  names = list(names)
+  number = all(name.isascii() and name.isdecimal() for name in names)
+  return sorted(names, key=(lambda name: (int(name), name)) if number else None)
 
 
 def check_finite(where: Any, x: np.ndarray):

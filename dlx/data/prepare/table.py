@@ -1,11 +1,11 @@
-"""A CSV or TSV file as a set of rows: numbers and categories, one target."""
+"""A file of columns as a set of rows: numbers and categories, one target."""
 
 import os
 from typing import Any, NamedTuple, Sequence
 
 import numpy as np
 
-from dlx.data.prepare import columns, rows
+from dlx.data.prepare import columns, readers, rows
 from dlx.data.prepare.draft import Draft, Made, check_name, draft
 from dlx.data.sets import cards, tables
 from dlx.errors import ConfigError, DataError
@@ -41,7 +41,7 @@ def prepare(
   each of its values in the training rows, 1 or 0.
 
   Args:
-    path: of a .csv or .tsv.
+    path: of a .csv, .tsv, .jsonl or .parquet, or a list of such of the same columns.
     name: of the new set.
     data_dir: folder of data sets; None: $DLX_DATA_DIR.
     target: the column to predict.
@@ -60,7 +60,8 @@ def prepare(
   rows.check_share(test)
   rows.check_choices(predict=predict, repeats=repeats)
   check_name(name, data_dir)
-  table = columns.read(path, encoding)
+  table = readers.read(path, encoding)
+  path = table.path
   for flag, asked in (
     ('target', [target]),
     ('categories', categories),
@@ -86,11 +87,12 @@ def prepare(
     field = 'label' if classes else 'target'
     for split, index in at.items():
       new.add(split, features=found.features[index], **{field: wanted[index]})
-    line_of = lambda split, row: f'line {table.lines[int(at[split][row])]}'
+    line_of = lambda split, row: table.place(int(at[split][row]))
     rows.settle_repeats(new, repeats, line_of, notes)
     made = {
       'by': 'table',
-      'source': os.path.abspath(path),
+      'source': [os.path.abspath(x) for _, x, _ in table.shards]
+      or os.path.abspath(path),
       **{'target': target, 'predict': predict, 'categories': list(categories)},
       **{'leave_out': list(leave_out), 'test': test, 'seed': seed},
       **{'repeats': repeats, 'encoding': encoding, 'notes': notes},

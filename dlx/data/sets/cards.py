@@ -20,22 +20,16 @@ from etils import epath
 import jax
 import numpy as np
 
-from dlx.data.dataset import MAX, Loaded, Source
+from dlx.data.dataset import Loaded, Source
 from dlx.data.formats import files
+from dlx.data.sets import facts
 from dlx.errors import DataError
 
 FILE = 'card.json'
 FORMAT = 1
-SPLITS = ('train', 'validation', 'test')
+SPLITS = facts.SPLITS
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.-]*')
-# By kind: what may be the fields, and the split that scores.
-_FIELDS = {
-  'images': ({'image', 'label'},),
-  'tables': ({'features', 'label'}, {'features', 'target'}),
-  'characters': ({'token'},),
-}
-_SCORES = {'images': 'test', 'tables': 'test', 'characters': 'validation'}
-KINDS = tuple(_FIELDS)  # Those that sets of the user's own have.
+KINDS = tuple(facts.FIELDS)  # Those that sets of the user's own have.
 # What comes of a card in which something lacks or is of another type.
 _WRONG = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
 _HASHED = 1 << 30  # Files of more bytes are checked by their size alone when read.
@@ -125,7 +119,7 @@ def recall(origins: Mapping[str, Any]) -> Iterator[None]:
     try:
       if 'card' in x:
         found[x['name']] = card = Card(x['name'], x['card'], {}, None)
-        _check_facts(card)
+        facts.check(card.facts, card.shapes)
     except _WRONG as error:
       raise DataError(
         f'config.json: data.{split}: holds no card of a set ({_told(error)}): restore '
@@ -157,7 +151,7 @@ def source(card: Card, split: str) -> Source:
         'again, or bring back the set of that time.'
       )
     data = {field: _rows(there, f'{split}/{field}.npy') for field in card.shapes}
-    if 'label' in data:
+    if 'label' in data and card.kind != 'graphs':  # Some of its nodes have none.
       where = there.folder / split / 'label.npy'
       files.check_labels(np.asarray(data['label']), len(card.facts['classes']), where)
     sums = {p: x['sha256'] for p, x in there.files.items() if p.startswith(split + '/')}
@@ -193,56 +187,6 @@ def _told(error: Exception) -> str:
   return f'no {error}' if isinstance(error, KeyError) else str(error)
 
 
-def _check_facts(card: Card):
-  """Raises one of _WRONG where the kind of a set has not what it needs."""
-  facts, shapes = card.facts, card.shapes
-  if set(shapes) not in _FIELDS[card.kind]:
-    raise ValueError(f'fields are {sorted(shapes)}')
-  for shape in shapes.values():
-    if shape.dtype.kind not in 'iuf' or any(n < 1 for n in shape.shape):
-      raise ValueError(f'a field is {shape.dtype} of shape {shape.shape}')
-  sizes = facts['sizes']
-  if not {'train', _SCORES[card.kind]} <= set(sizes) <= set(SPLITS):
-    raise ValueError(f'splits are {sorted(sizes)}')
-  if not all(isinstance(n, int) and 1 <= n <= MAX for n in sizes.values()):
-    raise ValueError(f'sizes are {sizes}')
-  if card.kind == 'characters':
-    _check_words('vocabulary', [facts['vocabulary'] or 0], 1)
-    return
-  is_image = card.kind == 'images'
-  shape = shapes['image' if is_image else 'features'].shape
-  if len(shape) != (3 if is_image else 1):
-    raise ValueError(f'an example has the shape {list(shape)}')
-  needed: dict[str, int] = {'mean': shape[-1], 'std': shape[-1]}
-  if is_image:
-    needed['max_value'] = 1
-  else:
-    needed['median'] = shape[-1]
-    _check_words('feature_names', facts['feature_names'], shape[-1])
-    _check_words('target_name', [facts['target_name']], 1)
-    ((metric, _),) = facts['baseline'].items()
-    if metric != ('accuracy' if 'label' in shapes else 'rmse'):
-      raise ValueError(f'the baseline is {metric}')
-  if 'label' in shapes:
-    _check_words('classes', facts['classes'], len(facts['classes']))
-    if len(facts['classes']) < 2 or any(
-      len(facts['counts'][split]) != len(facts['classes']) for split in facts['sizes']
-    ):
-      raise ValueError('classes and their counts do not fit')
-  else:
-    needed |= {'target_mean': 1, 'target_std': 1}
-  for name, length in needed.items():
-    x = np.atleast_1d(np.array(facts[name], float))
-    above_0 = name.endswith(('std', 'max_value'))
-    if x.shape != (length,) or not np.isfinite(x).all() or (above_0 and x.min() <= 0):
-      raise ValueError(f'{name} is {facts[name]}')
-
-
-def _check_words(name: str, words: Any, length: int):
-  if len(words) != length or not length or not all(isinstance(w, str) for w in words):
-    raise ValueError(f'{name} is {words}')
-
-
 def _rows(card: Card, path: str, up_to: int | None = _HASHED) -> np.ndarray:
   assert card.folder is not None
   file, known = card.folder.joinpath(*path.split('/')), card.files[path]
@@ -275,11 +219,11 @@ def _parsed(name: str, raw: bytes, folder: epath.Path) -> Card:
     text = json.loads(raw)
     if text['format'] != FORMAT:
       raise ValueError(f'format is {text["format"]!r}, not {FORMAT}')
-    facts, kept = text['facts'], text['files']
-    card = Card(name, facts, kept, folder)
-    _check_facts(card)
+    kept = text['files']
+    card = Card(name, text['facts'], kept, folder)
+    facts.check(card.facts, card.shapes)
     paths = {
-      f'{split}/{field}.npy' for split in facts['sizes'] for field in card.shapes
+      f'{split}/{field}.npy' for split in card.facts['sizes'] for field in card.shapes
     }
     if set(kept) != paths:
       raise ValueError(f'files are {sorted(kept)}')

@@ -15,7 +15,7 @@ import numpy as np
 
 from dlx.data.dataset import Loaded, Source
 from dlx.data.formats import files, text
-from dlx.data.sets import grammar, registry
+from dlx.data.sets import cards, grammar, registry
 from dlx.data.text import vocabulary
 from dlx.errors import ConfigError, DataError
 
@@ -75,6 +75,8 @@ class _Spec(NamedTuple):
   vocabulary_size: int
   length_counts: tuple[int, ...]
   lengths: tuple[int, ...]
+  class_names: tuple[str, ...] = ('negative', 'positive')
+  marks: bool = False
 
 
 def sentences(
@@ -83,7 +85,7 @@ def sentences(
   """A set of labelled sentences by name; reads nothing.
 
   Args:
-    name: of the kind sentences.
+    name: of the kind sentences, or that of a set of the user's own, by its card.
     phrases: sst2: train on GLUE's phrases of the training sentences; validation and
       test stay whole sentences.
     min_count: rarer training words are unknown.
@@ -92,10 +94,13 @@ def sentences(
   Raises:
     ConfigError: another name, or phrases of a set without.
   """
-  registry.check(name, 'sentences')
+  card = registry.check(name, 'sentences')
   if phrases and name != 'sst2':
     raise ConfigError(f'phrases=True is not allowed: {name} has none, use sst2.')
-  spec = _grammar() if name == 'grammar' else _sst2(phrases)
+  if card is not None:
+    spec = _own(card)
+  else:
+    spec = _grammar() if name == 'grammar' else _sst2(phrases)
   return _data(spec, min_count, max_length)
 
 
@@ -126,7 +131,7 @@ def from_texts(
       {'name': name, 'split': split, 'kind': 'generated', 'size': len(texts[split])},
     )
 
-  counts = _length_counts(texts['train'])
+  counts = length_counts(texts['train'])
   longest = max(len(vocabulary.tokenise(t)) for part in texts.values() for t in part)
   spec = _Spec(
     name=name,
@@ -162,7 +167,7 @@ def _grammar() -> _Spec:
     read=read,
     sizes=grammar.SIZES,
     vocabulary_size=len(grammar.words()) + len(vocabulary.SPECIAL),
-    length_counts=_length_counts([r.text for r in grammar.reviews('train')]),
+    length_counts=length_counts([r.text for r in grammar.reviews('train')]),
     lengths=(9, grammar.MAX_TOKENS),
   )
 
@@ -182,8 +187,29 @@ def _sst2(phrases: bool) -> _Spec:
   )
 
 
-def _length_counts(texts: Sequence[str]) -> tuple[int, ...]:
-  counts = collections.Counter(len(vocabulary.tokenise(t)) or 1 for t in texts)
+def _own(card: cards.Card) -> _Spec:
+  facts = card.facts
+
+  def read(split: str, data_dir: Any) -> Loaded:
+    found = cards.source(card, split).read(data_dir)
+    text_NL, label_N = found.data['text'], np.asarray(found.data['label'])
+    return Loaded({'text': texts_of(text_NL), 'label': label_N}, found.origin)
+
+  return _Spec(
+    name=card.name,
+    read=read,
+    sizes=facts['sizes'],
+    vocabulary_size=facts['vocabulary_size'],
+    length_counts=tuple(facts['length_counts']),
+    lengths=tuple(facts['lengths']),
+    class_names=tuple(facts['classes']),
+    marks=True,
+  )
+
+
+def length_counts(texts: Sequence[str], marks: bool = False) -> tuple[int, ...]:
+  """How many texts have 1, 2, 3, ... tokens; one without any counts as of 1."""
+  counts = collections.Counter(len(vocabulary.tokenise(t, marks)) or 1 for t in texts)
   return tuple(counts[n] for n in range(1, max(counts) + 1))
 
 
@@ -212,7 +238,7 @@ def _data(spec: _Spec, min_count: int, max_length: int | None) -> SentenceData:
     train=source('train'),
     validation=source('validation'),
     test=source('test'),
-    class_names=('negative', 'positive'),
+    class_names=spec.class_names,
     vocabulary_size=spec.vocabulary_size,
     length_counts=spec.length_counts,
     lengths=spec.lengths,
@@ -222,7 +248,7 @@ def _data(spec: _Spec, min_count: int, max_length: int | None) -> SentenceData:
 
 
 def _vocabulary(spec: _Spec, min_count: int, train: Loaded) -> vocabulary.Vocab:
-  vocab = vocabulary.build(train.data['text'], min_count)
+  vocab = vocabulary.build(train.data['text'], min_count, spec.marks)
   if len(vocab) > spec.vocabulary_size:
     raise DataError(
       f'{spec.name}/train: expected a vocabulary of at most {spec.vocabulary_size} '
@@ -245,7 +271,7 @@ def _read(
   }
   unknown = sum(s.count(vocabulary.UNKNOWN) for s in encoded)
   if split != 'train':
-    data['text'] = _as_bytes(texts)
+    data['text'] = as_bytes(texts, TEXT_BYTES)
   return Loaded(
     data,
     {
@@ -256,12 +282,12 @@ def _read(
   )
 
 
-def _as_bytes(texts: Sequence[str]) -> np.ndarray:
-  """uint8 [N, TEXT_BYTES], zeros after the end."""
-  out_NL = np.zeros((len(texts), TEXT_BYTES), np.uint8)
+def as_bytes(texts: Sequence[str], width: int) -> np.ndarray:
+  """UTF-8, uint8 [N, width], zeros after the end; what is longer is cut."""
+  out_NL = np.zeros((len(texts), width), np.uint8)
   for row, sentence in zip(out_NL, texts, strict=True):
     # A letter that the end cuts in two is left out.
-    kept = sentence.encode()[:TEXT_BYTES].decode(errors='ignore').encode()
+    kept = sentence.encode()[:width].decode(errors='ignore').encode()
     row[: len(kept)] = np.frombuffer(kept, np.uint8)
   return out_NL
 

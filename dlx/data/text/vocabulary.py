@@ -1,13 +1,16 @@
 """Text as numbers: tokens, a vocabulary, padded rows.
 
 Tokens are lower-cased words between white space: sets such as SST-2 come with marks
-already set apart. Token 0 pads and stands in no sentence, so that the length of a row
-is the number of its other tokens; token 1 is every word that the vocabulary lacks.
+already set apart; where `marks` is said, they are set apart here. Token 0 pads and
+stands in no sentence, so that the length of a row is the number of its other tokens;
+token 1 is every word that the vocabulary lacks.
 """
 
 import collections
 import dataclasses
 import functools
+import itertools
+import re
 from typing import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -18,9 +21,29 @@ PAD, UNKNOWN = 0, 1
 SPECIAL = ('<pad>', '<unk>')
 
 
-def tokenise(text: str) -> list[str]:
-  """The lower-cased words of a text, as white space divides it."""
-  return text.lower().split()
+# Punctuation and symbols, and the writing that has no spaces between its words.
+_MARKS = (
+  r'!-/:-@\[-`{-~\u00a1-\u00a9\u00ab-\u00b1\u00b4\u00b6-\u00b8\u00bb\u00bf\u00d7\u00f7'
+  r'\u2010-\u205e\u20a0-\u2bff\u3001-\u30ff\u3400-\u9fff\uff01-\uff0f'
+  r'\U0001f000-\U0001faff'
+)
+_WORD_OR_MARK = re.compile(rf"[^\s{_MARKS}]+(?:['\u2019][^\s{_MARKS}]+)*|[{_MARKS}]")
+
+
+def tokenise(text: str, marks: bool = False) -> list[str]:
+  """The lower-cased words of a text, as white space divides it.
+
+  Args:
+    text: any.
+    marks: each mark, such as a full stop, is a word of its own; "it's" is one word.
+  """
+  return _WORD_OR_MARK.findall(text.lower()) if marks else text.lower().split()
+
+
+def end(text: str, length: int) -> int | None:
+  """Where a text ends after `length` tokens of words and marks; None: it is shorter."""
+  found = next(itertools.islice(_WORD_OR_MARK.finditer(text), length - 1, None), None)
+  return found and found.end()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +52,11 @@ class Vocab:
 
   Attributes:
     words: word of each number, the two of SPECIAL first.
+    marks: whether each mark of a text is a word, see `tokenise`.
   """
 
   words: tuple[str, ...]
+  marks: bool = False
 
   def __post_init__(self):
     if self.words[:2] != SPECIAL or len(set(self.words)) != len(self.words):
@@ -50,14 +75,14 @@ class Vocab:
   def encode(self, text: str) -> list[int]:
     """Numbers of the tokens; of a text without any, one unknown word."""
     ids = self.ids
-    return [ids.get(word, UNKNOWN) for word in tokenise(text)] or [UNKNOWN]
+    return [ids.get(word, UNKNOWN) for word in tokenise(text, self.marks)] or [UNKNOWN]
 
   def decode(self, tokens: Iterable[int]) -> str:
     """The words, padding left out, with one space between them."""
     return ' '.join(self.words[i] for i in map(int, tokens) if i != PAD)
 
 
-def build(texts: Iterable[str], min_count: int = 1) -> Vocab:
+def build(texts: Iterable[str], min_count: int = 1, marks: bool = False) -> Vocab:
   """The vocabulary of training texts, the most frequent words first.
 
   Words of equal count stand in the order of their characters, so that the order of the
@@ -66,12 +91,13 @@ def build(texts: Iterable[str], min_count: int = 1) -> Vocab:
   Args:
     texts: of the training split alone.
     min_count: words that are rarer are unknown; at least 1.
+    marks: as of `tokenise`.
   """
   if min_count < 1:
     raise ConfigError(f'min_count={min_count} is not allowed: must be at least 1.')
-  counts = collections.Counter(word for text in texts for word in tokenise(text))
+  counts = collections.Counter(word for text in texts for word in tokenise(text, marks))
   kept = [w for w, n in counts.items() if n >= min_count and w not in SPECIAL]
-  return Vocab(SPECIAL + tuple(sorted(kept, key=lambda w: (-counts[w], w))))
+  return Vocab(SPECIAL + tuple(sorted(kept, key=lambda w: (-counts[w], w))), marks)
 
 
 def collate(sequences: Sequence[Sequence[int]], length: int) -> np.ndarray:

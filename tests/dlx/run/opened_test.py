@@ -15,6 +15,8 @@ import pytest
 import dlx
 from dlx import beside, runs
 from dlx.config_json import config_to_json
+from dlx.data.prepare import arrays
+from dlx.data.sets import cards
 from dlx.data.text.vocabulary import Vocab
 from dlx.errors import ConfigError, DataError
 from dlx.experiment import Experiment, Field, Function
@@ -294,6 +296,10 @@ def test_a_vocabulary_that_was_kept_needs_no_data(run):
     json.dump({'words': words.words}, f)
   assert run.generate(tokens='Good') == 'film'
   with open(os.path.join(run.workdir, opened.VOCABULARY), 'w') as f:
+    json.dump({'words': ('<pad>', '<unk>', '!', 'a', 'b'), 'marks': True}, f)
+  vars(run)['_vocabularies'].clear()
+  assert run.generate(tokens='!A') == 'a b'
+  with open(os.path.join(run.workdir, opened.VOCABULARY), 'w') as f:
     f.write('{}')
   vars(run)['_vocabularies'].clear()
   with pytest.raises(ConfigError, match='vocabulary must hold'):
@@ -473,3 +479,25 @@ def test_words_of_the_training_texts_are_kept(tmp_path):
     folder = tmp_path / str(len(other))
     opened.keep_vocabulary(made._replace(functions=other), folder, None)
     assert not folder.exists()
+  marked = Vocab(words.words, marks=True)
+  field = WORDS._replace(vocabulary=lambda data_dir: marked)
+  functions = {'predict': Function(nexts, {'tokens': field}, {})}
+  (tmp_path / 'marked').mkdir()
+  opened.keep_vocabulary(made._replace(functions=functions), tmp_path / 'marked', None)
+  kept = json.loads((tmp_path / 'marked' / opened.VOCABULARY).read_text())
+  assert kept['marks'] is True
+
+
+def test_a_set_of_the_users_own_is_known_without_its_folder(tmp_path, monkeypatch):
+  monkeypatch.setenv('DLX_DATA_DIR', str(tmp_path / 'data'))
+  y = np.array([0, 1, 2] * 4)
+  np.savez(tmp_path / 'own.npz', x=np.arange(48, dtype=np.uint8).reshape(12, 2, 2), y=y)
+  card = arrays.prepare(tmp_path / 'own.npz', 'own').card
+  origin = cards.source(card, 'train').read(None).origin
+  config = config_to_json(softmax_regression.Config(dataset='own'))
+  record = {'experiment': 'softmax_regression', 'config': config}
+  record['data'] = {'train': origin}
+  (tmp_path / 'config.json').write_text(json.dumps(record))
+  monkeypatch.delenv('DLX_DATA_DIR')
+  field = dlx.open(tmp_path).functions['predict'].inputs['image']
+  assert field.shape == (2, 2, 1)

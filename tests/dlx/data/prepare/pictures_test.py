@@ -8,7 +8,7 @@ from PIL import Image
 import pytest
 
 from dlx.data.batches.choose import splits
-from dlx.data.prepare import pictures
+from dlx.data.prepare import folders, picture_sources, pictures
 from dlx.data.sets import cards, images
 from dlx.errors import ConfigError, DataError
 from dlx.experiment import Config
@@ -35,6 +35,10 @@ def folder(
       name = f'{"abc"[k]}/{i}.png'
       picture(tmp_path / 'pets' / prefix / name, value(k, i))
   return tmp_path / 'pets'
+
+
+def found(where) -> folders.Found:
+  return folders.find(where, picture_sources.SUFFIXES, 'picture')
 
 
 def left(tmp_path) -> list[str]:
@@ -157,7 +161,7 @@ class TestPrepare:
     for name in ('2', '10'):
       for i in range(2):
         picture(tmp_path / 'pets' / name / f'{i}.png', (int(name), i, 0))
-    assert pictures.find(tmp_path / 'pets').classes == ['2', '10']
+    assert found(tmp_path / 'pets').classes == ['2', '10']
 
   def test_names_in_other_scripts_and_in_none(self, tmp_path):
     names = ['\u732b', '\u0441\u043e\u0432\u0430', os.fsdecode(b'\xff')]
@@ -210,7 +214,7 @@ class TestPrepare:
     where = folder(tmp_path, [2, 2])
     inside = where / 'a' / '2.png'
     inside.symlink_to(where / 'a' / '1.png')
-    assert len(pictures.find(where).pictures) == 5
+    assert len(found(where).files) == 5
     picture(tmp_path / 'other.png')
     for name, target in (
       ('out.png', tmp_path / 'other.png'),
@@ -220,11 +224,11 @@ class TestPrepare:
       link = where / 'a' / name
       link.symlink_to(target)
       with pytest.raises(DataError, match=f'a/{name}: is a link'):
-        pictures.find(where)
+        found(where)
       link.unlink()
     (where / 'c').symlink_to(where / 'a')
     with pytest.raises(DataError, match='pets/c: is a link'):
-      pictures.find(where)
+      found(where)
 
   def test_what_fails_leaves_nothing_and_half_a_set_is_none(
     self, tmp_path, monkeypatch

@@ -10,8 +10,9 @@ from PIL import Image
 import pytest
 
 from dlx.data.formats import files
-from dlx.data.prepare import corpus, pictures, table
+from dlx.data.prepare import corpus, pictures, sentences, table
 from dlx.data.sets import cards, characters, images, tables
+from dlx.data.sets.sentences import sentences as by_name
 from dlx.errors import ConfigError, DataError
 
 
@@ -186,6 +187,32 @@ def test_cards_of_other_kinds(tmp_path, monkeypatch):
     edited(text, lambda card, v=vocabulary: card['facts'].update(vocabulary=v))
     with pytest.raises(DataError, match='vocabulary is'):
       characters.characters('text')
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  (
+    ({'length_counts': [0, 0, 6]}, 'length_counts do not sum up'),
+    ({'length_counts': [-1, 8]}, 'length_counts do not sum up'),
+    ({'lengths': [1, 2]}, 'lengths are .1, 2.'),
+    ({'lengths': []}, 'lengths are ..'),
+    ({'lengths': [2, 2]}, 'lengths are .2, 2.'),
+    ({'vocabulary_size': 2}, 'vocabulary_size is 2'),
+    ({'vocabulary_size': '9'}, 'vocabulary_size is 9'),
+    ({'sizes': {'train': 7, 'test': 2}}, 'splits are'),
+    ({'fields': {'text': {'shape': [3, 3], 'dtype': 'uint8'}}}, 'fields are .*text'),
+  ),
+)
+def test_cards_of_sentences(tmp_path, monkeypatch, change, message):
+  monkeypatch.setenv('DLX_DATA_DIR', str(tmp_path / 'data'))
+  lines = ''.join(f'{"ny"[i % 2]}\tw {i}\n' for i in range(10))
+  (tmp_path / 'own.tsv').write_text('y\tx\n' + lines)
+  card = sentences.prepare([tmp_path / 'own.tsv'], 'own', text='x', label='y').card
+  assert card.facts['sizes'] == {'train': 7, 'validation': 1, 'test': 2}
+  assert by_name('own').length_counts == (0, 7)
+  edited(card, lambda text: text['facts'].update(change))
+  with pytest.raises(DataError, match=f'card.json: is no card .*{message}'):
+    by_name('own')
 
 
 def test_rows_are_mapped_and_not_read(pets):

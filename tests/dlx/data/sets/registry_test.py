@@ -52,7 +52,11 @@ class RegistryTest(parameterized.TestCase):
 
   @parameterized.parameters(
     ('tables', 'vine', 'Did you mean wine\\? For a table it must be one of wine, '),
-    ('graphs', 'corra', 'Did you mean cora\\? For a graph .* citeseer, pubmed\\.$'),
+    (
+      'graphs',
+      'corra',
+      'Did you mean cora\\? For a graph .* citeseer, pubmed, or a set of',
+    ),
     ('tables', 'own', 'california_housing, or a set of your own in --data_dir, from'),
     ('characters', 'imdb', "dataset='imdb' is not known. For a text by characters"),
   )

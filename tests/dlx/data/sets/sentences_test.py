@@ -72,7 +72,7 @@ class FromTextsTest(absltest.TestCase):
 class BytesTest(absltest.TestCase):
   def test_long_sentences_are_cut_between_letters(self):
     text = 'é' * 200  # Two bytes each.
-    (found,) = lib.texts_of(lib._as_bytes(['x' + text]))
+    (found,) = lib.texts_of(lib.as_bytes(['x' + text], lib.TEXT_BYTES))
     self.assertEqual(found, 'x' + 'é' * 149)
 
 

@@ -32,6 +32,23 @@ class VocabTest(parameterized.TestCase):
     self.assertEqual(vocab.encode('  '), [lib.UNKNOWN])
     self.assertNotIn('<pad>', lib.build(['<pad> x']).words[2:])
 
+  def test_marks_are_words_of_their_own(self):
+    text = "It's so-so, \u201cGood\u201d... \u597d\u5427 na\u00efve\U0001f600 a_b"
+    wanted = "it's so - so , \u201c good \u201d . . . \u597d \u5427 na\u00efve"
+    wanted = [*wanted.split(), '\U0001f600', 'a', '_', 'b']
+    self.assertEqual(lib.tokenise(text, marks=True), wanted)
+    hindi = '\u0939\u093f\u0928\u094d\u0926\u0940'  # Vowel signs are no letters.
+    self.assertEqual(lib.tokenise(hindi, marks=True), [hindi])
+    vocab = lib.build(['good, good'], marks=True)
+    self.assertEqual(vocab.words[2:], ('good', ','))
+    self.assertEqual(vocab.encode('Good,good'), [2, 3, 2])
+    self.assertEqual(lib.build(['good, good']).encode('Good,good'), [lib.UNKNOWN])
+
+  def test_where_a_text_ends(self):
+    text = 'so, so good'
+    ends = [text[: lib.end(text, n)] for n in (1, 2, 3, 4, 5)]
+    self.assertEqual(ends, ['so', 'so,', 'so, so', text, text])
+
   def test_rare_words_are_unknown(self):
     vocab = lib.build(TEXTS, min_count=2)
     self.assertEqual(vocab.words[2:], ('cat', 'sat', 'the'))

@@ -1,0 +1,128 @@
+"""What a card must say of a set, by its kind. A card may come from anywhere."""
+
+from typing import Any, Mapping
+
+import jax
+import numpy as np
+
+from dlx.data.dataset import MAX
+
+SPLITS = ('train', 'validation', 'test')
+# By kind: what may be the fields, and the splits that there must be.
+FIELDS = {
+  'images': ({'image', 'label'},),
+  'tables': ({'features', 'label'}, {'features', 'target'}),
+  'sentences': ({'text', 'label'},),
+  'characters': ({'token'},),
+  'graphs': ({'label', 'edges', 'indices', 'values', *SPLITS},),
+}
+_NEEDED = {
+  'images': {'train', 'test'},
+  'tables': {'train', 'test'},
+  'sentences': set(SPLITS),
+  'characters': {'train', 'validation'},
+  'graphs': {'train'},  # The whole graph; its splits are fields.
+}
+
+
+def check(facts: Mapping[str, Any], shapes: Mapping[str, jax.ShapeDtypeStruct]):
+  """Refuses facts that lack something, contradict each other or are of another type.
+
+  Args:
+    facts: as in a card.
+    shapes: of one example, by field.
+
+  Raises:
+    ValueError, KeyError, TypeError, AttributeError, OverflowError: what is wrong.
+  """
+  kind = facts['kind']
+  if set(shapes) not in FIELDS[kind]:
+    raise ValueError(f'fields are {sorted(shapes)}')
+  for shape in shapes.values():
+    if shape.dtype.kind not in 'iufb' or any(n < 1 for n in shape.shape):
+      raise ValueError(f'a field is {shape.dtype} of shape {shape.shape}')
+  sizes = facts['sizes']
+  if not _NEEDED[kind] <= set(sizes) <= set(SPLITS):
+    raise ValueError(f'splits are {sorted(sizes)}')
+  if not all(_whole(n, 1) for n in sizes.values()):
+    raise ValueError(f'sizes are {sizes}')
+  if 'label' in shapes:
+    _check_words('classes', facts['classes'], len(facts['classes']))
+    if len(facts['classes']) < 2 or any(
+      len(facts['counts'][split]) != len(facts['classes'])
+      for split in (SPLITS if kind == 'graphs' else sizes)
+    ):
+      raise ValueError('classes and their counts do not fit')
+  if kind == 'characters':
+    _check_words('vocabulary', [facts['vocabulary'] or 0], 1)
+  elif kind == 'sentences':
+    _check_sentences(facts, shapes)
+  elif kind == 'graphs':
+    _check_graph(facts, shapes)
+  else:
+    _check_numbers(facts, shapes)
+
+
+def _check_sentences(facts, shapes):
+  if len(shapes['text'].shape) != 1 or shapes['text'].dtype != np.uint8:
+    raise ValueError(f'a text is {shapes["text"]}')
+  counts, lengths = facts['length_counts'], facts['lengths']
+  if not all(_whole(n, 0) for n in counts) or sum(counts) != facts['sizes']['train']:
+    raise ValueError('length_counts do not sum up to the training texts')
+  # Each bucket has texts of its own length, the last of the longest.
+  known = [n for n in range(1, len(counts) + 1) if counts[n - 1]]
+  if lengths != sorted(set(lengths) & set(known)) or lengths[-1:] != [len(counts)]:
+    raise ValueError(f'lengths are {lengths}')
+  if not _whole(facts['vocabulary_size'], 3):
+    raise ValueError(f'vocabulary_size is {facts["vocabulary_size"]}')
+
+
+def _check_graph(facts, shapes):
+  if facts['sizes'] != {'train': 1} or not _whole(facts['num_features'], 1):
+    raise ValueError(f'sizes are {facts["sizes"]}, features {facts["num_features"]}')
+  (nodes,), (entries,) = shapes['label'].shape, shapes['values'].shape
+  (edges, _) = shapes['edges'].shape
+  wanted = {
+    'label': ((nodes,), np.int32),
+    'edges': ((edges, 2), np.int32),
+    'indices': ((entries, 2), np.int32),
+    'values': ((entries,), np.float32),
+    **dict.fromkeys(SPLITS, ((nodes,), np.bool_)),
+  }
+  for name, (shape, dtype) in wanted.items():
+    if shapes[name].shape != shape or shapes[name].dtype != dtype:
+      raise ValueError(f'{name} is {shapes[name]}')
+
+
+def _check_numbers(facts, shapes):
+  """Of images and tables."""
+  is_image = 'image' in shapes
+  shape = shapes['image' if is_image else 'features'].shape
+  if len(shape) != (3 if is_image else 1):
+    raise ValueError(f'an example has the shape {list(shape)}')
+  needed: dict[str, int] = {'mean': shape[-1], 'std': shape[-1]}
+  if is_image:
+    needed['max_value'] = 1
+  else:
+    needed['median'] = shape[-1]
+    _check_words('feature_names', facts['feature_names'], shape[-1])
+    _check_words('target_name', [facts['target_name']], 1)
+    ((metric, _),) = facts['baseline'].items()
+    if metric != ('accuracy' if 'label' in shapes else 'rmse'):
+      raise ValueError(f'the baseline is {metric}')
+  if 'label' not in shapes:
+    needed |= {'target_mean': 1, 'target_std': 1}
+  for name, length in needed.items():
+    x = np.atleast_1d(np.array(facts[name], float))
+    above_0 = name.endswith(('std', 'max_value'))
+    if x.shape != (length,) or not np.isfinite(x).all() or (above_0 and x.min() <= 0):
+      raise ValueError(f'{name} is {facts[name]}')
+
+
+def _whole(n: Any, least: int) -> bool:
+  return isinstance(n, int) and not isinstance(n, bool) and least <= n <= MAX
+
+
+def _check_words(name: str, words: Any, length: int):
+  if len(words) != length or not length or not all(isinstance(w, str) for w in words):
+    raise ValueError(f'{name} is {words}')
