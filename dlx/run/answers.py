@@ -82,6 +82,7 @@ def _of_tables(
   called = []
   for file in files:
     _check_there(file)
+  for file in files:
     table = csv_columns.read(os.path.expanduser(file))
     for name, values in found.items():
       if name not in table.names:

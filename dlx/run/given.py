@@ -180,6 +180,8 @@ def _codes(name: str, field: Field, value: Any) -> Rows:
       code = 0 if columns.is_missing(cell) else of_text.get(cell)
       if code is None and of_number:
         code = of_number.get(float(columns.numbers([cell])[0][0]))
+    elif cell is None:
+      code = 0
     elif not isinstance(cell, (int, float, np.number)):
       raise ConfigError(
         f'{name}={_short(cell)} is not allowed: must be a word or number a row.'
@@ -201,10 +203,10 @@ def _codes(name: str, field: Field, value: Any) -> Rows:
     raise ConfigError(f'{name} has no rows: must have one or more.')
   if unknown:
     logging.warning(
-      '%s=%s and %d more: training had no such value: taken for none that is known.',
+      '%s: training had no %s (%d row(s)): taken as missing.',
       name,
-      unknown[0],
-      len(unknown) - 1,
+      ', '.join(dict.fromkeys(_short(cell) for cell in unknown[:5])),
+      len(unknown),
     )
   return Rows(np.array(found, field.dtype), cells.ndim > 0)
 
@@ -273,5 +275,11 @@ def _short(value: Any) -> str:
 
 def described(fields: Mapping[str, Field]) -> str:
   """Inputs or outputs, as a person reads them: `image uint8 [8, 8, 1]`."""
-  tell = lambda f: f'{f.dtype} [{", ".join(map(str, f.shape))}]' if f.shape else f.dtype
+
+  def tell(field: Field) -> str:
+    if field.kind == 'column' and field.names:
+      return f'one of {len(field.names)} words'
+    sizes = ', '.join(map(str, field.shape))
+    return f'{field.dtype} [{sizes}]' if field.shape else field.dtype
+
   return ', '.join(f'{name} ({f.kind}, {tell(f)})' for name, f in fields.items())

@@ -179,6 +179,7 @@ class Run:
   def _opened(self) -> 'tuple[Config, Experiment]':
     import jax
 
+    from dlx.data.sets import cards
     from dlx.train.early_stopping import with_early_stopping
 
     found, config = self._code
@@ -188,7 +189,8 @@ class Run:
         f'{self.workdir} is a run in float64: needs '
         "jax.config.update('jax_enable_x64', True) first."
       )
-    return config, with_early_stopping(found.build(config), config)
+    with cards.recall(self.record.get('data') or {}):
+      return config, with_early_stopping(found.build(config), config)
 
   @functools.cached_property
   def _used(self) -> 'TrainState':
