@@ -121,11 +121,10 @@ def main(argv: list[str]) -> int:
   for note in made.notes:
     print(f'note: {note}', file=sys.stderr)
   print(described(made.card))
-  experiment = {'images': 'cnn', 'tables': 'house_prices', 'characters': 'char_gpt'}
-  if 'classes' not in made.card.facts or made.card.kind != 'tables':
-    where = f' --data_dir={data_dir}' if data_dir else ''
-    exp = experiment[made.card.kind]
-    print(f'python -m launch.train --exp={exp} --config.dataset={name}{where}')
+  experiment = {'images': 'cnn', 'tables': 'tabular', 'characters': 'char_gpt'}
+  where = f' --data_dir={data_dir}' if data_dir else ''
+  exp = experiment[made.card.kind]
+  print(f'python -m launch.train --exp={exp} --config.dataset={name}{where}')
   return 0
 
 

@@ -15,7 +15,7 @@ stands beside, and `--config.model=linear` trains a linear model of one-hot cate
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, Callable
 
 from jax import nn
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from dlx import experiment, figures, losses, metrics, optim
 from dlx.data.batches.choose import splits
 from dlx.data.batches.resident import InOrder
 from dlx.data.sets import columns
+from dlx.errors import ConfigError
 from dlx.models.tabular import Tabular, embedding_width
 from dlx.state import Metric
 from dlx.tasks import classification
@@ -117,7 +118,16 @@ def build(config: Config) -> experiment.Experiment:
 
 
 def _fields(data: columns.ColumnData) -> dict[str, experiment.Field]:
-  """The columns that `predict` takes."""
+  """The columns that `predict` takes.
+
+  Raises:
+    ConfigError: a column whose name is that of an argument of `run.predict`.
+  """
+  if 'resize' in [c.name for c in (*data.numbers, *data.categories)]:
+    raise ConfigError(
+      f"--config.dataset={data.name} has a column 'resize': rename it, and prepare the "
+      'set again.'
+    )
   numbers = {c.name: experiment.Field('column', (), 'float32') for c in data.numbers}
   categories = {
     c.name: experiment.Field('column', (), 'int32', names=c.values)
@@ -126,7 +136,7 @@ def _fields(data: columns.ColumnData) -> dict[str, experiment.Field]:
   return {**numbers, **categories}
 
 
-def _numbers(data: columns.ColumnData, outputs: Any):
+def _numbers(data: columns.ColumnData, outputs: Any) -> tuple[dict[str, Any], Callable]:
   """Arguments of `supervised` for a target of numbers, and the summary of the test."""
   target = Standardised(
     data.target_mean, data.target_std, data.baseline['rmse'], data.target_name
@@ -151,7 +161,7 @@ def _numbers(data: columns.ColumnData, outputs: Any):
   ), target.summary
 
 
-def _classes(data: columns.ColumnData, outputs: Any):
+def _classes(data: columns.ColumnData, outputs: Any) -> tuple[dict[str, Any], Callable]:
   """The same for classes."""
 
   def sums(logits, batch, weight):
