@@ -12,6 +12,11 @@ the squared error, reported in the unit of the target. Least squares on the same
 stands beside, and `--config.model=linear` trains a linear model of one-hot categories.
 
 `predict` takes columns as they were measured, by name: predict(age=48, sex='1', ...).
+The default is for some hundred rows, and strongly regularised; of thousands take
+`--config.num_steps=6000 --config.features=256,256 --config.dropout=0.1 --config.lr=3e-3
+--config.weight_decay=0.01`.
+
+Measured: housing.csv, RMSE 48469 dollars (sd 43, 3 seeds), 29 s.
 """
 
 import dataclasses
