@@ -80,7 +80,8 @@ class Field(NamedTuple):
     shape: sizes; a name, e.g. 'length', where the size varies.
     dtype: e.g. 'uint8'.
     max_value: of an image of whole numbers, the pixel that stands for 1.0.
-    names: of classes, in their order; () where they have none.
+    names: of classes, in their order; () where they have none. Of a column of words its
+      values: code k stands for names[k - 1], code 0 for none of them.
     vocabulary: of tokens: data_dir -> what has encode(text) -> numbers and
       decode(numbers) -> text. None: nobody knows what they stand for.
     default: of an input that may be left out; a seed that is left out is 0.
@@ -100,11 +101,12 @@ class Field(NamedTuple):
 
 # image: H, W, C, uint8 as read from a file, or float32 in [0, 1]; text: codes of
 # characters; tokens: numbers in a vocabulary; row: numbers of a table, or a row a step;
-# graph: a field of a whole graph, and then nothing has a batch axis; latent, features:
-# vectors; label: a class; probabilities: one a class; number: any real number; seed:
-# uint32, one an example.
+# graph: a field of a whole graph, and then nothing has a batch axis; column: of a
+# table, by its name: a number, NaN where it is missing, or int32, the code of a word;
+# latent, features: vectors; label: a class; probabilities: one a class; number: any
+# real number; seed: uint32, one an example.
 KINDS = (
-  *('image', 'text', 'tokens', 'row', 'graph', 'latent', 'features', 'label'),
+  *('image', 'text', 'tokens', 'row', 'graph', 'column', 'latent', 'features', 'label'),
   *('probabilities', 'number', 'seed'),
 )
 
@@ -132,6 +134,11 @@ class Function(NamedTuple):
   def of_graph(self) -> bool:
     """Whether one whole graph is the input: then nothing has a batch axis."""
     return any(field.kind == 'graph' for field in self.inputs.values())
+
+  @property
+  def of_table(self) -> bool:
+    """Whether the inputs are the columns of a table."""
+    return any(field.kind == 'column' for field in self.inputs.values())
 
 
 def example_shapes(

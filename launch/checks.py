@@ -187,7 +187,7 @@ def example(rng: np.random.Generator, field: Field) -> Any:
   shape = example_shapes({'': field}, (), SIZES)[''].shape
   if field.kind == 'image':
     return rng.integers(0, 17, shape).astype(field.dtype)
-  if field.kind == 'label':
+  if field.kind == 'label' or (field.kind == 'column' and field.names):
     return rng.integers(0, 2, shape).astype(field.dtype)
   if field.kind == 'tokens':
     return rng.integers(1, 40, shape).astype(field.dtype)

@@ -54,7 +54,7 @@ _READS = {
 }
 _EXPERIMENTS = {  # That is proposed for a set.
   'images': 'cnn',
-  'tables': 'house_prices',
+  'tables': 'tabular',
   'sentences': 'sst2',
   'characters': 'char_gpt',
   'graphs': 'gcn',
@@ -153,10 +153,9 @@ def main(argv: list[str]) -> int:
   for note in made.notes:
     print(f'note: {note}', file=sys.stderr)
   print(described(made.card))
-  if 'classes' not in made.card.facts or made.card.kind != 'tables':
-    where = f' --data_dir={data_dir}' if data_dir else ''
-    exp = _EXPERIMENTS[made.card.kind]
-    print(f'python -m launch.train --exp={exp} --config.dataset={name}{where}')
+  where = f' --data_dir={data_dir}' if data_dir else ''
+  exp = _EXPERIMENTS[made.card.kind]
+  print(f'python -m launch.train --exp={exp} --config.dataset={name}{where}')
   return 0
 
 

@@ -3,6 +3,7 @@
 picture.png       an image
 lines.txt         tokens: a text a line
 rows.csv          rows, features, codes: one a line; a header is left out
+table.csv         columns of a table by the names in its first line; not all are read
 arrays.npy        any input: one example or many
 arrays.npz        all inputs, by their names
 """
@@ -16,6 +17,7 @@ import zipfile
 
 import numpy as np
 
+from dlx.data.prepare import columns as csv_columns
 from dlx.errors import ConfigError
 from dlx.experiment import Field, Function
 from dlx.run.drawing import to_png
@@ -57,6 +59,8 @@ def inputs_of_words(
     if len(files) > 1 or not isinstance(arrays, dict):
       raise ConfigError(f'{files[0]}: a file .npz holds all inputs: give it alone.')
     return {**arrays, **found}, []
+  if function.of_table:
+    return _of_tables(function, files, found)
   name, field = _main(function, files[0])
   if name in found:
     raise ConfigError(f'{files[0]}: {name} is given twice: as a value and as a file.')
@@ -68,6 +72,38 @@ def inputs_of_words(
     called += [file] if len(rows) == 1 else numbers
   found[name] = values
   return found, called
+
+
+def _of_tables(
+  function: Function, files: list[str], given: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+  """The columns that are inputs; those that are given as words are not read."""
+  found: dict[str, list[Any]] = {k: [] for k in function.inputs if k not in given}
+  called = []
+  for file in files:
+    _check_there(file)
+  for file in files:
+    table = csv_columns.read(os.path.expanduser(file))
+    for name, values in found.items():
+      if name not in table.names:
+        raise ConfigError(
+          f'{file}: has no column {name!r}, but {", ".join(table.names)}: add it, or '
+          f'give {name}=VALUE for all rows.'
+        )
+      cells = table.column(name)
+      if not function.inputs[name].names:
+        cells, wrong = csv_columns.numbers(cells)
+        if wrong:
+          cell = table.column(name)[wrong[0]]
+          raise table.wrong(wrong[0], name, f'{cell!r} is no number')
+      values += list(cells)
+    called += [f'{file}:{i}' for i in range(1, len(table.cells) + 1)]
+  return {**found, **given}, called
+
+
+def _check_there(file: str):
+  if not os.path.exists(os.path.expanduser(file)):
+    raise ConfigError(f'{file}: no such file, and no NAME=VALUE of an input or option.')
 
 
 def _main(function: Function, file: str) -> tuple[str, Field]:
@@ -92,13 +128,10 @@ def _rows(name: str, field: Field, file: str) -> list[Any]:
     return [array] if np.ndim(array) == len(field.shape) else list(array)
   if field.kind == 'image':
     return [file]
+  _check_there(file)
   try:
     with open(os.path.expanduser(file), encoding='utf-8-sig', newline='') as f:
       text = f.read()
-  except FileNotFoundError:
-    raise ConfigError(
-      f'{file}: no such file, and no NAME=VALUE of an input or option.'
-    ) from None
   except UnicodeDecodeError as error:
     raise ConfigError(f'{file} is no UTF-8 text ({error.reason}).') from None
   if field.kind in ('text', 'tokens'):
@@ -149,8 +182,10 @@ def _load(file: str) -> Any:
 
 
 def _value(name: str, field: Field, text: str) -> Any:
-  if field.kind in ('image', 'tokens', 'text', 'label'):
+  if field.kind in ('image', 'tokens', 'text', 'label') or field.names:
     return text
+  if field.kind == 'column' and csv_columns.is_missing(text):
+    return float('nan')
   cells = text.split(',')
   if field.kind == 'graph' or not all(map(_is_number, cells)):
     raise ConfigError(f'{name}={text} is not allowed: must be numbers, or a file .npz.')

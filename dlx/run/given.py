@@ -8,8 +8,10 @@ line.
 import os
 from typing import Any, Mapping, NamedTuple, Sequence
 
+from absl import logging
 import numpy as np
 
+from dlx.data.prepare import columns
 from dlx.errors import ConfigError
 from dlx.experiment import Field
 
@@ -36,7 +38,9 @@ def read(
     field: what is declared.
     value: an image may be an array of pixels as read, a PIL picture, the path of a file
       or a list of these; tokens an array or, with a vocabulary, a text or a list of
-      texts; a label its number or name; all else numbers.
+      texts; a label its number or name; a column of words the word, or its code where
+      no word is a number: one that training did not have is code 0, with a warning; a
+      column of numbers NaN where it is missing; all else numbers.
     vocabulary: of tokens, where it is known.
     resize: whether pictures of another size are brought to that of the field
       (bilinear); their proportions may change.
@@ -59,6 +63,8 @@ def read(
     if any(row.size == 0 for row in rows):
       raise ConfigError(f'{name} is an empty text: must have one token or more.')
     return Rows(_stacked(rows), isinstance(value, (list, tuple)))
+  if field.kind == 'column' and field.names:
+    return _codes(name, field, value)
   if field.kind == 'label' and _are(value, str):
     names = [value] if isinstance(value, str) else value
     numbers = [_class(name, field, text) for text in names]
@@ -161,6 +167,50 @@ def _class(name: str, field: Field, text: str) -> int:
   )
 
 
+def _codes(name: str, field: Field, value: Any) -> Rows:
+  """Of words of a column: k + 1 of names[k], 0 of what is missing or unknown."""
+  cells = np.asarray(value, object)
+  number, wrong = columns.numbers(list(field.names))
+  of_text = {text: code for code, text in enumerate(field.names, 1)}
+  of_number = {} if wrong else dict(zip(number.tolist(), of_text.values()))
+  found, unknown = [], []
+  for cell in cells.reshape(-1) if cells.ndim < 2 else [value]:
+    if isinstance(cell, str):
+      cell = cell.strip()
+      code = 0 if columns.is_missing(cell) else of_text.get(cell)
+      if code is None and of_number:
+        code = of_number.get(float(columns.numbers([cell])[0][0]))
+    elif cell is None:
+      code = 0
+    elif not isinstance(cell, (int, float, np.number)):
+      raise ConfigError(
+        f'{name}={_short(cell)} is not allowed: must be a word or number a row.'
+      )
+    elif np.isnan(cell):
+      code = 0
+    elif of_number:
+      code = of_number.get(float(cell))
+    elif cell in range(len(field.names) + 1):
+      code = int(cell)
+    else:
+      raise ConfigError(
+        f'{name}={cell} is not allowed: must be one of {", ".join(field.names)}, or a '
+        f'code in [0, {len(field.names)}].'
+      )
+    unknown += [cell] if code is None else []
+    found.append(code or 0)
+  if not found:
+    raise ConfigError(f'{name} has no rows: must have one or more.')
+  if unknown:
+    logging.warning(
+      '%s: training had no %s (%d row(s)): taken as missing.',
+      name,
+      ', '.join(dict.fromkeys(_short(cell) for cell in unknown[:5])),
+      len(unknown),
+    )
+  return Rows(np.array(found, field.dtype), cells.ndim > 0)
+
+
 def _array(name: str, field: Field, value: Any, vocabulary: Any) -> Rows:
   """Numbers, checked against what is declared."""
   try:
@@ -168,6 +218,7 @@ def _array(name: str, field: Field, value: Any, vocabulary: Any) -> Rows:
   except ValueError:
     array = np.asarray(None)
   shape, dtype = field.shape, np.dtype(field.dtype)
+  may_lack = field.kind == 'column'
   if array.dtype.kind not in 'biuf':
     raise ConfigError(
       f'{name}={_short(value)} is not allowed: must be numbers ({_wanted(field)}).'
@@ -193,8 +244,9 @@ def _array(name: str, field: Field, value: Any, vocabulary: Any) -> Rows:
         f'{name}: {array.dtype} from {array.min()} to {array.max()} is not allowed: '
         f'must be whole numbers in [{low}, {high}].'
       )
-  elif not np.isfinite(array).all():
-    raise ConfigError(f'{name} holds NaN or inf: must be finite numbers.')
+  elif not np.isfinite(array[~np.isnan(array)] if may_lack else array).all():
+    held = 'inf' if may_lack else 'NaN or inf'
+    raise ConfigError(f'{name} holds {held}: must be finite numbers.')
   array = array.astype(dtype)
   return Rows(array[None] if single else array, not single)
 
@@ -223,5 +275,11 @@ def _short(value: Any) -> str:
 
 def described(fields: Mapping[str, Field]) -> str:
   """Inputs or outputs, as a person reads them: `image uint8 [8, 8, 1]`."""
-  tell = lambda f: f'{f.dtype} [{", ".join(map(str, f.shape))}]' if f.shape else f.dtype
+
+  def tell(field: Field) -> str:
+    if field.kind == 'column' and field.names:
+      return f'one of {len(field.names)} words'
+    sizes = ', '.join(map(str, field.shape))
+    return f'{field.dtype} [{sizes}]' if field.shape else field.dtype
+
   return ', '.join(f'{name} ({f.kind}, {tell(f)})' for name, f in fields.items())

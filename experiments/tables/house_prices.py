@@ -19,14 +19,24 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from dlx import experiment, figures, losses, metrics, optim
+from dlx import experiment, losses, metrics, optim
 from dlx.data.batches.choose import splits
 from dlx.data.batches.resident import InOrder
 from dlx.data.sets import tables
 from dlx.errors import ConfigError
 from dlx.models.mlp import MLP
 from dlx.state import Metric
+from dlx.tasks.regression import Standardised
 from dlx.train.supervised import make_predict, supervised
+
+HUBER = Metric(
+  'Huber loss',
+  'lower',
+  'Mean over the rows of the Huber loss of the error in standard deviations of the '
+  'target.',
+  '',
+  'loss',
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,21 +76,9 @@ def build(config: Config) -> experiment.Experiment:
   )
   train_data, passes = splits(data.train, data.test, config)
 
-  def in_units(scaled):
-    return scaled * std + mean
-
-  def sums(outputs, batch, weight):
-    return metrics.regression_sums(
-      in_units(outputs[:, 0]), in_units(batch['target']), weight, shift=mean
-    )
-
-  def beside_linear(found):
-    linear = jnp.float32(data.baseline['rmse'])
-    return {**metrics.regression_summary(found), 'linear_rmse': linear}
-
-  def of_standardised(state, features):
-    predict = make_predict(config, model, inputs='features')
-    return in_units(predict(state, {'features': features})[:, 0])
+  unit = 'dollars' if config.dataset == 'california_housing' else ''
+  target = Standardised(mean, std, data.baseline['rmse'], data.target_name, unit)
+  outputs = make_predict(config, model, inputs='features')
 
   def predict(state, inputs):
     """Of a row as measured, without missing numbers, in the unit of the target."""
@@ -88,30 +86,7 @@ def build(config: Config) -> experiment.Experiment:
       jnp.asarray(x, jnp.float32)[None] for x in (data.feature_mean, data.feature_std)
     )
     features = (inputs['features'] - middle) / deviation
-    return {'target': of_standardised(state, features)}
-
-  def predictions(state, key, batch):
-    del key
-    return of_standardised(state, batch['features']), in_units(batch['target'])
-
-  unit = 'dollars' if config.dataset == 'california_housing' else ''
-  declared = metrics.regression_metrics(unit)
-  declared['loss'] = Metric(
-    'Huber loss',
-    'lower',
-    'Mean over the rows of the Huber loss of the error in standard deviations of the '
-    'target.',
-    '',
-    'loss',
-  )
-  declared['linear_rmse'] = Metric(
-    'Error of least squares',
-    None,
-    'Root mean squared error of least squares on the same split, which a net should '
-    'beat.',
-    unit,
-    'error',
-  )
+    return {'target': target.in_units(outputs(state, {'features': features})[:, 0])}
 
   built = supervised(
     config,
@@ -125,12 +100,10 @@ def build(config: Config) -> experiment.Experiment:
     ),
     train_data=train_data,
     eval_data=passes,
-    metrics=sums,
-    train_metrics=lambda outputs, batch, weight: {
-      'mae': sums(outputs, batch, weight)['mae']
-    },
+    metrics=target.sums,
+    train_metrics=target.train_sums,
     summarize=metrics.regression_summary,
-    declared=declared,
+    declared={'loss': HUBER, **target.declared},
     headline=('test/rmse', 'test/r2'),
     functions={
       'predict': experiment.Function(
@@ -140,14 +113,10 @@ def build(config: Config) -> experiment.Experiment:
       )
     },
     figures={
-      'predictions': experiment.Figure(
-        lambda tree: figures.scatter(tree[0], tree[1], unit=data.target_name),
-        compute=predictions,
-        data=InOrder(data.test, data.test.size or 1),
-      )
+      'predictions': target.figure(outputs, InOrder(data.test, data.test.size or 1))
     },
     overfit=experiment.Overfit(steps=1000),  # Dropout: 0.095 after 300.
   )
   # Least squares is known of the test split alone.
-  test = built.evals['test']._replace(summarize=beside_linear)
+  test = built.evals['test']._replace(summarize=target.summary)
   return built._replace(evals={**built.evals, 'test': test})

@@ -166,7 +166,7 @@ class TestOthers:
     said = made(capfd, 'table', 'my houses.csv', '--target=y', '--repeats=refuse')
     assert said.startswith('my_houses  a table  train 8, test 2\n')
     assert '  feature a: mean ' in said and '  y: least squares has rmse ' in said
-    assert '--exp=house_prices --config.dataset=my_houses ' in said
+    assert '--exp=tabular --config.dataset=my_houses ' in said
     args = ['train', '--exp=house_prices', '--config.dataset=my_houses']
     assert train.main([*args, '--data_dir=data', '--describe']) == 0
     said = capfd.readouterr().out
@@ -175,11 +175,12 @@ class TestOthers:
     err = refused(capfd, 'table', 'my houses.csv', '--target=y', '--name=other')
     assert 'my houses.csv: line 12: has 2 cells' in err
 
-  def test_a_table_of_classes_proposes_no_experiment(self, capfd):
+  def test_a_table_of_classes(self, capfd):
     text = 'a,y\n' + ''.join(f'{i * i},{"ny"[i % 2]}\n' for i in range(10))
     pathlib.Path('own.tsv').write_text(text.replace(',', '\t'))
     said = made(capfd, 'table', 'own.tsv', '--target=y')
-    assert 'class 1 y: train 4, test 1' in said and '--exp' not in said
+    assert 'class 1 y: train 4, test 1' in said
+    assert '--exp=tabular --config.dataset=own ' in said
     args = ['--exp=house_prices', '--config.dataset=own', '--data_dir=data']
     assert train.main(['train', *args]) == 2
     assert 'it has classes' in capfd.readouterr().err

@@ -15,10 +15,17 @@ _MOST = 64  # Categories of a column.
 
 
 class Features(NamedTuple):
-  """Columns as numbers: float64 [N, F], NaN where a number is missing, F names."""
+  """Columns as numbers.
+
+  Attributes:
+    features: float64 [N, F], NaN where a number is missing.
+    names: F of them.
+    columns: what they stand for, see `facts.columns`.
+  """
 
   features: np.ndarray
   names: list[str]
+  columns: list[dict[str, Any]]
 
 
 def prepare(
@@ -98,6 +105,7 @@ def prepare(
       **{'repeats': repeats, 'encoding': encoding, 'notes': notes},
     }
     facts = table_facts(new, found.names, target, classes, path, notes)
+    facts['columns'] = found.columns
     new.finish('tables', facts, made)
   card = cards.find(name, data_dir)
   assert card is not None
@@ -133,6 +141,7 @@ def table_facts(
   facts: dict[str, Any] = {
     'feature_names': list(names),
     'target_name': target,
+    'missing': np.isnan(measured).sum(0).tolist(),
     'median': np.nanmedian(measured, 0).tolist(),
     'mean': filled.mean(0).tolist(),
     'std': np.where(constant, 1, filled.std(0)).tolist(),
@@ -192,7 +201,7 @@ def _features(
   train_N: np.ndarray,
   notes: list[str],
 ) -> Features:
-  parts, names = [], []
+  parts, names, kept = [], [], []
   for name in table.names:
     if name in unused:
       continue
@@ -206,6 +215,7 @@ def _features(
       _finite(table, name, value)
       parts.append(value[:, None])
       names.append(name)
+      kept.append({'name': name})
     else:
       if name not in categories:
         _mixed(table, name, cells, wrong, f'--categories={name}')
@@ -228,9 +238,10 @@ def _features(
           )
         parts.append((np.array(cells)[:, None] == np.array(values)).astype(np.float64))
         names += [f'{name}={value}' for value in values]
+        kept.append({'name': name, 'values': values})
   if not parts:
     raise DataError(f'{table.path}: no column is left to predict from.')
-  return Features(np.concatenate(parts, 1), names)
+  return Features(np.concatenate(parts, 1), names, kept)
 
 
 def _absent(cells: list[str]) -> set[str]:

@@ -63,6 +63,19 @@ def check(facts: Mapping[str, Any], shapes: Mapping[str, jax.ShapeDtypeStruct]):
     _check_numbers(facts, shapes)
 
 
+def columns(facts: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
+  """The columns of a table that its features stand for: (name, values) of each.
+
+  A column of numbers has no values and is one feature. A category is one feature a
+  value, `NAME=VALUE`, 1 or 0; all are 0 where the value is missing or is not one of
+  them. A card that does not say holds numbers alone.
+  """
+  told = facts.get('columns')
+  if told is None:
+    return [(name, ()) for name in facts['feature_names']]
+  return [(x['name'], tuple(map(str, x.get('values', ())))) for x in told]
+
+
 def _check_sentences(facts, shapes):
   if len(shapes['text'].shape) != 1 or shapes['text'].dtype != np.uint8:
     raise ValueError(f'a text is {shapes["text"]}')
@@ -107,6 +120,16 @@ def _check_numbers(facts, shapes):
     needed['median'] = shape[-1]
     _check_words('feature_names', facts['feature_names'], shape[-1])
     _check_words('target_name', [facts['target_name']], 1)
+    spread = [
+      word
+      for name, values in columns(facts)
+      for word in ([f'{name}={value}' for value in values] or [name])
+    ]
+    if spread != facts['feature_names']:
+      raise ValueError(f'columns are {facts["columns"]}')
+    missing = facts.get('missing', [0] * len(spread))
+    if len(missing) != len(spread) or not all(isinstance(n, int) for n in missing):
+      raise ValueError(f'missing is {missing}')
     ((metric, _),) = facts['baseline'].items()
     if metric != ('accuracy' if 'label' in shapes else 'rmse'):
       raise ValueError(f'the baseline is {metric}')

@@ -36,7 +36,7 @@ class TabularData:
     target_std: likewise; with `scale_target` an error in the unit of the target is this
       times the error of the model.
     feature_mean: of the features of the training split as measured, medians in place of
-      missing numbers; () where nobody asks, for classes.
+      missing numbers.
     feature_std: likewise; features as measured, less the mean, over this are those of
       the sources.
     baseline: least squares with an intercept, fitted to the training split, on the test
@@ -89,6 +89,16 @@ _SPECS = {
     ),
     target_name='cultivar',
     baseline={'accuracy': 36 / 36},
+    feature_mean=(
+      *(13.022113, 2.3357746, 2.3776761, 19.678873, 99.014085, 2.2955634),
+      *(2.0292958, 0.36556338, 1.5985211, 5.0152817, 0.95307042, 2.6135915),
+      *(750.91549,),
+    ),
+    feature_std=(
+      *(0.81478056, 1.1296387, 0.27228471, 3.4167531, 13.523056, 0.61422633),
+      *(1.0058271, 0.12047748, 0.58186072, 2.3261516, 0.21768625, 0.69952634),
+      *(324.10389,),
+    ),
   ),
   'breast_cancer': _Spec(
     size=569,
@@ -99,6 +109,20 @@ _SPECS = {
     ),
     target_name='benign',
     baseline={'accuracy': 109 / 114},
+    feature_mean=(
+      *(14.140697, 19.228791, 92.049341, 657.65912, 0.096481319, 0.10411895),
+      *(0.0879233, 0.049102765, 0.18107209, 0.062719121, 0.40483516, 1.2142176),
+      *(2.876167, 40.688165, 0.0070836462, 0.025322899, 0.0310979, 0.011803042),
+      *(0.020546941, 0.0037420969, 16.277292, 25.59178, 107.36505, 883.72044),
+      *(0.1324649, 0.2541871, 0.26981634, 0.11492534, 0.28976549, 0.083952527),
+    ),
+    feature_std=(
+      *(3.5968867, 4.3531301, 24.786859, 362.72095, 0.013877104, 0.052037005),
+      *(0.076900064, 0.038878749, 0.027068173, 0.0069751908, 0.28499672, 0.56452017),
+      *(2.1018611, 47.723195, 0.0030800384, 0.017143392, 0.025883646, 0.006039016),
+      *(0.0083395738, 0.0022729458, 4.9120463, 6.2160101, 34.185837, 584.49924),
+      *(0.022726548, 0.15544589, 0.20335626, 0.066569024, 0.060597474, 0.017711081),
+    ),
   ),
   'diabetes': _Spec(
     size=442,

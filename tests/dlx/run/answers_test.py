@@ -19,6 +19,8 @@ SEED, LABEL = Field('seed', (), 'uint32'), Field('label', (), 'int32')
 HEAT = Field('number', (), 'float32', default=1.0)
 ODDS = Field('probabilities', (2,), 'float32', names=('cat', 'dog'))
 NUMBER = Field('number', (), 'float32')
+AGE = Field('column', (), 'float32')
+TOWN = Field('column', (), 'int32', names=('Bern', 'Basel'))
 
 
 def function(inputs, options=None):
@@ -67,6 +69,43 @@ def test_a_text_a_line_and_a_row_a_line(tmp_path):
   found, called = read(tmp_path, ROW, ['a.csv', 'b.csv'], files)
   np.testing.assert_array_equal(found['x'], [[1, 2], [3, 4], [5, 6]])
   assert called == ['a.csv:1', 'a.csv:2', 'b.csv']
+
+
+def test_columns_of_a_table_by_their_names(tmp_path):
+  files = {
+    'a.csv': '\ufeffid;town;x;y\r\n7;Bern;3;1\r\n8;;NA;2\r\n',
+    'b.csv': 'x,town\n5,"a, b"\n',
+  }
+  found, called = read(tmp_path, AGE, ['a.csv', 'b.csv'], files, town=TOWN)
+  np.testing.assert_equal(found, {'x': [3, np.nan, 5], 'town': ['Bern', '', 'a, b']})
+  assert called == ['a.csv:1', 'a.csv:2', 'b.csv:1']
+  found, called = read(tmp_path, AGE, ['x=?', 'town=Basel'], town=TOWN)
+  np.testing.assert_equal(found, {'x': np.nan, 'town': 'Basel'})
+  assert called == []
+  found, called = read(
+    tmp_path, AGE, ['c.csv', 'x=4'], {'c.csv': 'town\nBern\n'}, town=TOWN
+  )
+  assert found == {'x': 4, 'town': ['Bern']} and called == ['c.csv:1']
+
+
+@pytest.mark.parametrize(
+  ('words', 'text', 'says'),
+  (
+    (['a.csv'], 'x,y\n1,2\n', "a.csv: has no column 'town', but x, y: add it, or give"),
+    (
+      ['a.csv'],
+      'x,town\n1,a\nold,b\n',
+      "a.csv: line 3, column 'x': 'old' is no number",
+    ),
+    (['a.csv'], 'x,town\n1\n', 'a.csv: line 2: has 1 cells'),
+    (['a.csv'], '', 'a.csv: is empty'),
+    (['a.csv', 'toun=Bern'], 'x\n1\n', 'toun=Bern: no such file, and no NAME=VALUE'),
+  ),
+)
+def test_tables_that_cannot_be(tmp_path, words, text, says):
+  with pytest.raises(ConfigError, match=re.escape(says)) as caught:
+    read(tmp_path, AGE, words, {'a.csv': text}, town=TOWN)
+  assert '\n' not in str(caught.value)
 
 
 def test_arrays(tmp_path):

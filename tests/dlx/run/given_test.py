@@ -19,6 +19,9 @@ WORDS = Vocab(('<pad>', '<unk>', 'good', 'film'))
 ROW = Field('row', (2,), 'float32')
 LABEL = Field('label', (), 'int32', names=('cat', 'dog'))
 SEED = Field('seed', (), 'uint32')
+AGE = Field('column', (), 'float32')
+TOWN = Field('column', (), 'int32', names=('Bern', 'Basel'))
+ROOMS = Field('column', (), 'int32', names=('2', '10'))
 
 
 @pytest.fixture
@@ -82,6 +85,14 @@ def test_another_size_is_refused_or_resized(tmp_path):
     (LABEL, ['dog', '0'], [1, 0], True),
     (LABEL, 1, [1], False),
     (SEED, [2**32 - 1, 0], [2**32 - 1, 0], True),
+    (AGE, 3, [3], False),
+    (AGE, [3, float('nan')], [3, np.nan], True),
+    (TOWN, ' Basel ', [2], False),
+    (TOWN, ['Bern', 'NA', None, float('nan'), 'Chur'], [1, 0, 0, 0, 0], True),
+    (TOWN, np.array(['Basel', 'Bern']), [2, 1], True),
+    (TOWN, np.array([2, 0, 1], np.int32), [2, 0, 1], True),  # Codes.
+    (ROOMS, [10, '10', 2.0, '2.0', 1], [2, 2, 1, 1, 0], True),  # Numbers are names.
+    (ROOMS, np.int64(2), [1], False),
   ],
 )
 def test_by_hand(field, value, rows, many):
@@ -115,6 +126,13 @@ def test_rows_of_other_lengths_stand_apart():
     (LABEL, 'cow', 'must be one of cat, dog'),
     (SEED, -1, 'whole numbers in [0, 4294967295]'),
     (SEED, 0.5, 'whole numbers'),
+    (AGE, float('inf'), 'x holds inf: must be finite'),
+    (AGE, 'old', "x='old' is not allowed: must be numbers"),
+    (TOWN, 3, 'x=3 is not allowed: must be one of Bern, Basel, or a code in [0, 2]'),
+    (TOWN, -1, 'a code in [0, 2]'),
+    (TOWN, [], 'x has no rows'),
+    (TOWN, [['Bern'], ['Basel']], 'must be a word or number a row'),
+    (TOWN, [['Bern'], 'Basel'], "x=['Bern'] is not allowed"),
   ],
 )
 def test_refused(field, value, says):
@@ -157,3 +175,14 @@ def test_options(default, right, wrong, says):
   for value in wrong:
     with pytest.raises(ConfigError, match=f'steps={value} is not .* must be {says}'):
       given.check_option('steps', default, value)
+
+
+def test_a_word_that_training_did_not_have_is_told(caplog):
+  given.read('town', TOWN, ['Chur', 'Bern', 'Chur'])
+  assert "town: training had no 'Chur' (2 row(s)): taken as missing." in caplog.text
+  assert given.described({'x': TOWN, 'y': AGE}) == (
+    'x (column, one of 2 words), y (column, float32)'
+  )
+  caplog.clear()
+  given.read('town', TOWN, ['Bern', '', '?'])
+  assert not caplog.text

@@ -112,31 +112,6 @@ def test_opening_starts_no_jax(trained):
   assert (done.stdout.strip(), done.stderr) == ('[]', '')
 
 
-def test_a_set_of_the_users_own_is_known_without_its_folder(tmp_path):
-  facts = {
-    'kind': 'images',
-    'fields': {
-      'image': {'shape': [2, 3, 1], 'dtype': 'uint8'},
-      'label': {'shape': [], 'dtype': 'int32'},
-    },
-    'sizes': {'train': 4, 'test': 2},
-    'classes': ['cat', 'dog'],
-    'counts': {'train': [2, 2], 'test': [1, 1]},
-    'max_value': 255,
-    'mean': [0.5],
-    'std': [0.25],
-  }
-  told = {
-    'experiment': 'softmax_regression',
-    'config': config_to_json(dataclasses.replace(CONFIG, dataset='pets')),
-    'data': {'train': {'name': 'pets', 'card': facts}},
-  }
-  (tmp_path / 'config.json').write_text(json.dumps(told))
-  predict = dlx.open(tmp_path).function('predict')
-  assert predict.inputs['image'].shape == (2, 3, 1)
-  assert predict.outputs['probabilities'].names == ('cat', 'dog')
-
-
 # Functions by hand, without weights.
 
 

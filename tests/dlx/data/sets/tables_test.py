@@ -63,7 +63,7 @@ def test_scaled_targets_can_be_undone(name):
     np.testing.assert_allclose(back, want, rtol=1e-6)
 
 
-@pytest.mark.parametrize('name', ['diabetes', housing.NAME])
+@pytest.mark.parametrize('name', registry.names('tables'))
 def test_rows_as_measured_are_scaled_to_those_of_the_source(name):
   raw, scaled = tables.tabular(name, standardize=False), tables.tabular(name)
   folder = data_dir(name)

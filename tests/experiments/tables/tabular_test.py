@@ -1,0 +1,143 @@
+"""A CSV with missing values and categories, to a model, to a table of predictions."""
+
+import csv
+import io
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+import dlx
+from dlx import runs
+from dlx.data.prepare import table
+from dlx.errors import ConfigError
+from experiments.tables import tabular
+from launch import call
+from tests.every_experiment.metrics_test import numbers
+
+TOWNS = ('Bern', 'Basel', 'Chur')
+
+
+@pytest.fixture
+def flats(tmp_path, monkeypatch):
+  """rent = 100 rooms + 500 in Basel; every fifth row lacks its rooms."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('DLX_DATA_DIR', str(tmp_path / 'data'))
+  rows = []
+  for i in range(60):
+    rooms, town = i % 7 + 1, TOWNS[i % 3]
+    rent = 100 * rooms + 500 * (town == 'Basel')
+    rows.append((town, '' if i % 5 == 4 else rooms, rent))
+  text = 'town,rooms,rent\n' + ''.join(f'{a},{b},{c}\n' for a, b, c in rows)
+  pathlib.Path('flats.csv').write_text(text)
+  return tmp_path
+
+
+def small(**fields):
+  return tabular.Config.small(**{'features': (8,), 'log_every_steps': 6, **fields})
+
+
+@pytest.mark.slow  # Two starts of a run, 15 s.
+def test_from_a_csv_to_a_table_of_predictions(flats, capfd, caplog):
+  table.prepare('flats.csv', 'flats', target='rent')
+  config = small(dataset='flats', eval_every_steps=6)
+  built = tabular.build(config)._replace(figures={})
+  found = runs.fit(built, config, 'run', terminal=False)
+  assert {'test/rmse', 'test/r2', 'test/mae', 'test/linear_rmse'} <= set(found.metrics)
+  (flats / 'data').rename(flats / 'away')
+  (flats / 'run').rename(flats / 'moved')
+  run = dlx.open('moved')
+  assert list(run.function('predict').inputs) == ['rooms', 'town']
+  one = run.predict(rooms=3, town='Basel')
+  many = run.predict(rooms=[3, np.nan, 3], town=['Basel', 'Bern', 'Zug'])
+  assert np.shape(one) == () and one == pytest.approx(many[0], rel=1e-6)
+  assert "town: training had no 'Zug' (1 row(s))" in caplog.text
+  assert many[2] == run.predict(rooms=3, town='') != many[0]
+  with pytest.raises(ConfigError, match='rooms is missing: give rooms .column, float'):
+    run.predict(town='Bern')
+  pathlib.Path('new.csv').write_text('id,town,rooms\n7,Basel,3\n8,Bern,NA\n')
+  words = ['call', '--workdir=moved', 'predict', 'new.csv', '--out=table.csv']
+  assert call.main(words) == 0
+  rows = list(csv.DictReader(io.StringIO(pathlib.Path('table.csv').read_text())))
+  assert [row['input'] for row in rows] == ['new.csv:1', 'new.csv:2']
+  np.testing.assert_allclose([float(row['target']) for row in rows], many[:2], 1e-6)
+  pathlib.Path('new.csv').write_text('town,rooms\nBasel,three\n')
+  assert call.main(words) == 2
+  assert (
+    "new.csv: line 2, column 'rooms': 'three' is no number" in capfd.readouterr().err
+  )
+
+
+def test_what_is_predicted_is_what_is_evaluated(flats):
+  table.prepare('flats.csv', 'flats', target='rent')
+  built = tabular.build(small(dataset='flats'))
+  state = jax.jit(built.init)(jax.random.key(0))
+  data = tabular.columns.table('flats')
+  test = data.test.read(None).data
+  raw = (
+    tabular.columns.cards.source(tabular.columns.cards.find('flats'), 'test')
+    .read(None)
+    .data
+  )
+  names = data.categories[0].values
+  assert names == ('Basel', 'Bern', 'Chur')
+  row = {'rooms': np.float32(raw['features'][:, 3]), 'town': test['code'][:, 0]}
+  guess = jax.jit(built.functions['predict'].call)(state, row)['target']
+  weight = np.ones(len(guess), np.float32)
+  sums = jax.jit(built.evals['test'].step)(state, {**test, 'weight': weight})
+  rmse = jax.jit(built.evals['test'].summarize)(sums)['rmse']
+  want = np.sqrt(((guess - raw['target']) ** 2).mean())
+  np.testing.assert_allclose(rmse, want, rtol=1e-5)
+
+
+def test_the_target_decides_what_is_reported():
+  built = tabular.build(small(dataset='wine'))
+  reported = numbers(built)
+  assert {'accuracy', 'f1', 'ece', 'linear_accuracy', 'loss'} <= set(reported['test'])
+  assert set(reported['test']) <= set(built.metrics)
+  field = built.functions['predict'].outputs['probabilities']
+  assert field.names == ('0', '1', '2') and set(built.figures) == {
+    'confusion', 'reliability'
+  }  # fmt: skip
+  reported = numbers(tabular.build(small(validation=0.2)))
+  assert (
+    'linear_rmse' in reported['test'] and 'linear_rmse' not in reported['validation']
+  )
+
+
+def kernels(config):
+  """Shapes of all kernels and tables."""
+  built = tabular.build(config)
+  params = jax.eval_shape(lambda: built.init(jax.random.key(0))).params
+  return [x.shape for x in jax.tree.leaves(params) if len(x.shape) > 1]
+
+
+def test_sizes_by_hand():
+  """diabetes: nine numbers, and a category of two values that may lack."""
+  assert kernels(small()) == [(3, 2), (8, 1), (9 + 2, 8)]
+  assert kernels(small(embedding=5)) == [(3, 5), (8, 1), (9 + 5, 8)]
+  assert kernels(small(embedding=0)) == [(8, 1), (9 + 3, 8)]
+  assert kernels(small(model='linear')) == [(9 + 3, 1)]
+
+
+def test_a_column_called_like_an_argument(flats):
+  text = pathlib.Path('flats.csv').read_text().replace('rooms', 'resize', 1)
+  pathlib.Path('flats.csv').write_text(text)
+  table.prepare('flats.csv', 'flats', target='rent')
+  with pytest.raises(ConfigError, match="has a column 'resize': rename it"):
+    tabular.build(small(dataset='flats'))
+
+
+@pytest.mark.parametrize(
+  ('fields', 'says'),
+  (
+    ({'model': 'tree'}, 'model=tree is not allowed: must be mlp or linear'),
+    ({'missing': 'drop'}, 'missing=drop is not .* one of indicator, median, refuse'),
+    ({'features': ()}, 'features'),
+    ({'embedding': -1}, 'embedding=-1'),
+  ),
+)
+def test_refused(fields, says):
+  with pytest.raises(ConfigError, match=says):
+    tabular.Config(**fields)
