@@ -7,7 +7,7 @@ import pytest
 from dlx.data.batches.resident import InOrder, Shuffled
 from dlx.data.batches.streamed import ShuffledStream
 from dlx.data.prepare import table
-from dlx.data.sets import cards, columns, facts, registry, tables
+from dlx.data.sets import columns, facts, registry, tables
 from dlx.errors import DataError
 
 # Of the numbers 1, 1, 3 and 7 the median is 2, and 1, 1, 3, 7, 2, 2 have the mean 8/3.
