@@ -166,7 +166,11 @@ def build(config: Config) -> experiment.Experiment:
       lambda state, found: state._replace(model_state={'teacher': found}),
     ),
     functions={'predict': predict},
-    metrics={**classification.CLASSIFIER, **classification.DISTILLATION},
+    metrics={
+      **classification.CLASSIFIER,
+      **classification.DISTILLATION,
+      **classification.guessed(data.num_classes),
+    },
     headline=('test/accuracy', 'test/agreement', 'test/teacher_accuracy'),
     phases=(('teacher', 0), ('student', first)) if first else (),
     figures={

@@ -95,7 +95,7 @@ def build(config: Config) -> experiment.Experiment:
     return of_standardised(state, batch['features']), in_units(batch['target'])
 
   unit = 'dollars' if config.dataset == 'california_housing' else ''
-  declared = metrics.regression_metrics(unit)
+  declared = metrics.regression_metrics(unit, std)
   declared['loss'] = Metric(
     'Huber loss',
     'lower',

@@ -221,7 +221,7 @@ def build(config: Config) -> experiment.Experiment:
       with_trunk,
     ),
     functions={'predict': class_probabilities(logits, image, names)},
-    metrics=classification.CLASSIFIER,
+    metrics={**classification.CLASSIFIER, **classification.guessed(len(after))},
     headline=('test/accuracy', 'test/loss'),
     phases=phases,
     figures={'confusion': classification.confusion(names)},
