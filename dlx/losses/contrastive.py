@@ -4,6 +4,7 @@ Vectors that are compared have length 1 (`precision.unit`); a similarity is thei
 product.
 """
 
+import math
 from typing import Mapping, NamedTuple
 
 import chex
@@ -38,6 +39,12 @@ CONTRASTIVE: Mapping[str, Metric] = {
     'similarity',
   ),
 }
+
+
+def among(negatives: int) -> dict[str, Metric]:
+  """CONTRASTIVE, with what a net that tells no keys apart gives."""
+  chance = {'train/loss': math.log1p(negatives), 'top1': 1 / (1 + negatives)}
+  return {k: m._replace(chance=chance.get(k)) for k, m in CONTRASTIVE.items()}
 
 
 class InfoNCE(NamedTuple):

@@ -8,11 +8,14 @@ import jax.numpy as jnp
 from dlx.state import Array, Mean, Metric, Metrics, mean, ratios
 
 
-def regression_metrics(unit: str = '') -> dict[str, Metric]:
+def regression_metrics(
+  unit: str = '', deviation: float | None = None
+) -> dict[str, Metric]:
   """Declarations of what `regression_summary` reports.
 
   Args:
     unit: of the target.
+    deviation: standard deviation of the targets, the error of their mean.
   """
   error = lambda title, meaning: Metric(title, 'lower', meaning, unit, 'error')
   return {
@@ -22,11 +25,12 @@ def regression_metrics(unit: str = '') -> dict[str, Metric]:
       'Mean over the examples of the squared error of the prediction.',
       f'({unit})²' if unit else '',
       'squared error',
+      None if deviation is None else deviation**2,
     ),
     'rmse': error(
       'Root mean squared error',
       'Root of the mean squared error, in the unit of the target.',
-    ),
+    )._replace(chance=deviation),
     'mae': error(
       'Mean absolute error',
       'Mean size of the error of the prediction, in the unit of the target.',
@@ -38,6 +42,7 @@ def regression_metrics(unit: str = '') -> dict[str, Metric]:
       'prediction is exact and 0 for the mean.',
       '',
       'share',
+      0.0,
     ),
   }
 

@@ -67,11 +67,11 @@ class Programs:
     """
     with self._clock.span('compile'):
       state = self._dispatch.init(jax.random.key(self._config.seed))
-    reads = {'init_from': source and source.take}
-    reads['warm_start'] = self._experiment.warm_start
-    for name, take in reads.items():
-      if take is None:
-        continue
+    reads = [('warm_start', self._experiment.warm_start)]
+    if source is not None:
+      reads.insert(0, ('init_from', source.take))
+    reads = [(name, take) for name, take in reads if take is not None]
+    for name, take in reads:
       with folder.starting() as record:
         state, record[name] = take(state)
         if step := int(state.step):
@@ -79,7 +79,7 @@ class Programs:
             f'warm_start gives a state of step {step}: must be 0, as the run begins '
             'there; take the other parts of that state alone.'
           )
-    if any(reads.values()):
+    if reads:
       shardings = jax.tree.map(lambda x: x.sharding, self._dispatch.state)
       # Buffers of its own: one that stands twice in a donated state is an error.
       state = copy(processes.put(state, shardings))

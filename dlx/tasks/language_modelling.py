@@ -4,6 +4,7 @@ An experiment gives the text, the model and the optimiser.
 """
 
 import dataclasses
+import math
 from typing import Any, Mapping
 
 import jax
@@ -55,6 +56,17 @@ LANGUAGE_MODELLING: Mapping[str, Metric] = {
     'share',
   ),
 }
+
+
+def of_vocabulary(size: int) -> dict[str, Metric]:
+  """LANGUAGE_MODELLING, with what so many equally likely characters would give."""
+  chance = {
+    'loss': math.log(size),
+    'perplexity': float(size),
+    'bits_per_character': math.log2(size),
+    'accuracy': 1 / size,
+  }
+  return {k: m._replace(chance=chance[k]) for k, m in LANGUAGE_MODELLING.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +225,7 @@ def language_model(
     },
     metrics=next_token_accuracy,
     summarize=summarize,
-    declared=LANGUAGE_MODELLING,
+    declared=of_vocabulary(size),
     headline=('validation/loss', 'validation/bits_per_character'),
     functions=functions,
     figures={

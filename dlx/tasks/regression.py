@@ -52,7 +52,7 @@ class Standardised(NamedTuple):
   def declared(self) -> dict[str, Metric]:
     """Declarations of what `summary` reports, but for the loss."""
     return {
-      **metrics.regression_metrics(self.unit),
+      **metrics.regression_metrics(self.unit, self.std),
       'linear_rmse': Metric(
         'Error of least squares',
         None,

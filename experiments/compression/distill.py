@@ -116,9 +116,9 @@ def build(config: Config) -> experiment.Experiment:
     grads, _, sums = gradients(student_loss, state.params, taught, rows, rng)
     old = state.params, state.opt_state['student']
     new = steps.update(txs['student'], grads, *reversed(old))
-    sums |= curves.between(config, txs['student'], state.step, old, new, grads)
+    seen = curves.between(config, txs['student'], state.step, old, new, grads)
     opt_state = {**state.opt_state, 'student': new[1]}
-    return state._replace(params=new[0], opt_state=opt_state), sums
+    return state._replace(params=new[0], opt_state=opt_state), {**sums, **seen}
 
   def teach(state, batch, rng):
     """A step of the teacher; the student keeps every byte."""
@@ -126,10 +126,11 @@ def build(config: Config) -> experiment.Experiment:
     old, stats = (taught['params'], state.opt_state['teacher']), taught['batch_stats']
     grads, stats, sums = gradients(teacher_loss, old[0], stats, rows, rng)
     new = steps.update(txs['teacher'], grads, *reversed(old))
-    sums |= curves.between(config, txs['teacher'], state.step, old, new, grads)
+    seen = curves.between(config, txs['teacher'], state.step, old, new, grads)
     taught = {'teacher': {'params': new[0], 'batch_stats': stats}}
     opt_state = {**state.opt_state, 'teacher': new[1]}
-    return state._replace(opt_state=opt_state, model_state=taught), sums
+    new_state = state._replace(opt_state=opt_state, model_state=taught)
+    return new_state, {**sums, **seen}
 
   def train_step(state, batch):
     rng = jax.random.fold_in(state.rng, state.step)
@@ -166,7 +167,11 @@ def build(config: Config) -> experiment.Experiment:
       lambda state, found: state._replace(model_state={'teacher': found}),
     ),
     functions={'predict': predict},
-    metrics={**classification.CLASSIFIER, **classification.DISTILLATION},
+    metrics={
+      **classification.CLASSIFIER,
+      **classification.DISTILLATION,
+      **classification.guessed(data.num_classes),
+    },
     headline=('test/accuracy', 'test/agreement', 'test/teacher_accuracy'),
     phases=(('teacher', 0), ('student', first)) if first else (),
     figures={

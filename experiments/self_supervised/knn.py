@@ -157,7 +157,12 @@ def build(config: Config) -> experiment.Experiment:
     {'test': classification.evaluation(test, test_data)},
     auxiliary.warm_start(workdir, restore, weights, restored),
     functions=functions,
-    metrics={**metrics.CLASSIFICATION, **knn_metrics(), **metrics.BANK},
+    metrics={
+      **metrics.CLASSIFICATION,
+      **metrics.BANK,
+      'loss': knn_metrics()['loss']._replace(chance=1 - 1 / data.num_classes),
+      'accuracy': knn_metrics()['accuracy']._replace(chance=1 / data.num_classes),
+    },
     headline=('test/accuracy',),
     figures={'confusion': confusion, **pictures(data, labelled, pooled=embed)},
     overfit='nothing is fitted: features are remembered',

@@ -152,7 +152,7 @@ def build(config: Config) -> experiment.Experiment:
     training(unlabelled(data.train), config),
     evals,
     functions={'encode': representation.encoding(data, pooled, config.encoder)},
-    metrics={**probes.probed(OTHERS), **contrastive.CONTRASTIVE},
+    metrics={**probes.probed(OTHERS), **contrastive.among(config.queue)},
     headline=('probe/accuracy', 'probe/few_accuracy', 'knn/accuracy'),
     figures=pictures(data, labelled, pooled=pooled, project=compared, view=view),
     overfit='of one repeated batch the queue holds copies of every key',

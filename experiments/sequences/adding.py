@@ -34,6 +34,7 @@ METRICS = {
     'Mean over the sequences of the squared error of the sum; 1/6 for the answer 1.',
     '',
     'loss',
+    1 / 6,
   ),
   'solved': Metric(
     'Solved sequences',
@@ -41,6 +42,7 @@ METRICS = {
     'Share of the sequences whose sum is right to 0.04.',
     '%',
     'share',
+    2 * SOLVED - SOLVED**2,  # Of the answer 1.
   ),
 }
 

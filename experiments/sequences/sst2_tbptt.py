@@ -32,7 +32,7 @@ from dlx.layers.recurrent.cells import CELLS, zero_state
 from dlx.layers.recurrent.unroll import gradient_by_distance
 from dlx.models.text_classifier import CarriedClassifiers
 from dlx.state import Mean, create
-from dlx.tasks.classification import class_probabilities
+from dlx.tasks.classification import class_probabilities, of_classes
 from dlx.train import curves, steps
 
 
@@ -156,8 +156,8 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
     },
     data.class_names,
   )
-  declared = {'loss': metrics.CROSS_ENTROPY}
-  declared['accuracy'] = metrics.CLASSIFICATION['accuracy']
+  guessed = of_classes(len(data.class_names))
+  declared = {name: guessed[name] for name in ('loss', 'accuracy')}
   for cell in config.cells[1:]:
     for name in ('loss', 'accuracy'):
       title = f'{declared[name].title}, {cell}'

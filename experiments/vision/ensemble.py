@@ -159,13 +159,17 @@ def build(config: Config) -> experiment.Experiment:
       'bins': {'ensemble': ensemble['bins'], 'members': member['bins']},
     }
 
+  of_member = {
+    f'member_{k}': METRICS[f'member_{k}']._replace(chance=single.metrics[k].chance)
+    for k in ('loss', 'accuracy')
+  }
   return built._replace(
     evals={
       split: experiment.Eval(test, one.data, summarize=summarize)
       for split, one in single.evals.items()
     },
     functions={'predict': ensemble},
-    metrics={**single.metrics, **metrics.CALIBRATION, **METRICS},
+    metrics={**single.metrics, **metrics.CALIBRATION, **METRICS, **of_member},
     headline=('test/accuracy', 'test/ece', 'test/gain_over_best'),
     figures={
       'reliability': experiment.Figure(

@@ -151,9 +151,10 @@ def build(config: Config) -> experiment.Experiment:
       part_way = jax.tree.map(lambda a, b: b + factor * (a - b), moved, params)
       moved = {**moved, **trunk_of(part_way)}
     new = steps.hold(frozen, moved, params), own
-    sums |= curves.between(config, txs[task], state.step, old, new, grads)
+    seen = curves.between(config, txs[task], state.step, old, new, grads)
     state = put(state, task, new[0], stats)
-    return state._replace(opt_state={**state.opt_state, task: own}), sums
+    opt_state = {**state.opt_state, task: own}
+    return state._replace(opt_state=opt_state), {**sums, **seen}
 
   def pretrain(state, batch, rng):
     return update(state, batch, rng, 'source', True, '.*', 1)
@@ -221,7 +222,7 @@ def build(config: Config) -> experiment.Experiment:
       with_trunk,
     ),
     functions={'predict': class_probabilities(logits, image, names)},
-    metrics=classification.CLASSIFIER,
+    metrics={**classification.CLASSIFIER, **classification.guessed(len(after))},
     headline=('test/accuracy', 'test/loss'),
     phases=phases,
     figures={'confusion': classification.confusion(names)},

@@ -1,5 +1,6 @@
 """Every number that an experiment reports is declared, so that a reader knows it."""
 
+import math
 import re
 
 from absl.testing import absltest, parameterized
@@ -9,6 +10,7 @@ from dlx.errors import ConfigError
 from dlx.experiment import declared
 from dlx.run import experiments_by_name
 from dlx.state import Metric, ratios
+from dlx.tasks.language_modelling import of_vocabulary
 from dlx.train import curves
 from tests.every_experiment.small import load, small
 
@@ -83,6 +85,38 @@ class MetricsTest(parameterized.TestCase):
       self.assertEqual(starts[0], 0)
       self.assertLess(starts[-1], config.num_steps)
     self.assertEqual(declared(built)['phases'], [list(p) for p in built.phases])
+
+  @parameterized.parameters(
+    ('sst2', {'loss': math.log(2), 'accuracy': 0.5}),
+    ('sst2_tbptt', {'loss': math.log(2), 'accuracy_gru': 0.5}),
+    ('gcn', {'loss': math.log(2), 'accuracy': 0.5}),  # The karate club has two.
+    ('transfer', {'test/loss': math.log(5), 'test/accuracy': 0.2, 'loss': None}),
+    ('distill', {'test/loss': math.log(10), 'test/accuracy': 0.1, 'train/loss': None}),
+    ('ensemble', {'member_loss': math.log(10), 'member_accuracy': 0.1}),
+    ('knn', {'loss': 0.9, 'accuracy': 0.1}),
+    ('moco', {'train/loss': math.log(33), 'top1': 1 / 33}),  # Of 32 keys and its own.
+    # Of the answer 1, the mean; within 0.04 of it lie 2 * 0.04 - 0.04**2.
+    ('adding', {'loss': 1 / 6, 'solved': 0.0784}),
+    ('house_prices', {'rmse': 78.298771, 'mse': 6130.69765, 'r2': 0, 'mae': None}),
+  )
+  def test_chance_is_declared_where_it_is_known(self, name, wanted):
+    found = load(name).build(small(name)).metrics
+    for key, chance in wanted.items():
+      if chance is None:
+        self.assertIsNone(found[key].chance, key)
+      else:
+        self.assertAlmostEqual(found[key].chance, chance, delta=1e-6 * (1 + chance))
+
+  def test_chance_of_a_language_is_of_so_many_characters(self):
+    found = of_vocabulary(32)
+    chance = {name: metric.chance for name, metric in found.items()}
+    wanted = {'loss': math.log(32), 'perplexity': 32, 'accuracy': 1 / 32}
+    self.assertEqual(chance, {**wanted, 'bits_per_character': 5})
+    built = load('char_gpt').build(small('char_gpt')).metrics
+    self.assertEqual(built['perplexity'].chance, round(built['perplexity'].chance))
+    self.assertAlmostEqual(
+      built['loss'].chance, math.log(built['perplexity'].chance), delta=1e-9
+    )
 
   def test_curves_of_what_is_not_fitted_are_refused(self):
     for name in UNFITTED:
