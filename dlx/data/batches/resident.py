@@ -29,7 +29,8 @@ class _FromSource(Resident):
     self.size = source.size
 
   def load(self, data_dir=None) -> Loaded:
-    return read(self.source, data_dir)
+    found = read(self.source, data_dir)
+    return found._replace(data={k: np.asanyarray(x) for k, x in found.data.items()})
 
   def array_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
     """ShapeDtypeStructs of the arrays that `load` gives.
