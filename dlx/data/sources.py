@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from typing import Any, Mapping, Sequence
 
+from absl import logging
 import jax
 import numpy as np
 
@@ -342,6 +343,19 @@ def held_out(
   n = source.size
   left, held = (None, None) if n is None else (n - count(n), count(n))
   return part(source.split, left), part('validation', held)
+
+
+def loaded_for(source: Source, batch_size: int, data_dir: Any = None) -> Loaded:
+  """`read` for training; a warning where a batch holds examples more than once."""
+  found = read(source, data_dir)
+  size = num_examples(found.data)
+  if size < batch_size:
+    logging.warning(
+      '%s/%s has %d examples, fewer than a batch of %d, which holds some twice: '
+      'batch_size=%d or less takes each once.',
+      *(source.name, source.split, size, batch_size, size),
+    )
+  return found
 
 
 def num_examples(data: Arrays) -> int:

@@ -159,7 +159,19 @@ def source(card: Card, split: str) -> Source:
     data = {field: _rows(there, f'{split}/{field}.npy') for field in card.shapes}
     if 'label' in data:
       where = there.folder / split / 'label.npy'
-      files.check_labels(np.asarray(data['label']), len(card.facts['classes']), where)
+      label_N, classes = np.asarray(data['label']), card.facts['classes']
+      files.check_labels(label_N, len(classes), where)
+      told = np.array(card.facts['counts'][split])
+      counts = np.bincount(label_N, minlength=len(classes))
+      if (wrong := np.flatnonzero(counts != told)).size:
+        k = int(wrong[0])
+        raise DataError(
+          f'{where}: class {classes[k]!r} has {counts[k]} example(s), {told[k]} by its '
+          f'{FILE}: remove the folder and prepare the set again.'
+        )
+    for field, x in data.items():
+      where = there.folder / split / f'{field}.npy'
+      files.check_finite(where, x, may_lack=field == 'features')
     sums = {p: x['sha256'] for p, x in there.files.items() if p.startswith(split + '/')}
     origin = {
       'name': card.name,
@@ -214,6 +226,9 @@ def _check_facts(card: Card):
   for shape in shapes.values():
     if shape.dtype.kind not in 'iuf' or any(n < 1 for n in shape.shape):
       raise ValueError(f'a field is {shape.dtype} of shape {shape.shape}')
+  for field, kind in (('label', 'i'), ('target', 'f')):
+    if field in shapes and (shapes[field].dtype.kind != kind or shapes[field].shape):
+      raise ValueError(f'{field} is {shapes[field].dtype} {shapes[field].shape}')
   sizes = facts['sizes']
   if not {'train', _SCORES[card.kind]} <= set(sizes) <= set(SPLITS):
     raise ValueError(f'splits are {sorted(sizes)}')
@@ -248,10 +263,15 @@ def _check_facts(card: Card):
       raise ValueError(f'the baseline is {metric}')
   if 'label' in shapes:
     _check_words('classes', facts['classes'], len(facts['classes']))
+    counts = {split: facts['counts'][split] for split in sizes}
     if len(facts['classes']) < 2 or any(
-      len(facts['counts'][split]) != len(facts['classes']) for split in facts['sizes']
+      len(x) != len(facts['classes']) or min(x) < 0 or sum(x) != sizes[split]
+      for split, x in counts.items()
     ):
       raise ValueError('classes and their counts do not fit')
+    if not min(counts['train']):
+      empty = facts['classes'][counts['train'].index(0)]
+      raise ValueError(f'class {empty!r} has no example to train on')
   else:
     needed |= {'target_mean': 1, 'target_std': 1}
   for name, length in needed.items():

@@ -61,6 +61,19 @@ def test_batches_are_those_of_a_set_that_fits(tmp_path, monkeypatch):
           np.testing.assert_array_equal(x, want[field])
 
 
+@pytest.mark.parametrize('stream', (False, True))
+def test_a_batch_that_is_larger_than_the_set_is_told(stream, caplog):
+  source = of_arrays({'x': np.arange(3)})
+  load = lambda batch: choose.shuffled(
+    source, batch_size=batch, seed=0, stream=stream
+  ).load()
+  load(3)
+  assert not caplog.text
+  load(4)
+  assert 'own/train has 3 examples, fewer than a batch of 4, which' in caplog.text
+  assert 'batch_size=3 or less takes each once' in caplog.text
+
+
 def test_rows_of_mapped_files_stay_there(tmp_path, monkeypatch):
   data = made(tmp_path, monkeypatch, 40, 2)
   image = data.train.read(None).data['image']
