@@ -28,7 +28,13 @@ class Known(NamedTuple):
   sha256: str
 
 
-def check_labels(label_N: np.ndarray, num_classes: int, where: Any, remedy: str = ''):
+def check_labels(
+  label_N: np.ndarray,
+  num_classes: int,
+  where: Any,
+  remedy: str = '',
+  what: str = 'labels',
+):
   """Refuses class labels outside [0, num_classes), before they are cast or used.
 
   Args:
@@ -36,6 +42,7 @@ def check_labels(label_N: np.ndarray, num_classes: int, where: Any, remedy: str 
     num_classes: K.
     where: the file, or what else names the labels.
     remedy: where the set may be given more classes.
+    what: they are, in the message.
 
   Raises:
     DataError: names the first such label and its row.
@@ -44,7 +51,7 @@ def check_labels(label_N: np.ndarray, num_classes: int, where: Any, remedy: str 
   if wrong.size:
     row = int(wrong[0])
     raise DataError(
-      f'{where}: expected labels 0 to {num_classes - 1}, found {label_N[row]} in row '
+      f'{where}: expected {what} 0 to {num_classes - 1}, found {label_N[row]} in row '
       f'{row} (from 0){remedy}.'
     )
 

@@ -169,6 +169,9 @@ def source(card: Card, split: str) -> Source:
           f'{where}: class {classes[k]!r} has {counts[k]} example(s), {told[k]} by its '
           f'{FILE}: remove the folder and prepare the set again.'
         )
+    if 'token' in data:
+      where, size = there.folder / split / 'token.npy', len(card.facts['vocabulary'])
+      files.check_labels(np.asarray(data['token']), size, where, what='tokens')
     for field, x in data.items():
       where = there.folder / split / f'{field}.npy'
       files.check_finite(where, x, may_lack=field == 'features')

@@ -188,7 +188,7 @@ def test_numbers_that_were_changed(tmp_path, monkeypatch):
   monkeypatch.setenv('DLX_DATA_DIR', str(tmp_path))
   path = tmp_path / 'own.csv'
   path.write_text('a,y\n' + ''.join(f'{i * i},{i}\n' for i in range(10)))
-  card = table.prepare(path, 'rows', target='y').card
+  card: Any = table.prepare(path, 'rows', target='y').card
   features = np.array(np.load(card.folder / 'train/features.npy'))
   target = np.array(np.load(card.folder / 'train/target.npy'))
   source = cards.source(card, 'train')
@@ -197,9 +197,7 @@ def test_numbers_that_were_changed(tmp_path, monkeypatch):
   assert np.isnan(source.read(None).data['features']).sum() == 1
   features[2] = -np.inf
   replaced(card, 'train/features.npy', features)
-  with pytest.raises(
-    DataError, match='features.npy: row 2 .* holds an inf: mend'
-  ):
+  with pytest.raises(DataError, match='features.npy: row 2 .* holds an inf: mend'):
     source.read(None)
   features[2] = 0
   replaced(card, 'train/features.npy', features)
@@ -210,13 +208,24 @@ def test_numbers_that_were_changed(tmp_path, monkeypatch):
     source.read(None)
 
 
+def test_tokens_that_no_character_has(tmp_path, monkeypatch):
+  monkeypatch.setenv('DLX_DATA_DIR', str(tmp_path))
+  (tmp_path / 'own.txt').write_text('ab' * 500)
+  card: Any = corpus.prepare([tmp_path / 'own.txt'], 'own').card
+  token = np.array(np.load(card.folder / 'train/token.npy'))
+  token[4] = 2
+  replaced(card, 'train/token.npy', token)
+  with pytest.raises(DataError, match='expected tokens 0 to 1, found 2 in row 4'):
+    cards.source(card, 'train').read(None)
+
+
 def test_columns_that_do_not_fit(tmp_path, monkeypatch):
   monkeypatch.setenv('DLX_DATA_DIR', str(tmp_path))
   path = tmp_path / 'own.csv'
   path.write_text(
     'a,b,y\n' + ''.join(f'{i * i},{"pq"[i % 2]},{i}\n' for i in range(10))
   )
-  card = table.prepare(path, 'rows', target='y').card
+  card: Any = table.prepare(path, 'rows', target='y').card
   whole = (card.folder / cards.FILE).read_text()
   for change, message in (
     (lambda facts: facts['columns'].pop(), 'columns are'),
