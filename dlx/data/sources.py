@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from typing import Any, Mapping, Sequence
 
+from absl import logging
 import jax
 import numpy as np
 
@@ -25,11 +26,45 @@ def unlabelled(source: Source) -> Source:
 Arrays = Mapping[str, Any]
 
 
+class Picked:
+  """Some rows of a memory-mapped array, which are read when they are asked for.
+
+  Attributes:
+    base: the mapped array.
+    rows: numbers of its rows, int [N].
+    dtype, shape, ndim: as of an array of these rows.
+  """
+
+  def __init__(self, base: np.ndarray, rows: np.ndarray):
+    self.base, self.rows = base, rows
+    self.dtype, self.shape = base.dtype, (len(rows), *base.shape[1:])
+    self.ndim = base.ndim
+
+  def __len__(self) -> int:
+    return len(self.rows)
+
+  def __getitem__(self, index: Any) -> np.ndarray:
+    """Rows by number, slice or mask, as an array in memory."""
+    return np.asarray(self.base[self.rows[index]])
+
+  def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    del copy  # There is no other way.
+    return self[:] if dtype is None else self[:].astype(dtype)
+
+
+def pick(x: Any, rows: np.ndarray) -> Any:
+  """These rows of an array: in memory, but of what is mapped as `Picked`."""
+  if isinstance(x, Picked):
+    return Picked(x.base, x.rows[rows])
+  return Picked(x, rows) if isinstance(x, np.memmap) else np.asarray(x)[rows]
+
+
 def read(source: Source, data_dir: Any = None) -> Loaded:
   """Reads a source and checks what came against what it declares.
 
   Returns:
-    The declared fields, in their declared order, as C-contiguous arrays.
+    The declared fields, in their declared order, as C-contiguous arrays; rows that were
+    picked of mapped files as `Picked`.
 
   Raises:
     DataError: nothing found, or a field, shape, dtype or size that is not the declared
@@ -48,7 +83,8 @@ def read(source: Source, data_dir: Any = None) -> Loaded:
     raise wrong('fields', sorted(source.shapes), sorted(loaded.data))
   sizes = {}
   for name, declared in source.shapes.items():
-    found = np.asanyarray(loaded.data[name])
+    found = loaded.data[name]
+    found = found if isinstance(found, Picked) else np.asanyarray(found)
     if found.dtype != declared.dtype:
       raise wrong(f'dtype of field {name!r}', np.dtype(declared.dtype), found.dtype)
     if found.ndim < 1 or found.shape[1:] != tuple(declared.shape):
@@ -64,9 +100,15 @@ def read(source: Source, data_dir: Any = None) -> Loaded:
   if not 1 <= size <= MAX:
     raise wrong('size', '1 to 2**31 - 1 examples', size)
   # Memory-mapped files stay what they are: nothing of them is read here.
-  contiguous = lambda x: x if x.flags.c_contiguous else np.ascontiguousarray(x)
-  data = {name: contiguous(np.asanyarray(loaded.data[name])) for name in source.shapes}
+  data = {name: _contiguous(loaded.data[name]) for name in source.shapes}
   return Loaded(data, {**loaded.origin, 'size': size})
+
+
+def _contiguous(x: Any) -> Any:
+  if isinstance(x, Picked):
+    return x
+  x = np.asanyarray(x)
+  return x if x.flags.c_contiguous else np.ascontiguousarray(x)
 
 
 def as_numbers(what: str, value: Any, dtype: Any = None) -> np.ndarray:
@@ -183,10 +225,10 @@ def of_classes(source: Source, classes: Sequence[int], field: str = 'label') -> 
     loaded = source.read(data_dir)
     label_N = np.asarray(loaded.data[field])
     rows = np.isin(label_N, classes).nonzero()[0]
-    data = {name: np.asarray(x)[rows] for name, x in loaded.data.items()}
+    data = {name: pick(x, rows) for name, x in loaded.data.items()}
     new = np.zeros(max(max(classes), label_N.max()) + 1, label_N.dtype)
     new[list(classes)] = np.arange(len(classes))
-    data[field] = new[data[field]]
+    data[field] = new[np.asarray(data[field])]
     origin = {**loaded.origin, 'size': len(rows), 'classes': list(classes)}
     return Loaded(data, origin)
 
@@ -237,7 +279,7 @@ def subset(
         f'there are {n}.'
       )
     rows = np.sort(order_N[:size])
-    data = {name: np.asarray(x)[rows] for name, x in loaded.data.items()}
+    data = {name: pick(x, rows) for name, x in loaded.data.items()}
     if marked is not None:
       data['marked'] = np.isin(rows, order_N[:marked])
     return Loaded(data, {**loaded.origin, 'size': size, 'subset_seed': seed})
@@ -292,7 +334,7 @@ def held_out(
         order_N = order_N[np.argsort(place_N, kind='stable')]
       held = order_N[: count(n)]
       rows = np.sort(held) if split == 'validation' else np.delete(np.arange(n), held)
-      data = {name: np.asarray(x)[rows] for name, x in loaded.data.items()}
+      data = {name: pick(x, rows) for name, x in loaded.data.items()}
       more = {'size': len(rows), 'held_out': share, 'split_seed': seed}
       return Loaded(data, {**loaded.origin, 'split': split, **more})
 
@@ -301,6 +343,19 @@ def held_out(
   n = source.size
   left, held = (None, None) if n is None else (n - count(n), count(n))
   return part(source.split, left), part('validation', held)
+
+
+def loaded_for(source: Source, batch_size: int, data_dir: Any = None) -> Loaded:
+  """`read` for training; a warning where a batch holds examples more than once."""
+  found = read(source, data_dir)
+  size = num_examples(found.data)
+  if size < batch_size:
+    logging.warning(
+      '%s/%s has %d examples, fewer than a batch of %d, which holds some twice: '
+      'batch_size=%d or less takes each once.',
+      *(source.name, source.split, size, batch_size, size),
+    )
+  return found
 
 
 def num_examples(data: Arrays) -> int:

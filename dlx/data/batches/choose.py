@@ -1,10 +1,35 @@
-"""Batches of sources as the config says, with a split held out where it asks."""
+"""Batches of sources as the config says, with a split held out where it asks.
+
+What is larger than RESIDENT_BYTES is read on the host whatever the config says: the
+same batches, of which few are in memory at a time.
+"""
 
 from typing import Any
+
+import numpy as np
 
 from dlx.data.batches.resident import InOrder, Shuffled
 from dlx.data.dataset import Dataset, Source
 from dlx.data.sources import held_out
+
+RESIDENT_BYTES = 4 << 30  # Of a split; more is not put on the devices.
+
+
+def fits(source: Source) -> bool:
+  """Whether a split may lie on the devices, by the size that it declares."""
+  of_one = sum(
+    np.dtype(x.dtype).itemsize * int(np.prod(x.shape)) for x in source.shapes.values()
+  )
+  return (source.size or 0) * of_one <= RESIDENT_BYTES
+
+
+def in_order(source: Source, batch_size: int) -> Dataset:
+  """One pass over a source: on the devices, or from the host where it is too large."""
+  if fits(source):
+    return InOrder(source, batch_size)
+  from dlx.data.batches.streamed import InOrderStream
+
+  return InOrderStream(source, batch_size, num_workers=0)
 
 
 def shuffled(
@@ -16,10 +41,11 @@ def shuffled(
     source: what is read.
     batch_size: rows of one global batch.
     seed: of the order; a number where streamed.
-    stream: False: `Shuffled`. True: `ShuffledStream`, bit for bit the same batches.
+    stream: False: `Shuffled`, where it fits. True: `ShuffledStream`, bit for bit the
+      same batches.
     workers: processes that make streamed batches; 0: threads of this one.
   """
-  if not stream:
+  if not stream and fits(source):
     return Shuffled(source, batch_size, seed)
   from dlx.data.batches.streamed import ShuffledStream
 
@@ -50,11 +76,11 @@ def splits(
     config: of the run.
     by_class: see `held_out`.
   """
-  passes: dict[str, Dataset] = {'test': InOrder(test, config.eval_batch_size)}
+  passes: dict[str, Dataset] = {'test': in_order(test, config.eval_batch_size)}
   if config.validation:
     train, held = held_out(train, config.validation, by_class=by_class)
   else:
     held = train.held
   if held is not None:
-    passes = {'validation': InOrder(held, config.eval_batch_size), **passes}
+    passes = {'validation': in_order(held, config.eval_batch_size), **passes}
   return training(train, config), passes

@@ -16,7 +16,7 @@ import numpy as np
 
 from dlx.data.batches.permutation import stream_rows
 from dlx.data.dataset import Loaded, Resident, Shapes, Source
-from dlx.data.sources import Arrays, batch_shapes, num_examples, read
+from dlx.data.sources import Arrays, batch_shapes, loaded_for, num_examples, read
 from dlx.errors import ConfigError
 
 
@@ -29,7 +29,10 @@ class _FromSource(Resident):
     self.size = source.size
 
   def load(self, data_dir=None) -> Loaded:
-    return read(self.source, data_dir)
+    return self._in_memory(read(self.source, data_dir))
+
+  def _in_memory(self, found: Loaded) -> Loaded:
+    return found._replace(data={k: np.asanyarray(x) for k, x in found.data.items()})
 
   def array_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
     """ShapeDtypeStructs of the arrays that `load` gives.
@@ -68,6 +71,9 @@ class Shuffled(_FromSource):
     super().__init__(source, batch_shapes(source, batch_size))
     self.batch_size = batch_size
     self.seed = seed
+
+  def load(self, data_dir=None) -> Loaded:
+    return self._in_memory(loaded_for(self.source, self.batch_size, data_dir))
 
   def get(self, arrays: Arrays, step: jax.Array) -> dict[str, jax.Array]:
     rows = jnp.arange(self.batch_size, dtype=jnp.uint32)

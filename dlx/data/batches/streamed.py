@@ -26,7 +26,7 @@ from dlx.data.batches.workers import (
   start_workers,
 )
 from dlx.data.dataset import Loaded, Shapes, Source, Streamed
-from dlx.data.sources import batch_shapes, num_examples, read
+from dlx.data.sources import batch_shapes, loaded_for, num_examples, read
 from dlx.errors import ConfigError
 
 Batch = Mapping[str, np.ndarray]
@@ -64,6 +64,9 @@ class ShuffledStream(_FromSource):
   ):
     super().__init__(source, batch_shapes(source, batch_size), batch_size, num_workers)
     self.seed = int(seed)
+
+  def load(self, data_dir=None) -> Loaded:
+    return loaded_for(self.source, self.batch_size, data_dir)
 
   def get(self, data: Any, step: int, rows: slice) -> dict[str, np.ndarray]:
     wanted = np.arange(*rows.indices(self.batch_size))

@@ -17,6 +17,7 @@ import numpy as np
 from dlx.errors import ConfigError, DataError
 
 ENVIRONMENT = 'DLX_DATA_DIR'
+_ROWS = 1 << 14  # Of an array that are in memory at once.
 _asked: contextvars.ContextVar[Any] = contextvars.ContextVar('data_dir', default=None)
 
 
@@ -27,7 +28,13 @@ class Known(NamedTuple):
   sha256: str
 
 
-def check_labels(label_N: np.ndarray, num_classes: int, where: Any, remedy: str = ''):
+def check_labels(
+  label_N: np.ndarray,
+  num_classes: int,
+  where: Any,
+  remedy: str = '',
+  what: str = 'labels',
+):
   """Refuses class labels outside [0, num_classes), before they are cast or used.
 
   Args:
@@ -35,6 +42,7 @@ def check_labels(label_N: np.ndarray, num_classes: int, where: Any, remedy: str 
     num_classes: K.
     where: the file, or what else names the labels.
     remedy: where the set may be given more classes.
+    what: they are, in the message.
 
   Raises:
     DataError: names the first such label and its row.
@@ -43,9 +51,33 @@ def check_labels(label_N: np.ndarray, num_classes: int, where: Any, remedy: str 
   if wrong.size:
     row = int(wrong[0])
     raise DataError(
-      f'{where}: expected labels 0 to {num_classes - 1}, found {label_N[row]} in row '
+      f'{where}: expected {what} 0 to {num_classes - 1}, found {label_N[row]} in row '
       f'{row} (from 0){remedy}.'
     )
+
+
+def check_finite(where: Any, x: np.ndarray, *, may_lack: bool = False):
+  """Refuses a NaN or inf in an array of floats, which is read by parts.
+
+  Args:
+    where: the file, or what else names the array.
+    x: of any dtype, one example a row.
+    may_lack: whether NaN stands for what is missing, and is allowed.
+
+  Raises:
+    DataError: names the first such row.
+  """
+  if x.dtype.kind != 'f':
+    return
+  for start in range(0, len(x), _ROWS):
+    part = np.asarray(x[start : start + _ROWS])
+    fine = (np.isfinite(part) | (may_lack & np.isnan(part))).reshape(len(part), -1)
+    if not fine.all():
+      row = start + int(fine.all(1).argmin())
+      raise DataError(
+        f'{where}: row {row} (from 0) holds {"an" if may_lack else "a NaN or"} inf: '
+        'mend the row or leave it out.'
+      )
 
 
 def look_in(data_dir: Any) -> None:

@@ -7,6 +7,7 @@ import zipfile
 
 import numpy as np
 
+from dlx.data.formats import files
 from dlx.data.prepare import rows, table
 from dlx.data.prepare.draft import Made, check_name, draft
 from dlx.data.prepare.pictures import image_facts
@@ -191,8 +192,8 @@ def _checked(
       '[N, H, W, C] (of floats in [0, 1]: (255 * x).round().astype("uint8")), or '
       'numbers [N, F].'
     )
-  rows.check_finite(f'{where}: x', x)
-  rows.check_finite(f'{where}: y', y)
+  files.check_finite(f'{where}: x', x)
+  files.check_finite(f'{where}: y', y)
   if predict == 'numbers':
     return x, y.astype(np.float64)
   wrong = np.flatnonzero((y != np.floor(y)) | (y < 0) | (y >= 1 << 31))

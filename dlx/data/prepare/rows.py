@@ -5,7 +5,7 @@ from typing import Any, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from dlx.data.prepare.draft import CHUNK, Draft
+from dlx.data.prepare.draft import Draft
 from dlx.data.sources import held_out, of_arrays
 from dlx.errors import ConfigError, DataError
 
@@ -77,20 +77,6 @@ def in_order(names: Iterable[str]) -> list[str]:
   names = list(names)
   number = all(name.isascii() and name.isdecimal() for name in names)
   return sorted(names, key=(lambda name: (int(name), name)) if number else None)
-
-
-def check_finite(where: Any, x: np.ndarray):
-  """Refuses a NaN or inf in an array, and says in which row it stands."""
-  if x.dtype.kind != 'f':
-    return
-  for start in range(0, len(x), CHUNK):
-    part = np.asarray(x[start : start + CHUNK])
-    wrong = ~np.isfinite(part).reshape(len(part), -1).all(1)
-    if wrong.any():
-      raise DataError(
-        f'{where}: row {start + int(wrong.argmax())} (from 0) holds a NaN or inf: mend '
-        'the row or leave it out.'
-      )
 
 
 def class_counts(label_N: np.ndarray, num_classes: int) -> list[int]:

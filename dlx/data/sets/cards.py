@@ -153,7 +153,22 @@ def source(card: Card, split: str) -> Source:
     data = {field: _rows(there, f'{split}/{field}.npy') for field in card.shapes}
     if 'label' in data and card.kind != 'graphs':  # Some of its nodes have none.
       where = there.folder / split / 'label.npy'
-      files.check_labels(np.asarray(data['label']), len(card.facts['classes']), where)
+      label_N, classes = np.asarray(data['label']), card.facts['classes']
+      files.check_labels(label_N, len(classes), where)
+      told = np.array(card.facts['counts'][split])
+      counts = np.bincount(label_N, minlength=len(classes))
+      if (wrong := np.flatnonzero(counts != told)).size:
+        k = int(wrong[0])
+        raise DataError(
+          f'{where}: class {classes[k]!r} has {counts[k]} example(s), {told[k]} by its '
+          f'{FILE}: remove the folder and prepare the set again.'
+        )
+    if 'token' in data:
+      where, size = there.folder / split / 'token.npy', len(card.facts['vocabulary'])
+      files.check_labels(np.asarray(data['token']), size, where, what='tokens')
+    for field, x in data.items():
+      where = there.folder / split / f'{field}.npy'
+      files.check_finite(where, x, may_lack=field == 'features')
     sums = {p: x['sha256'] for p, x in there.files.items() if p.startswith(split + '/')}
     origin = {
       'name': card.name,

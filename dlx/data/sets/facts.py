@@ -47,12 +47,11 @@ def check(facts: Mapping[str, Any], shapes: Mapping[str, jax.ShapeDtypeStruct]):
   if not all(_whole(n, 1) for n in sizes.values()):
     raise ValueError(f'sizes are {sizes}')
   if 'label' in shapes:
-    _check_words('classes', facts['classes'], len(facts['classes']))
-    if len(facts['classes']) < 2 or any(
-      len(facts['counts'][split]) != len(facts['classes'])
-      for split in (SPLITS if kind == 'graphs' else sizes)
-    ):
-      raise ValueError('classes and their counts do not fit')
+    _check_classes(facts, of_nodes=kind == 'graphs')
+  for field, dtype in (('label', 'i'), ('target', 'f')):
+    shape = shapes.get(field)
+    if kind != 'graphs' and shape and (shape.dtype.kind != dtype or shape.shape):
+      raise ValueError(f'{field} is {shape.dtype} {shape.shape}')
   if kind == 'characters':
     _check_words('vocabulary', [facts['vocabulary'] or 0], 1)
   elif kind == 'sentences':
@@ -74,6 +73,21 @@ def columns(facts: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
   if told is None:
     return [(name, ()) for name in facts['feature_names']]
   return [(x['name'], tuple(map(str, x.get('values', ())))) for x in told]
+
+
+def _check_classes(facts, of_nodes: bool):
+  classes, sizes = facts['classes'], facts['sizes']
+  _check_words('classes', classes, len(classes))
+  counts = {split: facts['counts'][split] for split in (SPLITS if of_nodes else sizes)}
+  if len(classes) < 2 or any(
+    len(x) != len(classes) or min(x) < 0 for x in counts.values()
+  ):
+    raise ValueError('classes and their counts do not fit')
+  if not of_nodes and any(sum(x) != sizes[split] for split, x in counts.items()):
+    raise ValueError('classes and their counts do not fit')
+  if not min(counts['train']):
+    empty = classes[counts['train'].index(0)]
+    raise ValueError(f'class {empty!r} has no example to train on')
 
 
 def _check_sentences(facts, shapes):

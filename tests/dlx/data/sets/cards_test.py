@@ -101,6 +101,16 @@ def test_a_card_that_changed_since_the_build_is_refused(pets):
     (lambda text: text['facts'].pop('classes'), "no 'classes'"),
     (lambda text: text['facts'].update(classes=['a', 1]), 'classes is'),
     (lambda text: text['facts'].update(classes=['a']), 'classes and their counts'),
+    (
+      lambda text: text['facts'].update(counts={'train': [2, 0], 'test': [1, 1]}),
+      "class 'b' has no example to train on",
+    ),
+    (lambda text: text['facts']['counts'].update(train=[1, 2]), 'and their counts'),
+    (lambda text: text['facts']['counts'].update(test=[3, -1]), 'and their counts'),
+    (
+      lambda text: text['facts']['fields']['label'].update(dtype='float32'),
+      'label is float32',
+    ),
     (lambda text: text['facts'].update(mean=[0, 0]), 'mean is'),
     (lambda text: text['facts'].update(mean=[0, 0, float('nan')]), 'mean is'),
     (lambda text: text['facts'].update(std=[1, 0, 1]), 'std is'),
@@ -162,6 +172,73 @@ def test_labels_of_a_strange_set_are_checked(pets):
   replaced(pets, 'train/label.npy', np.array([0, 2], np.int32))
   with pytest.raises(DataError, match='expected labels 0 to 1, found 2 in row 1'):
     images.images('pets').train.read(None)
+
+
+def test_a_class_that_was_emptied(pets):
+  replaced(pets, 'train/label.npy', np.array([0, 0], np.int32))
+  message = "train/label.npy: class 'a' has 2 example.s., 1 by its card.json: remove"
+  with pytest.raises(DataError, match=message):
+    images.images('pets').train.read(None)
+  replaced(pets, 'train/label.npy', np.array([-1, 0], np.int32))
+  with pytest.raises(DataError, match='expected labels 0 to 1, found -1 in row 0'):
+    images.images('pets').train.read(None)
+
+
+def test_numbers_that_were_changed(tmp_path, monkeypatch):
+  """A missing number is one; an inf, or a target that is missing, is none."""
+  monkeypatch.setenv('DLX_DATA_DIR', str(tmp_path))
+  path = tmp_path / 'own.csv'
+  path.write_text('a,y\n' + ''.join(f'{i * i},{i}\n' for i in range(10)))
+  card: Any = table.prepare(path, 'rows', target='y').card
+  features = np.array(np.load(card.folder / 'train/features.npy'))
+  target = np.array(np.load(card.folder / 'train/target.npy'))
+  source = cards.source(card, 'train')
+  features[3] = np.nan
+  replaced(card, 'train/features.npy', features)
+  assert np.isnan(source.read(None).data['features']).sum() == 1
+  features[2] = -np.inf
+  replaced(card, 'train/features.npy', features)
+  with pytest.raises(DataError, match='features.npy: row 2 .* holds an inf: mend'):
+    source.read(None)
+  features[2] = 0
+  replaced(card, 'train/features.npy', features)
+  monkeypatch.setattr(files, '_ROWS', 3)  # By parts.
+  target[7] = np.nan
+  replaced(card, 'train/target.npy', target)
+  with pytest.raises(DataError, match='train/target.npy: row 7 .* a NaN or inf: mend'):
+    source.read(None)
+
+
+def test_tokens_that_no_character_has(tmp_path, monkeypatch):
+  monkeypatch.setenv('DLX_DATA_DIR', str(tmp_path))
+  (tmp_path / 'own.txt').write_text('ab' * 500)
+  card: Any = corpus.prepare([tmp_path / 'own.txt'], 'own').card
+  token = np.array(np.load(card.folder / 'train/token.npy'))
+  token[4] = 2
+  replaced(card, 'train/token.npy', token)
+  with pytest.raises(DataError, match='expected tokens 0 to 1, found 2 in row 4'):
+    cards.source(card, 'train').read(None)
+
+
+def test_columns_that_do_not_fit(tmp_path, monkeypatch):
+  monkeypatch.setenv('DLX_DATA_DIR', str(tmp_path))
+  path = tmp_path / 'own.csv'
+  path.write_text(
+    'a,b,y\n' + ''.join(f'{i * i},{"pq"[i % 2]},{i}\n' for i in range(10))
+  )
+  card: Any = table.prepare(path, 'rows', target='y').card
+  whole = (card.folder / cards.FILE).read_text()
+  for change, message in (
+    (lambda facts: facts['columns'].pop(), 'columns are'),
+    (lambda facts: facts['columns'][1].update(values=['p']), 'columns are'),
+    (lambda facts: facts['columns'][1].pop('name'), "no 'name'"),
+    (lambda facts: facts.update(missing=[0]), 'missing is'),
+    (lambda facts: facts.update(missing=[0, 0, 'x']), 'missing is'),
+  ):
+    edited(card, lambda text, change=change: change(text['facts']))
+    with pytest.raises(DataError, match=f'card.json: is no card .*{message}'):
+      cards.find('rows')
+    (card.folder / cards.FILE).write_text(whole)
 
 
 def test_cards_of_other_kinds(tmp_path, monkeypatch):
