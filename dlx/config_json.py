@@ -14,8 +14,6 @@ import types
 import typing
 from typing import Any, Mapping, TypeVar
 
-import numpy as np
-
 from dlx.errors import ConfigError, FieldError
 
 _T = TypeVar('_T')
@@ -192,6 +190,8 @@ def config_of_fields(cls: type[_T], given: Mapping[str, Any], base: Any = None) 
 
 def _merged(cls: type, then: Mapping[str, Any], given: Mapping[str, Any], name: str):
   """The JSON object of a config, with what is given in it."""
+  import numpy as np  # Not for flags and help.
+
   known, found = field_types(cls), dict(then)
   for field, value in given.items():
     if field not in known:
