@@ -222,7 +222,8 @@ def columns(
       out['class'] = [classes[int(np.argmax(row))] for row in values]
       values = [dict(zip(classes, row, strict=True)) for row in values]
     if field.kind == 'label' and field.names:
-      values = [field.names[k] if 0 <= k < len(field.names) else k for k in values]
+      known: dict[Any, str] = dict(enumerate(field.names))
+      values = [known.get(k, k) for k in values]
     out[name] = values
   return out
 

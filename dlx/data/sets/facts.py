@@ -50,7 +50,9 @@ def check(facts: Mapping[str, Any], shapes: Mapping[str, jax.ShapeDtypeStruct]):
     _check_classes(facts, of_nodes=kind == 'graphs')
   for field, dtype in (('label', 'i'), ('target', 'f')):
     shape = shapes.get(field)
-    if kind != 'graphs' and shape and (shape.dtype.kind != dtype or shape.shape):
+    if kind == 'graphs' or shape is None:
+      continue
+    if shape.dtype.kind != dtype or shape.shape:
       raise ValueError(f'{field} is {shape.dtype} {shape.shape}')
   if kind == 'characters':
     _check_words('vocabulary', [facts['vocabulary'] or 0], 1)
