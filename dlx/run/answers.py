@@ -17,8 +17,9 @@ import zipfile
 
 import numpy as np
 
+from dlx.data.formats import expansion
 from dlx.data.prepare import columns as csv_columns
-from dlx.errors import ConfigError
+from dlx.errors import ConfigError, DataError
 from dlx.experiment import Field, Function
 from dlx.run.drawing import to_png
 from dlx.run.records.json_files import plain, write_bytes
@@ -169,12 +170,17 @@ def _is_number(text: str) -> bool:
 
 def _load(file: str) -> Any:
   """An array, or arrays by name; no pickles."""
+  path = os.path.expanduser(file)
   try:
-    with open(os.path.expanduser(file), 'rb') as f:
+    if zipfile.is_zipfile(path):
+      expansion.check_zip(path)
+    with open(path, 'rb') as f:
       found = np.load(f, allow_pickle=False)
       if isinstance(found, np.ndarray):
         return found
       return {name: found[name] for name in found.files}
+  except DataError:
+    raise
   except FileNotFoundError:
     raise ConfigError(f'{file}: no such file.') from None
   except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -12,8 +12,8 @@ asks for classes (arXiv:1411.1784, 1802.05637). CNN is the workdir of
 dlx/tasks/judge.py; without it the first steps train one. `dcgan` is the same game with
 convolutions.
 
-Measured: MNIST, 20000 steps at 2e-4: 61.2 % confident (real images 95.3 %; 1 seed), 550 s
-on two cores with other programs beside.
+Measured: MNIST, 20000 steps at 2e-4: 61.2 % confident (real images 95.3 %; 1 seed),
+550 s on two cores with other programs beside.
 """
 
 import dataclasses

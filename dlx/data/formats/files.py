@@ -14,6 +14,7 @@ import zlib
 from etils import epath
 import numpy as np
 
+from dlx.data.formats import expansion
 from dlx.errors import ConfigError, DataError
 
 ENVIRONMENT = 'DLX_DATA_DIR'
@@ -136,15 +137,18 @@ def gunzip(raw: bytes) -> tuple[bytes, str | None]:
   """Decompressed bytes, and what is wrong with the stream or None.
 
   A truncated stream gives the bytes that it still holds, so that the caller can say
-  how many are missing.
+  how many are missing. One that expands too far is unpacked up to there.
   """
-  parts = []
+  parts, left = [], expansion.most(len(raw))
   while raw:
     stream = zlib.decompressobj(wbits=31)
     try:
-      parts.append(stream.decompress(raw))
+      parts.append(stream.decompress(raw, left + 1))
     except zlib.error as e:
       return b''.join(parts), f'damaged gzip ({e})'
+    left -= len(parts[-1])
+    if left < 0:
+      return b''.join(parts), 'not unpacked any further'
     if not stream.eof:
       return b''.join(parts), 'truncated gzip'
     raw = stream.unused_data.lstrip(b'\0')  # Padding after the last member is allowed.
@@ -226,6 +230,8 @@ def read_archive(path: epath.Path, wanted: Sequence[str]) -> dict[str, bytes]:
         name = member.name.rsplit('/', 1)[-1]
         content = archive.extractfile(member) if name in wanted else None
         if content is not None:
+          size = sum(map(len, found.values())) + member.size
+          expansion.check(path, path.stat().length, size)
           found[name] = content.read()
         if len(found) == len(wanted):
           return found

@@ -11,10 +11,9 @@ from typing import Any, Callable, Mapping, NamedTuple
 from etils import epath
 import numpy as np
 
-from dlx.data.formats import files, idx, pickles
+from dlx.data.formats import expansion, files, idx, pickles
 from dlx.errors import DataError
 
-_LARGE, _EXPANDS = 1 << 30, 100
 _STL10 = 'airplane bird car cat deer dog horse monkey ship truck'
 _CIFAR100 = ('train', 'test', 'meta')
 
@@ -219,8 +218,7 @@ def _mat(path: epath.Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
   try:
     shapes = {name: shape for name, shape, _ in scipy_io.whosmat(io.BytesIO(raw))}
     size = sum(int(np.prod(shapes[name], dtype=object)) for name in names)
-    if size > _LARGE and size > _EXPANDS * len(raw):
-      raise DataError(f'{path}: {len(raw)} bytes would become {size}: not unpacked.')
+    expansion.check(path, len(raw), size)
     found = scipy_io.loadmat(io.BytesIO(raw), variable_names=names)
     return {name: np.asarray(found[name]) for name in names}
   except DataError:

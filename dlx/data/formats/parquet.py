@@ -4,9 +4,8 @@ import json
 import os
 from typing import Any
 
+from dlx.data.formats import expansion
 from dlx.errors import DataError
-
-_LARGE, _EXPANDS = 1 << 30, 100
 
 
 def read(path: Any) -> Any:
@@ -26,10 +25,7 @@ def read(path: Any) -> Any:
       size = sum(file.metadata.row_group(i).total_byte_size for i in groups)
       # Equal values may take next to nothing there.
       size = max(size, 8 * file.metadata.num_rows * file.metadata.num_columns)
-      if size > _LARGE and size > _EXPANDS * os.path.getsize(path):
-        raise DataError(
-          f'{path}: {os.path.getsize(path)} bytes would become {size}: not unpacked.'
-        )
+      expansion.check(path, os.path.getsize(path), size)
       found = file.read()
   except DataError:
     raise

@@ -7,7 +7,7 @@ import zipfile
 
 import numpy as np
 
-from dlx.data.formats import files
+from dlx.data.formats import expansion, files
 from dlx.data.prepare import rows, table
 from dlx.data.prepare.draft import Made, check_name, draft
 from dlx.data.prepare.pictures import image_facts
@@ -16,10 +16,6 @@ from dlx.errors import DataError
 
 _INPUTS = ('x', 'image', 'images', 'features', 'data')
 _OUTPUTS = ('y', 'label', 'labels', 'target', 'targets')
-_EXPANDS = (
-  100  # A larger file that is smaller than so many-th of its arrays is refused.
-)
-_LARGE = 1 << 30
 
 
 def prepare(
@@ -120,12 +116,7 @@ def prepare(
 
 def _read(path: Any) -> dict[str, np.ndarray]:
   try:
-    with zipfile.ZipFile(path) as archive:
-      size = sum(info.file_size for info in archive.infolist())
-      if size > _LARGE and size > _EXPANDS * os.path.getsize(path):
-        raise DataError(
-          f'{path}: {os.path.getsize(path)} bytes would become {size}: not unpacked.'
-        )
+    expansion.check_zip(path)
     with np.load(path, allow_pickle=False) as archive:
       return {key: archive[key] for key in archive.files}
   except FileNotFoundError:

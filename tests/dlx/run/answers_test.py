@@ -3,12 +3,14 @@
 import csv
 import json
 import re
+import zipfile
 
 import numpy as np
 from PIL import Image
 import pytest
 
-from dlx.errors import ConfigError
+from dlx.data.formats import expansion
+from dlx.errors import ConfigError, DataError
 from dlx.experiment import Field, Function
 from dlx.run import answers
 
@@ -199,3 +201,13 @@ def test_images_become_a_grid(tmp_path):
 def test_where_answers_cannot_go(path, says):
   with pytest.raises(ConfigError, match=says):
     answers.check_out(path, OUTPUTS)
+
+
+def test_arrays_that_would_become_very_large_are_refused(tmp_path, monkeypatch):
+  path = tmp_path / 'a.npz'
+  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr('x.npy', b'\0' * 100_000)
+  monkeypatch.setattr(expansion, 'LARGE', 10_000)
+  row = Function(lambda state, inputs: {}, {'x': Field('row', (2,), 'float32')}, {})
+  with pytest.raises(DataError, match='would become 100000: not unpacked'):
+    answers.inputs_of_words(row, [str(path)])

@@ -9,7 +9,7 @@ import tarfile
 from etils import epath
 import pytest
 
-from dlx.data.formats import files
+from dlx.data.formats import expansion, files
 from dlx.errors import DataError
 
 PAYLOAD = bytes(range(256)) * 40
@@ -157,6 +157,43 @@ def archive(path: pathlib.Path, members: dict[str, bytes]) -> epath.Path:
       info.size = len(content)
       tar.addfile(info, io.BytesIO(content))
   return write(path, stream.getvalue())
+
+
+class TestExpansion:
+  """Small files that would become very large."""
+
+  @pytest.fixture(autouse=True)
+  def small(self, monkeypatch):
+    monkeypatch.setattr(expansion, 'LARGE', 10_000)
+
+  def test_gzip_is_unpacked_up_to_the_limit(self, tmp_path):
+    path = write(tmp_path / 'a.gz', gzip.compress(bytes(100_000)))
+    assert path.stat().length < 200
+    payload, problem = files.gunzip(path.read_bytes())
+    assert len(payload) <= expansion.most(path.stat().length) + 1 < 100_000
+    assert problem == 'not unpacked any further'
+    assert 'a.gz: not unpacked any further: expected more' in error(files.read, path)
+
+  def test_members_of_gzip_count_together(self, tmp_path):
+    several = gzip.compress(bytes(9_000)) * 3
+    assert files.gunzip(several)[1] == 'not unpacked any further'
+    assert files.gunzip(gzip.compress(bytes(10_000)))[1] is None
+
+  def test_what_is_large_and_does_not_expand_is_read(self, tmp_path):
+    noise = b''.join(
+      hashlib.sha256(bytes([i % 256, i // 256])).digest() for i in range(900)
+    )
+    assert files.gunzip(gzip.compress(noise)) == (noise, None)
+
+  def test_a_member_of_an_archive(self, tmp_path):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode='w:gz') as archive:
+      member = tarfile.TarInfo('x')
+      member.size = 100_000
+      archive.addfile(member, io.BytesIO(bytes(100_000)))
+    path = write(tmp_path / 'a.tar.gz', buffer.getvalue())
+    told = error(files.read_archive, path, ['x'])
+    assert 'bytes would become 100000: not unpacked' in told
 
 
 class TestArchive:

@@ -5,6 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from dlx.data.formats import expansion
 from dlx.data.prepare import arrays
 from dlx.data.sets import images, tables
 from dlx.errors import DataError
@@ -118,6 +119,6 @@ def test_files_that_are_none(tmp_path, monkeypatch):
     arrays.prepare(tmp_path / 'other.npz', 'own')
   with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
     archive.writestr('x.npy', b'\0' * 100_000)
-  monkeypatch.setattr(arrays, '_LARGE', 10_000)
+  monkeypatch.setattr(expansion, 'LARGE', 10_000)
   with pytest.raises(DataError, match='would become 100000: not unpacked'):
     arrays.prepare(path, 'own')

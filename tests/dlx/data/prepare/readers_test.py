@@ -9,6 +9,7 @@ import pyarrow as pa
 from pyarrow import parquet
 import pytest
 
+from dlx.data.formats import expansion
 from dlx.data.prepare import readers, sentences, table
 from dlx.data.sets import cards, tables
 from dlx.errors import ConfigError, DataError
@@ -170,10 +171,8 @@ def test_a_folder_is_no_file():
 
 def test_a_file_that_expands(monkeypatch):
   path = written({'y': np.zeros(10**6), 'x': np.zeros(10**6)})
-  from dlx.data.formats import parquet as lib
-
-  monkeypatch.setattr(lib, '_LARGE', 1)
-  monkeypatch.setattr(lib, '_EXPANDS', 1)
+  monkeypatch.setattr(expansion, 'LARGE', 1)
+  monkeypatch.setattr(expansion, 'EXPANDS', 1)
   with pytest.raises(DataError, match='bytes would become .*: not unpacked'):
     readers.read(path)
 
