@@ -4,6 +4,8 @@
   python -m launch.bench --suite=cpu --workloads=mlp,vae --rounds=15
   python -m launch.bench --suite=gpu --out=bench_gpu.json
   python -m launch.bench --suite=mnist --data_dir=DIR --out=mnist.json
+  python -m launch.bench --suite=call --out=call.json
+  python -m launch.bench --suite=data --out=data.json
 
 Every side is a process of its own with the same cores, the same thread count, the same
 allocator settings and OMP_WAIT_POLICY=passive (threads of torch that spin would take
@@ -21,7 +23,10 @@ nothing compiled before), `first_step_cached_s`, `peak_mb`, `gflops` (of dlx's s
 
 The suite `mnist` is one row: seconds from `python -m launch.train --exp=cnn` to 99 % on
 MNIST's test images, beside the same training written in PyTorch; start-up, reading and
-evaluations included, three seeds in turns.
+evaluations included, three seeds in turns. `call`: seconds until a trained `cnn` that
+is opened in a new process has answered, and milliseconds of a warm answer. `data`: 4000
+JPEGs prepared beside Pillow alone, and batches of them beside a plain loop over the
+same arrays in memory.
 """
 
 import datetime
@@ -57,9 +62,9 @@ def define(values: flags.FlagValues):
   flags.DEFINE_enum(
     'suite',
     'cpu',
-    ['cpu', 'gpu', 'mnist'],
+    ['cpu', 'gpu', 'mnist', 'call', 'data'],
     'cpu: dlx beside its peers. gpu: dlx alone, with model FLOP utilisation. mnist: '
-    'seconds to 99 %.',
+    'seconds to 99 %. call: answers of a trained model. data: pictures and batches.',
     flag_values=values,
     module_name='launcher',
   )
@@ -221,6 +226,19 @@ def seconds_to_accuracy(values: flags.FlagValues) -> dict[str, Any]:
   return row
 
 
+def alone(values: flags.FlagValues) -> dict[str, Any]:
+  """The row of a suite that is one row."""
+  if values.suite == 'mnist':
+    return seconds_to_accuracy(values)
+  if values.suite == 'call':
+    from launch.benchmarks import answering
+
+    return answering.measure({})
+  from launch.benchmarks import reading
+
+  return reading.measure(4000, 400, values.rounds)
+
+
 def document(rows: list[dict[str, Any]], limit: float | None, argv: list[str]) -> dict:
   """All that is written to --out."""
   ratios = [row['ratio'] for row in rows if 'ratio' in row]
@@ -295,8 +313,8 @@ def main(argv: list[str]) -> int:
       else:
         print(f'{name} is left out: it is not installed (pip install .[bench]).')
   out = None if values.out is None else pathlib.Path(values.out)
-  if values.suite == 'mnist':
-    rows = [seconds_to_accuracy(values)]
+  if values.suite in ('mnist', 'call', 'data'):
+    rows = [alone(values)]
     if out is not None:
       out.write_text(json.dumps(document(rows, None, argv), indent=1) + '\n')
     return 0

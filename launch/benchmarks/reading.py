@@ -1,0 +1,153 @@
+"""How fast pictures become a set and a set batches, beside Pillow and a plain loop."""
+
+from concurrent import futures
+import importlib.util
+import os
+import pathlib
+import statistics
+import tempfile
+import time
+from typing import Any, Callable, Mapping
+
+import numpy as np
+
+SIZE = 64  # Pixels of a side of the prepared images.
+BATCH = 128
+
+
+def write_pictures(folder: pathlib.Path, count: int):
+  """JPEGs of 96 x 128 pixels in three folders, drawn by seed 0."""
+  from PIL import Image
+
+  random = np.random.default_rng(0)
+  for i in range(count):
+    coarse = random.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    path = folder / f'class_{i % 3}' / f'{i}.jpg'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(coarse).resize((128, 96)).save(path, quality=90)
+
+
+def pillow_alone(folder: pathlib.Path, threads: int) -> np.ndarray:
+  """The same pictures decoded, cut and resized by Pillow alone: uint8 [N, S, S, 3]."""
+  from PIL import Image, ImageOps
+
+  def one(path):
+    with Image.open(path) as opened:
+      image = opened.convert('RGB')
+    return np.asarray(ImageOps.fit(image, (SIZE, SIZE), Image.Resampling.BICUBIC))
+
+  with futures.ThreadPoolExecutor(threads) as pool:
+    return np.stack(list(pool.map(one, sorted(folder.glob('*/*.jpg')))))
+
+
+def readers(data_dir: pathlib.Path, name: str) -> dict[str, Callable[[int], int]]:
+  """By name what reads so many batches of a prepared set; each returns examples."""
+  from dlx.data.batches import streamed
+  from dlx.data.sets import images
+
+  source = images.images(name).train
+  arrays = source.read(data_dir).data
+  whole = {field: np.array(x) for field, x in arrays.items()}
+  size = len(whole['label'])
+
+  def plain(count: int) -> int:
+    random = np.random.default_rng(0)
+    for _ in range(count):
+      index = random.integers(0, size, BATCH)
+      batch = {field: x[index] for field, x in whole.items()}
+      assert len(batch['label']) == BATCH
+    return count * BATCH
+
+  def dlx(workers: int):
+    def read(count: int) -> int:
+      data = streamed.ShuffledStream(source, BATCH, 0, num_workers=workers)
+      with streamed.batches(data, arrays, 0, count, slice(0, BATCH)) as found:
+        return sum(len(batch['label']) for batch in found)
+
+    return read
+
+  found: dict[str, Callable[[int], int]] = {
+    'plain loop': plain,
+    'dlx, threads': dlx(0),
+    'dlx, 2 workers': dlx(2),
+  }
+  if importlib.util.find_spec('torch') is not None:
+    found['torch DataLoader, 2 workers'] = _torch(whole, size)
+  return found
+
+
+def _torch(whole: Mapping[str, np.ndarray], size: int) -> Callable[[int], int]:
+  import torch  # pyright: ignore[reportMissingImports]
+  from torch.utils.data import (  # pyright: ignore[reportMissingImports]
+    DataLoader,
+    TensorDataset,
+  )
+
+  data = TensorDataset(*(torch.from_numpy(x) for x in whole.values()))
+
+  def read(count: int) -> int:
+    done = 0
+    loader = DataLoader(data, BATCH, shuffle=True, num_workers=2, drop_last=True)
+    while done < count * BATCH:
+      for batch in loader:
+        done += len(batch[0])
+        if done >= count * BATCH:
+          break
+    return done
+
+  return read
+
+
+def measure(count: int, batches: int, rounds: int, say=print) -> dict[str, Any]:
+  """The row of --suite=data.
+
+  Args:
+    count: pictures that are prepared.
+    batches: of one turn of a reader; its start is counted.
+    rounds: turns of each side, one after the other.
+  """
+  from dlx.data.prepare import pictures
+
+  with tempfile.TemporaryDirectory() as base:
+    folder, data_dir = pathlib.Path(base, 'pictures'), pathlib.Path(base, 'data')
+    write_pictures(folder, count)
+    threads = os.cpu_count() or 1
+    prepared, alone = [], []
+    for i in range(rounds):
+      start = time.perf_counter()
+      pictures.prepare(folder, f'own_{i}', data_dir, size=SIZE, repeats='keep')
+      prepared.append(time.perf_counter() - start)
+      start = time.perf_counter()
+      pillow_alone(folder, threads)
+      alone.append(time.perf_counter() - start)
+    ratios = [a / b for a, b in zip(prepared, alone)]
+    row: dict[str, Any] = {
+      'workload': f'{count} pictures, images of {SIZE}',
+      'prepare_s': prepared,
+      'pillow_s': alone,
+      'prepare_ratio': statistics.median(ratios),
+      'rates': {},
+    }
+    say(f'prepare: {row["prepare_ratio"]:.2f} of the time of Pillow alone')
+    before = os.environ.get('DLX_DATA_DIR')
+    os.environ['DLX_DATA_DIR'] = str(data_dir)
+    try:
+      sides = readers(data_dir, 'own_0')
+      rates: dict[str, list[float]] = {side: [] for side in sides}
+      for _ in range(rounds):
+        for side, read in sides.items():
+          start = time.perf_counter()
+          done = read(batches)
+          rates[side].append(done / (time.perf_counter() - start))
+    finally:
+      os.environ.pop('DLX_DATA_DIR')
+      if before is not None:
+        os.environ['DLX_DATA_DIR'] = before
+    for side, found in rates.items():
+      row['rates'][side] = found
+      share = [a / b for a, b in zip(found, rates['plain loop'])]
+      say(
+        f'{side}: {statistics.median(found):.0f} images/s, '
+        f'{statistics.median(share):.2f} of the plain loop'
+      )
+  return row

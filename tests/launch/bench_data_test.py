@@ -1,0 +1,44 @@
+"""The suites `call` and `data` of the bench: what they run. No time is asserted."""
+
+import numpy as np
+import pytest
+
+from dlx.data.sets import images
+from dlx.errors import ConfigError
+from dlx.run.loop import fit
+from experiments.foundations import softmax_regression
+from launch.benchmarks import answering, reading
+
+
+def test_pillow_alone_makes_the_pixels_of_the_set(tmp_path, monkeypatch):
+  from dlx.data.prepare import pictures
+
+  reading.write_pictures(tmp_path / 'pictures', 9)
+  monkeypatch.setenv('DLX_DATA_DIR', str(tmp_path / 'data'))
+  pictures.prepare(tmp_path / 'pictures', 'own', size=reading.SIZE, test=0.34)
+  data = images.images('own')
+  ours = np.concatenate([s.read(None).data['image'] for s in (data.train, data.test)])
+  alone = reading.pillow_alone(tmp_path / 'pictures', 2)
+  key = lambda x: x.tobytes()
+  assert sorted(map(key, ours)) == sorted(map(key, alone))
+
+
+def test_a_small_turn_of_every_side(tmp_path):
+  told = []
+  row = reading.measure(30, 3, 1, say=told.append)
+  assert row['prepare_ratio'] == row['prepare_s'][0] / row['pillow_s'][0]
+  assert {'plain loop', 'dlx, threads', 'dlx, 2 workers'} <= set(row['rates'])
+  assert all(rate > 0 for found in row['rates'].values() for rate in found)
+  assert len(told) == 1 + len(row['rates'])
+  assert 'plain loop: ' in told[1] and told[1].endswith(' 1.00 of the plain loop')
+
+
+def test_answers_of_a_run(tmp_path):
+  config = softmax_regression.SMALL
+  fit(softmax_regression.build(config), config, tmp_path)
+  found = answering.ask(tmp_path, {}, calls=2)
+  assert 0 < found['python_s'] < found['opened_s'] < found['first_answer_s']
+  assert set(found['warm_ms']) == {str(n) for n in answering.ROWS}
+  assert all(ms > 0 for ms in found['warm_ms'].values())
+  with pytest.raises(ConfigError, match='failed: .*holds no run'):
+    answering.ask(tmp_path / 'none', {})
