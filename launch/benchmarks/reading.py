@@ -1,6 +1,7 @@
 """How fast pictures become a set and a set batches, beside Pillow and a plain loop."""
 
 from concurrent import futures
+import importlib
 import importlib.util
 import os
 import pathlib
@@ -77,17 +78,16 @@ def readers(data_dir: pathlib.Path, name: str) -> dict[str, Callable[[int], int]
 
 
 def _torch(whole: Mapping[str, np.ndarray], size: int) -> Callable[[int], int]:
-  import torch  # pyright: ignore[reportMissingImports]
-  from torch.utils.data import (  # pyright: ignore[reportMissingImports]
-    DataLoader,
-    TensorDataset,
-  )
-
-  data = TensorDataset(*(torch.from_numpy(x) for x in whole.values()))
+  torch = importlib.import_module('torch')  # Not a dependency.
+  lib = importlib.import_module('torch.utils.data')
+  data = lib.TensorDataset(*(torch.from_numpy(x) for x in whole.values()))
 
   def read(count: int) -> int:
     done = 0
-    loader = DataLoader(data, BATCH, shuffle=True, num_workers=2, drop_last=True)
+    # A copy of a process that has started JAX may never answer: new ones are started.
+    loader = lib.DataLoader(
+      data, BATCH, shuffle=True, num_workers=2, multiprocessing_context='spawn'
+    )
     while done < count * BATCH:
       for batch in loader:
         done += len(batch[0])
