@@ -86,7 +86,12 @@ def _torch(whole: Mapping[str, np.ndarray], size: int) -> Callable[[int], int]:
     done = 0
     # A copy of a process that has started JAX may never answer: new ones are started.
     loader = lib.DataLoader(
-      data, BATCH, shuffle=True, num_workers=2, multiprocessing_context='spawn'
+      data,
+      BATCH,
+      shuffle=True,
+      num_workers=2,
+      multiprocessing_context='spawn',
+      persistent_workers=True,
     )
     while done < count * BATCH:
       for batch in loader:
