@@ -7,6 +7,7 @@
                                                or DIR, one folder a class of .txt
   python -m launch.data arrays FILE.npz        x and y, or x_train, y_train, ...
   python -m launch.data corpus FILE ...        text, by characters
+  python -m launch.data pairs FILE             sentences and their translations
   python -m launch.data graph EDGES NODES      ids; ids, features, class in the last
   python -m launch.data ls                     the sets in the data folder
   python -m launch.data show NAME              one of them; --out=FILE.png: its pictures
@@ -35,6 +36,7 @@ _WORDS = {
   'text': 'FILE ... --text=COLUMN --label=COLUMN, or text DIR',
   'arrays': 'FILE.npz',
   'corpus': 'FILE ...',
+  'pairs': 'FILE ...',
   'graph': 'EDGES NODES',
   'ls': '',
   'show': 'NAME',
@@ -48,6 +50,7 @@ _READS = {
   ),
   'arrays': 'predict classes test seed repeats',
   'corpus': 'validation encoding',
+  'pairs': 'source target test validation seed repeats skip_bad encoding',
   'graph': 'label leave_out test validation seed encoding',
   'ls': '',
   'show': 'out',
@@ -69,7 +72,9 @@ def define(values: flags.FlagValues):
   path('data_dir', None, 'Folder of data sets. Default: $DLX_DATA_DIR.')
   text = functools.partial(flags.DEFINE_string, **module)
   text('name', None, 'Of the new set. Default: that of the folder or file.')
-  text('target', None, 'table: the column to predict.')
+  target = 'table: the column to predict; pairs: of the translations, the second.'
+  text('target', None, target)
+  text('source', None, 'pairs: the column of the sentences; the first.')
   text('text', None, 'text: the column of the texts.')
   text('label', None, 'text, graph, images of Parquet: the column of the classes.')
   form = (
@@ -109,7 +114,7 @@ def define(values: flags.FlagValues):
   names('categories', None, 'table: columns of numbers that are codes of categories.')
   names('leave_out', None, 'table, graph: columns, text: classes, that are not used.')
   names('classes', None, 'arrays: names of the classes; their numbers.')
-  text('encoding', None, 'table, text, corpus, graph: of the file; utf-8.')
+  text('encoding', None, 'table, text, corpus, pairs, graph: of the file; utf-8.')
   path('out', None, 'show: a .png of some pictures.')
 
 
@@ -153,9 +158,10 @@ def main(argv: list[str]) -> int:
   for note in made.notes:
     print(f'note: {note}', file=sys.stderr)
   print(described(made.card))
-  where = f' --data_dir={data_dir}' if data_dir else ''
-  exp = _EXPERIMENTS[made.card.kind]
-  print(f'python -m launch.train --exp={exp} --config.dataset={name}{where}')
+  if made.card.kind in _EXPERIMENTS:
+    where = f' --data_dir={data_dir}' if data_dir else ''
+    exp = _EXPERIMENTS[made.card.kind]
+    print(f'python -m launch.train --exp={exp} --config.dataset={name}{where}')
   return 0
 
 
@@ -167,7 +173,7 @@ def _make(
   given: dict[str, Any],
   tick: Callable[[int, int], None],
 ):
-  from dlx.data.prepare import arrays, corpus, graph, pictures, sentences, table
+  from dlx.data.prepare import arrays, corpus, graph, pairs, pictures, sentences, table
 
   if command == 'images':
     return pictures.prepare(places, name, data_dir, tick=tick, **given)
@@ -175,7 +181,7 @@ def _make(
     return graph.prepare(places[0], places[1], name, data_dir, **given)
   if command == 'arrays':
     return arrays.prepare(places[0], name, data_dir, **given)
-  of = {'corpus': corpus, 'table': table, 'text': sentences}
+  of = {'corpus': corpus, 'table': table, 'text': sentences, 'pairs': pairs}
   return of[command].prepare(places, name, data_dir, **given)
 
 
@@ -266,6 +272,12 @@ def described(card: Any) -> str:
   elif card.kind == 'sentences':
     counts = facts['length_counts']
     lines.append(f'  {facts["vocabulary_size"]} words; up to {len(counts)} a text')
+  elif card.kind == 'translation':
+    parts = zip(
+      facts['languages'], facts['vocabulary_sizes'], facts['longest'], strict=True
+    )
+    for language, words, longest in parts:
+      lines.append(f'  {language}: {words} words; up to {longest} a sentence')
   elif card.kind == 'graphs':
     lines.append(f'  {facts["num_features"]} features a node')
   else:

@@ -272,6 +272,15 @@ def test_a_graph(capfd):
   assert 'give graph EDGES NODES.' in refused(capfd, 'graph', 'edges.csv')
 
 
+def test_pairs(capfd):
+  lines = ''.join(f'a {i},ein {i}\n' for i in range(10))
+  pathlib.Path('own.csv').write_text('en,de\n' + lines)
+  said = made(capfd, 'pairs', 'own.csv')
+  assert said.startswith('own  pairs of sentences in two languages  train 7, valid')
+  assert '  de: 10 words; up to 2 a sentence\n' in said and '--exp' not in said
+  assert '  0 training row(s) stand in another' in made(capfd, 'show', 'own')
+
+
 def refused_or_made(capfd, *args: str) -> str:
   data.main(['data', 'images', 'pets', '--data_dir=data', *args])
   return capfd.readouterr().err

@@ -220,19 +220,31 @@ def read_archive(path: epath.Path, wanted: Sequence[str]) -> dict[str, bytes]:
   """Members of a tar archive by their last name, read in one pass without unpacking.
 
   Raises:
-    DataError: the archive is damaged or truncated, or lacks a member.
+    DataError: the archive is damaged or truncated, or lacks a member; a member is a
+      link or lies outside; or the members are far larger than the archive.
   """
   found: dict[str, bytes] = {}
-  problem = 'not in it'
+  problem, packed = 'not in it', path.stat().length
+  left = expansion.most(packed)
   try:
     with path.open('rb') as file, tarfile.open(fileobj=file, mode='r|*') as archive:
       for member in archive:
-        name = member.name.rsplit('/', 1)[-1]
-        content = archive.extractfile(member) if name in wanted else None
+        parts, left = member.name.split('/'), left - member.size
+        fault = ''
+        if '..' in parts or not parts[0]:
+          fault = 'lies outside of it'
+        elif not (member.isfile() or member.isdir()):
+          fault = 'is a link or a device'
+        elif left < 0:
+          fault = f'brings it to more than {expansion.most(packed)} bytes'
+        if fault:
+          raise DataError(
+            f'{path}: its member {member.name!r} {fault}: not read; fetch the archive '
+            'again.'
+          )
+        content = archive.extractfile(member) if parts[-1] in wanted else None
         if content is not None:
-          size = sum(map(len, found.values())) + member.size
-          expansion.check(path, path.stat().length, size)
-          found[name] = content.read()
+          found[parts[-1]] = content.read()
         if len(found) == len(wanted):
           return found
   except (tarfile.TarError, EOFError, zlib.error, OSError) as e:

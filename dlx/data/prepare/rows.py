@@ -58,6 +58,30 @@ def divided(size: int, test: float, seed: int, label_N: Any = None) -> np.ndarra
   return chosen
 
 
+def lacking(
+  split_N: np.ndarray, test: float, validation: float, notes: list[str]
+) -> dict[str, float]:
+  """The shares of the splits that are not there; see `cut`.
+
+  Args:
+    split_N: the split of each row by name; a validation split becomes the test split
+      where there is none.
+    test: share that tests.
+    validation: share that validates.
+    notes: gets a sentence where that is so.
+  """
+  if 'test' not in split_N and 'validation' in split_N:
+    notes.append('There is no test split: the validation split is the test split.')
+    split_N[split_N == 'validation'] = 'test'
+  shares = {'test': test, 'validation': validation}
+  return {split: x for split, x in shares.items() if split not in split_N}
+
+
+def plain(text: str) -> str:
+  """With one space where there is white space, and without zeros."""
+  return ' '.join(text.replace('\0', ' ').split())
+
+
 def cut(split_N: np.ndarray, label_N: np.ndarray, shares: Mapping, seed: int):
   """Takes splits from training, one after the other, class by class; in place.
 

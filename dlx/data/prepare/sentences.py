@@ -175,7 +175,10 @@ def _found(
     notes.append(f'{known.passed} file(s) passed over: not .txt.')
   return [
     _Text(
-      _words(_text_of(f.path, encoding)), known.classes[f.label], str(f.path), f.split
+      rows.plain(_text_of(f.path, encoding)),
+      known.classes[f.label],
+      str(f.path),
+      f.split,
     )
     for f in known.files
   ], known.classes
@@ -202,15 +205,10 @@ def _in_files(
   known = table.classes.get(label)
   pairs = zip(table.column(text), table.column(label), strict=True)
   return [
-    _Text(_words(words), mark, table.where(row), split_of[table.shard(row)])
+    _Text(rows.plain(words), mark, table.where(row), split_of[table.shard(row)])
     for row, (words, mark) in enumerate(pairs)
     if mark not in leave_out
   ], known and [name for name in known if name not in leave_out]
-
-
-def _words(text: str) -> str:
-  """With one space where there is white space, and without zeros."""
-  return ' '.join(text.replace('\0', ' ').split())
 
 
 def _without_bad(found: list[_Text], skip: bool, notes: list[str]) -> list[_Text]:
@@ -237,11 +235,7 @@ def _assigned(
 ) -> np.ndarray:
   """The split of each text; what lacks is taken from training, class by class."""
   split_N = np.array([t.split or 'train' for t in found], 'U10')
-  if 'test' not in split_N and 'validation' in split_N:
-    notes.append('There is no test split: the validation split is the test split.')
-    split_N[split_N == 'validation'] = 'test'
-  lacking = {'test': test, 'validation': validation}
-  lacking = {split: x for split, x in lacking.items() if split not in split_N}
+  lacking = rows.lacking(split_N, test, validation, notes)
   rows.check_classes(where, of_N[split_N == 'train'], classes, least=1 + len(lacking))
   rows.cut(split_N, of_N, lacking, seed)
   for split, share in lacking.items():

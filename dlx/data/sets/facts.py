@@ -14,6 +14,7 @@ FIELDS = {
   'tables': ({'features', 'label'}, {'features', 'target'}),
   'sentences': ({'text', 'label'},),
   'characters': ({'token'},),
+  'translation': ({'source', 'target'},),
   'graphs': ({'label', 'edges', 'indices', 'values', *SPLITS},),
 }
 _NEEDED = {
@@ -21,6 +22,7 @@ _NEEDED = {
   'tables': {'train', 'test'},
   'sentences': set(SPLITS),
   'characters': {'train', 'validation'},
+  'translation': set(SPLITS),
   'graphs': {'train'},  # The whole graph; its splits are fields.
 }
 
@@ -50,7 +52,7 @@ def check(facts: Mapping[str, Any], shapes: Mapping[str, jax.ShapeDtypeStruct]):
     _check_classes(facts, of_nodes=kind == 'graphs')
   for field, dtype in (('label', 'i'), ('target', 'f')):
     shape = shapes.get(field)
-    if kind == 'graphs' or shape is None:
+    if kind in ('graphs', 'translation') or shape is None:
       continue
     if shape.dtype.kind != dtype or shape.shape:
       raise ValueError(f'{field} is {shape.dtype} {shape.shape}')
@@ -58,6 +60,13 @@ def check(facts: Mapping[str, Any], shapes: Mapping[str, jax.ShapeDtypeStruct]):
     _check_words('vocabulary', [facts['vocabulary'] or 0], 1)
   elif kind == 'sentences':
     _check_sentences(facts, shapes)
+  elif kind == 'translation':
+    _check_words('languages', facts['languages'], 2)
+    for name, least in (('vocabulary_sizes', 3), ('longest', 1)):
+      if len(facts[name]) != 2 or not all(_whole(n, least) for n in facts[name]):
+        raise ValueError(f'{name} is {facts[name]}')
+    if any(x.dtype != np.uint8 or len(x.shape) != 1 for x in shapes.values()):
+      raise ValueError(f'sentences are {dict(shapes)}')
   elif kind == 'graphs':
     _check_graph(facts, shapes)
   else:

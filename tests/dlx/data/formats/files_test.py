@@ -193,7 +193,8 @@ class TestExpansion:
       archive.addfile(member, io.BytesIO(bytes(100_000)))
     path = write(tmp_path / 'a.tar.gz', buffer.getvalue())
     told = error(files.read_archive, path, ['x'])
-    assert 'bytes would become 100000: not unpacked' in told
+    assert "its member 'x' brings it to more than" in told and '\n' not in told
+    assert 'brings it' in error(files.read_archive, path, ['y'])  # Passed over.
 
 
 class TestArchive:
@@ -216,6 +217,26 @@ class TestArchive:
     path.write_bytes(path.read_bytes()[:keep])
     text = error(files.read_archive, path, ('a', 'b'))
     assert str(path) in text and f'{keep} bytes' in text and 'expected 2 files' in text
+
+  @pytest.mark.parametrize(
+    ('name', 'kind', 'says'),
+    [
+      ('../a', tarfile.REGTYPE, "'../a' lies outside"),
+      ('folder/../../a', tarfile.REGTYPE, 'lies outside'),
+      ('/etc/a', tarfile.REGTYPE, "'/etc/a' lies outside"),
+      ('folder/a', tarfile.SYMTYPE, "'folder/a' is a link"),
+      ('folder/a', tarfile.LNKTYPE, 'is a link'),
+      ('folder/a', tarfile.FIFOTYPE, 'is a link or a device'),
+    ],
+  )
+  def test_members_that_lead_elsewhere(self, tmp_path, name, kind, says):
+    with tarfile.open(tmp_path / 'x.tar', 'w') as tar:
+      info = tarfile.TarInfo(name)
+      info.type, info.linkname = kind, '/etc/hostname'
+      tar.addfile(info)
+    text = error(files.read_archive, epath.Path(tmp_path / 'x.tar'), ('a',))
+    assert says in text and '\n' not in text
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['x.tar']
 
 
 class TestMissing:

@@ -1,0 +1,114 @@
+"""Pairs of sentences in two languages, two columns of a file, as a set."""
+
+import os
+from typing import Any, Sequence
+
+import numpy as np
+
+from dlx.data.prepare import readers, rows
+from dlx.data.prepare.draft import Made, check_name, draft
+from dlx.data.sets import cards, sentences
+from dlx.data.text import vocabulary
+from dlx.errors import ConfigError, DataError
+
+_WIDEST = 1 << 12  # Bytes of a sentence: every row takes those of the longest.
+
+
+def prepare(
+  places: Sequence[Any],
+  name: str,
+  data_dir: Any = None,
+  *,
+  source: str | None = None,
+  target: str | None = None,
+  test: float = 0.2,
+  validation: float = 0.1,
+  seed: int = 0,
+  repeats: str = 'refuse',
+  skip_bad: bool = False,
+  encoding: str = 'utf-8',
+) -> Made:
+  """Makes a set of `source` uint8 [S] and `target` uint8 [T], UTF-8 with zeros after.
+
+  Args:
+    places: files of the same columns (.csv, .tsv, .jsonl, .parquet); train, validation
+      and test by the words in their names, else split here.
+    name: of the new set.
+    data_dir: folder of data sets; None: $DLX_DATA_DIR.
+    source: column of the sentences; None: the first.
+    target: column of their translations; None: the second.
+    test: share that tests, where there is no such split.
+    validation: share of what is left that validates, likewise.
+    seed: by which those are chosen.
+    repeats: training pairs whose source is also in another split: refuse, drop or keep.
+    skip_bad: leave out rows that lack one of the two, in place of refusing the file.
+    encoding: of the files.
+
+  Raises:
+    ConfigError: an argument that is not allowed.
+    DataError: a file, line or column that cannot be taken; names it.
+  """
+  rows.check_share(test)
+  rows.check_share(validation, 'validation')
+  rows.check_choices(repeats=repeats)
+  check_name(name, data_dir)
+  notes: list[str] = []
+  split_of = readers.splits(places)
+  table = readers.read(list(places), encoding)
+  if len(table.names) < 2:
+    raise DataError(f'{table.path}: must have two columns, has {table.names[0]}.')
+  sides = {'source': source or table.names[0], 'target': target or table.names[1]}
+  for flag, column in sides.items():
+    if column not in table.names:
+      raise ConfigError(
+        f'--{flag}={column} is not allowed: {table.path} has the columns '
+        f'{", ".join(table.names)}.'
+      )
+  if len(set(sides.values())) < 2:
+    raise ConfigError(f'--source and --target are both {source}: must be two columns.')
+  texts = {
+    side: [rows.plain(cell) for cell in table.column(column)]
+    for side, column in sides.items()
+  }
+  kept = []
+  for row in range(len(table.cells)):
+    for side, column in sides.items():
+      size = len(texts[side][row].encode())
+      if size > _WIDEST or not (size or skip_bad):
+        told = f'has {size} bytes: must have 1 to {_WIDEST}: mend it or leave it out'
+        raise table.wrong(row, column, told)
+    if texts['source'][row] and texts['target'][row]:
+      kept.append(row)
+  if lost := len(table.cells) - len(kept):
+    notes.append(f'{lost} row(s) that lack a sentence left out.')
+  split_N = np.array([split_of[table.shard(row)] or 'train' for row in kept], 'U10')
+  shares = rows.lacking(split_N, test, validation, notes)
+  if (split_N == 'train').sum() < 3:
+    raise DataError(f'{places[0]}: {(split_N == "train").sum()} pairs are too few.')
+  rows.cut(split_N, np.zeros(len(kept), np.int32), shares, seed)
+  at = {split: np.array(kept)[split_N == split] for split in cards.SPLITS}
+  with draft(name, data_dir) as new:
+    for side, all_texts in texts.items():
+      width = max(len(all_texts[row].encode()) for row in kept)
+      for split, index in at.items():
+        part = [all_texts[row] for row in index]
+        new.add(split, **{side: sentences.as_bytes(part, width)})
+    place_of = lambda split, row: table.where(int(at[split][row]))
+    rows.settle_repeats(new, repeats, place_of, notes)
+    rows.note_few(new, notes)
+    train = {k: sentences.texts_of(x) for k, x in new.rows['train'].items()}
+    facts = {
+      'languages': list(sides.values()),
+      'vocabulary_sizes': [len(vocabulary.build(x, 1, True)) for x in train.values()],
+      'longest': [len(sentences.length_counts(x, True)) for x in train.values()],
+    }
+    made = {
+      'by': 'pairs',
+      'source': [os.path.abspath(x) for x in places],
+      **{'columns': sides, 'test': test, 'validation': validation, 'seed': seed},
+      **{'repeats': repeats, 'encoding': encoding, 'notes': notes},
+    }
+    new.finish('translation', facts, made)
+  card = cards.find(name, data_dir)
+  assert card is not None
+  return Made(card, notes)
