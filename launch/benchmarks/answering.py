@@ -77,7 +77,11 @@ def measure(environ: Mapping[str, str], say=print) -> dict[str, Any]:
     ]
     _run([*train, *fields], environ)
     row: dict[str, Any] = {'workload': f'call {EXP}'}
-    cache = {'JAX_COMPILATION_CACHE_DIR': str(pathlib.Path(folder, 'cache'))}
+    cache = {
+      'JAX_COMPILATION_CACHE_DIR': str(pathlib.Path(folder, 'cache')),
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+      'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+    }
     for name in ('cold', 'cached'):
       row[name] = found = ask(workdir, {**environ, **cache})
       warm = ', '.join(f'{n}: {ms:.2f}' for n, ms in found['warm_ms'].items())

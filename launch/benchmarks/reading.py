@@ -3,12 +3,13 @@
 from concurrent import futures
 import importlib
 import importlib.util
+import itertools
 import os
 import pathlib
 import statistics
 import tempfile
 import time
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -41,8 +42,10 @@ def pillow_alone(folder: pathlib.Path, threads: int) -> np.ndarray:
     return np.stack(list(pool.map(one, sorted(folder.glob('*/*.jpg')))))
 
 
-def readers(data_dir: pathlib.Path, name: str) -> dict[str, Callable[[int], int]]:
-  """By name what reads so many batches of a prepared set; each returns examples."""
+def readers(
+  data_dir: pathlib.Path, name: str
+) -> dict[str, Callable[[int], Iterator[int]]]:
+  """By name what reads so many batches of a prepared set: gives the rows of each."""
   from dlx.data.batches import streamed
   from dlx.data.sets import images
 
@@ -51,39 +54,37 @@ def readers(data_dir: pathlib.Path, name: str) -> dict[str, Callable[[int], int]
   whole = {field: np.array(x) for field, x in arrays.items()}
   size = len(whole['label'])
 
-  def plain(count: int) -> int:
+  def plain(count: int) -> Iterator[int]:
     random = np.random.default_rng(0)
     for _ in range(count):
       index = random.integers(0, size, BATCH)
-      batch = {field: x[index] for field, x in whole.items()}
-      assert len(batch['label']) == BATCH
-    return count * BATCH
+      yield len({field: x[index] for field, x in whole.items()}['label'])
 
   def dlx(workers: int):
-    def read(count: int) -> int:
+    def read(count: int) -> Iterator[int]:
       data = streamed.ShuffledStream(source, BATCH, 0, num_workers=workers)
       with streamed.batches(data, arrays, 0, count, slice(0, BATCH)) as found:
-        return sum(len(batch['label']) for batch in found)
+        for batch in found:
+          yield len(batch['label'])
 
     return read
 
-  found: dict[str, Callable[[int], int]] = {
+  found: dict[str, Callable[[int], Iterator[int]]] = {
     'plain loop': plain,
     'dlx, threads': dlx(0),
     'dlx, 2 workers': dlx(2),
   }
   if importlib.util.find_spec('torch') is not None:
-    found['torch DataLoader, 2 workers'] = _torch(whole, size)
+    found['torch DataLoader, 2 workers'] = _torch(whole)
   return found
 
 
-def _torch(whole: Mapping[str, np.ndarray], size: int) -> Callable[[int], int]:
+def _torch(whole: Mapping[str, np.ndarray]):
   torch = importlib.import_module('torch')  # Not a dependency.
   lib = importlib.import_module('torch.utils.data')
   data = lib.TensorDataset(*(torch.from_numpy(x) for x in whole.values()))
 
-  def read(count: int) -> int:
-    done = 0
+  def read(count: int) -> Iterator[int]:
     # A copy of a process that has started JAX may never answer: new ones are started.
     loader = lib.DataLoader(
       data,
@@ -93,14 +94,20 @@ def _torch(whole: Mapping[str, np.ndarray], size: int) -> Callable[[int], int]:
       multiprocessing_context='spawn',
       persistent_workers=True,
     )
-    while done < count * BATCH:
-      for batch in loader:
-        done += len(batch[0])
-        if done >= count * BATCH:
-          break
-    return done
+    every = itertools.chain.from_iterable(itertools.repeat(loader))
+    for batch in itertools.islice(every, count):
+      yield len(batch[0])
 
   return read
+
+
+def rate(batches: Iterator[int], first: int) -> float:
+  """Rows a second of the batches after the first ones, which start what reads."""
+  for _ in range(first):
+    next(batches)
+  start = time.perf_counter()
+  rows = sum(batches)
+  return rows / (time.perf_counter() - start)
 
 
 def measure(count: int, batches: int, rounds: int, say=print) -> dict[str, Any]:
@@ -108,7 +115,7 @@ def measure(count: int, batches: int, rounds: int, say=print) -> dict[str, Any]:
 
   Args:
     count: pictures that are prepared.
-    batches: of one turn of a reader; its start is counted.
+    batches: of one turn of a reader, the first tenth not counted.
     rounds: turns of each side, one after the other.
   """
   from dlx.data.prepare import pictures
@@ -141,9 +148,7 @@ def measure(count: int, batches: int, rounds: int, say=print) -> dict[str, Any]:
       rates: dict[str, list[float]] = {side: [] for side in sides}
       for _ in range(rounds):
         for side, read in sides.items():
-          start = time.perf_counter()
-          done = read(batches)
-          rates[side].append(done / (time.perf_counter() - start))
+          rates[side].append(rate(read(batches), batches // 10))
     finally:
       os.environ.pop('DLX_DATA_DIR')
       if before is not None:
