@@ -52,11 +52,7 @@ def define(values: flags.FlagValues):
 def main(argv: list[str]) -> int:
   """Runs the launcher; returns the exit status."""
   values, words = command_line.parse_words(argv, define, __doc__ or '')
-  command, places = (words or [''])[0], words[1:]
-  if command not in _WORDS:
-    raise ConfigError(
-      f'{command!r} is not allowed: the first word must be one of {", ".join(_WORDS)}.'
-    )
+  command, places = command_line.chosen(words, _WORDS)
   if len(places) not in ((2, 3) if command == 'diff' else (1,)):
     raise ConfigError(
       f'{command} {" ".join(places)}: give {command} {_WORDS[command]}'

@@ -122,11 +122,7 @@ def define(values: flags.FlagValues):
 def main(argv: list[str]) -> int:
   """Runs the launcher; returns the exit status."""
   values, words = command_line.parse_words(argv, define, __doc__ or '')
-  command, places = (words or [''])[0], words[1:]
-  if command not in _WORDS:
-    raise ConfigError(
-      f'{command!r} is not allowed: the first word must be one of {", ".join(_WORDS)}.'
-    )
+  command, places = command_line.chosen(words, _WORDS)
   wanted = _WORDS[command].split()
   least = {'ls': 0, 'graph': 2}.get(command, 1)
   if len(places) < least or (len(places) > least and '...' not in wanted):

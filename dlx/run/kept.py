@@ -19,9 +19,9 @@ from typing import Any, Iterator, Mapping
 
 from etils import epath
 
-from dlx import beside
 from dlx.errors import ConfigError
-from dlx.run.experiments_by_name import PACKAGE, is_path
+from dlx.run import experiments_by_name
+from dlx.run.experiments_by_name import is_path
 from dlx.run.records import sources
 
 
@@ -70,7 +70,6 @@ def module(
     return _checked(exp, repr(exp))
   name = run['experiment'] if exp is None else os.fspath(exp)
   if not is_path(name) and (own := _own(name)):
-    beside.claim(PACKAGE)
     found = importlib.import_module(own)
     return _checked(_noted(run, workdir, found, sources.of(own)), name)
   if exp is not None:
@@ -154,10 +153,9 @@ def _path(workdir: Any, name: str) -> Any:
 
 def _own(name: str) -> str | None:
   """Dotted name of an experiment of dlx."""
-  if not name.isidentifier():
+  if name not in experiments_by_name.names():
     return None
-  found = sorted(pathlib.Path(beside.ROOT, PACKAGE).glob(f'*/{name}.py'))
-  return f'{PACKAGE}.{found[0].parent.name}.{name}' if found else None
+  return experiments_by_name.module_name(name)
 
 
 def _checked(found: Any, name: str) -> Any:

@@ -1,6 +1,7 @@
 """How fast pictures become a set and a set batches, beside Pillow and a plain loop."""
 
 from concurrent import futures
+import contextvars
 import importlib
 import importlib.util
 import itertools
@@ -47,8 +48,10 @@ def readers(
 ) -> dict[str, Callable[[int], Iterator[int]]]:
   """By name what reads so many batches of a prepared set: gives the rows of each."""
   from dlx.data.batches import streamed
+  from dlx.data.formats import files
   from dlx.data.sets import images
 
+  files.look_in(data_dir)
   source = images.images(name).train
   arrays = source.read(data_dir).data
   whole = {field: np.array(x) for field, x in arrays.items()}
@@ -141,18 +144,12 @@ def measure(count: int, batches: int, rounds: int, say=print) -> dict[str, Any]:
       'rates': {},
     }
     say(f'prepare: {row["prepare_ratio"]:.2f} of the time of Pillow alone')
-    before = os.environ.get('DLX_DATA_DIR')
-    os.environ['DLX_DATA_DIR'] = str(data_dir)
-    try:
-      sides = readers(data_dir, 'own_0')
-      rates: dict[str, list[float]] = {side: [] for side in sides}
-      for _ in range(rounds):
-        for side, read in sides.items():
-          rates[side].append(rate(read(batches), batches // 10))
-    finally:
-      os.environ.pop('DLX_DATA_DIR')
-      if before is not None:
-        os.environ['DLX_DATA_DIR'] = before
+    # In a context of its own, which alone knows this folder of sets.
+    sides = contextvars.copy_context().run(readers, data_dir, 'own_0')
+    rates: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(rounds):
+      for side, read in sides.items():
+        rates[side].append(rate(read(batches), batches // 10))
     for side, found in rates.items():
       row['rates'][side] = found
       share = [a / b for a, b in zip(found, rates['plain loop'])]

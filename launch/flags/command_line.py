@@ -9,7 +9,7 @@ import difflib
 import functools
 import inspect
 import sys
-from typing import Callable
+from typing import Callable, Iterable
 
 from absl import flags
 
@@ -148,6 +148,20 @@ def parse_words(
     print(_help_of(values, 'launcher'))
     raise Leave(0)
   return values, words
+
+
+def chosen(words: list[str], known: Iterable[str]) -> tuple[str, list[str]]:
+  """The first word, which says what to do, and those after it.
+
+  Raises:
+    ConfigError: it is none of those that are known.
+  """
+  first = words[0] if words else ''
+  if first not in known:
+    raise ConfigError(
+      f'{first!r} is not allowed: the first word must be one of {", ".join(known)}.'
+    )
+  return first, words[1:]
 
 
 def refuse_words(words: list[str]):

@@ -9,7 +9,7 @@ import numpy as np
 
 from dlx.data.formats import expansion, files
 from dlx.data.prepare import rows, table
-from dlx.data.prepare.draft import Made, check_name, draft
+from dlx.data.prepare.draft import Made, check_name, draft, made_of
 from dlx.data.prepare.pictures import image_facts
 from dlx.data.sets import cards
 from dlx.errors import DataError
@@ -109,9 +109,7 @@ def prepare(
       'notes': notes,
     }
     new.finish('images' if is_image else 'tables', facts, made)
-  card = cards.find(name, data_dir)
-  assert card is not None
-  return Made(card, notes)
+  return made_of(name, data_dir, notes)
 
 
 def _read(path: Any) -> dict[str, np.ndarray]:

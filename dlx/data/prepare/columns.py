@@ -37,6 +37,20 @@ class Table(NamedTuple):
   classes: Mapping[str, list[str]] = {}
   shards: Sequence[tuple[int, pathlib.Path, str]] = ()
 
+  def check(self, **named: str | None | Sequence[str]):
+    """Raises ConfigError where a flag names a column that is not there.
+
+    Args:
+      named: a column, or several, by the name of the flag.
+    """
+    for flag, asked in named.items():
+      for name in [asked] if isinstance(asked, str | None) else asked:
+        if name not in self.names:
+          raise ConfigError(
+            f'--{flag}={name} is not allowed: {self.path} has the columns '
+            f'{", ".join(self.names)}.'
+          )
+
   def column(self, name: str) -> list[str]:
     """The cells of one column."""
     at = self.names.index(name)

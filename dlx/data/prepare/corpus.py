@@ -6,8 +6,8 @@ from typing import Any, Sequence
 import numpy as np
 
 from dlx.data.prepare import columns, readers, rows
-from dlx.data.prepare.draft import Made, check_name, draft
-from dlx.data.sets import cards, characters
+from dlx.data.prepare.draft import Made, check_name, draft, made_of
+from dlx.data.sets import characters
 from dlx.errors import DataError
 
 _LEAST = 100  # Characters of either split.
@@ -73,6 +73,4 @@ def prepare(
       **{'validation': validation, 'encoding': encoding, 'notes': notes},
     }
     new.finish('characters', {'vocabulary': vocabulary}, made)
-  card = cards.find(name, data_dir)
-  assert card is not None
-  return Made(card, notes)
+  return made_of(name, data_dir, notes)

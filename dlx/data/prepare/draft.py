@@ -31,6 +31,13 @@ class Made(NamedTuple):
   notes: Sequence[str]
 
 
+def made_of(name: str, data_dir: Any, notes: Sequence[str]) -> Made:
+  """A set that has its name now, as a look-up finds it."""
+  card = cards.find(name, data_dir)
+  assert card is not None
+  return Made(card, notes)
+
+
 class Draft:
   """Rows in files of their own; `finish` writes the card.
 

@@ -7,7 +7,7 @@ from typing import Any, Sequence
 import numpy as np
 
 from dlx.data.prepare import columns, readers, rows
-from dlx.data.prepare.draft import Made, check_name, draft
+from dlx.data.prepare.draft import Made, check_name, draft, made_of
 from dlx.data.sets import cards
 from dlx.errors import ConfigError, DataError
 
@@ -108,9 +108,7 @@ def prepare(
       'notes': notes,
     }
     new.finish('graphs', facts, made)
-  card = cards.find(name, data_dir)
-  assert card is not None
-  return Made(card, notes)
+  return made_of(name, data_dir, notes)
 
 
 def _ids(table: columns.Table) -> dict[str, int]:

@@ -6,7 +6,7 @@ from typing import Any, Sequence
 import numpy as np
 
 from dlx.data.prepare import readers, rows
-from dlx.data.prepare.draft import Made, check_name, draft
+from dlx.data.prepare.draft import Made, check_name, draft, made_of
 from dlx.data.sets import cards, sentences
 from dlx.data.text import vocabulary
 from dlx.errors import ConfigError, DataError
@@ -58,14 +58,11 @@ def prepare(
   if len(table.names) < 2:
     raise DataError(f'{table.path}: must have two columns, has {table.names[0]}.')
   sides = {'source': source or table.names[0], 'target': target or table.names[1]}
-  for flag, column in sides.items():
-    if column not in table.names:
-      raise ConfigError(
-        f'--{flag}={column} is not allowed: {table.path} has the columns '
-        f'{", ".join(table.names)}.'
-      )
+  table.check(**sides)
   if len(set(sides.values())) < 2:
-    raise ConfigError(f'--source and --target are both {source}: must be two columns.')
+    raise ConfigError(
+      f'--source and --target are both {sides["source"]}: must be two columns.'
+    )
   texts = {
     side: [rows.plain(cell) for cell in table.column(column)]
     for side, column in sides.items()
@@ -109,6 +106,4 @@ def prepare(
       **{'repeats': repeats, 'encoding': encoding, 'notes': notes},
     }
     new.finish('translation', facts, made)
-  card = cards.find(name, data_dir)
-  assert card is not None
-  return Made(card, notes)
+  return made_of(name, data_dir, notes)

@@ -12,8 +12,7 @@ import warnings
 import numpy as np
 
 from dlx.data.prepare import folders, picture_sources, rows
-from dlx.data.prepare.draft import CHUNK, Draft, Made, check_name, draft
-from dlx.data.sets import cards
+from dlx.data.prepare.draft import CHUNK, Draft, Made, check_name, draft, made_of
 from dlx.errors import DISK, ConfigError, DataError
 
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
@@ -119,9 +118,7 @@ def prepare(
       **{'repeats': repeats, 'notes': notes},
     }
     new.finish('images', facts, made)
-  card = cards.find(name, data_dir)
-  assert card is not None
-  return Made(card, notes)
+  return made_of(name, data_dir, notes)
 
 
 def image_facts(
@@ -169,7 +166,8 @@ def decode(path: Any, size: int, fit: str, grey: bool) -> np.ndarray:
   else:
     with Image.open(path, formats=_FORMATS) as opened:
       opened.load()
-      image = ImageOps.exif_transpose(opened)
+      ImageOps.exif_transpose(opened, in_place=True)
+      image = opened
   if image.mode.startswith('I'):  # 16 bits.
     value = np.asarray(image)
     if value.min() < 0 or value.max() > 65535:
@@ -181,7 +179,8 @@ def decode(path: Any, size: int, fit: str, grey: bool) -> np.ndarray:
     image = image.convert('RGBA')
     white = Image.new('RGBA', image.size, 'white')
     image = Image.alpha_composite(white, image)
-  image = image.convert('L' if grey else 'RGB')
+  mode = 'L' if grey else 'RGB'
+  image = image if image.mode == mode else image.convert(mode)  # It would be a copy.
   if fit == 'crop':
     image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
   elif fit == 'pad':

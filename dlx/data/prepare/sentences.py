@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Sequence
 import numpy as np
 
 from dlx.data.prepare import columns, folders, readers, rows
-from dlx.data.prepare.draft import Made, check_name, draft
+from dlx.data.prepare.draft import Made, check_name, draft, made_of
 from dlx.data.sets import cards, sentences
 from dlx.data.text import vocabulary
 from dlx.errors import ConfigError, DataError
@@ -121,9 +121,7 @@ def prepare(
       **{'max_length': max_length, 'encoding': encoding, 'notes': notes},
     }
     new.finish('sentences', facts, made)
-  card = cards.find(name, data_dir)
-  assert card is not None
-  return Made(card, notes)
+  return made_of(name, data_dir, notes)
 
 
 def _facts(new, classes: Sequence[str], where: Any, notes: list[str]) -> dict[str, Any]:
@@ -194,12 +192,7 @@ def _in_files(
 ) -> tuple[list[_Text], list[str] | None]:
   split_of = readers.splits(places)
   table = readers.read(list(places), encoding)
-  for flag, column in (('text', text), ('label', label)):
-    if column not in table.names:
-      raise ConfigError(
-        f'--{flag}={column} is not allowed: {table.path} has the columns '
-        f'{", ".join(table.names)}.'
-      )
+  table.check(text=text, label=label)
   if text == label:
     raise ConfigError(f'--text and --label are both {text}: must be two columns.')
   known = table.classes.get(label)

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple, Sequence
 import numpy as np
 
 from dlx.data.prepare import columns, readers, rows
-from dlx.data.prepare.draft import Draft, Made, check_name, draft
-from dlx.data.sets import cards, tables
-from dlx.errors import ConfigError, DataError
+from dlx.data.prepare.draft import Draft, Made, check_name, draft, made_of
+from dlx.data.sets import tables
+from dlx.errors import DataError
 
 _IDS = frozenset(('id', 'ids', 'index', 'row', 'no', ''))
 _MOST = 64  # Categories of a column.
@@ -69,17 +69,7 @@ def prepare(
   check_name(name, data_dir)
   table = readers.read(path, encoding)
   path = table.path
-  for flag, asked in (
-    ('target', [target]),
-    ('categories', categories),
-    ('leave_out', leave_out),
-  ):
-    for column in asked:
-      if column not in table.names:
-        raise ConfigError(
-          f'--{flag}={column} is not allowed: {path} has the columns '
-          f'{", ".join(table.names)}.'
-        )
+  table.check(target=target, categories=categories, leave_out=leave_out)
   notes: list[str] = []
   wanted, classes = _target(table, target, predict)
   if classes:
@@ -107,9 +97,7 @@ def prepare(
     facts = table_facts(new, found.names, target, classes, path, notes)
     facts['columns'] = found.columns
     new.finish('tables', facts, made)
-  card = cards.find(name, data_dir)
-  assert card is not None
-  return Made(card, notes)
+  return made_of(name, data_dir, notes)
 
 
 def table_facts(

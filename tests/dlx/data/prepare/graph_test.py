@@ -14,6 +14,7 @@ from dlx.data.sources import read
 from dlx.errors import ConfigError, DataError
 from dlx.run.loop import fit
 from experiments.graphs import gcn
+from tests.dlx.data.edited import edited
 
 # Ids are no numbers in order: i, g, e, ... Classes take turns.
 IDS = 'igecajhfdb'
@@ -183,10 +184,7 @@ def test_words_that_are_wrong(kwargs, message):
 )
 def test_cards_that_are_none(change, message):
   card = graph.prepare(*written(), 'own').card
-  assert card.folder is not None
-  text = json.loads((card.folder / cards.FILE).read_text())
-  text['facts'].update(change)
-  (card.folder / cards.FILE).write_text(json.dumps(text))
+  edited(card, lambda text: text['facts'].update(change))
   with pytest.raises(DataError, match=f'is no card of a prepared set .*{message}'):
     graphs.graph('own')
 

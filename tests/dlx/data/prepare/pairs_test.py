@@ -1,6 +1,5 @@
 """Pairs of sentences become a set: columns, splits and words by hand."""
 
-import json
 import pathlib
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from dlx.data.prepare import pairs
 from dlx.data.sets import cards, sentences
 from dlx.errors import ConfigError, DataError
+from tests.dlx.data.edited import edited
 
 
 @pytest.fixture(autouse=True)
@@ -103,9 +103,6 @@ def test_what_cannot_be_taken(rows, kwargs, message):
 )
 def test_cards_that_are_none(change, message):
   card = pairs.prepare([written(TEN)], 'own').card
-  assert card.folder is not None
-  text = json.loads((card.folder / cards.FILE).read_text())
-  text['facts'].update(change)
-  (card.folder / cards.FILE).write_text(json.dumps(text))
+  edited(card, lambda text: text['facts'].update(change))
   with pytest.raises(DataError, match=f'is no card of a prepared set .*{message}'):
     cards.find('own')

@@ -14,6 +14,7 @@ from dlx.data.prepare import corpus, pictures, sentences, table
 from dlx.data.sets import cards, characters, images, tables
 from dlx.data.sets.sentences import sentences as by_name
 from dlx.errors import ConfigError, DataError
+from tests.dlx.data.edited import edited
 
 
 @pytest.fixture
@@ -25,13 +26,6 @@ def pets(tmp_path, monkeypatch):
       path.parent.mkdir(parents=True, exist_ok=True)
       Image.new('RGB', (2, 2), (k, i, 0)).save(path)
   return pictures.prepare(tmp_path / 'pets', 'pets', size=2, test=0.5).card
-
-
-def edited(card, change):
-  path = card.folder / cards.FILE
-  text = json.loads(path.read_text())
-  change(text)
-  path.write_text(json.dumps(text))
 
 
 def test_found_in_the_folder_or_as_the_folder(pets, monkeypatch):
