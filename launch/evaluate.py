@@ -109,7 +109,7 @@ def load(run: Mapping[str, Any], exp: str | None, workdir: str):
   folder = absolute(workdir) / 'source'
   if exp is None and kept.lies_in(run['experiment'], workdir):
     raise ConfigError(
-      f'--workdir={workdir}: the experiment, {run["experiment"]}, lies in the workdir: '
+      f'--workdir={workdir}: the experiment, {run["experiment"]}, came with the workdir: '
       'give --exp=PATH of it, if you trust what it runs.'
     )
   try:

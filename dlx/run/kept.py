@@ -37,7 +37,7 @@ def refusal(run: Mapping[str, Any], workdir: Any) -> str | None:
     return None if _own(name) else f'{name} is no experiment of dlx'
   then, now = _record(run).get('sha256', {}), at_hand(run)
   if lies_in(name, workdir):
-    return f'{name} lies in the workdir'
+    return f'{name} came with the workdir'
   if not now:
     return f'{name} is not there'
   if not then or sources.record(now)['sha256'] != then:
@@ -46,7 +46,13 @@ def refusal(run: Mapping[str, Any], workdir: Any) -> str | None:
 
 
 def lies_in(name: str, workdir: Any) -> bool:
-  """Whether the file of an experiment came with the workdir."""
+  """Whether the file of an experiment came with the workdir, or may have come with it.
+
+  A run records the path from the root: another one was written by hand, and leads to
+  wherever a person stands.
+  """
+  if is_path(name) and not pathlib.Path(name).is_absolute():
+    return True
   folder = pathlib.Path(os.fspath(workdir)).expanduser().resolve()
   return is_path(name) and pathlib.Path(name).resolve().is_relative_to(folder)
 

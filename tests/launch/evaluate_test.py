@@ -109,7 +109,7 @@ def test_code_that_came_with_the_workdir(loop, workdir, capsys):
   run = read_run(str(workdir)) | {'experiment': str(path)}
   (workdir / 'config.json').write_text(json.dumps(run))
   said = refused(capsys, f'--workdir={workdir}')
-  assert 'lies in the workdir: give --exp=PATH' in said
+  assert 'came with the workdir: give --exp=PATH' in said
   assert not (workdir / 'marker').exists()
 
 

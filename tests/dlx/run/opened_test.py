@@ -22,6 +22,8 @@ from dlx.errors import ConfigError, DataError
 from dlx.experiment import Experiment, Field, Function
 from dlx.run import opened
 from experiments.foundations import softmax_regression
+from launch import call, checkpoint, evaluate, report
+from launch.machine import devices
 
 CONFIG = dataclasses.replace(
   softmax_regression.SMALL, ema_decay=0.2, best_metric='test/accuracy', best_mode='min'
@@ -371,6 +373,35 @@ def test_a_strangers_fork(fork):
   runs_as_kept(dlx.open(workdir, trust=True), marker)
 
 
+def test_no_command_runs_a_strangers_fork(fork, monkeypatch, capsys):
+  workdir, hand, marker, _ = fork
+  monkeypatch.setattr(devices, 'use_compile_cache', lambda folder: None)
+  monkeypatch.setattr(sys, 'path', list(sys.path))
+  hand.rename(hand.with_name('elsewhere'))
+  (workdir / 'checkpoints').mkdir()
+  flag = f'--workdir={workdir}'
+  for main, words, status in (
+    (call.main, [flag], 2),
+    (call.main, [flag, 'predict'], 2),
+    (evaluate.main, [flag], 2),
+    (report.main, [flag], 0),
+    (checkpoint.main, ['ls', str(workdir)], 2),
+    (checkpoint.main, ['inspect', str(workdir)], 2),
+  ):
+    assert main(['x', *words]) == status, words
+    assert capsys.readouterr().err.count('\n') <= 1
+    assert not marker.exists(), words
+  # A place that follows from where a person happens to stand is no place either.
+  monkeypatch.chdir(hand.with_name('elsewhere'))
+  told = json.loads((workdir / 'config.json').read_text())
+  told['experiment'] = './my_fork.py'
+  (workdir / 'config.json').write_text(json.dumps(told))
+  assert evaluate.main(['x', flag]) == 2
+  assert 'give --exp=PATH' in capsys.readouterr().err
+  assert call.main(['x', flag]) == 2
+  assert not marker.exists()
+
+
 @pytest.mark.parametrize('place', ['{run}/source/my_fork.py', '{run}/../run/own.py'])
 def test_a_file_in_the_workdir_is_not_at_hand(fork, place):
   workdir, hand, marker, helper = fork
@@ -381,7 +412,7 @@ def test_a_file_in_the_workdir_is_not_at_hand(fork, place):
   told['experiment'] = place.format(run=workdir)
   (workdir / 'config.json').write_text(json.dumps(told))
   run = dlx.open(workdir)
-  with pytest.raises(ConfigError, match='lies in the workdir'):
+  with pytest.raises(ConfigError, match='came with the workdir'):
     run.predict()
   assert not marker.exists()
 
