@@ -24,9 +24,9 @@ nothing compiled before), `first_step_cached_s`, `peak_mb`, `gflops` (of dlx's s
 The suite `mnist` is one row: seconds from `python -m launch.train --exp=cnn` to 99 % on
 MNIST's test images, beside the same training written in PyTorch; start-up, reading and
 evaluations included, three seeds in turns. `call`: seconds until a trained `cnn` that
-is opened in a new process has answered, and milliseconds of a warm answer. `data`: 4000
-JPEGs prepared beside Pillow alone, and batches of them beside a plain loop over the
-same arrays in memory.
+is opened in a new process has answered, and milliseconds of a warm answer. `data`:
+10,000 JPEGs prepared beside Pillow alone, and batches of them beside a plain loop over
+the same arrays in memory.
 """
 
 import datetime
@@ -236,7 +236,7 @@ def alone(values: flags.FlagValues) -> dict[str, Any]:
     return answering.measure({})
   from launch.benchmarks import reading
 
-  return reading.measure(4000, 400, values.rounds)
+  return reading.measure(10_000, 400, values.rounds)
 
 
 def document(rows: list[dict[str, Any]], limit: float | None, argv: list[str]) -> dict:

@@ -109,8 +109,8 @@ def load(run: Mapping[str, Any], exp: str | None, workdir: str):
   folder = absolute(workdir) / 'source'
   if exp is None and kept.lies_in(run['experiment'], workdir):
     raise ConfigError(
-      f'--workdir={workdir}: the experiment, {run["experiment"]}, came with the workdir: '
-      'give --exp=PATH of it, if you trust what it runs.'
+      f'--workdir={workdir}: the experiment, {run["experiment"]}, came with the '
+      'workdir: give --exp=PATH of it, if you trust what it runs.'
     )
   try:
     found = experiments_by_name.load(exp or run['experiment'])

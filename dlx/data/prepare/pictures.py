@@ -128,16 +128,19 @@ def image_facts(
 
   Mean and deviation are exact, from counts of the values of the training split.
   """
+  from PIL import Image
+
   label = {split: np.asarray(fields['label']) for split, fields in new.rows.items()}
   rows.check_classes(where, label['train'], classes, least=1)
   rows.note_absent(label, classes, notes)
   rows.note_few(new, notes)
   image = new.rows['train']['image']
-  counts = np.zeros((image.shape[-1], 256), np.int64)
+  channels, counts = image.shape[-1], np.zeros((image.shape[-1], 256), np.int64)
   for start in range(0, len(image), CHUNK):
-    part = np.asarray(image[start : start + CHUNK])
-    for c in range(len(counts)):
-      counts[c] += np.bincount(part[..., c].ravel(), minlength=256)
+    # One below the other: Pillow counts four times as fast as NumPy.
+    tall = np.asarray(image[start : start + CHUNK]).reshape(-1, *image.shape[2:])
+    tall = Image.fromarray(tall[..., 0] if channels == 1 else tall)
+    counts += np.array(tall.histogram()).reshape(channels, 256)
   value = np.arange(256) / 255
   mean = counts @ value / counts.sum(1)
   std = np.sqrt((counts * (value - mean[:, None]) ** 2).sum(1) / counts.sum(1))
