@@ -62,10 +62,9 @@ def main(argv: list[str]) -> int:
   os.environ['JAX_PLATFORMS'] = 'cpu'
   import jax
 
-  jax.config.update('jax_enable_x64', True)  # Leaves of 8 bytes an element.
   from dlx.run.checkpoint import quiet
 
-  with quiet.orbax():
+  with jax.enable_x64(True), quiet.orbax():  # Leaves of 8 bytes an element.
     return run(command, places, values)
 
 

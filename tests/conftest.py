@@ -133,6 +133,18 @@ def data_folder_of_its_own():
   files.look_in(None)
 
 
+@pytest.fixture(autouse=True)
+def settings_of_its_own():
+  """What a launcher that one test called sets in JAX is not set for those after it."""
+  import jax
+
+  before = dict(jax.config.values)
+  yield
+  for name, value in jax.config.values.items():
+    if name in before and before[name] != value:
+      jax.config.update(name, before[name])
+
+
 @pytest.fixture(scope='module')
 def optimised():
   """Programs of this file are optimised in any case: what is asked is of them."""

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple
 
 import numpy as np
 
+from dlx.data.sets import columns
 from dlx.data.sets.examples import Examples, examples, parse
 from dlx.data.sets.sentences import texts_of
 from dlx.data.sources import read
@@ -121,6 +122,8 @@ def _taken(
       continue
     if words and 'text' in shapes:
       taken[name] = 'text'
+    elif field.kind == 'column' and columns.key(name) in shapes:
+      taken[name] = columns.key(name)
     elif name in shapes and not words and _fits(field, shapes[name], found, resize):
       taken[name] = name
     elif field.default is None:

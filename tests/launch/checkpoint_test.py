@@ -11,7 +11,6 @@ from unittest import mock
 
 from absl.testing import absltest, parameterized
 from etils import epath
-import jax
 import jax.numpy as jnp
 
 from dlx.run.checkpoint import files
@@ -58,7 +57,6 @@ class CheckpointTest(parameterized.TestCase):
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
       status = checkpoint.main(['checkpoint', *map(str, words)])
-    jax.config.update('jax_enable_x64', False)  # The launcher turns it on.
     self.assertEqual(snapshot(self.workdir), before, words)
     return status, out.getvalue(), err.getvalue()
 
@@ -115,7 +113,6 @@ class CheckpointTest(parameterized.TestCase):
     with mock.patch.object(files, 'read_meta', meanwhile):
       with contextlib.redirect_stdout(out):
         status = checkpoint.main(['checkpoint', command, str(self.workdir)])
-    jax.config.update('jax_enable_x64', False)
     self.assertEqual(status, 0)
     self.assertRegex(out.getvalue(), told)
 
@@ -147,7 +144,6 @@ class CheckpointTest(parameterized.TestCase):
     with mock.patch.object(files, 'read_leaves', meanwhile):
       with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         found = checkpoint.main(['checkpoint', *(places.get(w, w) for w in words)])
-    jax.config.update('jax_enable_x64', False)
     self.assertEqual(found, status, err.getvalue())
     self.assertRegex(out.getvalue() + err.getvalue(), told)
     self.assertLess(err.getvalue().count('\n'), 2)

@@ -40,8 +40,6 @@ def restore_settings_after(test):
   """Takes back, at the end of a test, what the launcher sets for its process."""
   test.enter_context(absltest.mock.patch.dict(os.environ))
   test.addCleanup(compilation_cache.reset_cache)
-  for name in ('jax_enable_compilation_cache', 'jax_enable_x64'):
-    test.addCleanup(jax.config.update, name, getattr(jax.config, name))
 
 
 @pytest.mark.parametrize('name', tiers.every(expensive=True, newest=True))

@@ -119,24 +119,67 @@ def table(name: str, missing: str = 'indicator') -> ColumnData:
     ConfigError: unknown name. On load DataError: a number that is missing where
       `missing` refuses it.
   """
+  layout = _layout(name, missing)
+  card, plain, numbers, categories, where = layout
+  target = plain.target_mean or 0.0, plain.target_std or 1.0
+  convert = functools.partial(_convert, numbers, categories, where, missing, target)
+  kept = [number for _, number in numbers]
+  return ColumnData(
+    name=name,
+    train=_by_columns(layout.source('train'), convert, kept, categories),
+    test=_by_columns(layout.source('test'), convert, kept, categories),
+    numbers=tuple(kept),
+    categories=tuple(categories),
+    class_names=layout.class_names,
+    target_name=plain.target_name,
+    target_mean=target[0],
+    target_std=target[1],
+    baseline=plain.baseline,
+  )
+
+
+class _Layout(NamedTuple):
+  """A table of any kind, and where its columns are among its features.
+
+  Attributes:
+    card: of a set of the user's own, else None.
+    plain: the set with features as measured.
+    numbers: (feature, column) of each column of numbers.
+    categories: columns of words.
+    where: of each of those the features it is in.
+  """
+
+  card: cards.Card | None
+  plain: tables.TabularData
+  numbers: list[tuple[int, Number]]
+  categories: list[Category]
+  where: list[slice]
+
+  @property
+  def class_names(self) -> tuple[str, ...]:
+    if self.card is not None:
+      return tuple(self.card.facts.get('classes', ()))
+    return tuple(map(str, range(self.plain.num_classes or 0)))
+
+  def source(self, split: str) -> Source:
+    """As it lies on the disk: of an own set missing numbers are not filled yet."""
+    if self.card is not None:
+      return cards.source(self.card, split)
+    return {'train': self.plain.train, 'test': self.plain.test}[split]
+
+
+def _layout(name: str, missing: str = 'indicator') -> _Layout:
   card = registry.check(name, 'tables')
   plain = tables.tabular(name, standardize=False)
-  median = plain.feature_mean
   if card is None:
-    train, test = plain.train, plain.test
-    layout = [
-      (column, _CODES.get((name, column), ())) for column in plain.feature_names
-    ]
-    class_names = tuple(map(str, range(plain.num_classes or 0)))
-    lacking = [0] * plain.num_features
-  else:  # Numbers that are missing are not filled yet.
-    train, test = cards.source(card, 'train'), cards.source(card, 'test')
-    layout = facts.columns(card.facts)
-    class_names = tuple(card.facts.get('classes', ()))
+    median, lacking = plain.feature_mean, [0] * plain.num_features
+    names = [(column, _CODES.get((name, column), ())) for column in plain.feature_names]
+  else:
     median = card.facts['median']
     lacking = card.facts.get('missing', [0] * plain.num_features)
+    names = facts.columns(card.facts)
   numbers, categories, where, at = [], [], [], 0
-  for column, values in layout:
+  for column, values in names:
     if values:
       categories.append(Category(column, values))
       # Of an own set one feature a value; of a known one the number itself.
@@ -147,21 +190,61 @@ def table(name: str, missing: str = 'indicator') -> ColumnData:
       indicated = missing == 'indicator' and lacking[at] > 0
       numbers.append((at, Number(column, float(median[at]), mean, std, indicated)))
       at += 1
-  target = plain.target_mean or 0.0, plain.target_std or 1.0
-  convert = functools.partial(_convert, numbers, categories, where, missing, target)
-  kept = [number for _, number in numbers]
-  return ColumnData(
-    name=name,
-    train=_by_columns(train, convert, kept, categories),
-    test=_by_columns(test, convert, kept, categories),
-    numbers=tuple(kept),
-    categories=tuple(categories),
-    class_names=class_names,
-    target_name=plain.target_name,
-    target_mean=target[0],
-    target_std=target[1],
-    baseline=plain.baseline,
-  )
+  return _Layout(card, plain, numbers, categories, where)
+
+
+def as_measured(name: str) -> dict[str, Source | None]:
+  """The splits of a table with columns as a person has them; reads nothing.
+
+  Args:
+    name: see `table`.
+
+  Returns:
+    Of each split a source of all fields of `tables.tabular`, as measured, and of each
+    column by `key(column)`: numbers f32 [], NaN where one is missing; words as text,
+    '' where one is missing or no training row has it. None: no such split.
+
+  Raises:
+    ConfigError: unknown name.
+  """
+  layout = _layout(name)
+  shape = jax.ShapeDtypeStruct
+  shapes = {key(number.name): shape((), np.float32) for _, number in layout.numbers}
+  words = {key(c.name): np.array(['', *c.values]) for c in layout.categories}
+  shapes |= {k: shape((), texts.dtype) for k, texts in words.items()}
+
+  def source(plain: Source, raw: Source) -> Source:
+    def read(data_dir: Any) -> Loaded:
+      loaded = plain.read(data_dir)
+      apart = loaded if layout.card is None else raw.read(data_dir)
+      features = np.asarray(apart.data['features'])
+      made: dict[str, Any] = {
+        key(number.name): features[:, at].astype(np.float32)
+        for at, number in layout.numbers
+      }
+      for at, category in zip(layout.where, layout.categories, strict=True):
+        codes = _codes(features[:, at], category)
+        made[key(category.name)] = words[key(category.name)][codes]
+      return Loaded({**loaded.data, **made}, loaded.origin)
+
+    return dataclasses.replace(
+      plain, shapes={**plain.shapes, **shapes}, read=read, held=None
+    )
+
+  train, test = layout.plain.train, layout.plain.test
+  raw = layout.source('train')
+  parts: dict[str, Source | None] = {
+    'train': source(train, raw),
+    'test': source(test, layout.source('test')),
+  }
+  if train.held is not None and raw.held is not None:
+    parts['validation'] = source(train.held, raw.held)
+  return parts
+
+
+def key(column: str) -> str:
+  """The field of a column, which cannot be taken for `label`, `target` or another."""
+  return f'column {column}'
 
 
 def _by_columns(source: Source, convert: Any, numbers: Any, categories: Any) -> Source:

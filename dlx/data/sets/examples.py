@@ -3,11 +3,10 @@
 from typing import Mapping, NamedTuple
 
 from dlx.data.dataset import Source
-from dlx.data.sets import cards, graphs, registry
+from dlx.data.sets import cards, columns, graphs, registry
 from dlx.data.sets.characters import characters
 from dlx.data.sets.images import images, photographs
 from dlx.data.sets.sentences import sentences
-from dlx.data.sets.tables import tabular
 from dlx.errors import ConfigError
 
 
@@ -16,7 +15,8 @@ class Examples(NamedTuple):
 
   Attributes:
     told: NAME:SPLIT, for messages.
-    source: of `image` as read, `features` as measured, `text`, `token` or a graph, with
+    source: of `image` as read, `features` and columns as measured,
+      `text`, `token` or a graph, with
       `label` or `target`.
     classes: their names in order; () where the set has none.
     max_value: of images, the pixel that stands for 1.0.
@@ -68,8 +68,7 @@ def examples(name: str, split: str) -> Examples:
     parts = {'train': data.train, 'validation': data.train.held, 'test': data.test}
     classes, max_value = data.class_names, data.max_value
   elif kind == 'tables':
-    data = tabular(name, standardize=False)
-    parts = {'train': data.train, 'validation': data.train.held, 'test': data.test}
+    parts = columns.as_measured(name)
   else:
     raise ConfigError(
       f'dataset={name} holds {registry.KINDS[kind]}: no model reads it.'

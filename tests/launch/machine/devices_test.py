@@ -13,21 +13,6 @@ def setting(name: str):
   return getattr(jax.config, name)
 
 
-@pytest.fixture(autouse=True)
-def jax_as_before():
-  names = (
-    'jax_enable_x64',
-    'jax_enable_compilation_cache',
-    'jax_compilation_cache_dir',
-    'jax_persistent_cache_min_compile_time_secs',
-    'jax_persistent_cache_min_entry_size_bytes',
-  )
-  before = {name: setting(name) for name in names}
-  yield
-  for name, value in before.items():
-    jax.config.update(name, value)
-
-
 @pytest.fixture
 def linux(monkeypatch):
   monkeypatch.setattr(devices.sys, 'platform', 'linux')

@@ -66,6 +66,24 @@ def test_numbers_marks_and_codes_by_hand(own):
   assert (data.target_mean, data.target_std) == pytest.approx((mean, std))
 
 
+def test_rows_as_a_person_has_them(own):
+  made = columns.as_measured('own')
+  parts = {k: source.read(None).data for k, source in made.items() if source}
+  assert set(parts) == {'train', 'test'}
+  found = parts['train']
+  assert set(found) == {'features', 'target', 'column a', 'column town', 'column b'}
+  np.testing.assert_array_equal(found['column a'], [1, 1, 3, 7, np.nan, np.nan])
+  assert list(found['column town']) == ['Bern', 'Basel', 'Bern', 'Basel', '', 'Bern']
+  np.testing.assert_array_equal(found['features'][:, 0], [1, 1, 3, 7, 2, 2])
+  assert list(parts['test']['column town']) == ['', 'Bern']  # Chur is unknown.
+  np.testing.assert_array_equal(parts['test']['column b'], [9, np.nan])
+  np.testing.assert_array_equal(parts['test']['target'], [6, 7])
+  for part, source in made.items():
+    assert source is not None and {k: x.dtype for k, x in source.shapes.items()} == {
+      k: x.dtype for k, x in parts[part].items()
+    }
+
+
 def test_without_a_mark_or_refused(own):
   data = columns.table('own', 'median')
   assert set(data.train.shapes) == {'number', 'code', 'target'}
