@@ -45,8 +45,9 @@ class Programs:
     self._stream: Ahead | None = None  # From the step of its first use on.
     self.sent = 0
     self.mesh = dispatch.mesh
-    fields = [*experiment.train_data.shapes[0].values()]  # None: it reads no data.
-    self.rows = fields[0].shape[0] if fields else config.batch_size
+    train = experiment.train_data
+    fields = [*train.shapes[0].values()]  # None: it reads no data.
+    self.rows = train.rows or (fields[0].shape[0] if fields else config.batch_size)
 
   def __enter__(self) -> 'Programs':
     return self
