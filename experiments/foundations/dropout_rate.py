@@ -54,7 +54,7 @@ def study(config: Config) -> Study:
     'eval_every_steps': None,
     'save_every_steps': None,
   }
-  names = [f'{rate:g}' for rate in config.rates]
+  names = [f'dropout={rate:g}' for rate in config.rates]
   settings = {
     name: Run('mlp', {**fields, 'dropout': rate})
     for name, rate in zip(names, config.rates, strict=True)
@@ -69,7 +69,7 @@ def study(config: Config) -> Study:
     told = results.told('validation/loss', found)
     return Verdict(
       found not in (names[0], names[-1]),
-      f'Lowest mean of validation/loss of the rates {", ".join(names)}: {told}.',
+      f'Of {len(names)} rates the lowest mean of validation/loss has {told}.',
     )
 
   def figure(results):

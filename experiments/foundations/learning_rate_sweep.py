@@ -52,7 +52,7 @@ def study(config: Config) -> Study:
     'eval_every_steps': None,
     'save_every_steps': None,
   }
-  rate_of = {f'{rate:.3g}': rate for rate in rates}
+  rate_of = {f'lr={rate:.3g}': rate for rate in rates}
   settings = {name: Run('mlp', {**fields, 'lr': lr}) for name, lr in rate_of.items()}
 
   def best(results):
@@ -65,7 +65,7 @@ def study(config: Config) -> Study:
     return Verdict(
       found not in (list(rate_of)[0], list(rate_of)[-1]),
       f'Of {len(rate_of)} rates from {config.lowest:g} to {config.highest:g} the '
-      f'lowest mean of {LOSS} is that of {results.told(LOSS, found)}.',
+      f'lowest mean of {LOSS} has {results.told(LOSS, found)}.',
     )
 
   def valley(sign):
