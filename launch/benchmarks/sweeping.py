@@ -64,13 +64,9 @@ def measure(fields: dict[str, Any], say=print) -> dict[str, Any]:
   for metric in METRICS:
     a, b = np.array(many[metric]), np.array([m[metric] for m in single])
     apart = np.abs(a - b) / np.maximum(np.abs(b), 1e-12)
-    differences[metric] = {
-      'median': float(np.nanmedian(apart)),
-      'largest': float(np.nanmax(apart)),
-    }
-    say(
-      f'{metric}: relative difference {np.nanmedian(apart):.1e}, at most {np.nanmax(apart):.1e}'
-    )
+    middle, largest = float(np.nanmedian(apart)), float(np.nanmax(apart))
+    differences[metric] = {'median': middle, 'largest': largest}
+    say(f'{metric}: relative difference {middle:.1e}, at most {largest:.1e}')
   return {
     'workload': f'{STUDY}, {len(trials)} runs',
     'runs': len(trials),
