@@ -84,7 +84,7 @@ def test_runs_that_differ_in_numbers_are_one_program(done):
   (folder,) = (workdir / 'together').iterdir()
   names = json.loads((folder / 'members.json').read_text())['runs']
   assert names == ['slow-0', 'slow-1', 'fast-0', 'fast-1', 'lost-0', 'lost-1']
-  # softmax_regression names no field to sweep: by itself, with a checkpoint of its own.
+  # One run is a workdir of its own, with its checkpoints.
   assert (workdir / 'runs' / 'linear' / 'checkpoints').is_dir()
 
 
