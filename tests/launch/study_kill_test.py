@@ -31,7 +31,7 @@ def found(workdir):
   record = json.loads((workdir / 'study.json').read_text())
   for run in record['runs'].values():
     del run['seconds']
-  del record['argv']
+  del record['argv'], record['git']
   figures = {p.name: p.read_bytes() for p in (workdir / 'figures').iterdir()}
   lines = {}
   for path in sorted((workdir / 'runs').glob('*/metrics.jsonl')):

@@ -7,6 +7,8 @@ import pathlib
 import numpy as np
 import pytest
 
+import dlx
+from dlx import runs
 from dlx.config import StudyConfig
 from dlx.errors import ConfigError
 from dlx.figures import studies
@@ -110,6 +112,37 @@ def test_each_run_has_the_records_of_its_own(done, tmp_path):
   assert steps(workdir / 'runs' / 'fast-1') == steps(tmp_path / 'alone')
   assert render(workdir / 'runs' / 'fast-1').exists()
   assert outcome.results.runs['fast-1'].metrics[LOSS] == one['metrics'][LOSS]
+
+
+def test_a_run_of_many_is_opened_and_evaluated(done, tmp_path):
+  import shutil
+
+  moved = tmp_path / 'moved'
+  shutil.copytree(done[0], moved)
+  workdir = moved / 'runs' / 'fast-1'
+  found = dlx.open(workdir)
+  wanted = done[1].results.runs['fast-1']
+  assert (found.config.lr, found.config.seed, found.step) == (1e-2, 1, 4)
+  built = mlp.build(found.config)
+  metrics = runs.evaluate(built, found.config, workdir)
+  # Another program, and so other roundings.
+  assert metrics[LOSS] == pytest.approx(wanted.metrics[LOSS], rel=1e-5)
+  images = np.zeros((3, 8, 8, 1), np.uint8)
+  assert found.predict(image=images).shape == (3, 10)
+  other = dlx.open(moved / 'runs' / 'fast-0').predict(image=images)
+  assert np.abs(other - found.predict(image=images)).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+  'of',
+  [{'workdir': '../../../x'}, {'workdir': '/etc'}, {'member': 6}, {'member': 'a'}, 3],
+)
+def test_a_record_leads_nowhere_else(of, done, tmp_path):
+  record = json.loads((done[0] / 'runs' / 'fast-1' / 'config.json').read_text())
+  record['together'] = {**record['together'], **of} if isinstance(of, dict) else of
+  (tmp_path / 'config.json').write_text(json.dumps(record))
+  with pytest.raises(ConfigError, match='must name a member of a program of the same'):
+    dlx.open(tmp_path).predict(image=np.zeros((8, 8, 1), np.uint8))
 
 
 def test_what_diverged_is_told_and_costs_no_other(done):

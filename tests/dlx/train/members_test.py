@@ -11,7 +11,7 @@ from dlx.data.batches.resident import InOrder
 from dlx.errors import ConfigError
 from dlx.experiment import Field, Figure, Function
 from dlx.run import sharding
-from dlx.train.members import differing, member, together, vectorize
+from dlx.train.members import differing, joined, member, run_of, together, vectorize
 from experiments.foundations import mlp, softmax_regression
 from tests.dlx.run import kinds
 
@@ -123,8 +123,7 @@ class TogetherTest(parameterized.TestCase):
       one = mlp.build(config)
       one = one._replace(init=lambda _, e=one, c=config: e.init(jax.random.key(c.seed)))
       state, metrics = trained(one)
-      own = member(self.state, i)
-      own = own._replace(model_state=own.model_state[0])
+      own = run_of(self.state, i)
       # Roundings of four steps of Adam, which divides by the size of the gradient.
       close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
       jax.tree.map(close, own.params, state.params)
@@ -172,6 +171,11 @@ class TogetherTest(parameterized.TestCase):
     inputs = {'image': np.zeros((1, 8, 8, 1), np.uint8)}
     found = self.joint.functions['predict'].call(self.state, inputs)
     self.assertEqual(found['probabilities'].shape, (1, 10))
+
+  def test_the_shapes_follow_from_those_of_one_run(self):
+    one = jax.eval_shape(lambda: mlp.build(CONFIG).init(jax.random.key(0)))
+    wanted = jax.eval_shape(lambda: self.joint.init(jax.random.key(0)))
+    self.assertEqual(joined(one, 4), wanted)
 
   def test_what_differs(self):
     self.assertEqual(
