@@ -40,7 +40,7 @@ def measure(fields: dict[str, Any], say=print) -> dict[str, Any]:
   first = trials[0]
   with tempfile.TemporaryDirectory() as folder:
 
-    def train(built, config, name):
+    def train(built: Any, config: Any, name: str) -> dict[str, Any]:
       workdir = pathlib.Path(folder, name)
       module = first.found.module.__name__
       try:
