@@ -209,9 +209,7 @@ def compiled(jitted: Any, *args: Any) -> Callable:
   return jitted if asked else jitted.lower(*args).compile()
 
 
-def flops_of_step(
-  jitted: Any, *args: Any, resident: bool, platform: str
-) -> int | None:
+def flops_of_step(jitted: Any, *args: Any, resident: bool, platform: str) -> int | None:
   """Operations of one step on all devices, counted on its jaxpr; see flops.py.
 
   Args:

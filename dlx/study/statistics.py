@@ -116,12 +116,7 @@ def welch_interval(a: Any, b: Any, *, confidence: float = 0.95) -> Interval:
 
 
 def bootstrap_interval(
-  a: Any,
-  b: Any,
-  *,
-  confidence: float = 0.95,
-  seed: int = 0,
-  resamples: int = RESAMPLES,
+  a: Any, b: Any, *, confidence: float = 0.95, seed: int = 0, resamples: int = RESAMPLES
 ) -> Interval:
   """Percentile bootstrap of mean(a) - mean(b) (Efron 1979): each group drawn anew.
 
