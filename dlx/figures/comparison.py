@@ -4,7 +4,6 @@ A group keeps its colour, its marker and its dashes in all figures, by its place
 colours are those of Okabe and Ito (2008), which colour-blind people tell apart.
 """
 
-import itertools
 from typing import TYPE_CHECKING, Any, Mapping, NamedTuple, Sequence
 
 import numpy as np
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#555555')
 MARKERS = 'os^Dv*P'
 DASHES = ('-', '--', '-.', ':')
-WIDTH = 4.8  # Inches: at 390 pixels the letters are still those of a text.
-LETTERS = 46  # Of a label in a legend; the rest is cut.
+WIDTH = 4.0  # Inches: at 390 pixels the letters are still those of a text.
+LETTERS = 40  # Of a label in a legend; the rest is cut.
 
 
 class Line(NamedTuple):
@@ -171,10 +170,10 @@ def intervals(
     ax.plot([middle], [-i], color=colour, marker=marker, markersize=6, zorder=3)
     # Above its row, so that long names take no room from the axis.
     ax.annotate(
-      _cut(label, 60),
+      _cut(label, 50),
       (0, -i + 0.2),
       xycoords=('axes fraction', 'data'),
-      fontsize=8,
+      fontsize=8.5,
       color=INK,
       va='bottom',
     )
@@ -201,13 +200,11 @@ def _cut(label: str, letters: int = LETTERS) -> str:
 def _legend(figure: 'Figure'):
   """Below the axes, where it covers no data."""
   handles, labels = figure.axes[0].get_legend_handles_labels()
-  pairs = [*itertools.chain(zip(handles, labels))]
-  if pairs:
-    figure.legend(
-      *zip(*pairs),
-      loc='outside lower left',
-      frameon=False,
-      fontsize=8,
-      ncols=1,
-      handlelength=2.6,
-    )
+  figure.legend(
+    handles,
+    labels,
+    loc='outside lower left',
+    frameon=False,
+    fontsize=8.5,
+    handlelength=2.6,
+  )

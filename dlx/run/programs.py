@@ -169,11 +169,12 @@ class Programs:
     return self._compiled[shape_id]
 
   def _count(self, run: Any, given: tuple[Any, ...]):
+    backend = jax.default_backend()
     found = flops_of_step(
       run,
       *given,
       resident=isinstance(self._experiment.train_data, Resident),
-      platform=self.mesh.devices.flat[0].platform,
+      platform='cuda' if backend == 'gpu' else backend,
     )
     if found is not None:
       self.flops_per_step = max(found, self.flops_per_step or 0)

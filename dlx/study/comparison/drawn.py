@@ -58,8 +58,8 @@ def lines(found: Comparison) -> dict[str, tuple[Declared, list[Line]]]:
     for place, one in enumerate(groups):
       band = found.bands.get(name, {}).get(one.number)
       if band is not None:
-        parts = (scale * x for x in (band.mean, band.low, band.high))
-        made.append(Line(labelled(one), band.step, *parts, place))
+        mean, low, high = (scale * x for x in (band.mean, band.low, band.high))
+        made.append(Line(labelled(one), band.step, mean, low, high, place))
     if any(np.size(line.step) > 1 for line in made):
       out[name] = lib.declaration(found.groups, name), made
   return out

@@ -256,7 +256,7 @@ def as_csv(found: Comparison) -> str:
   for one in found.groups:
     line: dict[str, Any] = {'group': one.number, 'label': cell(one.label)}
     line['runs'] = len(one.runs)
-    line |= {f'field {k}': cell(lib.shown(v)) for k, v in one.fields.items()}
+    line |= {f'field {cell(k)}': _plain(v) for k, v in one.fields.items()}
     for of in (found.quality, found.costs):
       for name, by_group in of.items():
         summary = by_group.get(one.number)
@@ -275,6 +275,13 @@ def as_csv(found: Comparison) -> str:
 def cell(text: str) -> str:
   """A text that a spreadsheet does not take for a formula."""
   return f"'{text}" if text[:1] in ('=', '+', '-', '@', '\t', '\r') else text
+
+
+def _plain(value: Any) -> Any:
+  """A value of a field as a cell: a number as it is, nothing where it is absent."""
+  if value == lib.ABSENT:
+    return ''
+  return value if isinstance(value, (int, float)) else cell(lib.shown(value))
 
 
 def _group(found: Comparison, one: Group) -> dict[str, Any]:
