@@ -218,5 +218,6 @@ def page(run: Run) -> str:
     + tables.configuration(run)
     + section('Reproduce', f'<div class="grid2">{boxes}</div>' if boxes else '')
   )
-  footer = 'Written by dlx.report from the files of the workdir.'
-  return document(title(run), body, footer)
+  return document(
+    title(run), body, 'Written by dlx.report from the files of the workdir.'
+  )

@@ -48,8 +48,9 @@ class Programs:
     self.sent = 0
     self.flops_per_step: int | None = None
     self.mesh = dispatch.mesh
-    fields = [*experiment.train_data.shapes[0].values()]  # None: it reads no data.
-    self.rows = fields[0].shape[0] if fields else config.batch_size
+    train = experiment.train_data
+    fields = [*train.shapes[0].values()]  # None: it reads no data.
+    self.rows = train.rows or (fields[0].shape[0] if fields else config.batch_size)
 
   def __enter__(self) -> 'Programs':
     return self

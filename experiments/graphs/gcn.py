@@ -24,6 +24,7 @@ from dlx.data.sets import graphs
 from dlx.models.gcn import GCN
 from dlx.state import Mean, Metric, create
 from dlx.train import curves, steps
+from dlx.train.members import vectorize
 
 METRICS = {
   'loss': Metric(
@@ -172,7 +173,7 @@ def build(config: Config) -> experiment.Experiment:
     figures={'wrong_nodes': experiment.Figure(wrong_nodes, nodes, whole)},
   )
   if config.members > 1:
-    built = experiment.vectorize(built, config.members, chunk=config.chunk)
+    built = vectorize(built, config.members, chunk=config.chunk)
   return built
 
 

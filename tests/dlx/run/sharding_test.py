@@ -18,9 +18,9 @@ import optax
 
 from dlx import optim
 from dlx.errors import ConfigError
-from dlx.experiment import vectorize
 from dlx.run import sharding as lib
 from dlx.state import create, leaves_by_path
+from dlx.train.members import vectorize
 from tests.dlx.train import supervised_test
 
 ROOT = pathlib.Path(__file__).parents[3]
