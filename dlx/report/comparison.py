@@ -65,7 +65,7 @@ def table(of: Table) -> str:
   note = f'<p class="note">{text(of.note)}</p>' if of.note else ''
   return section(
     of.title,
-    f'<div class="card box data"><div class="scroll"><table><thead><tr>'
+    f'<div class="card box"><div class="rows numbers"><table><thead><tr>'
     f'{row("th", of.columns)}</tr></thead><tbody>{lines}</tbody></table></div>{note}'
     '</div>',
   )

@@ -171,6 +171,12 @@ def _intervals(found: Comparison) -> Iterator[str]:
 
 
 def _costs(found: Comparison) -> Iterator[str]:
+  joint = [str(g.number) for g in found.groups if any(r.together > 1 for r in g.runs)]
+  if joint:
+    yield (
+      f'Runs of group{"s" * (len(joint) > 1)} {_list(joint)} were trained together with '
+      'others by one program: seconds are a share, examples/s are those of all.'
+    )
   name = found.choices.cost
   without = [str(g.number) for g in found.groups if g.number not in found.costs[name]]
   if without:

@@ -10,6 +10,7 @@ from dlx.study.comparison import groups as lib
 from dlx.study.comparison.differences import Comparison, Difference
 from dlx.study.comparison.groups import Group
 from dlx.study.comparison.workdirs import COSTS, Trained
+from dlx.study.results import mean_and_sd
 from dlx.study.statistics import Summary
 
 TITLES = {
@@ -156,8 +157,9 @@ def quality(of: Summary | None, scale: float, runs: int) -> str:
   """Mean and standard deviation; how many runs count where not all do."""
   if of is None:
     return '-'
-  sd = None if of.sd is None else of.sd * scale
-  return spread(of.mean * scale, sd) + (f' (n={of.count})' if of.count < runs else '')
+  count = f' (n={of.count})' if of.count < runs else ''
+  sd = math.nan if of.sd is None else of.sd * scale
+  return mean_and_sd(of.mean * scale, sd) + count
 
 
 def error(of: Summary | None, scale: float) -> str:
@@ -191,17 +193,7 @@ def cost(name: str, of: Summary | None) -> str:
     return '-'
   if name in ('parameters', 'flops') and of.low == of.high:
     return f'{of.mean:,.0f}' if name == 'parameters' else f'{of.mean:.3g}'
-  return spread(of.mean, of.sd)
-
-
-def spread(mean: float, sd: float | None) -> str:
-  """Mean and standard deviation, to two digits of the latter."""
-  if sd is None or not sd:
-    return number(mean) + (' ± 0' if sd == 0 else '')
-  places = _places(sd)
-  if places is None or abs(mean) >= 1e6:
-    return f'{mean:.4g} ± {sd:.2g}'
-  return f'{mean:,.{places}f} ± {sd:,.{places}f}'
+  return mean_and_sd(of.mean, math.nan if of.sd is None else of.sd)
 
 
 def two_digits(value: float) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
 from etils import epath
 
 from dlx.errors import ConfigError, DataError
+from dlx.run.records import declared
 from dlx.run.records.json_files import flat, is_remote, read_json
 from dlx.run.records.metrics_file import MetricsFile
 
@@ -36,12 +37,15 @@ class Trained(NamedTuple):
     finished: whether result.json says so.
     step: the last one.
     stopped_early: whether early stopping ended it.
-    metrics: the last values by "split/name", of members their mean.
+    metrics: the last values by "split/name", of members their mean; nan where a step of
+      the run was not finite.
     members: names in `metrics` that are means over members.
     curves: by "split/name".
     costs: COSTS by name, those that are known: seconds in total and in training steps,
       examples a second, parameters, operations of all steps.
     data: what its splits were read from, by dotted name.
+    together: how many runs the program trained that trained this one; its costs are
+      its share of theirs.
     machine: device, threads, versions and commit, by name.
     fingerprint: of its final state; None: not known.
   """
@@ -56,6 +60,7 @@ class Trained(NamedTuple):
   members: frozenset[str]
   curves: Mapping[str, Curve]
   costs: Mapping[str, float]
+  together: int
   data: Mapping[str, Any]
   machine: Mapping[str, Any]
   fingerprint: str | None
@@ -132,8 +137,11 @@ def _workdirs(words: Iterable[str]) -> Iterator[str]:
 
 def _below(path: str, depth: int) -> Iterator[str]:
   """The folder itself if it is a workdir, else the workdirs in it."""
-  if any(os.path.lexists(os.path.join(path, n)) for n in _OF_RUNS):
+  within = lambda name: os.path.lexists(os.path.join(path, name))
+  if any(map(within, _OF_RUNS)):
     yield path
+  elif within('study.json'):  # Beside its runs lie the programs that trained several.
+    yield from _below(os.path.join(path, 'runs'), 1)
   elif depth and os.path.isdir(path):
     for name in sorted(os.listdir(path)):
       yield from _below(os.path.join(path, name), depth - 1)
@@ -156,11 +164,15 @@ def read(workdir: Any) -> Trained:
   curves, members, steps = _curves(MetricsFile(path).read())
   metrics = {name: points[-1][1] for name, points in curves.items()}
   finished = bool(result) and result.get('finished', True) is not False
+  diverged = result.get('diverged') is True or (path / 'diverged.json').exists()
   for name, value in flat(_mapping(result.get('metrics'))).items():
     if (number := _mean(value)) is not None:
       metrics[name] = number
       if isinstance(value, list):
         members.add(name)
+  if diverged:  # Its last figures are those of a run that went on to lose them.
+    lost = dict.fromkeys([*declared.headline(record), *metrics], math.nan)
+    metrics, finished = lost, True
   if not metrics:
     raise DataError(f'{path} reports no metric: nothing to compare.')
   step = _number(result.get('step'))
@@ -176,6 +188,7 @@ def read(workdir: Any) -> Trained:
     members=frozenset(members),
     curves=curves,
     costs=_costs(result, step),
+    together=_members(result),
     data=_origins(result.get('dataset') or record.get('data')),
     machine=_machine(record, result),
     fingerprint=_text(result.get('fingerprint')) if finished else None,
@@ -265,11 +278,19 @@ def _costs(result: Mapping[str, Any], step: int) -> dict[str, float]:
   found = {
     'seconds': _number(seconds.get('total')),
     'train_seconds': _number(seconds.get('train')),
-    'examples_per_second': _number(result.get('examples_per_second')),
     'parameters': _number(result.get('parameters')),
     'flops': None if flops is None else flops * step,
   }
-  return {name: value for name, value in found.items() if value is not None}
+  members = _members(result)
+  found = {k: x if x is None else x / members for k, x in found.items()}
+  found['examples_per_second'] = _number(result.get('examples_per_second'))
+  return {name: x for name in COSTS if (x := found[name]) is not None}
+
+
+def _members(result: Mapping[str, Any]) -> int:
+  """How many runs of a study one program trained together with this one."""
+  found = _mapping(result.get('together')).get('members')
+  return found if type(found) is int and found > 0 else 1
 
 
 def _machine(record: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
