@@ -81,12 +81,12 @@ def curves(lines: Sequence[Line], *, title: str, ylabel: str, spread: str) -> 'F
       linewidth=1.7,
       marker=few,
       markersize=3.5,
-      label=_cut(line.label),
+      label=_plain(line.label, LETTERS),
     )
-  ax.set(xlabel=f'Step (band: {spread})', ylabel=ylabel)
+  ax.set(xlabel=f'Step (band: {spread})', ylabel=_plain(ylabel))
   ax.margins(x=0.02)
   ax.grid(color=RULE, linewidth=0.6)
-  style_axes(ax, title)
+  style_axes(ax, _plain(title))
   _legend(figure)
   return figure
 
@@ -123,7 +123,7 @@ def pareto(
       markersize=7,
       markerfacecolor=colour if p.best else 'white',
       linestyle='none',
-      label=f'{p.name}  {_cut(p.label)}',
+      label=f'{p.name}  {_plain(p.label, LETTERS)}',
       zorder=3,
     )
     ax.annotate(
@@ -138,9 +138,9 @@ def pareto(
   if log:
     ax.set_xscale('log')
   ax.margins(0.12)
-  ax.set(xlabel=xlabel, ylabel=ylabel)
+  ax.set(xlabel=xlabel, ylabel=_plain(ylabel))
   ax.grid(color=RULE, linewidth=0.6)
-  style_axes(ax, title)
+  style_axes(ax, _plain(title))
   _legend(figure)
   return figure
 
@@ -170,17 +170,17 @@ def intervals(
     ax.plot([middle], [-i], color=colour, marker=marker, markersize=6, zorder=3)
     # Above its row, so that long names take no room from the axis.
     ax.annotate(
-      _cut(label, 50),
+      _plain(label, 50),
       (0, -i + 0.2),
       xycoords=('axes fraction', 'data'),
       fontsize=8.5,
       color=INK,
       va='bottom',
     )
-  ax.set(xlabel=xlabel, ylim=(0.5 - len(rows), 0.75), yticks=[])
+  ax.set(xlabel=_plain(xlabel), ylim=(0.5 - len(rows), 0.75), yticks=[])
   ax.margins(x=0.08)
   ax.grid(color=RULE, linewidth=0.6, axis='x')
-  style_axes(ax, title)
+  style_axes(ax, _plain(title))
   ax.spines['left'].set_visible(False)
   return figure
 
@@ -191,10 +191,11 @@ def _look(place: int) -> tuple[str, str, str]:
   return COLOURS[colour], MARKERS[colour], DASHES[turn % len(DASHES)]
 
 
-def _cut(label: str, letters: int = LETTERS) -> str:
-  """A label of bounded length in which matplotlib finds no formula."""
-  text = label if len(label) <= letters else label[: letters - 3] + '...'
-  return ''.join(f'\\{c}' if c == '$' else c for c in text)
+def _plain(text: str, letters: int = 60) -> str:
+  """A text of bounded length in which matplotlib finds no formula and no control."""
+  text = text if len(text) <= letters else text[: letters - 3] + '...'
+  text = ''.join(c if c.isprintable() else '\ufffd' for c in text)
+  return text.replace('$', r'\$')
 
 
 def _legend(figure: 'Figure'):

@@ -49,7 +49,7 @@ def terminal(table: Table, width: int | None = None):
 
   out = console.Console(width=width, highlight=False)
   grid = rich.Table(
-    title=text.Text(table.title, style='bold'),
+    title=text.Text(printable(table.title), style='bold'),
     title_justify='left',
     box=box.SIMPLE_HEAD,
     pad_edge=False,

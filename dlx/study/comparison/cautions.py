@@ -173,9 +173,10 @@ def _intervals(found: Comparison) -> Iterator[str]:
 def _costs(found: Comparison) -> Iterator[str]:
   joint = [str(g.number) for g in found.groups if any(r.together > 1 for r in g.runs)]
   if joint:
+    of = f'group{"s" * (len(joint) > 1)} {_list(joint)}'
     yield (
-      f'Runs of group{"s" * (len(joint) > 1)} {_list(joint)} were trained together with '
-      'others by one program: seconds are a share, examples/s are those of all.'
+      f'One program trained several runs of {of} together: seconds are a share of its '
+      'time, examples/s are those of all.'
     )
   name = found.choices.cost
   without = [str(g.number) for g in found.groups if g.number not in found.costs[name]]

@@ -193,7 +193,7 @@ def cost(name: str, of: Summary | None) -> str:
     return '-'
   if name in ('parameters', 'flops') and of.low == of.high:
     return f'{of.mean:,.0f}' if name == 'parameters' else f'{of.mean:.3g}'
-  return mean_and_sd(of.mean, math.nan if of.sd is None else of.sd)
+  return mean_and_sd(of.mean, of.sd) if of.sd else number(of.mean)
 
 
 def two_digits(value: float) -> str:

@@ -33,7 +33,7 @@ class Trained(NamedTuple):
     record: config.json.
     fields: what decides its results, by dotted name: `experiment`, every field of the
       config, `init_from`, `source` (of a fork: 8 digits of a sha256 over its files);
-      and `folder`, the name of the one that it lies in.
+      and `folder`, the name of the one that it lies in, of a study that of the study.
     finished: whether result.json says so.
     step: the last one.
     stopped_early: whether early stopping ended it.
@@ -260,7 +260,8 @@ def _fields(record: Mapping[str, Any], path: str) -> dict[str, Any]:
   if fork and digests:
     every = ' '.join(sorted(str(digest) for digest in digests.values()))
     fields['source'] = hashlib.sha256(every.encode()).hexdigest()[:8]
-  fields['folder'] = os.path.basename(os.path.dirname(os.path.abspath(path)))
+  above, folder = os.path.split(os.path.dirname(os.path.abspath(path)))
+  fields['folder'] = os.path.basename(above) if folder == 'runs' else folder
   return fields
 
 
