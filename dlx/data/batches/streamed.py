@@ -16,7 +16,7 @@ from typing import Any, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from dlx.data.batches.permutation import stream_rows
+from dlx.data.batches.permutation import host_rows
 from dlx.data.batches.workers import (
   BatchError,
   SharedBatches,
@@ -69,9 +69,7 @@ class ShuffledStream(_FromSource):
     return loaded_for(self.source, self.batch_size, data_dir)
 
   def get(self, data: Any, step: int, rows: slice) -> dict[str, np.ndarray]:
-    wanted = np.arange(*rows.indices(self.batch_size))
-    n = self.count(data)
-    index = stream_rows(self.seed, step, wanted, n, self.batch_size, xp=np)
+    index = host_rows(self.seed, step, rows, self.count(data), self.batch_size)
     return self.examples(data, index)
 
 
