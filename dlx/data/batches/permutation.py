@@ -34,8 +34,8 @@ from dlx.data.dataset import MAX
 SMALL, SMALL_ROUNDS, ROUNDS = 256, 24, 8
 
 
-# Rows of consecutive batches that NumPy computes at once: of 128 rows alone most time is
-# that of some 150 calls.
+# Rows of consecutive batches that NumPy computes at once: of 128 rows alone most time
+# is that of some 150 calls.
 BLOCK = 8192
 
 
@@ -207,9 +207,7 @@ def stream_rows(
   return permute(start % np.uint32(n), n, seed, high, low, xp=xp, rounds=rounds)
 
 
-def host_rows(
-  seed: int, step: int, rows: slice, n: int, batch_size: int
-) -> np.ndarray:
+def host_rows(seed: int, step: int, rows: slice, n: int, batch_size: int) -> np.ndarray:
   """`stream_rows` in NumPy, of a batch among its neighbours: kept for the next ones.
 
   Args:

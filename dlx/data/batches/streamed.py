@@ -3,9 +3,9 @@
   ShuffledStream, InOrderStream   the streamed forms of resident.py, same bits
   batches                         their batches in order, by threads or processes
 
-The pipeline is Grain's, over a source whose element is one whole batch, so it has no
-state but the number of the next step: it begins at any step, and neither the number of
-workers nor that of hosts changes a batch.
+An element of the pipeline is one whole batch, so it has no state but the number of the
+next step: it begins at any step, and neither the number of workers nor that of hosts
+changes a batch. Worker processes are Grain's; batches come through memory that stays.
 """
 
 import contextlib
@@ -17,6 +17,8 @@ from typing import Any, Iterator, Mapping, Sequence
 import numpy as np
 
 from dlx.data.batches.permutation import host_rows
+from dlx.data.batches.ring import Layout, of_shapes
+from dlx.data.batches.threads import Threaded
 from dlx.data.batches.workers import (
   BatchError,
   SharedBatches,
@@ -104,8 +106,8 @@ class Batches(Iterator[Batch]):
     shared: SharedBatches | None = None,
     workers: Sequence[Any] = (),
   ):
-    self._pipeline, self._copies = [iterator], shared is not None
-    self._step, self._stop = start, stop
+    self._pipeline, self._shared = [iterator], shared
+    self._start, self._step, self._stop = start, start, stop
     closing, closed = threading.Event(), threading.Event()
     if workers:
       # A thread made now, since none can be made while the interpreter leaves.
@@ -140,9 +142,16 @@ class Batches(Iterator[Batch]):
         'the batches that wait there, are the usual reasons.)'
       ) from error
     self._step += 1
+    if self._shared is None:
+      return batch
+    ring = self._shared.ring
+    if ring is not None and isinstance(batch, Layout):
+      return ring.take(step - self._start, batch)
+    if ring is not None:
+      ring.skip(step - self._start)
     # A copy frees the shared memory now, not when the last reader is collected, which
     # may be at exit, when Grain can no longer do it.
-    return {name: np.array(x) for name, x in batch.items()} if self._copies else batch
+    return {name: np.array(x) for name, x in batch.items()}
 
   def close(self) -> None:
     """Ends threads and workers, the latter within seconds, whatever they do."""
@@ -207,16 +216,15 @@ def batches(
   workers = min(workers, stop - start) if stop - start > 1 else 0
   source = WholeBatches(dataset, data, start, stop, rows)
   if not workers:
-    threads = grain.ReadOptions(num_threads=min(buffer, 4), prefetch_buffer_size=buffer)
-    iterator = iter(grain.MapDataset.source(source).to_iter_dataset(threads))
-    iterator.start_prefetch()
-    return Batches(iterator, start, stop)
+    return Batches(Threaded(source, min(buffer, 4), buffer), start, stop)
   inline = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
   # Grain has two queues a worker, of this size each: one on either side of the pipe.
   queues = grain.MultiprocessingOptions(
     num_workers=workers, per_worker_buffer_size=max(1, buffer // 2)
   )
-  shared = SharedBatches(source)
+  # As many wait in each worker's queues and on their way, and one that is being made.
+  ring = of_shapes(workers, 2 * queues.per_worker_buffer_size + 3, dataset.shapes)
+  shared = SharedBatches(source, ring)
   pipeline = grain.MapDataset.source(shared).to_iter_dataset(inline)
   iterator = iter(pipeline.mp_prefetch(queues, worker_init_fn=begin_worker))
   try:

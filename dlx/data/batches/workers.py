@@ -22,6 +22,7 @@ import jax
 import numpy as np
 
 from dlx import leaving
+from dlx.data.batches.ring import Ring
 from dlx.data.dataset import Streamed
 from dlx.errors import ConfigError, DataError
 
@@ -76,10 +77,12 @@ class SharedBatches(WholeBatches):
   with the last process that has it, however that ends. Elsewhere all is pickled.
   """
 
-  def __init__(self, source: WholeBatches):
+  def __init__(self, source: WholeBatches, ring: Ring | None = None):
+    """Args: ring: what workers write batches into; None: they are sent by Grain."""
     super().__init__(
       source.dataset, source.data, source.start, source.stop, source.rows
     )
+    self.ring = ring
     self.file, self.spans, buffers = None, [], []
     shares = hasattr(os, 'memfd_create') and os.path.isdir('/proc/self/fd')
 
@@ -101,12 +104,13 @@ class SharedBatches(WholeBatches):
       self.file.flush()
 
   def close(self) -> None:
-    if self.file is not None:
-      self.file.close()
+    for held in (self.file, self.ring):
+      if held is not None:
+        held.close()
 
   def __reduce__(self):
     path = None if self.file is None else f'/proc/{os.getpid()}/fd/{self.file.fileno()}'
-    return _open, (self.payload, path, self.spans)
+    return _open, (self.payload, path, self.spans, self.ring)
 
 
 def _dumps(source: WholeBatches, buffer_callback) -> bytes:
@@ -129,13 +133,31 @@ def _dumps(source: WholeBatches, buffer_callback) -> bytes:
   return out.getvalue()
 
 
-def _open(payload: bytes, path: str | None, spans: list) -> WholeBatches:
+class _InRing(WholeBatches):
+  """In a worker: element i is (start + i, its layout), the batch lies in the ring."""
+
+  def __init__(self, source: WholeBatches, ring: Ring):
+    super().__init__(
+      source.dataset, source.data, source.start, source.stop, source.rows
+    )
+    self.ring = ring
+
+  def __getitem__(self, index) -> tuple[int, Any]:
+    step, batch = super().__getitem__(index)
+    return step, self.ring.put(int(index), batch) or batch
+
+
+def _open(
+  payload: bytes, path: str | None, spans: list, ring: Ring | None
+) -> WholeBatches:
   """In a worker: the source, its large arrays as read-only views of shared memory."""
-  if path is None:
-    return pickle.loads(payload)
-  with open(path, 'rb') as file:
-    view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-  return pickle.loads(payload, buffers=[view[begin:end] for begin, end in spans])
+  buffers = []
+  if path is not None:
+    with open(path, 'rb') as file:
+      view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    buffers = [view[begin:end] for begin, end in spans]
+  source = pickle.loads(payload, buffers=buffers)
+  return source if ring is None else _InRing(source, ring)
 
 
 def begin_worker(index: int, count: int) -> None:
