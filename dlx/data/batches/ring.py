@@ -26,22 +26,26 @@ class Layout:
 
 
 class Ring:
-  """Slots of several workers; element i is of worker i mod W, in the order of i.
+  """Slots of several workers, which make batches in turns, some at once.
 
-  The worker of an element writes it; this process, which made the ring, takes elements
-  in order. It counts for each worker how many it has taken, in the memory that all
-  share: a slot is free once what it held before was taken.
+  Of W workers that make C at once worker w makes batches i with (i div C) mod W = w. It
+  writes them; this process, which made the ring, takes batches in order. It counts for
+  each worker how many it has taken, in the memory that all share: a slot is free once
+  what it held before was taken.
   """
 
-  def __init__(self, workers: int, slots: int, slot_bytes: int, path: str = ''):
+  def __init__(
+    self, workers: int, at_once: int, slots: int, slot_bytes: int, path: str = ''
+  ):
     """
     Args:
       workers: W, at least 1.
+      at_once: C, at least 1.
       slots: of each worker, at least 1.
       slot_bytes: of one slot; pages that nobody touches take no memory.
       path: of the memory of another process; '': a new one, anonymous.
     """
-    self.workers, self.slots = workers, slots
+    self.workers, self.at_once, self.slots = workers, at_once, slots
     self.slot_bytes = -(-slot_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
     self._head = -(-8 * workers // mmap.PAGESIZE) * mmap.PAGESIZE
     size = self._head + workers * slots * self.slot_bytes
@@ -53,11 +57,17 @@ class Ring:
 
   def __reduce__(self):
     path = f'/proc/{os.getpid()}/fd/{self._file.fileno()}'
-    return Ring, (self.workers, self.slots, self.slot_bytes, path)
+    return Ring, (self.workers, self.at_once, self.slots, self.slot_bytes, path)
+
+  def _place(self, i: int) -> tuple[int, int]:
+    """The worker of batch i, and its number among those of this worker."""
+    turn, one = divmod(i, self.at_once)
+    round_, worker = divmod(turn, self.workers)
+    return worker, round_ * self.at_once + one
 
   def put(self, i: int, batch: Mapping[str, np.ndarray]) -> Layout | None:
-    """In a worker: writes element i; None: there was no room, nothing was written."""
-    worker, number = i % self.workers, i // self.workers
+    """In a worker: writes batch i; None: there was no room, nothing was written."""
+    worker, number = self._place(i)
     fields = tuple((name, x.dtype.str, x.shape) for name, x in batch.items())
     described = all(
       np.dtype(d) == x.dtype for (_, d, _), x in zip(fields, batch.values())
@@ -70,22 +80,23 @@ class Ring:
     return Layout(fields)
 
   def take(self, i: int, layout: Layout) -> dict[str, np.ndarray]:
-    """Copies of the arrays of element i, whose slot is free afterwards."""
+    """Copies of the arrays of batch i, whose slot is free afterwards."""
     views = self._views(i, layout.fields)
     found = {f[0]: np.array(view) for f, view in zip(layout.fields, views, strict=True)}
     self.skip(i)
     return found
 
   def skip(self, i: int):
-    """Element i came another way."""
-    self._taken[i % self.workers] = i // self.workers + 1
+    """Batch i came another way."""
+    worker, number = self._place(i)
+    self._taken[worker] = number + 1
 
   def close(self):
     """Gives the memory back once no process has it."""
     self._file.close()
 
   def _views(self, i: int, fields: Sequence[tuple[str, str, Any]]) -> list[np.ndarray]:
-    worker, number = i % self.workers, i // self.workers
+    worker, number = self._place(i)
     slot = worker * self.slots + number % self.slots
     begin = self._head + slot * self.slot_bytes
     return [
@@ -103,11 +114,15 @@ def _ends(fields: Sequence[tuple[str, str, tuple[int, ...]]]) -> list[int]:
   return ends
 
 
-def of_shapes(workers: int, slots: int, shapes: Sequence[Mapping[str, Any]]):
-  """A ring for batches of declared shapes; None: nothing is declared, or no Linux."""
+def batch_bytes(shapes: Sequence[Mapping[str, Any]]) -> int:
+  """What a slot needs for the largest of the declared shapes; 0: none is declared."""
   sizes = [
     _ends([(name, np.dtype(x.dtype).str, x.shape) for name, x in one.items()])[-1]
     for one in shapes
   ]
-  shares = hasattr(os, 'memfd_create') and os.path.isdir('/proc/self/fd')
-  return Ring(workers, slots, max(sizes)) if shares and max(sizes, default=0) else None
+  return max(sizes, default=0)
+
+
+def is_possible() -> bool:
+  """Whether this system has anonymous memory that another process can open."""
+  return hasattr(os, 'memfd_create') and os.path.isdir('/proc/self/fd')

@@ -2,7 +2,15 @@
 
 import collections
 from concurrent import futures
-from typing import Any, Iterator, Sequence
+from typing import Any, Iterator, Protocol
+
+
+class Indexed(Protocol):
+  """What has elements by number."""
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: Any) -> Any: ...
 
 
 class Threaded(Iterator[Any]):
@@ -12,7 +20,7 @@ class Threaded(Iterator[Any]):
   0.4 ms an element, which is more than a batch of small images takes.
   """
 
-  def __init__(self, source: Sequence[Any], threads: int, ahead: int):
+  def __init__(self, source: Indexed, threads: int, ahead: int):
     """Args: threads, ahead: at least 1."""
     self._source, self._next = source, 0
     self._pool = futures.ThreadPoolExecutor(threads, 'dlx-batches')

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from dlx import leaving
-from dlx.data.batches.ring import Ring
+from dlx.data.batches.ring import Ring, is_possible
 from dlx.data.dataset import Streamed
 from dlx.errors import ConfigError, DataError
 
@@ -77,14 +77,19 @@ class SharedBatches(WholeBatches):
   with the last process that has it, however that ends. Elsewhere all is pickled.
   """
 
-  def __init__(self, source: WholeBatches, ring: Ring | None = None):
-    """Args: ring: what workers write batches into; None: they are sent by Grain."""
+  def __init__(self, source: WholeBatches, ring: Ring | None = None, at_once: int = 1):
+    """
+    Args:
+      source: of single batches.
+      ring: what workers write batches into; None: they are sent by Grain.
+      at_once: batches of one element, at least 1.
+    """
     super().__init__(
       source.dataset, source.data, source.start, source.stop, source.rows
     )
-    self.ring = ring
+    self.ring, self.at_once = ring, at_once
     self.file, self.spans, buffers = None, [], []
-    shares = hasattr(os, 'memfd_create') and os.path.isdir('/proc/self/fd')
+    shares = is_possible()
 
     def take(buffer: pickle.PickleBuffer) -> bool:
       """Whether the buffer stays within the pickle."""
@@ -110,7 +115,10 @@ class SharedBatches(WholeBatches):
 
   def __reduce__(self):
     path = None if self.file is None else f'/proc/{os.getpid()}/fd/{self.file.fileno()}'
-    return _open, (self.payload, path, self.spans, self.ring)
+    return _open, (self.payload, path, self.spans, self.ring, self.at_once)
+
+  def __len__(self) -> int:
+    return (super().__len__() + self.at_once - 1) // self.at_once
 
 
 def _dumps(source: WholeBatches, buffer_callback) -> bytes:
@@ -133,22 +141,44 @@ def _dumps(source: WholeBatches, buffer_callback) -> bytes:
   return out.getvalue()
 
 
-class _InRing(WholeBatches):
-  """In a worker: element i is (start + i, its layout), the batch lies in the ring."""
+class _Sent(WholeBatches):
+  """In a worker: element e is a list of the next C batches, each (step, batch).
 
-  def __init__(self, source: WholeBatches, ring: Ring):
+  A batch in the ring is told by its layout. One that failed ends the list, as
+  an exception; where it is the first, it is raised.
+  """
+
+  def __init__(self, source: WholeBatches, ring: Ring | None, at_once: int):
     super().__init__(
       source.dataset, source.data, source.start, source.stop, source.rows
     )
-    self.ring = ring
+    self.ring, self.at_once = ring, at_once
 
-  def __getitem__(self, index) -> tuple[int, Any]:
-    step, batch = super().__getitem__(index)
-    return step, self.ring.put(int(index), batch) or batch
+  def __len__(self) -> int:
+    return (super().__len__() + self.at_once - 1) // self.at_once
+
+  def __getitem__(self, index) -> list[tuple[int, Any]]:
+    begin = int(index) * self.at_once
+    end = min(begin + self.at_once, super().__len__())
+    found: list[tuple[int, Any]] = []
+    for i in range(begin, end):
+      try:
+        found.append(self._one(i))
+      except (BatchError, ConfigError) as error:
+        if not found:
+          raise
+        return [*found, (self.start + i, error)]
+    return found
+
+  def _one(self, i: int) -> tuple[int, Any]:
+    """Keeps no batch: where two are alive, malloc gives their pages back each time."""
+    step, batch = super().__getitem__(i)
+    layout = None if self.ring is None else self.ring.put(i, batch)
+    return step, batch if layout is None else layout
 
 
 def _open(
-  payload: bytes, path: str | None, spans: list, ring: Ring | None
+  payload: bytes, path: str | None, spans: list, ring: Ring | None, at_once: int
 ) -> WholeBatches:
   """In a worker: the source, its large arrays as read-only views of shared memory."""
   buffers = []
@@ -156,8 +186,7 @@ def _open(
     with open(path, 'rb') as file:
       view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     buffers = [view[begin:end] for begin, end in spans]
-  source = pickle.loads(payload, buffers=buffers)
-  return source if ring is None else _InRing(source, ring)
+  return _Sent(pickle.loads(payload, buffers=buffers), ring, at_once)
 
 
 def begin_worker(index: int, count: int) -> None:

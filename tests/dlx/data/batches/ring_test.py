@@ -15,9 +15,9 @@ def batch(i, rows=3):
 
 
 class RingTest(parameterized.TestCase):
-  def opened(self, workers=2, slots=2, slot_bytes=4096):
+  def opened(self, workers=2, at_once=1, slots=2, slot_bytes=4096):
     """The ring here, and as a worker has it: other memory maps of the same pages."""
-    here = Ring(workers, slots, slot_bytes)
+    here = Ring(workers, at_once, slots, slot_bytes)
     self.addCleanup(here.close)
     there = pickle.loads(pickle.dumps(here))
     self.addCleanup(there.close)
@@ -65,13 +65,22 @@ class RingTest(parameterized.TestCase):
     self.assertIsNone(there.put(0, half))
     self.check(here.take(0, there.put(0, batch(0))), 0)
 
+  def test_some_at_once(self):
+    # Two workers make three at once: 0 1 2, 6 7 8 and 3 4 5, 9 10 11.
+    here, there = self.opened(workers=2, at_once=3, slots=4)
+    layouts = {i: there.put(i, batch(i)) for i in (0, 1, 2, 6, 3, 4, 5, 9)}
+    self.assertNotIn(None, layouts.values())
+    self.assertIsNone(there.put(7, batch(7)))
+    self.assertIsNone(there.put(10, batch(10)))
+    self.check(here.take(0, layouts[0]), 0)
+    layouts[7] = there.put(7, batch(7))
+    for i in (1, 2, 3, 4, 5, 6, 7):
+      self.check(here.take(i, layouts[i]), i)
+
   def test_of_declared_shapes_the_largest_counts(self):
-    shapes = [{'x': np.zeros(n, np.float64)} for n in (10, 2000)]
-    made = ring.of_shapes(1, 1, shapes)
-    assert made is not None
-    self.addCleanup(made.close)
-    self.assertIsNotNone(made.put(0, {'x': np.zeros(2000)}))
-    self.assertIsNone(ring.of_shapes(1, 1, []))
+    shapes = [{'x': np.zeros(n, np.float64), 'y': np.zeros((), bool)} for n in (1, 20)]
+    self.assertEqual(ring.batch_bytes(shapes), 192 + 64)  # Each begins at 64 bytes.
+    self.assertEqual(ring.batch_bytes([]), 0)
 
 
 if __name__ == '__main__':
