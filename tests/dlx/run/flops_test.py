@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
+from dlx.run import flops
 from experiments.transformers import char_gpt
-from launch.planning import flops
 
 W, X = jax.ShapeDtypeStruct((10, 64, 64), 'float32'), (8, 64)
 FORWARD = 10 * 2 * 8 * 64 * 64
