@@ -111,9 +111,8 @@ def test_of_the_kinds_a_third_has_its_turn_and_who_changed_itself(monkeypatch):
   assert marks['gcn'].args == (1, 3, ('experiments/graphs/gcn.py',))
   assert tiers.by_thirds(tiers.Tiers(dict.fromkeys(MODULES, ''), {}, None, ())) == {}
   # Who is in the fast tier for another reason does not wait.
-  monkeypatch.setattr(
-    tiers, 'tiers', lambda: tiers.Tiers({'gcn': ''}, {'cnn': ''}, 4, ())
-  )
+  found = tiers.Tiers({'gcn': ''}, {'cnn': ''}, 4, ())
+  monkeypatch.setattr(tiers, 'tiers', lambda: found)
   of = {
     p.id: {m.name for m in p.marks} for p in tiers.every(expensive=True, thirds=True)
   }
