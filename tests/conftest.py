@@ -85,19 +85,17 @@ SIMULATED = ('_tpu_test.py', '_gpu_test.py')
 SIMULATED_TURNS = 4
 
 
-def _changed(path: pathlib.Path) -> bool:
+def _has_its_turn(path: pathlib.Path) -> bool:
   from tests import changes  # After the settings above.
 
-  return changes.closure_here(path)
-
-
-def _has_its_turn(path: pathlib.Path) -> bool:
   if turns.TURN is None or not path.name.endswith(SIMULATED):
     return True
   files = sorted(
     p.name for p in path.parent.glob('*_test.py') if p.name.endswith(SIMULATED)
   )
-  return turns.has_it(files.index(path.name), SIMULATED_TURNS) or _changed(path)
+  number = files.index(path.name)
+  has_it = turns.has_it(number, SIMULATED_TURNS, turns.TURN)
+  return has_it or changes.closure_here(path)
 
 
 def _asks_for_torch(node: ast.AST) -> bool:
