@@ -3,6 +3,7 @@
 import ast
 import atexit
 import functools
+import gc
 import os
 import pathlib
 import shutil
@@ -169,6 +170,13 @@ def pytest_cmdline_main(config):
   option = config.option
   if getattr(option, 'numprocesses', None) and option.dist in ('no', 'load'):
     option.dist = 'loadfile'
+
+
+def pytest_collection_finish():
+  """What was imported so far is not looked at by each full collection of garbage: of
+  tests that trace much it took a tenth of the time."""
+  gc.collect()
+  gc.freeze()
 
 
 def pytest_collection_modifyitems(config, items):

@@ -1,7 +1,7 @@
 """State of a process that a test may change for those after it, saved and restored.
 
 Cheap enough for every test. What belongs to a library is looked at once the library is
-imported. Not restored: modules that were imported, as those that did it keep them.
+imported. Modules that were imported stay so, as those that imported them hold them.
 """
 
 import logging
@@ -18,6 +18,9 @@ SIGNALS = tuple(
 LOGGERS = ('root', 'absl', 'jax')
 # Set by pytest for each phase of a test.
 PHASE = 'PYTEST_CURRENT_TEST'
+# New variables of these are removed. Libraries set others once, when they are imported
+# (MOSAIC_GPU_CUDA_ROOT, KMP_INIT_AT_FORK), and need them from then on.
+READ_AT_ANY_TIME = ('DLX_', 'JAX_', 'XLA_')
 
 
 class State(NamedTuple):
@@ -77,11 +80,13 @@ def restore(before: State) -> list[str]:
   now = dict(os.environ)
   for name in sorted(before.environ.keys() | now.keys()):
     if now.get(name) != before.environ.get(name) and name != PHASE:
-      found.append(f'environ: {name}')
       if name in before.environ:
         os.environ[name] = before.environ[name]
-      else:
+      elif name.startswith(READ_AT_ANY_TIME):
         del os.environ[name]
+      else:
+        continue
+      found.append(f'environ: {name}')
   try:
     folder = os.getcwd()
   except FileNotFoundError:  # It was removed.

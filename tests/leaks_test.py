@@ -79,6 +79,14 @@ def test_what_was_changed_is_put_back(change, told, monkeypatch, tmp_path):
   assert leaks.restore(before) == []
 
 
+def test_what_a_library_set_when_it_was_imported_stays(monkeypatch):
+  monkeypatch.delenv('KMP_OF_A_LIBRARY', raising=False)
+  before = leaks.saved()
+  os.environ['KMP_OF_A_LIBRARY'] = '1'
+  assert leaks.restore(before) == []
+  assert os.environ['KMP_OF_A_LIBRARY'] == '1'
+
+
 def test_that_leaves_something():
   os.environ['DLX_LEFT'] = '1'
   sys.path.append('/left')
