@@ -122,11 +122,15 @@ def _restored_libraries(before: State) -> list[str]:
     np.set_printoptions(**before.numpy['print'])
   if before.jax and before.jax != (now := _jax()) and now:
     import jax
+    from jax.experimental.compilation_cache import compilation_cache
 
-    for name in before.jax.keys() & now.keys():
-      if before.jax[name] != now[name]:
-        found.append(f'jax: {name}')
-        jax.config.update(name, before.jax[name])
+    changed = [k for k, value in before.jax.items() if k in now and now[k] != value]
+    for name in changed:
+      jax.config.update(name, before.jax[name])
+    if any('cache' in name for name in changed):
+      # Whether and where programs are kept is looked up at the first compilation alone.
+      compilation_cache.reset_cache()
+    found += [f'jax: {name}' for name in changed]
   if before.matplotlib and before.matplotlib != (now := _matplotlib()) and now:
     import matplotlib
 

@@ -6,6 +6,7 @@ import signal
 import sys
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 import matplotlib
 import numpy as np
 import pytest
@@ -77,6 +78,23 @@ def test_what_was_changed_is_put_back(change, told, monkeypatch, tmp_path):
   assert leaks.restore(before) == told
   assert leaks.saved() == before
   assert leaks.restore(before) == []
+
+
+def test_programs_are_kept_after_a_test_that_kept_none(tmp_path):
+  before = leaks.saved()
+  jax.config.update('jax_compilation_cache_dir', str(tmp_path))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  inside = leaks.saved()
+  try:
+    jax.config.update('jax_enable_compilation_cache', False)
+    compilation_cache.reset_cache()
+    jax.jit(lambda x: x + 1)(np.ones(3))
+    assert leaks.restore(inside) == ['jax: jax_enable_compilation_cache']
+    assert not list(tmp_path.iterdir())
+    jax.jit(lambda x: x + 2)(np.ones(3))
+    assert list(tmp_path.iterdir())
+  finally:
+    leaks.restore(before)
 
 
 def test_what_a_library_set_when_it_was_imported_stays(monkeypatch):
