@@ -23,7 +23,13 @@ REPO = pathlib.Path(__file__).parents[1]
 CODE = ('dlx', 'experiments', 'kernels')
 ALL_CODE = (*CODE, 'launch', 'tests')
 # What a change of these changes is not known: then all tests run.
-GROUND = ('constraints.txt', 'pyproject.toml', 'setup.py', 'tests/conftest.py')
+GROUND = (
+  'constraints.txt',
+  'pyproject.toml',
+  'setup.py',
+  'tests/conftest.py',
+  'tests/leaks.py',
+)
 PASSED = '.ci/passed'
 # Tests below these depend on code alone. Those of the rules of the code base, of the
 # launchers and of every experiment read files and start processes: they always run.
