@@ -156,7 +156,8 @@ def _study(
   workdir = values.workdir or os.path.join('runs', found.short)
   devices.start_jax(config, values)
   from dlx import runs
-  from dlx.study import table
+  from dlx.run import tables
+  from dlx.study.table import as_table
 
   outcome = runs.study(
     found.study(config),
@@ -176,7 +177,7 @@ def _study(
       flush=True,
     )
     return STATUS[outcome.status]
-  print(table.as_text(outcome.rows))
+  tables.terminal(as_table(outcome.rows, found.short))
   for claim, verdict in outcome.verdicts.items():
     print(f'{"held" if verdict.holds else "NOT HELD"}  {claim}\n  {verdict.numbers}')
   print(f'report: {os.path.join(workdir, "report.html")}', flush=True)

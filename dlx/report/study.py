@@ -129,10 +129,8 @@ def results(shown: Shown) -> str:
     for row in rows
   )
   grid = f'<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-  note = (
-    '<p class="note">Mean ± standard deviation of the runs of a group that did not '
-    'diverge.</p>'
-  )
+  said = shown.record.get('note')
+  note = f'<p class="note">{text(said)}</p>' if said else ''
   return section('Results', f'<div class="card box rows">{grid}{note}</div>')
 
 

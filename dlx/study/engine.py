@@ -26,11 +26,12 @@ from dlx.run.loop import fit
 from dlx.run.records.environment import environment
 from dlx.run.records.json_files import plain, read_json, write_bytes, write_json
 from dlx.run.records.workdir import absolute, move_aside
+from dlx.run.tables import markdown
 from dlx.study import apart
 from dlx.study.declaration import Study, StudyConfig, Verdict
 from dlx.study.rehearsal import rehearse
 from dlx.study.results import Finished, Results
-from dlx.study.table import as_markdown, rows_of
+from dlx.study.table import NOTE, as_table, rows_of
 from dlx.study.trials import Trial, expand, programs
 from dlx.train.members import together
 
@@ -118,9 +119,10 @@ def run(
     verdicts = {claim: check(results) for claim, check in study.claims.items()}
     rows = rows_of(study, results)
     _draw(workdir, study, results)
-    write_bytes(workdir / 'table.md', as_markdown(rows).encode())
+    write_bytes(workdir / 'table.md', (markdown(as_table(rows)) + '\n').encode())
     record |= {
       'table': plain(rows),
+      'note': NOTE,
       'claims': [
         {'claim': claim, 'holds': bool(v.holds), 'numbers': v.numbers}
         for claim, v in verdicts.items()

@@ -8,6 +8,7 @@ import numpy as np
 
 from dlx.errors import ConfigError
 from dlx.study.declaration import Run, Verdict
+from dlx.study.statistics import standard_error
 
 
 class Finished(NamedTuple):
@@ -143,7 +144,7 @@ class Results:
     told = f'{metric} of {self.told(metric, group)}, of {self.told(metric, than)}'
     if len(a) < 2 or len(b) < 2:
       return Verdict(False, f'{told}; needed are two runs of each.')
-    error = math.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))
+    error = standard_error(a, b)
     difference = float(a.mean() - b.mean())
     said = f'{told}; difference {difference:.3g}, standard error {error:.2g}'
     ratio = '' if error == 0 else f' ({abs(difference) / error:.1f} of them)'

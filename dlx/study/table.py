@@ -2,8 +2,11 @@
 
 from typing import Any, Mapping, Sequence
 
+from dlx.run.tables import Table
 from dlx.study.declaration import Study
 from dlx.study.results import Results
+
+NOTE = 'Mean ± standard deviation of the runs of a group that did not diverge.'
 
 
 def rows_of(study: Study, results: Results) -> list[dict[str, Any]]:
@@ -15,23 +18,8 @@ def rows_of(study: Study, results: Results) -> list[dict[str, Any]]:
   ]
 
 
-def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-  """A table of Markdown; '' of no row."""
-  if not rows:
-    return ''
+def as_table(rows: Sequence[Mapping[str, Any]], title: str = 'Results') -> Table:
+  """The rows under a heading, a column for every name in any of them."""
   columns = list(dict.fromkeys(name for row in rows for name in row))
-  cell = lambda x: str(x).replace('|', '\\|').replace('\n', ' ')
-  line = lambda cells: f'| {" | ".join(map(cell, cells))} |\n'
-  text = line(columns) + line('---' for _ in columns)
-  return text + ''.join(line(row.get(name, '') for name in columns) for row in rows)
-
-
-def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
-  """The same with columns under one another, for a terminal or a log."""
-  if not rows:
-    return ''
-  columns = list(dict.fromkeys(name for row in rows for name in row))
-  cells = [columns] + [[str(row.get(name, '')) for name in columns] for row in rows]
-  wide = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-  lines = ('  '.join(x.ljust(n) for x, n in zip(row, wide)).rstrip() for row in cells)
-  return '\n'.join(lines)
+  cells = [[str(row.get(name, '')) for name in columns] for row in rows]
+  return Table(title, columns, cells, NOTE)

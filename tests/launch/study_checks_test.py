@@ -58,7 +58,7 @@ def test_a_study_of_one_s_own(written, tmp_path, capsys):
   path, workdir = written(GOOD), tmp_path / 'w'
   assert check.main(['check', f'--exp={path}']) == 0
   said = capsys.readouterr().out
-  assert '3 runs in 3 programs, 1 claim' in said and said.count('ok  ') == 3
+  assert '3 runs in 1 program, 1 claim' in said and said.count('ok  ') == 3
   args = ['train', f'--exp={path}', f'--workdir={workdir}', '--config.seeds=1']
   assert train.main(args) == 0
   said = capsys.readouterr().out

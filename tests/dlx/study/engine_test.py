@@ -166,7 +166,7 @@ def test_claims_table_and_page(done):
   record = json.loads((workdir / 'study.json').read_text())
   assert [c['holds'] for c in record['claims']] == held
   assert record['finished'] and record['study'] == 'mine'
-  assert (workdir / 'table.md').read_text().count('\n') == 2 + 5
+  assert (workdir / 'table.md').read_text().count('\n| ') == 2 + 5
   page = render(workdir).read_text()
   assert page.index('A higher rate learns faster.') < page.index('Results')
   assert 'not held' in page and 'Cross-entropy, test (nats)' in page

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from dlx.errors import ConfigError
+from dlx.run.tables import markdown
 from dlx.study.declaration import Run, StudyConfig, over_seeds
 from dlx.study.results import Finished, Results, mean_and_sd
-from dlx.study.table import as_markdown, as_text
+from dlx.study.table import as_table
 
 LOSS = 'test/loss'
 
@@ -83,13 +84,13 @@ def test_digits_follow_the_spread(mean, sd, told):
   assert mean_and_sd(mean, sd) == told
 
 
-def test_tables():
+def test_the_table_has_a_column_for_every_name():
   rows = [{'group': 'a|b', 'runs': 3}, {'group': 'c', 'runs': 2, 'more': 'x'}]
-  assert as_markdown(rows) == (
-    '| group | runs | more |\n| --- | --- | --- |\n| a\\|b | 3 |  |\n| c | 2 | x |\n'
-  )
-  assert as_text(rows) == 'group  runs  more\na|b    3\nc      2     x'
-  assert as_text([]) == as_markdown([]) == ''
+  found = as_table(rows)
+  assert found.columns == ['group', 'runs', 'more']
+  assert found.rows == [['a|b', '3', ''], ['c', '2', 'x']]
+  assert '| a\\|b | 3 |  |' in markdown(found)
+  assert as_table([]).rows == []
 
 
 def test_runs_over_seeds():
