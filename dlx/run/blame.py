@@ -13,9 +13,9 @@ from typing import Any, Callable
 import jax
 import jax.numpy as jnp
 
-_INNER = ('jaxpr', 'call_jaxpr', 'fun_jaxpr')
-_CALLS = ('jit', 'pjit', 'closed_call', 'core_call', 'remat', 'checkpoint', 'remat2')
-_CALLS += ('custom_jvp_call', 'custom_vjp_call', 'custom_vjp_call_jaxpr')
+INNER = ('jaxpr', 'call_jaxpr', 'fun_jaxpr')
+CALLS = ('jit', 'pjit', 'closed_call', 'core_call', 'remat', 'checkpoint', 'remat2')
+CALLS += ('custom_jvp_call', 'custom_vjp_call', 'custom_vjp_call_jaxpr')
 _UNROLLED = 64  # Turns of a loop that are looked into one by one.
 
 
@@ -107,8 +107,8 @@ def _evaluate(jaxpr: Any, consts: Any, args: Any, judge: Callable) -> list:
   for equation in jaxpr.eqns:
     inputs = [read(v) for v in equation.invars]
     name, params = equation.primitive.name, equation.params
-    inner = next((params[n] for n in _INNER if n in params), None)
-    if name in _CALLS and inner is not None:
+    inner = next((params[n] for n in INNER if n in params), None)
+    if name in CALLS and inner is not None:
       own = getattr(inner, 'jaxpr', inner), getattr(inner, 'consts', ())
       outputs = _evaluate(*own, inputs, judge)
     elif name == 'scan' and params['length'] <= _UNROLLED:
@@ -156,18 +156,32 @@ def _ours(frame: traceback.FrameSummary) -> bool:
 
 
 def _told(equation: Any) -> str:
-  name = equation.primitive.name
-  frames = _frames(equation)
-  installed = pathlib.Path(sysconfig.get_path('purelib')).resolve()
-  outside = [
-    frame
-    for frame in frames
-    if not pathlib.Path(frame.filename).resolve().is_relative_to(installed)
-  ]
-  # The innermost line of the user's own, else of dlx.
-  users = [frame for frame in outside if not _ours(frame)]
-  kept = (users or outside or frames)[-1:]
-  if not kept:
+  name, kept = equation.primitive.name, _line_of(equation)
+  if kept is None:
     return name
-  where = f'{pathlib.Path(kept[0].filename).name}:{kept[0].lineno} in {kept[0].name}'
-  return f'{name}, at {where}' + (f': `{kept[0].line}`' if kept[0].line else '')
+  where = f'{pathlib.Path(kept.filename).name}:{kept.lineno} in {kept.name}'
+  return f'{name}, at {where}' + (f': `{kept.line}`' if kept.line else '')
+
+
+def place_of(equation: Any) -> str:
+  """'FILE:LINE in FUNCTION' of the line that an operation stands for.
+
+  '' where it is known to libraries alone.
+  """
+  kept = _line_of(equation)
+  if kept is None or _installed(kept):
+    return ''
+  return f'{pathlib.Path(kept.filename).name}:{kept.lineno} in {kept.name}'
+
+
+def _line_of(equation: Any) -> traceback.FrameSummary | None:
+  """The innermost line of the user's own, else of dlx, else of a library."""
+  frames = _frames(equation)
+  outside = [frame for frame in frames if not _installed(frame)]
+  users = [frame for frame in outside if not _ours(frame)]
+  return (users or outside or frames or [None])[-1]
+
+
+def _installed(frame: traceback.FrameSummary) -> bool:
+  libraries = pathlib.Path(sysconfig.get_path('purelib')).resolve()
+  return pathlib.Path(frame.filename).resolve().is_relative_to(libraries)

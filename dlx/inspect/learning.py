@@ -1,0 +1,195 @@
+"""Short runs: does the model learn, do labels matter, does it carry over to the test."""
+
+from typing import Any, Mapping, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlx.inspect.beginning import chance
+from dlx.inspect.examples import TARGETS
+from dlx.inspect.findings import Finding, Report, skipped
+from dlx.inspect.subject import Run, Subject
+from dlx.run import nonfinite
+from dlx.state import Batch, TrainState
+
+LEARNT = 0.95  # Of the first loss: above it nothing was learnt.
+GAP = 0.25  # Of the loss of guessing: by so much more on the test is overfitting.
+EVAL_BATCHES = 8
+
+
+def finite(subject: Subject, run: Run) -> Report:
+  """Which tensor, operation and line first made a NaN or inf, where one did."""
+  steps = len(run.metrics)
+  if run.finite:
+    return Report((), f'{steps} steps stayed finite')
+  batch = None
+  for batch in subject.batches(stop=steps):
+    pass
+  state = run.first
+  for before in subject.batches(stop=steps - 1):
+    state = subject.step(state, before).state
+  step = subject.experiment.train_step
+  after = subject.step(state, batch).state if batch is not None else state
+  told = nonfinite.explain(steps - 1, batch, step, state, after)
+  told = told or f'Step {steps - 1}: a metric is NaN or inf, no tensor of the step is.'
+  finding = Finding(
+    'not_finite',
+    'error',
+    told,
+    'Keep the argument of that operation in its range (log and sqrt above 0, a divisor '
+    'away from 0), or lower the learning rate where the loss grew before.',
+    'train_step loss model',
+  )
+  return Report([finding], f'not finite at step {steps - 1}')
+
+
+class Compared(NamedTuple):
+  """What an evaluation reports of two states or of two splits, by one name.
+
+  Attributes:
+    name: of the metric.
+    higher: whether more is better.
+    first, second: the figures.
+  """
+
+  name: str
+  higher: bool
+  first: float
+  second: float
+
+  @property
+  def gain(self) -> float:
+    """By how much the first is better."""
+    return (self.first - self.second) * (1 if self.higher else -1)
+
+
+def labels_matter(subject: Subject, run: Run, learns: bool) -> Report:
+  """A run on the labels as they are against one on labels shuffled in each batch.
+
+  Args:
+    subject: the experiment.
+    run: on the labels as they are.
+    learns: whether one batch was learnt: else nothing follows from this.
+  """
+  experiment = subject.experiment
+  field = next((t for t in TARGETS if t in experiment.train_data.shapes[0]), None)
+  if field is None or not subject.by_example:
+    return skipped('a batch has no field label or target of each example')
+  name = next(iter(experiment.evals), None)
+  if name is None:
+    return skipped('it has no evaluation')
+  if not learns:
+    return skipped('one batch is not learnt, so that nothing follows from it')
+
+  @jax.jit
+  def shuffled(batch: Batch, i: jax.Array) -> Batch:
+    key = jax.random.fold_in(jax.random.key(0), i)
+    return {**batch, field: jax.random.permutation(key, batch[field])}
+
+  first = subject.batch()
+  change = lambda batch, i: shuffled(batch, jnp.int32(i))
+  same = [
+    jax.device_get(subject.step(run.first, b).sums) for b in (first, change(first, 0))
+  ]
+  if all(map(np.array_equal, *map(jax.tree.leaves, same))):
+    return skipped(f'training does not read {field}')
+  other = subject.run(len(run.metrics), change)
+  true = subject.evaluate(run.last, name, EVAL_BATCHES)
+  permuted = subject.evaluate(other.last, name, EVAL_BATCHES)
+  found = _compared(experiment.metrics, true, permuted)
+  if found is None:
+    return skipped(f'{name} reports neither accuracy nor loss')
+  said = (
+    f'{name}/{found.name} {found.first:.3g} with true, {found.second:.3g} with shuffled'
+  )
+  guess = chance(subject) or abs(found.second)
+  enough = 0.05 if found.higher else 0.02 * guess
+  if found.gain > enough:
+    return Report((), said)
+  finding = Finding(
+    'labels_shuffled',
+    'error',
+    f'{len(run.metrics)} steps on the labels as they are give {name}/{found.name} '
+    f'{found.first:.4g}, on shuffled labels {found.second:.4g}: labels say nothing of '
+    'the inputs.',
+    'Look at how inputs and labels are put together: both must be sorted, shuffled and '
+    'split alike.',
+    'data train_data dataset',
+  )
+  return Report([finding], said)
+
+
+def _compared(
+  declared: Mapping[str, Any], first: Mapping[str, float], second: Mapping[str, float]
+) -> Compared | None:
+  for name in ('accuracy', 'loss'):
+    if name in first and name in second:
+      higher = name in declared and declared[name].better == 'higher'
+      return Compared(name, higher, first[name], second[name])
+  return None
+
+
+def generalisation(subject: Subject, run: Run) -> Report:
+  """The training loss against its beginning, and the test loss against it."""
+  experiment = subject.experiment
+  if isinstance(experiment.overfit, str):
+    return skipped(f'one loss does not tell: {experiment.overfit}')
+  if 'loss' not in run.metrics[0]:
+    return skipped("the train step reports no 'loss'")
+  losses = [m['loss'] for m in run.metrics]
+  tail = max(1, len(losses) // 10)
+  begin, end = float(np.mean(losses[:3])), float(np.mean(losses[-tail:]))
+  said, findings = f'training loss {begin:.4g} to {end:.4g}', []
+  if end > LEARNT * begin > 0:
+    findings.append(
+      Finding(
+        'underfitting',
+        'warning',
+        f'The training loss went from {begin:.4g} to {end:.4g} in {len(losses)} steps.',
+        'Mend what stands above; else train longer, or take a larger model and less '
+        'regularisation.',
+        'num_steps lr',
+      )
+    )
+    return Report(findings, said)
+  name = next(iter(experiment.evals), None)
+  if name is None:
+    return Report(findings, said)
+  train, test = _both(subject, run.last, name)
+  if 'loss' not in train or 'loss' not in test:
+    return Report(findings, f'{said}; {name} reports no loss')
+  said += f'; evaluated alike: train {train["loss"]:.4g}, {name} {test["loss"]:.4g}'
+  guess = chance(subject) or abs(begin)
+  if test['loss'] - train['loss'] > GAP * guess and test['loss'] > 1.5 * train['loss']:
+    findings.append(
+      Finding(
+        'overfitting',
+        'warning',
+        f'After {len(losses)} steps the loss is {train["loss"]:.4g} on the training '
+        f'data and {test["loss"]:.4g} on {name}.',
+        'More data or augmentation, dropout or weight decay, a smaller model, or early '
+        'stopping (--config.early_stop_metric).',
+        'dropout weight_decay model',
+      )
+    )
+  return Report(findings, said)
+
+
+def _both(
+  subject: Subject, state: TrainState, name: str
+) -> tuple[Mapping[str, float], Mapping[str, float]]:
+  """What an evaluation reports of training batches and of its own; {} where the former
+  lack a field that it reads."""
+  test = subject.evaluate(state, name, EVAL_BATCHES)
+  wanted = set(subject.experiment.evals[name].data.shapes[0]) - {'weight'}
+  fields = subject.experiment.train_data.shapes[0]
+  if not wanted <= set(fields) or not subject.by_example:
+    return {}, test
+
+  def batches():
+    for batch in subject.batches(stop=EVAL_BATCHES):
+      rows = next(iter(batch.values())).shape[0]
+      yield {**{k: batch[k] for k in wanted}, 'weight': jnp.ones((rows,), jnp.float32)}
+
+  return subject.evaluate(state, name, EVAL_BATCHES, batches()), test
