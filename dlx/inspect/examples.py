@@ -250,7 +250,11 @@ def _repeated(
       both, total, what = shared(ours, every), len(ours), f'runs of {GRAM} tokens'
       bounds = TEXT_LEAK, 1.0
     else:
-      both, total, what = shared(digests(rows, names), seen), len(rows[names[0]]), 'rows'
+      both, total, what = (
+        shared(digests(rows, names), seen),
+        len(rows[names[0]]),
+        'rows',
+      )
       bounds = LEAK, SOME
     share = both / max(total, 1)
     told += f'; {both} of {total:,} {what} of {split} are in train'

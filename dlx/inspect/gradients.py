@@ -58,7 +58,9 @@ def of_steps(name: str, norms: Sequence[float]) -> Tensor:
   first = float(nonzero[0]) if nonzero.size else 0.0
   median, largest = float(np.median(values[:FIRST])), float(values.max())
   said = label(first) if label(first) in ('zero', 'vanishing') else label(median)
-  return Tensor(name, first, median, largest, said if said != 'zero' or not first else '')
+  return Tensor(
+    name, first, median, largest, said if said != 'zero' or not first else ''
+  )
 
 
 def tensors(norms: Sequence[Mapping[str, float]]) -> list[Tensor]:

@@ -172,7 +172,11 @@ class _Run:
       run = _Run()
       run.seen_input = True  # What enters a loop over layers has met parameters.
       # A carry comes to depend on all that the loop reads.
-      arguments = [*map(_Value, consts), *fixed, *(_Value(x, everything) for x in carry)]
+      arguments = [
+        *map(_Value, consts),
+        *fixed,
+        *(_Value(x, everything) for x in carry),
+      ]
       arguments += [
         _Value(x, v.depends & everything) for x, v in zip(row, rows, strict=True)
       ]

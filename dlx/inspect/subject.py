@@ -21,7 +21,6 @@ from dlx.run.processes import to_host
 from dlx.state import Array, Batch, Mean, Metrics, TrainState, add, ratios
 
 
-
 class Stepped(NamedTuple):
   """What one train step gives.
 
@@ -77,7 +76,6 @@ def _with_norms(train_step: Callable, state: TrainState, batch: Batch) -> Callab
     return (*jax.tree.unflatten(treedef, own), norms)
 
   return step
-
 
 
 def shortened(config: Any, **fields: Any) -> Any:

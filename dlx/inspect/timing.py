@@ -25,7 +25,11 @@ def report(subject: Subject, run: Run, planned_steps: int) -> Report:
     f'compiling the step {compiling:.1f} s; {planned_steps:,} steps about '
     f'{planned:.0f} s without evaluations'
   )
-  kinds = {'input': planned * share, 'compile': compiling, 'step': planned * (1 - share)}
+  kinds = {
+    'input': planned * share,
+    'compile': compiling,
+    'step': planned * (1 - share),
+  }
   whole = sum(kinds.values()) or 1.0
   table = [('part', 'seconds', 'share')]
   table += [(k, f'{x:.1f}', f'{x / whole:.0%}') for k, x in kinds.items()]
