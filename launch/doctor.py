@@ -40,7 +40,7 @@ def define(values: flags.FlagValues):
     'steps',
     200,
     'Steps of a short run; the schedule of the learning rate is as long.',
-    lower_bound=10,
+    lower_bound=50,
     **own,
   )
   help_ = (

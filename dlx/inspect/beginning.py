@@ -24,9 +24,9 @@ def chance(subject: Subject) -> float | None:
 
 def report(subject: Subject, run: Run) -> Report:
   """The first loss against that of guessing, and against that of half a batch."""
-  first = run.metrics[0].get('loss')
-  if first is None:
+  if not run.losses:
     return skipped("the train step reports no 'loss'")
+  first = run.losses[0]
   said, findings = f'loss {first:.4g}', []
   summed = _summed(subject, first)
   findings += summed

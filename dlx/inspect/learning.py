@@ -135,9 +135,9 @@ def generalisation(subject: Subject, run: Run) -> Report:
   experiment = subject.experiment
   if isinstance(experiment.overfit, str):
     return skipped(f'one loss does not tell: {experiment.overfit}')
-  if 'loss' not in run.metrics[0]:
+  losses = run.losses
+  if not losses:
     return skipped("the train step reports no 'loss'")
-  losses = [m['loss'] for m in run.metrics]
   tail = max(1, len(losses) // 10)
   begin, end = float(np.mean(losses[:3])), float(np.mean(losses[-tail:]))
   said, findings = f'training loss {begin:.4g} to {end:.4g}', []

@@ -12,7 +12,7 @@ import jax
 from jax.extend import core as jex_core
 import jax.numpy as jnp
 
-from dlx.run.blame import CALLS, INNER, place_of
+from dlx.run.blame import CALLS, INNER, bind, layer_of, place_of
 
 # Products by XLA, and calls of kernels, which stand for one.
 _PRODUCTS = ('dot_general', 'conv_general_dilated', 'ffi_call', 'pallas_call')
@@ -116,7 +116,7 @@ class _Run:
     self, equation: Any, given: list[_Value], scope: str, where: str
   ) -> list[_Value]:
     name, params = equation.primitive.name, equation.params
-    layer = _joined(scope, _layer(str(equation.source_info.name_stack)))
+    layer = _joined(scope, layer_of(equation))
     depends = frozenset().union(*(v.depends for v in given))
     if not layer:
       layer = next((v.layer for v in given if v.layer), '')
@@ -132,7 +132,7 @@ class _Run:
       self._product(given, layer, where)
     elif inner is not None or 'branches' in params or 'cond_jaxpr' in params:
       self.read |= {d for d in depends if isinstance(d, int)}
-    outputs = _bind(equation, [v.array for v in given])
+    outputs = bind(equation, [v.array for v in given])
     if name == 'max' and BATCH in depends and _is_relu(equation, outputs[0]):
       tap = Tap('relu', layer, where)
       depends |= {len(self.found)}
@@ -203,13 +203,6 @@ class _Run:
     return [_Value(x, depends, layer) for x in (*end, *stacked)]
 
 
-def _bind(equation: Any, inputs: list) -> list:
-  bound: Any = equation.primitive.get_bind_params(equation.params)
-  functions, params = bound if isinstance(bound, tuple) else ((), bound)
-  outputs = equation.primitive.bind(*functions, *inputs, **params)
-  return list(outputs) if equation.primitive.multiple_results else [outputs]
-
-
 def _is_relu(equation: Any, output: Any) -> bool:
   """Whether it is max(x, 0) of floats with a batch axis and an axis of units."""
   zero = any(
@@ -217,17 +210,6 @@ def _is_relu(equation: Any, output: Any) -> bool:
     for v in equation.invars
   )
   return zero and output.ndim > 1 and jnp.issubdtype(output.dtype, jnp.floating)
-
-
-def _layer(stack: str) -> str:
-  """The layer in a stack of scopes: 'GPT/GPT.forward/transformer' -> 'transformer'.
-
-  The class of the outermost module and the names of methods are left out.
-  """
-  parts = [p for p in stack.split('/') if p and '.' not in p]
-  while parts and ('(' in parts[0] or parts[0][:1].isupper()):
-    parts = parts[1:]  # jvp(...), and the class.
-  return '/'.join(p.rstrip(')') for p in parts)
 
 
 def _joined(scope: str, layer: str) -> str:

@@ -13,15 +13,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dlx import figures as draw
 from dlx.inspect.findings import Finding, Report, skipped
-from dlx.inspect.subject import Subject
+from dlx.inspect.subject import Run, Subject
 from dlx.state import is_key
 
 FIELDS = ('lr', 'learning_rate', 'peak_lr', 'base_lr', 'max_lr')
 LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 120
-SMOOTHING = 0.9  # Of the loss, from step to step.
+# Of the steps of a short run: a schedule that ends at 0 leaves nothing to scale.
+SHARE = 0.6
+WINDOW = 12.0  # The loss is smoothed over a part of the test as long as this one.
 STOP = 4.0  # The test ends where the smoothed loss is so many times its least.
-FAR = 25.0  # A rate is wrong by this factor: the suggestion is good to one decade.
+FAR = 25.0  # A rate may be wrong by this factor: the suggestion is good to a decade.
+# Shares of the fall of the loss with which a far rate is none the worse. A low one needs
+# more steps than a short run has; a high one had all it can get.
+ENOUGH = {'rate_too_low': 0.5, 'rate_too_high': 0.95}
 
 
 class Curve(NamedTuple):
@@ -30,18 +36,25 @@ class Curve(NamedTuple):
   Attributes:
     rates: of each step.
     losses: of the batch of each step, before its update.
+    steps: of the whole test, of which it may have ended early.
   """
 
   rates: np.ndarray
   losses: np.ndarray
+  steps: int
+
+  @property
+  def decay(self) -> float:
+    """Of the smoothed loss, from step to step."""
+    return max(0.0, 1 - WINDOW / self.steps)
 
   @property
   def smooth(self) -> np.ndarray:
-    """The losses, averaged with a decay of SMOOTHING and without bias to 0."""
+    """The losses, averaged with `decay` and without bias to 0."""
     found, total, weight = [], 0.0, 0.0
     for loss in self.losses:
-      total = SMOOTHING * total + (1 - SMOOTHING) * loss
-      weight = SMOOTHING * weight + (1 - SMOOTHING)
+      total = self.decay * total + (1 - self.decay) * loss
+      weight = self.decay * weight + (1 - self.decay)
       found.append(total / weight)
     return np.array(found)
 
@@ -52,20 +65,22 @@ def rate_field(config: Any) -> str | None:
   return next(named, None)
 
 
-def range_test(subject: Subject, steps: int = STEPS) -> Curve | str:
+def range_test(subject: Subject) -> Curve | str:
   """Runs the test; a string: why this experiment cannot be asked."""
+  steps = max(10, min(STEPS, int(SHARE * subject.config.num_steps)))
   rates = np.geomspace(LOWEST, HIGHEST, steps)
   scaled = jax.jit(_scaled)
-  done = iter(rates)
+  done, used = iter(rates), []
 
   def after(old, new, metrics):
-    base, rate = metrics['learning_rate'], next(done)
+    base, rate = metrics.get('learning_rate', 0.0), next(done)
+    used.append((rate, metrics.get('loss', np.nan)))
     scale = rate / base if base > 0 else 0.0
     return new._replace(params=scaled(old.params, new.params, jnp.float32(scale)))
 
   def enough(metrics: Sequence[Mapping[str, float]]) -> bool:
-    smooth = Curve(rates, np.array([m['loss'] for m in metrics])).smooth
-    return len(smooth) > 10 and smooth[-1] > STOP * smooth.min() > 0
+    smooth = _curve(used, steps).smooth
+    return len(metrics) > 10 and smooth[-1] > STOP * smooth.min() > 0
 
   first = subject.run(1).metrics[0]
   if 'loss' not in first:
@@ -74,10 +89,15 @@ def range_test(subject: Subject, steps: int = STEPS) -> Curve | str:
     return (
       'the train step reports no learning_rate (curves.of does, with --config.curves)'
     )
-  run = subject.run(steps, after=after, enough=enough)
-  losses = np.array([m['loss'] for m in run.metrics])
-  finite = np.isfinite(losses)
-  return Curve(rates[: len(losses)][finite], losses[finite])
+  subject.run(steps, after=after, enough=enough)
+  return _curve(used, steps)
+
+
+def _curve(used: Sequence[tuple[float, float]], steps: int) -> Curve:
+  """Of steps whose loss is a number."""
+  kept = [pair for pair in used if np.isfinite(pair[1])]
+  rates, losses = np.array(kept, np.float64).reshape(-1, 2).T
+  return Curve(rates, losses, steps)
 
 
 def _scaled(old: Any, new: Any, scale: jax.Array) -> Any:
@@ -95,8 +115,7 @@ def _scaled(old: Any, new: Any, scale: jax.Array) -> Any:
 def suggested(curve: Curve) -> float | None:
   """A tenth of the rate at which the loss was least; None: it has not fallen.
 
-  The smoothed loss lags behind, by some 1 / (1 - SMOOTHING) steps: that is taken off,
-  too.
+  The smoothed loss lags behind, by some 1 / (1 - decay) steps: that is taken off, too.
   """
   smooth = curve.smooth
   if len(smooth) < 10:
@@ -105,12 +124,25 @@ def suggested(curve: Curve) -> float | None:
   at = int(smooth.argmin())
   if not smooth[at] < 0.98 * start:
     return None
-  lag = int(1 / (1 - SMOOTHING)) // 2
+  lag = int(1 / (1 - curve.decay)) // 2
   return float(curve.rates[max(0, at - lag)] / 10)
 
 
-def report(subject: Subject) -> Report:
-  """The suggestion, and whether the rate of the config is far from it."""
+def reached(run: Run, curve: Curve) -> float:
+  """Which share of the fall that the range test saw a run at the config's rate had."""
+  tail = max(1, len(run.losses) // 10)
+  start, end = float(np.mean(curve.losses[:3])), float(np.mean(run.losses[-tail:]))
+  return (start - end) / (start - float(curve.smooth.min()))
+
+
+def report(subject: Subject, run: Run) -> Report:
+  """The suggestion, and whether the rate of the config is far from it.
+
+  Args:
+    subject: the experiment.
+    run: a short run at the rate of the config. A rate that is far from the suggestion
+      and learns as well is none of the faults: convex losses bear many.
+  """
   if isinstance(subject.experiment.overfit, str):
     return skipped(f'one loss does not tell: {subject.experiment.overfit}')
   curve = range_test(subject)
@@ -119,9 +151,7 @@ def report(subject: Subject) -> Report:
   field = rate_field(subject.config)
   given = None if field is None else float(getattr(subject.config, field))
   best = suggested(curve)
-  from dlx.figures.curves import rate_finder
-
-  picture = rate_finder(curve.rates, curve.losses, curve.smooth, best, given)
+  picture = draw.rate_finder(curve.rates, curve.losses, curve.smooth, best, given)
   figures = {'rate_finder': picture}
   if best is None:
     finding = Finding(
@@ -136,18 +166,19 @@ def report(subject: Subject) -> Report:
   said = f'suggests {best:.1e}'
   if given is None:
     return Report((), said, figures=figures)
-  said += f', --config.{field} is {given:.3g}'
-  factor = given / best
-  if 1 / FAR <= factor <= FAR:
-    return Report((), said, figures=figures)
+  factor, share = given / best, reached(run, curve)
+  said += f', --config.{field} is {given:.3g} and had {share:.0%} of the fall'
   high = factor > 1
   name = 'rate_too_high' if high else 'rate_too_low'
+  if 1 / FAR <= factor <= FAR or share >= ENOUGH[name]:
+    return Report((), said, figures=figures)
   times = f'{factor:.0f} times above' if high else f'{1 / factor:.0f} times below'
   finding = Finding(
     name,
     'error',
     f'--config.{field}={given:.3g} is {times} the {best:.1e} that the range test '
-    'suggests.',
+    f'suggests; {len(run.metrics)} steps at it had {max(share, 0.0):.0%} of the fall '
+    'of the loss that the test saw.',
     f'Set --config.{field}={best:.0e}; the suggestion is good to a factor of 10.',
     field or 'tx',
   )

@@ -58,6 +58,11 @@ class Run(NamedTuple):
     """Whether every metric of every step is."""
     return all(np.isfinite(v) for v in self.metrics[-1].values())
 
+  @property
+  def losses(self) -> list[float]:
+    """`loss` of every step that counted; none where the step reports no such metric."""
+    return [m['loss'] for m in self.metrics if 'loss' in m]
+
 
 def _with_norms(train_step: Callable, state: TrainState, batch: Batch) -> Callable:
   """The step, with the norms of what it watches as a third output."""
@@ -301,10 +306,14 @@ def _by_field(batches: list[dict[str, np.ndarray]]) -> dict[str, list[np.ndarray
 
 
 def values(sums: Metrics) -> dict[str, float]:
-  """Means of one step, on the host; members are averaged, raw sums left out."""
-  means = {k: v for k, v in sums.items() if isinstance(v, Mean)}
-  host = jax.device_get(ratios(means))
-  return {k: float(np.mean(np.asarray(v, np.float64))) for k, v in host.items()}
+  """Means of one step, on the host; members are averaged.
+
+  Raw sums are left out, and means of nothing, as of a step that float16 skips.
+  """
+  means = jax.device_get({k: v for k, v in sums.items() if isinstance(v, Mean)})
+  counted = {k: v for k, v in means.items() if np.all(v.count != 0)}
+  found = {k: np.asarray(v, np.float64) for k, v in ratios(counted).items()}
+  return {k: float(np.mean(v)) for k, v in found.items()}
 
 
 def scalars(reported: Mapping[str, Any]) -> dict[str, float]:

@@ -122,7 +122,7 @@ def gradient(patient: Patient) -> Report:
 
 def rate(patient: Patient) -> Report:
   """The range test."""
-  return rate_finder.report(patient.subject)
+  return rate_finder.report(patient.subject, patient.run)
 
 
 def dead(patient: Patient) -> Report:

@@ -139,7 +139,9 @@ FAULTS = {
   ),
   'shuffled labels': Fault(
     CNN,
-    ((DATA, f'{DATA}  data = dataclasses.replace(data, train=shuffled(data.train))\n'),),
+    (
+      (DATA, f'{DATA}  data = dataclasses.replace(data, train=shuffled(data.train))\n'),
+    ),
     'labels_shuffled',
     'labels are put together',
     'import numpy as np\n\n',
@@ -187,7 +189,9 @@ FAULTS = {
     (
       (
         LOSS,
-        LOSS.replace('loss=lambda', 'loss=summed(lambda').replace('\n    ),', '\n    )),'),
+        LOSS.replace('loss=lambda', 'loss=summed(lambda').replace(
+          '\n    ),', '\n    )),'
+        ),
       ),
     ),
     'sum_in_place_of_mean',
