@@ -2,6 +2,7 @@
 
   python -m launch.doctor --exp=my.py --config.lr=1e-3
   python -m launch.doctor --exp=cnn --checks=data,rate --out=page.html
+  python -m launch.doctor --exp=cnn --recipe --out=recipe.html
 
 Short runs and measurements, from the ground up: the environment, the data (labels,
 duplicates, leaks between splits, balance), finite values, the scale of the inputs, the
@@ -16,16 +17,18 @@ bad input, one line on stderr.
 
 import sys
 import time
+from typing import Any
 
 from absl import flags
 
+from dlx.errors import ConfigError
 from launch.flags import command_line, config_flags, paths
 from launch.machine import devices
 
 
 def define(values: flags.FlagValues):
   """The launcher's flags."""
-  own = dict(flag_values=values, module_name='launcher')
+  own: dict[str, Any] = dict(flag_values=values, module_name='launcher')
   flags.DEFINE_string(
     'exp', None, 'A name in experiments/, or the path of a .py file.', **own
   )
@@ -34,6 +37,14 @@ def define(values: flags.FlagValues):
     None,
     'Checks to make, by comma: environment, data, finite, inputs, loss, gradients, '
     'rate, units, overfit, labels, generalisation, time, memory. Default: all.',
+    **own,
+  )
+  flags.DEFINE_boolean(
+    'recipe',
+    False,
+    'In place of the checks the seven steps of the usual recipe by short runs: overfit '
+    'one batch, regularise, learning rate, batch size, curves, early stopping, '
+    'ensemble; ends with the command that trains so.',
     **own,
   )
   flags.DEFINE_integer(
@@ -59,26 +70,29 @@ def main(argv: list[str]) -> int:
   values, found = command_line.parse(argv, define, __doc__ or '')
   config = config_flags.build(found.config_class, values).resolved()
   devices.start_jax(config, values)
-  from dlx.inspect import places
-  from launch.diagnosis import checks, page, written
+  from launch.diagnosis import checks, page, recipe, written
 
-  names = checks.chosen(values.checks)
+  if values.recipe and values.checks:
+    raise ConfigError('--checks is not allowed with --recipe: leave one of them out.')
   written.check(values.out)
-  patient = checks.Patient(found, config, values.steps, values.data_dir)
+  given = found, config, values.steps, values.data_dir
+  if values.recipe:
+    patient, table, names = recipe.Cook(*given), recipe.STEPS, list(recipe.STEPS)
+  else:
+    patient, table = checks.Patient(*given), checks.CHECKS
+    names = checks.chosen(values.checks)
   findings = []
   for name in names:
     start = time.monotonic()
-    report = checks.ask(patient, name)
-    title = checks.CHECKS[name].title
-    print(page.line(title, report, time.monotonic() - start), flush=True)
-    findings += [
-      one._replace(where=one.where or places.find(found.module, one.about))
-      for one in report.findings
-    ]
+    report = checks.ask(patient, name, table[name])
+    print(page.line(table[name].title, report, time.monotonic() - start), flush=True)
+    findings += report.findings
   print(f'\n{page.summary(findings)}', flush=True)
+  if isinstance(patient, recipe.Cook):
+    print(f'\n{recipe.command(values.exp, patient.settings)}', flush=True)
   if values.out:
     about = written.about(found.short, config, argv)
-    titles = {name: checks.CHECKS[name].title for name in names}
+    titles = {name: table[name].title for name in names}
     written.write(values.out, about, findings, patient.reports, titles)
   return 1 if any(one.severity == 'error' for one in findings) else 0
 

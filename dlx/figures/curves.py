@@ -141,3 +141,23 @@ def rate_finder(
   ax.legend(frameon=False, fontsize=8)
   style_axes(ax, 'Learning-rate range test')
   return figure
+
+
+def learning_curves(steps: Any, train: Any, test: Any) -> 'Figure':
+  """The training loss and an evaluated loss against the steps done.
+
+  Args:
+    steps: of each point.
+    train: mean training loss since the point before.
+    test: evaluated loss at the point.
+  """
+  figure = new_figure(5.6, 3.6)
+  ax = figure.add_subplot()
+  ax.plot(steps, train, color=GREY, linewidth=1.4, label='training')
+  ax.plot(steps, test, color=BLUE, linewidth=1.8, label='evaluated')
+  ax.set_xlabel('Steps')
+  ax.set_ylabel('Loss')
+  ax.grid(color=RULE, linewidth=0.6)
+  ax.legend(frameon=False, fontsize=8)
+  style_axes(ax, 'Learning curves')
+  return figure

@@ -1,4 +1,4 @@
-"""Before training: the scale of the inputs, the first loss, a sum in place of a mean."""
+"""Before training: the scale of the inputs, the first loss, a sum for a mean."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The data: labels out of range, duplicates, leaks between splits, balance, constants."""
+"""The data: labels out of range, copies, leaks between splits, balance, constants."""
 
 from typing import Any, Mapping, Sequence
 
@@ -263,8 +263,8 @@ def _repeated(
         Finding(
           'leak',
           'error' if share > bounds[0] else 'warning',
-          f'{both} of {total:,} {what} of {split} ({share:.1%}) are in the training '
-          'data, too.',
+          f'{both} of {total:,} {what} of {split} ({share:.1%}) are training '
+          'examples, too.',
           'Remove them from the training data: the score would be of examples that were '
           'learnt by heart.',
           'data train_data dataset',

@@ -37,6 +37,7 @@ class Report(NamedTuple):
     skipped: why the experiment could not be asked; None: it was.
     figures: by name, figures for the page: matplotlib Figures.
     tables: by title, rows of text with a row of headings first.
+    settings: fields of the config that a step of the recipe would change.
   """
 
   findings: Sequence[Finding] = ()
@@ -44,6 +45,7 @@ class Report(NamedTuple):
   skipped: str | None = None
   figures: Mapping[str, Any] = {}
   tables: Mapping[str, Sequence[Sequence[str]]] = {}
+  settings: Mapping[str, Any] = {}
 
 
 def skipped(why: str) -> Report:

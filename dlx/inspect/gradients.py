@@ -174,7 +174,7 @@ def _still(subject: Subject, run: Run, rows: Sequence[Tensor]) -> list[Finding]:
         'frozen tx train_step',
       )
     )
-  moved = {name for name in leaves_by_path(run.first.params)} - set(same['params'])
+  moved = set(leaves_by_path(run.first.params)) - set(same['params'])
   folder = lambda name: name.rpartition('/')[0]
   trained = {folder(name) for name in moved}
   statistics = [

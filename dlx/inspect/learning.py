@@ -1,4 +1,4 @@
-"""Short runs: does the model learn, do labels matter, does it carry over to the test."""
+"""Short runs: whether values stay finite, labels matter, and the test is as good."""
 
 from typing import Any, Mapping, NamedTuple
 
@@ -23,15 +23,12 @@ def finite(subject: Subject, run: Run) -> Report:
   steps = len(run.metrics)
   if run.finite:
     return Report((), f'{steps} steps stayed finite')
-  batch = None
+  before = state = run.first
+  batch: Any = None
   for batch in subject.batches(stop=steps):
-    pass
-  state = run.first
-  for before in subject.batches(stop=steps - 1):
-    state = subject.step(state, before).state
+    before, state = state, subject.step(state, batch).state
   step = subject.experiment.train_step
-  after = subject.step(state, batch).state if batch is not None else state
-  told = nonfinite.explain(steps - 1, batch, step, state, after)
+  told = nonfinite.explain(steps - 1, batch, step, before, state)
   told = told or f'Step {steps - 1}: a metric is NaN or inf, no tensor of the step is.'
   finding = Finding(
     'not_finite',

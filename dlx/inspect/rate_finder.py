@@ -25,9 +25,9 @@ SHARE = 0.6
 WINDOW = 12.0  # The loss is smoothed over a part of the test as long as this one.
 STOP = 4.0  # The test ends where the smoothed loss is so many times its least.
 FAR = 25.0  # A rate may be wrong by this factor: the suggestion is good to a decade.
-# Shares of the fall of the loss with which a far rate is none the worse. A low one needs
-# more steps than a short run has; a high one had all it can get.
-ENOUGH = {'rate_too_low': 0.5, 'rate_too_high': 0.95}
+# Share of the fall of the loss with which a low rate is none the worse: convex losses
+# bear many rates. A high one is never: a short run with a schedule can outlive it.
+ENOUGH = 0.5
 
 
 class Curve(NamedTuple):
@@ -140,8 +140,7 @@ def report(subject: Subject, run: Run) -> Report:
 
   Args:
     subject: the experiment.
-    run: a short run at the rate of the config. A rate that is far from the suggestion
-      and learns as well is none of the faults: convex losses bear many.
+    run: a short run at the rate of the config, see ENOUGH.
   """
   if isinstance(subject.experiment.overfit, str):
     return skipped(f'one loss does not tell: {subject.experiment.overfit}')
@@ -168,17 +167,19 @@ def report(subject: Subject, run: Run) -> Report:
     return Report((), said, figures=figures)
   factor, share = given / best, reached(run, curve)
   said += f', --config.{field} is {given:.3g} and had {share:.0%} of the fall'
-  high = factor > 1
-  name = 'rate_too_high' if high else 'rate_too_low'
-  if 1 / FAR <= factor <= FAR or share >= ENOUGH[name]:
+  if 1 / FAR <= factor <= FAR or (factor < 1 and share >= ENOUGH):
     return Report((), said, figures=figures)
-  times = f'{factor:.0f} times above' if high else f'{1 / factor:.0f} times below'
+  if factor > 1:
+    name, times = 'rate_too_high', f'{factor:.0f} times above'
+    seen = f'the loss rose from {run.losses[0]:.3g} to {max(run.losses):.3g}'
+  else:
+    name, times = 'rate_too_low', f'{1 / factor:.0f} times below'
+    seen = f'the loss fell by {max(share, 0.0):.0%} of what the test saw'
   finding = Finding(
     name,
     'error',
     f'--config.{field}={given:.3g} is {times} the {best:.1e} that the range test '
-    f'suggests; {len(run.metrics)} steps at it had {max(share, 0.0):.0%} of the fall '
-    'of the loss that the test saw.',
+    f'suggests; in {len(run.metrics)} steps at it {seen}.',
     f'Set --config.{field}={best:.0e}; the suggestion is good to a factor of 10.',
     field or 'tx',
   )

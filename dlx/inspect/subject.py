@@ -319,8 +319,9 @@ def values(sums: Metrics) -> dict[str, float]:
 def scalars(reported: Mapping[str, Any]) -> dict[str, float]:
   """The numbers among what an evaluation reports; of members their mean."""
   host = jax.device_get(dict(reported))
+  numbers = {k: np.asarray(v) for k, v in host.items() if not isinstance(v, dict)}
   return {
-    k: float(np.mean(v))
-    for k, v in host.items()
-    if isinstance(v, (float, int, np.ndarray, np.generic)) and np.ndim(v) <= 1
+    k: float(v.astype(np.float64).mean())
+    for k, v in numbers.items()
+    if v.ndim <= 1 and v.dtype.kind in 'biuf'
   }

@@ -40,8 +40,8 @@ def report(subject: Subject, run: Run, planned_steps: int) -> Report:
   finding = Finding(
     'input_stalls',
     'error' if share > STALLED else 'warning',
-    f'{share:.0%} of the time of a step is waiting for its batch: {1e3 * waited:.3g} of '
-    f'{1e3 * total:.3g} ms.',
+    f'{share:.0%} of the time of a step is waiting for its batch: '
+    f'{1e3 * waited:.3g} of {1e3 * total:.3g} ms.',
     '--config.stream_workers=4 reads in processes; prepare what `get` does once '
     '(launch.data), and --config.stream=false keeps what fits on the device.'
     if streamed

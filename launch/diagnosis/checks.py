@@ -18,6 +18,7 @@ from dlx.inspect import (
   examples,
   gradients,
   learning,
+  places,
   rate_finder,
   timing,
   units,
@@ -69,8 +70,8 @@ def environment(patient: Patient) -> Report:
   del patient
   device, findings = jax.devices()[0], []
   said = (
-    f'Python {platform.python_version()}, jax {jax.__version__}, {jax.device_count()} x '
-    f'{device.device_kind}'
+    f'Python {platform.python_version()}, jax {jax.__version__}, '
+    f'{jax.device_count()} x {device.device_kind}'
   )
   if device.platform == 'cpu':
     said += f', {len(os.sched_getaffinity(0))} CPUs'
@@ -217,12 +218,16 @@ def chosen(names: list[str] | None) -> list[str]:
   return [name for name in CHECKS if not names or name in names]
 
 
-def ask(patient: Patient, name: str) -> Report:
-  """Asks one check; its report is kept in the patient."""
-  check = CHECKS[name]
+def ask(patient: Patient, name: str, check: Check) -> Report:
+  """Asks one check; its report, with the lines of findings, is kept in the patient."""
   if check.trains and not patient.run.finite:
     report = skipped('the short run did not stay finite')
   else:
     report = check.ask(patient)
-  patient.reports[name] = report
-  return report
+  module = patient.found.module
+  found = [
+    one._replace(where=one.where or places.find(module, one.about))
+    for one in report.findings
+  ]
+  patient.reports[name] = report._replace(findings=found)
+  return patient.reports[name]

@@ -59,24 +59,24 @@ def report(build: Callable[[Any], Any], config: Any, data_dir: Any = None) -> Re
   if not rows or double.batch_size == rows:
     return skipped('the Config takes no other batch size')
   try:
-    pair = [needed(build(c), data_dir) for c in (config, double)]
+    once, twice = (needed(build(c), data_dir) for c in (config, double))
   except ConfigError as error:
     return skipped(str(error))
   there = limit()
-  most = largest(rows, *pair, there)
+  most = largest(rows, once, twice, there)
   gib = lambda n: f'{n / 2**30:.3g} GiB'
   if most is None:
     return skipped('what a step needs does not grow with batch_size')
   said = (
-    f'a step of {rows} examples needs {gib(pair[0])} of {gib(there)}; about {most:,} '
+    f'a step of {rows} examples needs {gib(once)} of {gib(there)}; about {most:,} '
     'examples fit'
   )
-  if pair[0] <= there:
+  if once <= there:
     return Report((), said)
   finding = Finding(
     'batch_does_not_fit',
     'error',
-    f'A step of {rows} examples needs {gib(pair[0])}, and there are {gib(there)}.',
+    f'A step of {rows} examples needs {gib(once)}, and there are {gib(there)}.',
     f'--config.batch_size={max(1, most)} or less, or --config.micro_batches=2; '
     'launch.plan tries changes.',
     'batch_size',

@@ -1,4 +1,4 @@
-"""Tests for dlx/inspect/operations.py and units.py: exact counts on planted dead units."""
+"""Tests for dlx/inspect/operations.py and units.py: exact counts of dead units."""
 
 import flax.linen as nn
 import jax
