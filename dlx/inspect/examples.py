@@ -265,8 +265,8 @@ def _repeated(
           'error' if share > bounds[0] else 'warning',
           f'{both} of {total:,} {what} of {split} ({share:.1%}) are training '
           'examples, too.',
-          'Remove them from the training data: the score would be of examples that were '
-          'learnt by heart.',
+          'Remove them from the training data: the score would be of what was learnt '
+          'by heart.',
           'data train_data dataset',
         )
       )

@@ -11,29 +11,28 @@ import pytest
 from dlx.config import traced
 from dlx.inspect import rate_finder, subject
 from dlx.run import experiments_by_name
-from dlx.state import ratios
 
 GRID = np.geomspace(1e-5, 1, 11)
 TASKS = {'cnn': {}, 'char_gpt': {'num_layers': 2, 'width': 64, 'unroll': 2}, 'vae': {}}
 
 
-def final_losses(build, config, batches) -> list[float]:
-  """Of a run at each rate of the grid, the mean loss of its last tenth."""
+def losses_of_grid(asked: subject.Subject) -> list[float]:
+  """The evaluated loss at the end of a real run at each rate of the grid."""
+  build, config = asked.build, dataclasses.replace(asked.config, curves=False)
+  name = next(iter(asked.experiment.evals))
+  batches = list(asked.batches(stop=config.num_steps))
 
   @jax.jit
   def step(state, batch, lr):
-    state, sums = build(traced(config, lr=lr)).train_step(state, batch)
-    return state, ratios(sums)['loss']
+    return build(traced(config, lr=lr)).train_step(state, batch)[0]
 
   found = []
   for lr in GRID:
-    state = build(config).init(jax.random.key(config.seed))
-    losses = []
+    state = asked.init()
     for batch in batches:
-      state, loss = step(state, batch, jnp.float32(lr))
-      losses.append(float(loss))
-    last = float(np.mean(losses[-len(losses) // 10 :]))
-    found.append(last if np.isfinite(last) else np.inf)
+      state = step(state, batch, jnp.float32(lr))
+    loss = asked.evaluate(state, name)['loss']
+    found.append(loss if np.isfinite(loss) else np.inf)
   return found
 
 
@@ -45,8 +44,7 @@ def test_the_suggestion_is_within_a_decade_of_the_best_of_a_grid(name):
   config = module.Config(num_steps=200, curves=True, **TASKS[name]).resolved()
   asked = subject.Subject(module.build, config)
   suggested = rate_finder.suggested(rate_finder.range_test(asked))
-  plain = dataclasses.replace(config, curves=False)
-  losses = final_losses(module.build, plain, list(asked.batches(stop=200)))
+  losses = losses_of_grid(asked)
   best = float(GRID[int(np.argmin(losses))])
   told = ', '.join(f'{r:.0e}: {x:.3g}' for r, x in zip(GRID, losses, strict=True))
   print(f'{name}: suggested {suggested or 0:.1e}, best {best:.1e} of {told}')
