@@ -153,10 +153,12 @@ def generalisation(subject: Subject, run: Run) -> Report:
   name = next(iter(experiment.evals), None)
   if name is None:
     return Report(findings, said)
-  train, test = _both(subject, run.last, name)
-  if 'loss' not in train or 'loss' not in test:
+  test = subject.evaluate(run.last, name, EVAL_BATCHES)
+  if 'loss' not in test:
     return Report(findings, f'{said}; {name} reports no loss')
-  said += f'; evaluated alike: train {train["loss"]:.4g}, {name} {test["loss"]:.4g}'
+  train = _of_training(subject, run.last, name)
+  alike, train = ('evaluated alike: ' if train else ''), train or {'loss': end}
+  said += f'; {alike}train {train["loss"]:.4g}, {name} {test["loss"]:.4g}'
   guess = chance(subject) or abs(begin)
   if test['loss'] - train['loss'] > GAP * guess and test['loss'] > 1.5 * train['loss']:
     findings.append(
@@ -173,20 +175,19 @@ def generalisation(subject: Subject, run: Run) -> Report:
   return Report(findings, said)
 
 
-def _both(
+def _of_training(
   subject: Subject, state: TrainState, name: str
-) -> tuple[Mapping[str, float], Mapping[str, float]]:
-  """What an evaluation reports of training batches and of its own; {} where the former
-  lack a field that it reads."""
-  test = subject.evaluate(state, name, EVAL_BATCHES)
+) -> Mapping[str, float] | None:
+  """What an evaluation reports of training batches; None where they lack a field that
+  it reads."""
   wanted = set(subject.experiment.evals[name].data.shapes[0]) - {'weight'}
   fields = subject.experiment.train_data.shapes[0]
   if not wanted <= set(fields) or not subject.by_example:
-    return {}, test
+    return None
 
   def batches():
     for batch in subject.batches(stop=EVAL_BATCHES):
       rows = next(iter(batch.values())).shape[0]
       yield {**{k: batch[k] for k in wanted}, 'weight': jnp.ones((rows,), jnp.float32)}
 
-  return subject.evaluate(state, name, EVAL_BATCHES, batches()), test
+  return subject.evaluate(state, name, EVAL_BATCHES, batches())

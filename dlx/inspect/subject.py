@@ -154,12 +154,13 @@ class Subject:
     """Placed batches of a data set, from the first on; of training where None.
 
     Args:
-      dataset: of the experiment.
+      dataset: of an evaluation, whose pass has an end; None: of training, without one.
       stop: how many; None: all of one pass.
     """
+    training = dataset is None
     dataset = self.experiment.train_data if dataset is None else dataset
     placed = self.place(dataset)
-    count = dataset.num_batches(placed.loaded.data)
+    count = None if training else dataset.num_batches(placed.loaded.data)
     stops = [n for n in (stop, count) if n is not None]
     if not stops:
       raise ValueError('A stream without an end needs a number of batches.')

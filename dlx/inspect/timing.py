@@ -16,14 +16,20 @@ def report(subject: Subject, run: Run, planned_steps: int) -> Report:
     planned_steps: of the run that is planned, whose time is estimated.
   """
   count = max(1, len(run.metrics) - 1)
-  waited, stepped = run.seconds['input'] / count, run.seconds['step'] / count
-  total = waited + stepped
+  streamed = isinstance(subject.experiment.train_data, Streamed)
+  # Batches of resident data are gathered inside the step.
+  waited = run.seconds['input'] / count if streamed else 0.0
+  total = run.seconds['step'] / count + waited
   share = waited / total if total else 0.0
   compiling, planned = subject.compile_seconds, planned_steps * total
+  input_ = (
+    f'waiting for its batch {1e3 * waited:.3g} ms of them'
+    if streamed
+    else ('no waiting for batches, which lie on the device')
+  )
   said = (
-    f'a step {1e3 * stepped:.3g} ms, waiting for its batch {1e3 * waited:.3g} ms; '
-    f'compiling the step {compiling:.1f} s; {planned_steps:,} steps about '
-    f'{planned:.0f} s without evaluations'
+    f'a step {1e3 * total:.3g} ms, {input_}; compiling the step {compiling:.1f} s; '
+    f'{planned_steps:,} steps about {planned:.0f} s without evaluations'
   )
   kinds = {
     'input': planned * share,
@@ -36,16 +42,13 @@ def report(subject: Subject, run: Run, planned_steps: int) -> Report:
   tables = {f'Estimated time of {planned_steps:,} steps': table}
   if share < SLOW:
     return Report((), said, tables=tables)
-  streamed = isinstance(subject.experiment.train_data, Streamed)
   finding = Finding(
     'input_stalls',
     'error' if share > STALLED else 'warning',
     f'{share:.0%} of the time of a step is waiting for its batch: '
     f'{1e3 * waited:.3g} of {1e3 * total:.3g} ms.',
     '--config.stream_workers=4 reads in processes; prepare what `get` does once '
-    '(launch.data), and --config.stream=false keeps what fits on the device.'
-    if streamed
-    else 'Make `get` of the data set cheaper: it runs inside every step.',
+    '(launch.data), and --config.stream=false keeps what fits on the device.',
     'stream train_data data',
   )
   return Report([finding], said, tables=tables)

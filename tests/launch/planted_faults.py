@@ -1,8 +1,8 @@
 """Copies of experiments with one fault each, made by replacing lines.
 
 `python -m tests.launch.planted_faults DIR` examines all of them and some healthy
-experiments by launch.doctor, each in a process of its own, and prints the confusion
-table of launch/diagnosis/README.md.
+experiments by launch.doctor, each in a process of its own, but for those whose JSON
+lies in DIR, and prints the confusion table of launch/diagnosis/README.md.
 """
 
 import json
@@ -276,26 +276,22 @@ def examined(exp: str, out: pathlib.Path, *options: str) -> tuple[int, dict]:
 
 
 def main(folder: pathlib.Path):
-  """Examines all and prints the table."""
-  rows, names = [], []
-  for name in FAULTS:
-    path = written(name, folder)
-    status, found = examined(str(path), path.with_suffix('.json'))
-    hits = {f['name']: f['severity'] for f in found['findings']}
-    rows.append((name, status, hits, FAULTS[name].finding))
-    print(name, status, hits, file=sys.stderr, flush=True)
-  for name in HEALTHY:
-    status, found = examined(name, folder / f'{name}.json')
-    hits = {f['name']: f['severity'] for f in found['findings']}
-    rows.append((f'`{name}`', status, hits, None))
-    print(name, status, hits, file=sys.stderr, flush=True)
-  for _, _, hits, own in rows:
-    names += [n for n in (own, *hits) if n is not None and n not in names]
-  print('| planted | status | named by | also found |\n| --- | --- | --- | --- |')
-  for name, status, hits, own in rows:
-    other = ', '.join(f'`{h}`' for h in hits if h != own) or 'nothing'
+  """Examines what was not yet and prints the table."""
+  rows = []
+  for name in (*HEALTHY, *FAULTS):
+    exp = str(written(name, folder)) if name in FAULTS else name
+    out = folder / f'{pathlib.Path(exp).stem}.json'
+    if not out.exists():
+      examined(exp, out)
+    hits = {f['name']: f['severity'] for f in json.loads(out.read_text())['findings']}
+    print(name, hits, file=sys.stderr, flush=True)
+    rows.append((name, hits))
+  print('| planted | named by | also found |\n| --- | --- | --- |')
+  for name, hits in rows:
+    own = FAULTS[name].finding if name in FAULTS else None
+    other = ', '.join(f'`{k}` ({v})' for k, v in hits.items() if k != own) or 'nothing'
     named = 'no fault' if own is None else f'`{own}`' if own in hits else 'NOT FOUND'
-    print(f'| {name} | {status} | {named} | {other} |')
+    print(f'| {name if own else f"`{name}`"} | {named} | {other} |')
 
 
 if __name__ == '__main__':
