@@ -9,7 +9,7 @@ import numpy as np
 from dlx.inspect.beginning import chance
 from dlx.inspect.examples import TARGETS
 from dlx.inspect.findings import Finding, Report, skipped
-from dlx.inspect.subject import Run, Subject
+from dlx.inspect.subject import Run, Subject, num_classes
 from dlx.run import nonfinite
 from dlx.state import Batch, TrainState
 
@@ -73,6 +73,8 @@ def labels_matter(subject: Subject, run: Run, learns: bool) -> Report:
   field = next((t for t in TARGETS if t in experiment.train_data.shapes[0]), None)
   if field is None or not subject.by_example:
     return skipped('a batch has no field label or target of each example')
+  if field == 'label' and num_classes(experiment) is None:
+    return skipped('no function predicts the label')
   name = next(iter(experiment.evals), None)
   if name is None:
     return skipped('it has no evaluation')
