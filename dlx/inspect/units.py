@@ -52,7 +52,12 @@ def layers(step, state: TrainState, batches: Iterable[Batch]) -> list[Layer]:
     found = [a | b for a, b in zip(found, seen, strict=True)] if found else seen
   if taps is None:
     return []
-  return [Layer(t.layer, t.where, on) for t, on in zip(taps.places, found, strict=True)]
+  # A step that calls the model twice has every layer twice.
+  once = {
+    (tap.layer, tap.where, on.tobytes()): Layer(tap.layer, tap.where, on)
+    for tap, on in zip(taps.places, found, strict=True)
+  }
+  return list(once.values())
 
 
 def report(subject: Subject, state: TrainState) -> Report:

@@ -175,11 +175,11 @@ def layer_of(equation: Any) -> str:
   The class of the outermost module and names of methods are left out; '': no scope.
   """
   parts = str(equation.source_info.name_stack).split('/')
-  parts = [part for part in parts if part and '.' not in part]
-  while parts and ('(' in parts[0] or parts[0][:1].isupper()):
-    parts = parts[1:]  # jvp(...), and the class.
-  names = (part.rstrip(')') for part in parts)
-  return '/'.join(name for name in names if name.isidentifier())  # No einsum's letters.
+  # Of jvp(net) the net: what is left of transformations.
+  parts = [part.rpartition('(')[2].rstrip(')') for part in parts if '.' not in part]
+  if parts and parts[0][:1].isupper():
+    parts = parts[1:]  # The class.
+  return '/'.join(part for part in parts if part.isidentifier())  # No einsum's letters.
 
 
 def _told(found: _Found) -> str:

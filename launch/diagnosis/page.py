@@ -88,7 +88,9 @@ def as_html(
   )
   errors = sum(f.severity == 'error' for f in found)
   status = f'{errors} errors' if errors else 'no error'
-  facts = ''.join(f'<span>{text(k)} {text(v)}</span>' for k, v in about.items())
+  facts = ''.join(
+    f'<span>{text(k)} {text(v)}</span>' for k, v in about.items() if k != 'experiment'
+  )
   body = (
     '<header><div class="over"><span>dlx · doctor</span><span class="status '
     f'{"open" if errors else "done"}">{status}</span></div>'
@@ -104,7 +106,9 @@ def as_html(
     '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
     "img-src data:; style-src 'unsafe-inline'\">"
     f'<title>{text(about["experiment"])} · doctor</title><style>{css}'
-    'figure.card img { max-width: 100% } .card.box { overflow-x: auto }</style></head>'
+    'figure.card img { max-width: 100% } .card.box { overflow-x: auto }'
+    '.box th, .box td { width: auto; padding-right: 20px; overflow-wrap: normal }'
+    '</style></head>'
     f'<body><main>{body}</main></body></html>\n'
   )
 
