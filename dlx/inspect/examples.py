@@ -84,7 +84,7 @@ def report(subject: Subject) -> Report:
   splits = {'train': train}
   for name, evaluation in experiment.evals.items():
     fields = evaluation.data.shapes[0]
-    if evaluation.data.size is not None and all(n in fields for n in names):
+    if all(n in fields for n in names):
       splits[name] = subject.rows(evaluation.data, MOST)
   kinds = {k: f for fn in experiment.functions.values() for k, f in fn.inputs.items()}
   findings = _labels(experiment, splits)

@@ -201,7 +201,8 @@ class Subject:
       limit: examples, at most; of a stream without an end as many as its size.
     """
     per_batch = next(iter(dataset.shapes[0].values())).shape[0]
-    most = limit if dataset.size is None else min(limit, dataset.size)
+    size = dataset.size or self.place(dataset).loaded.origin.get('size')
+    most = min(limit, size or limit)
     found: list[dict[str, np.ndarray]] = []
     for batch in self.batches(dataset, -(-most // per_batch)):
       host = {name: to_host(x) for name, x in batch.items()}
