@@ -9,6 +9,7 @@ from dlx.inspect.findings import Finding, Report, skipped
 from dlx.inspect.subject import Run, Subject, num_classes, shortened, values
 
 HIGH, LOW = 2.0, 0.5  # Times the loss of guessing.
+SUMMED = 0.8  # Of the losses of two halves added: 1 of a sum, 0.5 of a mean.
 LARGEST_RMS, LEAST_RMS = 4.0, 0.03  # Of what the first layer reads.
 
 
@@ -61,29 +62,32 @@ def report(subject: Subject, run: Run) -> Report:
 
 
 def _summed(subject: Subject, first: float) -> list[Finding]:
-  """A loss that doubles with the batch is a sum over it."""
-  rows = subject.batch_rows
-  config = subject.config
+  """Of a sum the loss of a batch is those of its halves added; of a mean their mean."""
+  rows, config = subject.batch_rows, subject.config
   half = getattr(config, 'batch_size', 0) // 2
-  if half < 1 or config.batch_size % 2 or first == 0:
+  if half < 1 or config.batch_size % 2 or first <= 0 or not subject.by_example:
     return []
   small = Subject(
     subject.build, shortened(config, batch_size=half, micro_batches=1), subject.data_dir
   )
   if small.batch_rows * 2 != rows:
-    return []  # A graph; a sampler of its own.
+    return []  # A sampler of its own.
   # The loss alone: the way back is not compiled.
   loss = jax.jit(lambda s, b: {'loss': small.experiment.train_step(s, b)[1]['loss']})
-  batch = {k: x[: x.shape[0] // 2] for k, x in subject.batch().items()}
-  other = values(loss(subject.init(), batch))['loss']
-  if not other or not 1.8 < first / other < 2.2:
+  state, batch, middle = subject.init(), subject.batch(), rows // 2
+  halves = (
+    {k: x[part] for k, x in batch.items()}
+    for part in (slice(middle), slice(middle, None))
+  )
+  parts = [values(loss(state, one)).get('loss', 0.0) for one in halves]
+  if not first > SUMMED * sum(parts) > 0:
     return []
   return [
     Finding(
       'sum_in_place_of_mean',
       'error',
-      f'The first loss is {first:.4g} of {rows} examples and {other:.4g} of '
-      f'{rows // 2}: it grows with the batch.',
+      f'The first loss is {first:.4g} of {rows} examples, {parts[0]:.4g} and '
+      f'{parts[1]:.4g} of its halves: it grows with the batch.',
       'Mean the loss over the examples, do not sum it: the learning rate would depend '
       'on the batch size.',
       'loss',

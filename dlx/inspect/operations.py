@@ -146,6 +146,8 @@ class _Run:
       if any(PARAMS in d for d in others):  # Not with a constant, as a mean is written.
         self.read |= {d for d in value.depends if isinstance(d, int)}
       alone = BATCH in value.depends and PARAMS not in value.depends
+      # Whole numbers that a kernel takes are lengths or indices, no values.
+      alone = alone and jnp.issubdtype(jnp.result_type(value.array), jnp.floating)
       weights = any(PARAMS in d and BATCH not in d for d in others)
       if alone and weights and not self.seen_input:
         self.seen_input = True
