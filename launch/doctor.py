@@ -89,7 +89,7 @@ def main(argv: list[str]) -> int:
     findings += report.findings
   print(f'\n{page.summary(findings)}', flush=True)
   if isinstance(patient, recipe.Cook):
-    print(f'\n{recipe.command(values.exp, patient.settings)}', flush=True)
+    print(f'\n{recipe.command(values.exp, argv, patient.settings)}', flush=True)
   if values.out:
     about = written.about(found.short, config, argv)
     titles = {name: table[name].title for name in names}

@@ -2,7 +2,8 @@
 
 Overfit one batch, regularise, find the rate, choose the batch size, look at the curves,
 stop early, ensemble. What a short run prefers is a beginning, no proof: differences
-below its noise mean nothing, so that a change is taken only where it gains 2 %.
+below its noise mean nothing, so that a change is taken only where it gains 2 %. Where an
+experiment can hold examples out, the split `validation` chooses and not the test set.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from dlx.run.processes import to_host
 from dlx.state import TrainState
 
 GAIN = 0.02  # Share of the loss that a change must gain to be taken.
+HELD = 0.1  # Share of the training examples that chooses.
 POINTS = 10  # Evaluations on a curve.
 MEMBERS = 3
 EVAL_BATCHES = 16
@@ -61,9 +63,14 @@ class Runs:
     self.build, self.steps, self.data_dir = build, steps, data_dir
 
   def subject(self, config: Any, steps: int | None = None, **fields: Any) -> Subject:
-    """The experiment with a schedule as long as a short run, and other fields."""
+    """The experiment with a schedule as long as a short run, and other fields.
+
+    A share of the training examples is held out where the config holds out none.
+    """
     changed = dataclasses.replace(config, **fields)
     own = shortened(changed, num_steps=steps or self.steps, curves=True)
+    if getattr(own, 'validation', None) == 0:
+      own = shortened(own, validation=HELD)
     return Subject(self.build, own, self.data_dir)
 
   def trial(self, config: Any, steps: int | None = None, **fields: Any) -> Trial | None:
@@ -206,14 +213,20 @@ def curves(points: Sequence[Point]) -> Report:
 
 
 def early_stop(config: Any, experiment: Experiment, points: Sequence[Point]) -> Report:
-  """The step at which the evaluated loss was least, and the flags that stop there."""
+  """The step at which the evaluated loss was least, and the flags that stop there.
+
+  Args:
+    config: of the run that is planned.
+    experiment: of that config: it has a split `validation` of its own or not.
+    points: of `curve`.
+  """
   best = min(points, key=lambda p: np.inf if np.isnan(p.test) else p.test)
   said = f'the evaluated loss was least at step {best.step} of {points[-1].step}'
   if best is points[-1] or points[-1].test <= best.test * (1 + GAIN):
     return Report(said=f'{said}: nothing to stop for')
   name, settings = split(experiment), {}
   if name != 'validation':  # A test set chooses nothing.
-    settings['validation'], name = config.validation or 0.1, 'validation'
+    settings['validation'], name = config.validation or HELD, 'validation'
   settings['early_stop_metric'] = f'{name}/loss'
   return Report(said=f'{said}: stop there', settings=settings)
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import shlex
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, Sequence
 
 from dlx.inspect import recipe
 from dlx.inspect.findings import Report, skipped
@@ -66,7 +66,24 @@ STEPS: Mapping[str, Check] = {
 }
 
 
-def command(exp: str, settings: Mapping[str, Any]) -> str:
-  """The command that trains with what the recipe has settled."""
+def command(exp: str, argv: Sequence[str], settings: Mapping[str, Any]) -> str:
+  """The command that trains with what was given and what the recipe has settled.
+
+  Args:
+    exp: as in --exp.
+    argv: of launch.doctor; its flags of the Config are kept, but for settled ones.
+    settings: fields that the recipe has changed.
+  """
+  kept, behind = [], False
+  for word in argv[1:]:
+    name, equals, _ = word.partition('=')
+    if name.startswith(('--config.', '--noconfig.')):
+      keep = name.partition('config.')[2] not in settings
+      kept += [word] * keep
+      behind = keep and not equals
+    elif behind and not word.startswith('--'):
+      kept, behind = [*kept, word], False
+    else:
+      behind = False
   flags = [f'--config.{k}={value_to_text(v)}' for k, v in settings.items()]
-  return shlex.join(['python', '-m', 'launch.train', f'--exp={exp}', *flags])
+  return shlex.join(['python', '-m', 'launch.train', f'--exp={exp}', *kept, *flags])

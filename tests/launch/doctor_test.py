@@ -124,3 +124,15 @@ def test_every_planted_fault_is_named(name, tmp_path):
 def test_healthy_experiments_have_a_clean_bill(name, tmp_path):
   status, found = planted_faults.examined(name, tmp_path / 'found.json')
   assert (status, found['findings']) == (0, [])
+
+
+@pytest.mark.slow
+def test_the_recipe_ends_with_a_command(tmp_path, capsys):
+  out = tmp_path / 'recipe.html'
+  argv = ['doctor', '--exp=softmax_regression', '--recipe', '--steps=60']
+  assert doctor.main([*argv, f'--out={out}']) == 0
+  told = capsys.readouterr().out
+  assert [line for line in told.splitlines() if line.startswith('python -m')]
+  for i in range(1, 8):
+    assert f's  {i} ' in told
+  assert out.read_text().count('data:image/png') == 2  # Range test and curves.
