@@ -2,8 +2,8 @@
 
 Overfit one batch, regularise, find the rate, choose the batch size, look at the curves,
 stop early, ensemble. What a short run prefers is a beginning, no proof: differences
-below its noise mean nothing, so that a change is taken only where it gains 2 %. Where an
-experiment can hold examples out, the split `validation` chooses and not the test set.
+below its noise mean nothing, so that a change is taken only where it gains 2 %. The
+split `validation` chooses, not the test set, where an experiment can hold examples out.
 """
 
 import dataclasses

@@ -11,7 +11,7 @@ import pytest
 
 from dlx.inspect.findings import Finding, Report
 from launch import doctor
-from launch.diagnosis import page, room
+from launch.diagnosis import page, recipe, room
 from tests.launch import planted_faults
 from tests.launch.planted_faults import FAULTS, HEALTHY
 
@@ -106,6 +106,17 @@ def test_the_largest_batch_lies_on_the_line_through_two():
   assert room.largest(8, 180, 260, 1000) == 90
   assert room.largest(8, 180, 260, 50) == 0
   assert room.largest(8, 180, 180, 1000) is None
+
+
+def test_the_command_keeps_what_was_given():
+  given = ['doctor', '--exp=a', '--recipe', '--config.width=8', '--config.lr=1']
+  given += ['--config.dropout', '0.5', '--steps=90', '--noconfig.curves']
+  assert recipe.command('a', given, {'lr': 2e-3}) == (
+    'python -m launch.train --exp=a --config.width=8 --config.dropout 0.5 '
+    '--noconfig.curves --config.lr=0.002'
+  )
+  spread = ['doctor', '--config.lr', '1', '--exp', 'a']
+  assert recipe.command('a', spread, {'lr': 2e-3}).endswith('--exp=a --config.lr=0.002')
 
 
 @pytest.mark.slow

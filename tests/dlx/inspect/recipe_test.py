@@ -3,7 +3,6 @@
 from dlx.experiment import Config, Eval, Experiment
 from dlx.inspect import recipe
 from dlx.inspect.recipe import Point, Trial
-from launch.diagnosis.recipe import command
 from tests.dlx.run import kinds
 
 NAN = float('nan')
@@ -49,14 +48,3 @@ def test_validation_chooses_where_there_is_one():
   assert recipe.split(experiment('test')) == 'test'
   assert recipe.split(experiment()) is None
   assert recipe.scored(experiment()) == 'it has no evaluation'
-
-
-def test_the_command_keeps_what_was_given():
-  given = ['doctor', '--exp=a', '--recipe', '--config.width=8', '--config.lr=1']
-  given += ['--config.dropout', '0.5', '--steps=90', '--noconfig.curves']
-  assert command('a', given, {'lr': 2e-3}) == (
-    'python -m launch.train --exp=a --config.width=8 --config.dropout 0.5 '
-    '--noconfig.curves --config.lr=0.002'
-  )
-  spread = ['doctor', '--config.lr', '1', '--exp', 'a']
-  assert command('a', spread, {'lr': 2e-3}).endswith('--exp=a --config.lr=0.002')
