@@ -6,6 +6,7 @@ lies in DIR, and prints the confusion table of launch/diagnosis/README.md.
 """
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -268,9 +269,13 @@ def written(name: str, folder: pathlib.Path) -> pathlib.Path:
 
 
 def examined(exp: str, out: pathlib.Path, *options: str) -> tuple[int, dict]:
-  """(exit status, what --out holds) of launch.doctor in a process of its own."""
+  """(exit status, what --out holds) of launch.doctor in a process of its own.
+
+  Its programs are optimised as those of users are.
+  """
   command = [sys.executable, '-m', 'launch.doctor', f'--exp={exp}', f'--out={out}']
-  done = subprocess.run([*command, *options], capture_output=True, text=True)
+  own = {k: v for k, v in os.environ.items() if k != 'JAX_DISABLE_MOST_OPTIMIZATIONS'}
+  done = subprocess.run([*command, *options], capture_output=True, text=True, env=own)
   assert done.returncode in (0, 1), done.stderr
   return done.returncode, json.loads(out.read_text())
 
