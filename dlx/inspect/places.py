@@ -32,13 +32,14 @@ def find(module: Any, about: str) -> str:
 
 
 def _named(tree: ast.Module) -> Iterator[tuple[str, int]]:
-  """(name, line): fields of Config first, then all in the order of the file."""
+  """(name, line): fields of Config first, then what stands in functions."""
   for node in tree.body:
     if isinstance(node, ast.ClassDef) and node.name == 'Config':
       for part in node.body:
         if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name):
           yield part.target.id, part.lineno
-  for node in ast.walk(tree):
+  functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+  for node in (part for function in functions for part in ast.walk(function)):
     if isinstance(node, ast.FunctionDef):
       yield node.name, node.lineno
     elif isinstance(node, ast.keyword) and node.arg:
