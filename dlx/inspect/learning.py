@@ -1,5 +1,6 @@
 """Short runs: whether values stay finite, labels matter, and the test is as good."""
 
+import re
 from typing import Any, Mapping
 
 import jax
@@ -33,6 +34,7 @@ def finite(subject: Subject, run: Run) -> Report:
   step = subject.experiment.train_step
   told = nonfinite.explain(steps - 1, batch, step, before, state)
   told = told or f'Step {steps - 1}: a metric is NaN or inf, no tensor of the step is.'
+  line = re.search(r', at (\S+:\d+) in ', told)
   finding = Finding(
     'not_finite',
     'error',
@@ -40,6 +42,7 @@ def finite(subject: Subject, run: Run) -> Report:
     'Keep the argument of that operation in its range (log and sqrt above 0, a divisor '
     'away from 0), or lower the learning rate where the loss grew before.',
     'train_step loss model',
+    line[1] if line else '',
   )
   return Report([finding], f'not finite at step {steps - 1}')
 

@@ -99,7 +99,7 @@ SLOW = """
 
 class Slow(ShuffledStream):
   def get(self, data, step, rows):
-    time.sleep(0.05)
+    time.sleep(0.2)
     return super().get(data, step, rows)
 """
 

@@ -4,7 +4,8 @@ import types
 
 from dlx.inspect import places
 
-TEXT = """class Config:
+TEXT = """@dataclass(frozen=True)
+class Config:
   lr: float = 1.0
 
 
@@ -19,10 +20,11 @@ def test_lines(tmp_path):
   path.write_text(TEXT)
   module = types.SimpleNamespace(__file__=str(path))
   found = lambda about: places.find(module, about)
-  assert found('lr') == 'fork.py:2'
-  assert found('data') == 'fork.py:6'
-  assert found('loss') == 'fork.py:7'
-  assert found('dropout lr') == 'fork.py:2'  # The first that is there.
-  assert found('dropout') == 'fork.py:5'  # Nothing of that name: `build`.
+  assert found('lr') == 'fork.py:3'
+  assert found('data') == 'fork.py:7'
+  assert found('loss') == 'fork.py:8'
+  assert found('dropout lr') == 'fork.py:3'  # The first that is there.
+  assert found('dropout') == 'fork.py:6'  # Nothing of that name: `build`.
+  assert found('frozen') == 'fork.py:6'  # No decorator.
   assert found('') == ''
   assert places.find(types.SimpleNamespace(), 'lr') == ''

@@ -181,6 +181,7 @@ def test_the_layer_and_the_line_of_a_nan():
   assert len(run.metrics) == 1 and not run.finite
   (found,) = learning.finite(asked, run).findings
   assert 'sqrt in layer rooted, at rules_test.py:' in found.evidence
+  assert found.where.startswith('rules_test.py:')
 
 
 class Slow(Streamed):
