@@ -5,7 +5,7 @@ from dlx.figures.classification import (
   class_shares,
   confusion_matrix,
 )
-from dlx.figures.curves import gradient_flow, scatter
+from dlx.figures.curves import gradient_flow, learning_curves, rate_finder, scatter
 from dlx.figures.diffusion import denoising, noising, signal_to_noise, spread
 from dlx.figures.features import class_map, codes, similarity_histogram
 from dlx.figures.images import image_grid, mosaic, predictions, weights_grid
@@ -46,10 +46,12 @@ __all__ = [
   'gradient_flow',
   'image_grid',
   'mosaic',
+  'learning_curves',
   'names_of_classes',
   'new_figure',
   'noising',
   'predictions',
+  'rate_finder',
   'ramp',
   'scatter',
   'sentence_predictions',

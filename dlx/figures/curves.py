@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, Mapping
 
 import numpy as np
 
-from dlx.figures.style import BLUE, GREY, INK, RULE, new_figure, style_axes
+from dlx.figures.style import BLUE, GREY, INK, RED, RULE, new_figure, style_axes
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -108,4 +108,56 @@ def gradient_flow(shares: Mapping[str, Any]) -> 'Figure':
   ax.grid(color=RULE, linewidth=0.6)
   ax.spines[['top', 'right']].set_visible(False)
   ax.legend(frameon=False, fontsize=8.5)
+  return figure
+
+
+def rate_finder(
+  rates: Any, losses: Any, smooth: Any, suggested: float | None, given: float | None
+) -> 'Figure':
+  """The loss against a learning rate that grows from step to step.
+
+  Args:
+    rates: of each step, above 0.
+    losses: of each step.
+    smooth: the losses, smoothed.
+    suggested: the rate that is marked as such; None: none.
+    given: the rate of the config; None: none.
+  """
+  rates, losses, smooth = (np.asarray(x, np.float64) for x in (rates, losses, smooth))
+  figure = new_figure(5.6, 3.6)
+  ax = figure.add_subplot()
+  ax.plot(rates, losses, color=GREY, linewidth=0.7, alpha=0.6, label='loss of a batch')
+  ax.plot(rates, smooth, color=BLUE, linewidth=1.8, label='smoothed')
+  if suggested is not None:
+    ax.axvline(suggested, color=_COLOURS[2], label=f'suggested {suggested:.1e}')
+  if given is not None:
+    ax.axvline(given, color=RED, linestyle='--', label=f'config {given:.1e}')
+  top = 2 * smooth[0] if smooth.size else 1.0  # What blows up leaves the axes.
+  low = min(smooth.min(), losses.min()) if smooth.size else 0.0
+  ax.set(xscale='log', ylim=(low - 0.05 * abs(top - low), top + 1e-12))
+  ax.set_xlabel('Learning rate')
+  ax.set_ylabel('Loss')
+  ax.grid(color=RULE, linewidth=0.6)
+  ax.legend(frameon=False, fontsize=8)
+  style_axes(ax, 'Learning-rate range test')
+  return figure
+
+
+def learning_curves(steps: Any, train: Any, test: Any) -> 'Figure':
+  """The training loss and an evaluated loss against the steps done.
+
+  Args:
+    steps: of each point.
+    train: mean training loss since the point before.
+    test: evaluated loss at the point.
+  """
+  figure = new_figure(5.6, 3.6)
+  ax = figure.add_subplot()
+  ax.plot(steps, train, color=GREY, linewidth=1.4, label='training')
+  ax.plot(steps, test, color=BLUE, linewidth=1.8, label='evaluated')
+  ax.set_xlabel('Steps')
+  ax.set_ylabel('Loss')
+  ax.grid(color=RULE, linewidth=0.6)
+  ax.legend(frameon=False, fontsize=8)
+  style_axes(ax, 'Learning curves')
   return figure

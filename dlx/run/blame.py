@@ -13,18 +13,19 @@ from typing import Any, Callable
 import jax
 import jax.numpy as jnp
 
-_INNER = ('jaxpr', 'call_jaxpr', 'fun_jaxpr')
-_CALLS = ('jit', 'pjit', 'closed_call', 'core_call', 'remat', 'checkpoint', 'remat2')
-_CALLS += ('custom_jvp_call', 'custom_vjp_call', 'custom_vjp_call_jaxpr')
+INNER = ('jaxpr', 'call_jaxpr', 'fun_jaxpr')
+CALLS = ('jit', 'pjit', 'closed_call', 'core_call', 'remat', 'checkpoint', 'remat2')
+CALLS += ('custom_jvp_call', 'custom_vjp_call', 'custom_vjp_call_jaxpr')
 _UNROLLED = 64  # Turns of a loop that are looked into one by one.
 
 
 class _Found(Exception):
-  """The operation, as an equation of a jaxpr, and its values."""
+  """The operation, as an equation of a jaxpr, its values, and the layers it lies in."""
 
   def __init__(self, equation: Any, inputs: Any = (), outputs: Any = ()):
     super().__init__(equation)
     self.equation, self.inputs, self.outputs = equation, inputs, outputs
+    self.layers: list[str] = []  # From the outermost.
 
 
 def line(function: Callable, *args: Any, infinite: bool = True) -> str | None:
@@ -34,8 +35,8 @@ def line(function: Callable, *args: Any, infinite: bool = True) -> str | None:
     infinite: False: look for a NaN alone.
 
   Returns:
-    'log, at fork.py:12 in loss_fn: `return jnp.log(x)`'; None: none did, or the
-    operations cannot be evaluated alone.
+    'log, at fork.py:12 in loss_fn: `return jnp.log(x)`', with the layer where scopes
+    name one; None: none did, or the operations cannot be evaluated alone.
   """
   for bad in (_nan, _inf) if infinite else (_nan,):
 
@@ -44,7 +45,7 @@ def line(function: Callable, *args: Any, infinite: bool = True) -> str | None:
         raise _Found(equation)
 
     if (found := _first(judge, function, args)) is not None:
-      return _told(found.equation)
+      return _told(found)
   return None
 
 
@@ -106,21 +107,34 @@ def _evaluate(jaxpr: Any, consts: Any, args: Any, judge: Callable) -> list:
   read = lambda v: v.val if hasattr(v, 'val') else values[v]
   for equation in jaxpr.eqns:
     inputs = [read(v) for v in equation.invars]
-    name, params = equation.primitive.name, equation.params
-    inner = next((params[n] for n in _INNER if n in params), None)
-    if name in _CALLS and inner is not None:
-      own = getattr(inner, 'jaxpr', inner), getattr(inner, 'consts', ())
-      outputs = _evaluate(*own, inputs, judge)
-    elif name == 'scan' and params['length'] <= _UNROLLED:
-      outputs = _scan(equation, inputs, judge)
-    else:
-      bound: Any = equation.primitive.get_bind_params(params)
-      functions, params = bound if isinstance(bound, tuple) else ((), bound)
-      outputs = equation.primitive.bind(*functions, *inputs, **params)
-      outputs = outputs if equation.primitive.multiple_results else [outputs]
-      judge(equation, inputs, outputs)
+    try:
+      outputs = _outputs(equation, inputs, judge)
+    except _Found as found:
+      found.layers.insert(0, layer_of(equation))
+      raise
     values.update(zip(equation.outvars, outputs, strict=True))
   return [read(v) for v in jaxpr.outvars]
+
+
+def _outputs(equation: Any, inputs: list, judge: Callable) -> list:
+  name, params = equation.primitive.name, equation.params
+  inner = next((params[n] for n in INNER if n in params), None)
+  if name in CALLS and inner is not None:
+    own = getattr(inner, 'jaxpr', inner), getattr(inner, 'consts', ())
+    return _evaluate(*own, inputs, judge)
+  if name == 'scan' and params['length'] <= _UNROLLED:
+    return _scan(equation, inputs, judge)
+  outputs = bind(equation, inputs)
+  judge(equation, inputs, outputs)
+  return outputs
+
+
+def bind(equation: Any, inputs: list) -> list:
+  """The outputs of one equation of a jaxpr, for values or tracers."""
+  bound: Any = equation.primitive.get_bind_params(equation.params)
+  functions, params = bound if isinstance(bound, tuple) else ((), bound)
+  outputs = equation.primitive.bind(*functions, *inputs, **params)
+  return list(outputs) if equation.primitive.multiple_results else [outputs]
 
 
 def _scan(equation: Any, inputs: list, judge: Callable) -> list:
@@ -155,19 +169,48 @@ def _ours(frame: traceback.FrameSummary) -> bool:
   return pathlib.Path(frame.filename).resolve().is_relative_to(library)
 
 
-def _told(equation: Any) -> str:
-  name = equation.primitive.name
-  frames = _frames(equation)
-  installed = pathlib.Path(sysconfig.get_path('purelib')).resolve()
-  outside = [
-    frame
-    for frame in frames
-    if not pathlib.Path(frame.filename).resolve().is_relative_to(installed)
-  ]
-  # The innermost line of the user's own, else of dlx.
-  users = [frame for frame in outside if not _ours(frame)]
-  kept = (users or outside or frames)[-1:]
-  if not kept:
+def layer_of(equation: Any) -> str:
+  """The layer that an operation lies in by its scopes, as Flax gives them: 'blocks/in'.
+
+  The class of the outermost module and names of methods are left out; '': no scope.
+  """
+  parts = str(equation.source_info.name_stack).split('/')
+  # Of jvp(net) the net: what is left of transformations.
+  parts = [part.rpartition('(')[2].rstrip(')') for part in parts if '.' not in part]
+  if parts and parts[0][:1].isupper():
+    parts = parts[1:]  # The class.
+  return '/'.join(part for part in parts if part.isidentifier())  # No einsum's letters.
+
+
+def _told(found: _Found) -> str:
+  name, kept = found.equation.primitive.name, _line_of(found.equation)
+  layer = '/'.join(part for part in found.layers if part)
+  name += f' in layer {layer}' if layer else ''
+  if kept is None:
     return name
-  where = f'{pathlib.Path(kept[0].filename).name}:{kept[0].lineno} in {kept[0].name}'
-  return f'{name}, at {where}' + (f': `{kept[0].line}`' if kept[0].line else '')
+  where = f'{pathlib.Path(kept.filename).name}:{kept.lineno} in {kept.name}'
+  return f'{name}, at {where}' + (f': `{kept.line}`' if kept.line else '')
+
+
+def place_of(equation: Any) -> str:
+  """'FILE:LINE in FUNCTION' of the line that an operation stands for.
+
+  '' where it is known to libraries alone.
+  """
+  kept = _line_of(equation)
+  if kept is None or _installed(kept):
+    return ''
+  return f'{pathlib.Path(kept.filename).name}:{kept.lineno} in {kept.name}'
+
+
+def _line_of(equation: Any) -> traceback.FrameSummary | None:
+  """The innermost line of the user's own, else of dlx, else of a library."""
+  frames = _frames(equation)
+  outside = [frame for frame in frames if not _installed(frame)]
+  users = [frame for frame in outside if not _ours(frame)]
+  return (users or outside or frames or [None])[-1]
+
+
+def _installed(frame: traceback.FrameSummary) -> bool:
+  libraries = pathlib.Path(sysconfig.get_path('purelib')).resolve()
+  return pathlib.Path(frame.filename).resolve().is_relative_to(libraries)

@@ -22,14 +22,15 @@ from dlx.state import TrainState, is_key, leaves_by_path
 from dlx.train.steps import all_finite, first_non_finite
 
 
+def watched_equations(jaxpr: Any) -> list[Any]:
+  """The equations by which `dlx.train.steps.watch` has named values, in their order."""
+  return [equation for equation in jaxpr.eqns if equation.primitive.name == 'name']
+
+
 def watched(train_step: Callable, state: TrainState, batch: Any) -> dict[str, Any]:
   """Values that `dlx.train.steps.watch` has named in a train step, in its order."""
   closed = jax.make_jaxpr(train_step)(state, batch)
-  named = [
-    (eqn.params['name'], eqn.outvars[0])
-    for eqn in closed.jaxpr.eqns
-    if eqn.primitive.name == 'name'
-  ]
+  named = [(e.params['name'], e.outvars[0]) for e in watched_equations(closed.jaxpr)]
   if not named:
     return {}
   info = closed.jaxpr.debug_info._replace(result_paths=None)

@@ -1,0 +1,14 @@
+"""Looks inside an experiment by its contract alone: measurements, and rules on them.
+
+findings      what a check says: findings, figures, or why it cannot be asked
+subject       an experiment made ready: data placed, programs compiled once
+operations    values inside a traced function: ReLUs, inputs of layers
+examples      the data: labels, duplicates, leaks, constant and unfinished columns
+beginning     before training: first loss, scale of the inputs, sum or mean
+gradients     gradients and movement of every tensor
+units         ReLUs that are never on, over a data set
+rate_finder   the learning rate that a range test suggests
+learning      short runs: with true and with shuffled labels, training against test
+timing        shares of input, compilation and steps
+places        lines of an experiment's file
+"""
