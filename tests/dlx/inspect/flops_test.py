@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
+from dlx.inspect import flops
 from experiments.transformers import char_gpt
-from launch.planning import flops
 
 W, X = jax.ShapeDtypeStruct((10, 64, 64), 'float32'), (8, 64)
 FORWARD = 10 * 2 * 8 * 64 * 64
@@ -39,6 +39,22 @@ class ProductTest(parameterized.TestCase):
     self.assertEqual(count(jnp.matmul, (3, 4), (4, 5)).total, 2 * 3 * 4 * 5)
     batched = count(functools.partial(jnp.einsum, 'bij,bjk->bik'), (7, 3, 4), (7, 4, 5))
     self.assertEqual(batched.total, 7 * 2 * 3 * 4 * 5)
+
+  def test_scopes_have_their_own_share_and_add_up(self):
+    def inner(x, w):
+      with jax.named_scope('b'):
+        return jnp.tanh(x @ w), None
+
+    def f(w, x):
+      with jax.named_scope('a'):
+        y = jax.jit(lambda x: jax.lax.scan(inner, x, w)[0])(x)
+      return y @ w[0]
+
+    jaxpr = jax.make_jaxpr(f)(W, jax.ShapeDtypeStruct(X, 'float32'))
+    one = FORWARD // 10
+    shares = {name: part.total for name, part in flops.by_scope(jaxpr).items()}
+    self.assertEqual(shares, {'a/b': FORWARD, '': one})
+    self.assertEqual(flops.count(jaxpr).total, FORWARD + one)
 
   def test_what_is_no_product_counts_nothing(self):
     self.assertEqual(count(lambda x: jnp.tanh(x) + x.sum(), (3, 4)).total, 0)

@@ -1,0 +1,1 @@
+"""Look inside a trained model, and calculate what it costs before."""
