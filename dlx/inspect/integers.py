@@ -13,7 +13,7 @@ import numpy as np
 Known = tuple[int | None, ...]
 
 
-def isinteger(variable: Any) -> bool:
+def is_integer(variable: Any) -> bool:
   dtype = getattr(variable.aval, 'dtype', None)
   return dtype is not None and (
     dtype == np.bool_ or jax.dtypes.issubdtype(dtype, np.integer)
@@ -22,7 +22,7 @@ def isinteger(variable: Any) -> bool:
 
 def result(eqn: Any, given: Known) -> int | None:
   """The result of integer arithmetic; None where something is not known."""
-  if None in given or not isinteger(eqn.outvars[0]):
+  if None in given or not is_integer(eqn.outvars[0]):
     return None
   value = BY_PRIMITIVE[eqn.primitive.name](*given)
   if value is None:
