@@ -12,7 +12,7 @@ from typing import Any, Iterator, NamedTuple
 
 import numpy as np
 
-from dlx.inspect import integers
+from dlx.inspect import integers, sizes
 from dlx.inspect.integers import Known
 
 # The scope in which JAX computes again what a checkpoint policy did not keep.
@@ -20,7 +20,7 @@ _AGAIN = 'rematted_computation'
 MOST_TURNS = 10_000  # Of a loop that are followed one by one.
 Used = tuple[bool, ...]
 # Their one jaxpr is not simply called with their arguments.
-_OTHER = ('scan', 'cond', 'custom_linear_solve')
+NOT_CALLED = ('scan', 'cond', 'custom_linear_solve')
 
 
 class Flops(NamedTuple):
@@ -62,7 +62,7 @@ def by_scope(jaxpr: Any, platform: str = 'tpu') -> dict[str, Flops]:
 
   Scopes of Flax's modules are their names, with slashes between them.
   """
-  given = (None,) * len(_open(jaxpr).invars)
+  given = (None,) * len(opened(jaxpr).invars)
   return _Counter(platform).walk(jaxpr, given, False)[0]
 
 
@@ -97,7 +97,7 @@ class _Counter:
     self, jaxpr: Any, given: Known, again: bool, used: Used | None = None
   ) -> tuple[Tally, Known]:
     """(operations, what is known of the results); used: which results, None: all."""
-    results = len(_open(jaxpr).outvars)
+    results = len(opened(jaxpr).outvars)
     used = (True,) * results if used is None or len(used) != results else used
     key = (id(jaxpr), given, again, used)
     if key not in self.kept:
@@ -108,7 +108,7 @@ class _Counter:
     self, jaxpr: Any, given: Known, again: bool, used: Used
   ) -> tuple[Tally, Known]:
     constants = getattr(jaxpr, 'consts', ())
-    jaxpr = _open(jaxpr)
+    jaxpr = opened(jaxpr)
     known = {v: x for v, x in zip(jaxpr.invars, given, strict=True) if x is not None}
     for variable, value in zip(jaxpr.constvars, constants):
       if integers.is_integer(variable) and np.size(value) == 1:
@@ -123,9 +123,9 @@ class _Counter:
       )
 
     found: Tally = {}
-    needed = _needed(jaxpr, used)
+    wanted = needed(jaxpr, used)
     for eqn in jaxpr.eqns:
-      taken = tuple(v in needed for v in eqn.outvars)
+      taken = tuple(v in wanted for v in eqn.outvars)
       if not any(taken) and not eqn.effects:
         continue
       scope = str(eqn.source_info.name_stack)
@@ -142,8 +142,8 @@ class _Counter:
   ) -> tuple[Tally, Known]:
     name, params = eqn.primitive.name, eqn.params
     unknown = (None,) * len(eqn.outvars)
-    if name in _OWN:
-      number = _OWN[name](eqn)
+    if name in PRODUCTS:
+      number = PRODUCTS[name](eqn)
       return _here(number, again), unknown
     if name in integers.BY_PRIMITIVE:
       return {}, (integers.result(eqn, given),)
@@ -151,26 +151,26 @@ class _Counter:
       return self._loop(eqn, given, again)
     if name == 'pallas_call':
       return self._kernel(eqn, again), unknown
-    bodies = list(_jaxprs(params))
+    bodies = list(jaxprs(params))
     total: Tally = {}
     if not bodies:
       return total, unknown
-    plain = len(bodies) == 1 and name not in _OTHER
-    if plain and len(_open(bodies[0]).invars) == len(given):
+    plain = len(bodies) == 1 and name not in NOT_CALLED
+    if plain and len(opened(bodies[0]).invars) == len(given):
       part, results = self.walk(bodies[0], given, again, used)
       _add(total, part, times=_copies(eqn))
       return total, results
     if name == 'scan':  # What it carries changes; what it reads whole does not.
-      fixed, carried = _parts_of_scan(eqn, bodies[0])
+      fixed, carried = parts_of_scan(eqn, bodies[0])
       given = given[:fixed] + (None,) * (len(given) - fixed)
-      used = _used_in_scan(_open(bodies[0]), fixed, carried, used)
+      used = _used_in_scan(opened(bodies[0]), fixed, carried, used)
       part, _ = self.walk(bodies[0], given, again, used)
       _add(total, part, times=params['length'])
       return total, unknown
     if name == 'cond':
       return self._branches(eqn, bodies, given, again, used)
     for body in bodies:
-      part, _ = self.walk(body, (None,) * len(_open(body).invars), again)
+      part, _ = self.walk(body, (None,) * len(opened(body).invars), again)
       _add(total, part)
     return total, unknown
 
@@ -215,7 +215,7 @@ class _Counter:
     grid = eqn.params['grid_mapping'].grid
     blocks = math.prod(size for size in grid if isinstance(size, int))
     body = eqn.params['jaxpr']
-    part, _ = self.walk(body, (None,) * len(_open(body).invars), again)
+    part, _ = self.walk(body, (None,) * len(opened(body).invars), again)
     total: Tally = {}
     _add(total, part, times=blocks)
     return total
@@ -225,7 +225,7 @@ def _here(number: int, again: bool) -> Tally:
   return {'': Flops(number, number if again else 0)}
 
 
-def _needed(jaxpr: Any, used: Used) -> set[Any]:
+def needed(jaxpr: Any, used: Used) -> set[Any]:
   """Variables of a jaxpr that its used results, or effects, come from."""
   wanted = zip(jaxpr.outvars, used, strict=True)
   needed = {v for v, taken in wanted if taken and not hasattr(v, 'val')}
@@ -235,9 +235,9 @@ def _needed(jaxpr: Any, used: Used) -> set[Any]:
   return needed
 
 
-def _parts_of_scan(eqn: Any, body: Any) -> tuple[int, int]:
+def parts_of_scan(eqn: Any, body: Any) -> tuple[int, int]:
   """(arguments that every turn reads whole, arguments that are carried), by ranks."""
-  inner = _open(body)
+  inner = opened(body)
   rank = lambda variable: len(getattr(variable.aval, 'shape', ()))
   carried = sum(map(lambda a, b: rank(a) == rank(b), eqn.outvars, inner.outvars))
   sliced = sum(map(lambda a, b: rank(a) > rank(b), eqn.invars, inner.invars))
@@ -247,9 +247,9 @@ def _parts_of_scan(eqn: Any, body: Any) -> tuple[int, int]:
 def _used_in_scan(body: Any, fixed: int, carried: int, used: Used) -> Used:
   """Results of a turn that are used, also by the turns after it."""
   while True:
-    needed = _needed(body, used)
+    wanted = needed(body, used)
     after = tuple(
-      taken or (i < carried and body.invars[fixed + i] in needed)
+      taken or (i < carried and body.invars[fixed + i] in wanted)
       for i, taken in enumerate(used)
     )
     if after == used:
@@ -275,7 +275,7 @@ def _branch(platforms: Any, platform: str) -> int | None:
   return None
 
 
-def _jaxprs(params: dict[str, Any]) -> Iterator[Any]:
+def jaxprs(params: dict[str, Any]) -> Iterator[Any]:
   """The jaxprs among the parameters of an equation."""
   for value in params.values():
     for item in value if isinstance(value, tuple | list) else (value,):
@@ -283,7 +283,7 @@ def _jaxprs(params: dict[str, Any]) -> Iterator[Any]:
         yield item
 
 
-def _open(jaxpr: Any) -> Any:
+def opened(jaxpr: Any) -> Any:
   return jaxpr.jaxpr if hasattr(jaxpr, 'jaxpr') else jaxpr
 
 
@@ -299,7 +299,7 @@ def _convolution(eqn: Any) -> int:
   out, numbers = eqn.outvars[0].aval.shape, eqn.params['dimension_numbers']
   pairs = 1
   for d, (low, _) in enumerate(p['padding']):
-    pairs *= meetings(
+    pairs *= sizes.meetings(
       lhs[numbers.lhs_spec[2 + d]],
       rhs[numbers.rhs_spec[2 + d]],
       out[numbers.out_spec[2 + d]],
@@ -310,23 +310,6 @@ def _convolution(eqn: Any) -> int:
     )
   rows, features = out[numbers.out_spec[0]], out[numbers.out_spec[1]]
   return 2 * rows * features * rhs[numbers.rhs_spec[1]] * pairs
-
-
-def meetings(
-  size: int, taps: int, places: int, *, stride=1, low=0, lhs_dilation=1, rhs_dilation=1
-) -> int:
-  """Pairs (place of the result, tap) along one dimension that meet an input.
-
-  Args:
-    size: of the input, without padding or holes.
-    taps: of the kernel.
-    places: of the result.
-    stride, low, lhs_dilation, rhs_dilation: as lax has them; `low` is the padding
-      before the first input, and may be negative.
-  """
-  place = stride * np.arange(places)[:, None] + rhs_dilation * np.arange(taps) - low
-  inside = (place >= 0) & (place <= (size - 1) * lhs_dilation)
-  return int((inside & (place % lhs_dilation == 0)).sum())
 
 
 def _cudnn_forward(eqn: Any) -> int:
@@ -341,7 +324,7 @@ def _cudnn_backward(eqn: Any) -> int:
   return _cudnn_forward(eqn) * 5 // 2
 
 
-_OWN = {
+PRODUCTS = {
   'dot_general': _dot,
   'conv_general_dilated': _convolution,
   'dot_product_attention_fwd_wrapper': _cudnn_forward,

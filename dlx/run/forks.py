@@ -133,11 +133,11 @@ def difference(path: pathlib.Path) -> Difference:
   was, name = f'{parent.path} ({parent.version[:12]})', f'{parent.path} (today)'
   age = _age(parent, then is not None and now is not None)
 
-  def diff(a: str | None, b: str | None, *names: str) -> str | None:
+  def diff(a: str | None, b: str | None, of_a: str, of_b: str) -> str | None:
     if a is None or b is None:
       return None
-    lines = (text.splitlines(keepends=True) for text in (a, b))
-    found = difflib.unified_diff(*lines, *names)
+    old, new = (text.splitlines(keepends=True) for text in (a, b))
+    found = difflib.unified_diff(old, new, of_a, of_b)
     return ''.join(x if x.endswith('\n') else x + '\n' for x in found)
 
   def forked(text: str | None) -> str | None:

@@ -1,0 +1,481 @@
+"""The receptive field of whatever a function computes, read from its jaxpr.
+
+Nothing runs and nothing is compiled. Every value carries a `spans.Value`: from which
+inputs each of its entries can come. Convolutions, windows, slices, padding, reshapes
+and products move it exactly; an operation that is not known here sees everything, as
+attention and a dense layer do. Of branches for several platforms the one that is known
+best is looked at.
+"""
+
+from fractions import Fraction
+import re
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
+
+from dlx.inspect import flops, spans
+from dlx.inspect.sizes import Reach
+from dlx.inspect.spans import Known
+
+MOST_TURNS = 128  # Of a loop that are followed one by one.
+
+_LIBRARY = re.compile(r'[\\/](jax|flax)[\\/]')
+
+
+class Seen(NamedTuple):
+  """An equation that is no call of other equations, as it runs.
+
+  Attributes:
+    eqn: of the jaxpr.
+    results: what they depend on.
+    scope: as jax.named_scope and the calls around it have it, with slashes.
+    called: name of the function in which it stands, that with a rule of its own first.
+    names: of its operands, those that have one.
+  """
+
+  eqn: Any
+  results: Sequence[Known]
+  scope: str
+  called: str
+  names: tuple[str, ...]
+
+
+Visit = Callable[[Seen], None]
+
+_ELEMENTWISE = frozenset(
+  """
+  abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp complex
+  conj convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2
+  expm1 floor ge gt imag integer_pow is_finite le lgamma log log1p logistic lt max
+  min mul name ne neg nextafter not or population_count pow pvary real
+  reduce_precision rem round rsqrt select_n sharding_constraint shift_left
+  shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient
+  sub tan tanh xor
+  """.split()
+)
+
+
+def receptive_field(
+  function: Callable[..., Any], *shapes: Any, axes: Mapping[int, Sequence[int]]
+) -> list[list[Reach | None]]:
+  """What one entry of each result sees along the followed axes.
+
+  Args:
+    function: of arrays; any that jax can trace.
+    shapes: of its arguments, arrays or ShapeDtypeStructs.
+    axes: dimensions that are followed, by argument.
+
+  Returns:
+    For each leaf of the results, in their order, one item an axis, in the order of
+    `axes`; None: every entry sees all that any entry sees.
+  """
+  import jax
+
+  jaxpr = jax.make_jaxpr(function)(*shapes)
+  given = [
+    spans.followed(shape.shape, i, axes.get(i, ())) for i, shape in enumerate(shapes)
+  ]
+  every = [(i, d) for i, dims in axes.items() for d in dims]
+  found = follow(jaxpr, given)
+  return [
+    [None if value is None else value.reach(axis) for axis in every] for value in found
+  ]
+
+
+def follow(
+  jaxpr: Any,
+  given: Sequence[Known],
+  visit: Visit | None = None,
+  names: Sequence[str | None] = (),
+) -> list[Known]:
+  """What the results of a jaxpr depend on.
+
+  Args:
+    jaxpr: open or closed.
+    given: of its inputs; None: an input that does not matter, as weights.
+    visit: called with every equation that is not a call of other equations, in the
+      order in which they run; those of a loop in its last turn alone.
+    names: of inputs, for `Seen.names`; what stands in no scope and is made of one alone
+      keeps its name.
+  """
+  return _Walk(visit, names).start(jaxpr, given)
+
+
+class _Walk:
+  """Walks jaxprs; `opaque` counts operations that are not known here."""
+
+  def __init__(self, visit: Visit | None, names: Sequence[str | None]):
+    self.visit, self.opaque = visit, 0
+    self.named, self.names = names, {}
+
+  def start(self, jaxpr: Any, given: Sequence[Known]) -> list[Known]:
+    pairs = zip(flops.opened(jaxpr).invars, self.named, strict=False)
+    self.names = {v: name for v, name in pairs if name is not None}
+    return self.walk(jaxpr, given, '', '')
+
+  def enter(
+    self, jaxpr: Any, given: Sequence[Known], scope: str, called: str, outer: Any
+  ) -> list[Known]:
+    """A body whose inputs are these variables of the equation around it."""
+    for inside, outside in zip(flops.opened(jaxpr).invars, outer, strict=True):
+      self._name(inside, None if hasattr(outside, 'val') else self.names.get(outside))
+    return self.walk(jaxpr, given, scope, called)
+
+  def _name(self, variable: Any, name: str | None):
+    if name is None:
+      self.names.pop(variable, None)
+    else:
+      self.names[variable] = name
+
+  def walk(
+    self, jaxpr: Any, given: Sequence[Known], scope: str, called: str
+  ) -> list[Known]:
+    jaxpr = flops.opened(jaxpr)
+    found = dict(zip(jaxpr.invars, given, strict=True))
+    read = lambda v: None if hasattr(v, 'val') else found.get(v)
+    needed = flops.needed(jaxpr, (True,) * len(jaxpr.outvars))
+    for eqn in jaxpr.eqns:
+      if not any(v in needed for v in eqn.outvars) and not eqn.effects:
+        continue
+      inside = '/'.join(filter(None, (scope, str(eqn.source_info.name_stack))))
+      results = self._equation(eqn, [read(v) for v in eqn.invars], inside, called)
+      found.update(zip(eqn.outvars, results, strict=True))
+    return [read(v) for v in jaxpr.outvars]
+
+  def _equation(
+    self, eqn: Any, given: list[Known], scope: str, called: str
+  ) -> Sequence[Known]:
+    name, bodies = eqn.primitive.name, list(flops.jaxprs(eqn.params))
+    if name.startswith('custom_'):
+      called = called or caller(eqn)
+    if name == 'scan':
+      return self._scan(eqn, bodies[0], given, scope, called)
+    if name == 'while':
+      return self._while(eqn, given, scope, called)
+    if name == 'cond':
+      return self._cond(eqn, bodies, given, scope, called)
+    inputs = [len(flops.opened(body).invars) for body in bodies]
+    if inputs == [len(given)] and name not in flops.NOT_CALLED + ('pallas_call',):
+      return self.enter(bodies[0], given, scope, called, eqn.invars)
+    results = self._leaf(eqn, given)
+    inputs = [v for v in eqn.invars if not hasattr(v, 'val')]
+    names = tuple(self.names[v] for v in inputs if v in self.names)
+    if self.visit is not None:
+      self.visit(Seen(eqn, results, scope, called or caller(eqn), names))
+    kept = names[0] if not scope and len(inputs) == len(names) == 1 else None
+    for variable in eqn.outvars:
+      self._name(variable, kept)
+    return results
+
+  def _leaf(self, eqn: Any, given: list[Known]) -> Sequence[Known]:
+    shapes = [getattr(v.aval, 'shape', ()) for v in eqn.outvars]
+    if not any(value is not None for value in given):
+      return [None] * len(shapes)
+    name = eqn.primitive.name
+    if name == 'optimization_barrier':
+      return given
+    if name in _ELEMENTWISE and len(shapes) == 1:
+      return [_elementwise(given, shapes[0])]
+    rule = _RULES.get(name)
+    found = rule(eqn, given, shapes) if rule else None
+    if found is None:
+      self.opaque += 1
+      return [spans.all_of(given, shape) for shape in shapes]
+    return found
+
+  def _quietly(self, walk: Callable[[], Any]) -> tuple[Any, int]:
+    """(what a walk finds, operations that are not known), without a visit."""
+    visit, opaque, self.visit = self.visit, self.opaque, None
+    found = walk()
+    self.visit, more = visit, self.opaque - opaque
+    self.opaque = opaque
+    return found, more
+
+  def _scan(self, eqn, body, given, scope, called) -> Sequence[Known]:
+    fixed, carried = flops.parts_of_scan(eqn, body)
+    rows = [_turn(value) for value in given[fixed + carried :]]
+    carry, each = given[fixed : fixed + carried], []
+    turns = eqn.params['length']
+    turn = lambda c: self.enter(
+      body, [*given[:fixed], *c, *rows], scope, called, eqn.invars
+    )
+    for _ in range(max(min(turns, MOST_TURNS) - 1, 0)):
+      results, _ = self._quietly(lambda c=carry: turn(c))
+      each.append(results[carried:])
+      if results[:carried] == carry:
+        break
+      carry = results[:carried]
+    else:
+      if turns > MOST_TURNS:  # Whatever may come in later turns.
+        shapes = [v.aval.shape for v in flops.opened(body).invars[fixed:]]
+        everything = [*given, *carry]
+        carry = [spans.all_of(everything, shape) for shape in shapes[:carried]]
+    results = turn(carry)
+    each.append(results[carried:])
+    stacked = [spans.joined(of) for of in zip(*each, strict=True)]
+    shapes = [v.aval.shape for v in eqn.outvars[carried:]]
+    return [
+      *results[:carried],
+      *(
+        value and spans.arranged(value, (None, *range(len(value.dims))), shape)
+        for value, shape in zip(stacked, shapes, strict=True)
+      ),
+    ]
+
+  def _while(self, eqn, given, scope, called) -> Sequence[Known]:
+    body = eqn.params['body_jaxpr']
+    inputs = [v.aval.shape for v in flops.opened(body).invars]
+    of_body = eqn.params['cond_nconsts']
+    constants = given[of_body : of_body + eqn.params['body_nconsts']]
+    carry = [spans.all_of(given, shape) for shape in inputs[len(constants) :]]
+    outer = [*eqn.invars[of_body : of_body + len(constants)], *eqn.outvars]
+    self.enter(body, [*constants, *carry], scope, called, outer)
+    return [spans.all_of(given, v.aval.shape) for v in eqn.outvars]
+
+  def _cond(self, eqn, bodies, given, scope, called) -> Sequence[Known]:
+    walk = lambda body: self.enter(body, given[1:], scope, called, eqn.invars[1:])
+    if eqn.params.get('branches_platforms') is not None:
+      unknown = [self._quietly(lambda b=body: walk(b))[1] for body in bodies]
+      return walk(bodies[unknown.index(min(unknown))])
+    results = [walk(body) for body in bodies]
+    shapes = [v.aval.shape for v in eqn.outvars]
+    return [
+      _elementwise([given[0], *of], shape)
+      for of, shape in zip(zip(*results, strict=True), shapes, strict=True)
+    ]
+
+
+def caller(eqn: Any) -> str:
+  """Name of the function, outside of JAX and Flax, in which an equation stands."""
+  traceback = eqn.source_info.traceback
+  for frame in () if traceback is None else traceback.frames:
+    if not _LIBRARY.search(frame.file_name):
+      return frame.function_name
+  return ''
+
+
+def _turn(value: Known) -> Known:
+  """A row of what a scan reads row by row."""
+  if value is None:
+    return None
+  value = spans.wide(value, (0,))
+  return spans.arranged(value, range(1, len(value.dims)), value.shape[1:])
+
+
+def _elementwise(given: Sequence[Known], shape: Sequence[int]) -> Known:
+  """Of operands of one shape, or single numbers."""
+  same = lambda v: v.shape == tuple(shape)
+  numbers = [spans.all_of([v], shape) for v in given if v and not same(v)]
+  return spans.joined([*(v for v in given if v and same(v)), *numbers])
+
+
+def _reduced(dims):
+  def rule(eqn, given, shapes):
+    gone = dims(eqn)
+    found = []
+    for value in (given * len(shapes))[: len(shapes)]:
+      if value is not None:
+        kept = [d for d in range(len(value.dims)) if d not in gone]
+        value = spans.arranged(spans.wide(value, gone), kept, shapes[0])
+      found.append(value)
+    return found
+
+  return rule
+
+
+def _alone(rule):
+  """A rule of the first operand, where the others do not matter."""
+
+  def checked(eqn, given, shapes):
+    if given[0] is None or any(value is not None for value in given[1:]):
+      return None
+    return [rule(eqn.params, given[0], shape) for shape in shapes]
+
+  return checked
+
+
+def _broadcast(p, value, shape):
+  dims: list[int | None] = [None] * len(shape)
+  for d, to in enumerate(p['broadcast_dimensions']):
+    dims[to] = d
+  return spans.arranged(value, dims, shape)
+
+
+def _squeezed(p, value, shape):
+  gone = {d % len(value.dims) for d in p['dimensions']}
+  return spans.arranged(
+    value, [d for d in range(len(value.dims)) if d not in gone], shape
+  )
+
+
+def _slice(p, value, shape):
+  strides = p['strides'] or (1,) * len(shape)
+  parts = zip(p['start_indices'], strides, shape, strict=True)
+  for d, (start, stride, size) in enumerate(parts):
+    if (start, stride, size) != (0, 1, value.shape[d]):
+      value = spans.moved(value, d, Fraction(stride), start, size)
+  return value
+
+
+def _dynamic_slice(p, value, shape):
+  return spans.arranged(
+    spans.wide(value, [d for d, n in enumerate(shape) if n != value.shape[d]]),
+    range(len(shape)),
+    shape,
+  )
+
+
+def _pad(p, value, shape):
+  for d, (low, high, inner) in enumerate(p['padding_config']):
+    if low or high or inner:
+      slope = Fraction(1, inner + 1)
+      value = spans.moved(value, d, slope, -low * slope, shape[d])
+  return value
+
+
+def _rev(p, value, shape):
+  for d in p['dimensions']:
+    value = spans.moved(value, d, Fraction(-1), shape[d] - 1, shape[d])
+  return value
+
+
+def _along(name):
+  return lambda p, value, shape: spans.wide(value, (p[name],))
+
+
+def _window(p, value, shape):
+  ones = (1,) * len(shape)
+  return spans.windows(
+    value,
+    range(len(shape)),
+    shape,
+    kernel=p['window_dimensions'],
+    stride=p['window_strides'],
+    low=[low for low, _ in p['padding']],
+    lhs_dilation=p.get('base_dilation') or ones,
+    rhs_dilation=p.get('window_dilation') or ones,
+  )
+
+
+def _convolution(p, value, shape):
+  numbers = p['dimension_numbers']
+  batch, channels, *places = numbers.lhs_spec
+  value = spans.wide(value, (channels,))
+  if p['batch_group_count'] > 1:
+    value = spans.wide(value, (batch,))
+  _, _, *to = numbers.out_spec
+  kernel = [p['rhs_shape'][d] for d in numbers.rhs_spec[2:]]
+  value = spans.windows(
+    value,
+    places,
+    [shape[d] for d in to],
+    kernel=kernel,
+    stride=p['window_strides'],
+    low=[low for low, _ in p['padding']],
+    lhs_dilation=p['lhs_dilation'],
+    rhs_dilation=p['rhs_dilation'],
+  )
+  dims: list[int | None] = [None] * len(shape)
+  for d, into in zip((batch, *places), (numbers.out_spec[0], *to), strict=True):
+    dims[into] = d
+  return spans.arranged(value, dims, shape)
+
+
+def _conv_of(eqn, given, shapes):
+  if given[0] is None or given[1] is not None:
+    return None
+  p = {**eqn.params, 'rhs_shape': eqn.invars[1].aval.shape}
+  return [_convolution(p, given[0], shapes[0])]
+
+
+def _concatenate(eqn, given, shapes):
+  d, at, found = eqn.params['dimension'], 0, []
+  shape = shapes[0]
+  for variable, value in zip(eqn.invars, given, strict=True):
+    if value is not None:
+      found.append(spans.moved(value, d, Fraction(1), -at, shape[d]))
+    at += variable.aval.shape[d]
+  return [spans.joined(found)]
+
+
+def _split(eqn, given, shapes):
+  d, at, found = eqn.params['axis'], 0, []
+  for shape in shapes:
+    found.append(spans.moved(given[0], d, Fraction(1), at, shape[d]))
+    at += shape[d]
+  return found
+
+
+def _dot(eqn, given, shapes):
+  contracted, batch = eqn.params['dimension_numbers']
+  shape, at, found = shapes[0], len(batch[0]), []
+  for side, value in enumerate(given):
+    rank = len(eqn.invars[side].aval.shape)
+    free = [d for d in range(rank) if d not in (*contracted[side], *batch[side])]
+    dims: list[int | None] = [*batch[side], *([None] * (len(shape) - len(batch[side])))]
+    dims[at : at + len(free)] = free
+    at += len(free)
+    if value is not None:
+      found.append(spans.arranged(spans.wide(value, contracted[side]), dims, shape))
+  return [spans.joined(found)]
+
+
+def _gather(eqn, given, shapes):
+  """Rows of a table that does not matter, by numbers that do."""
+  numbers, index = eqn.params['dimension_numbers'], given[1]
+  if given[0] is not None or index is None:
+    return None
+  dims: list[int | None] = [None] * len(shapes[0])
+  places = [d for d in range(len(dims)) if d not in numbers.offset_dims]
+  for d, to in enumerate(places):
+    dims[to] = d
+  return [spans.arranged(spans.wide(index, (len(index.dims) - 1,)), dims, shapes[0])]
+
+
+def _update(eqn, given, shapes):
+  """dynamic_update_slice at places that do not matter."""
+  if any(value is not None for value in given[2:]):
+    return None
+  whole = shapes[0]
+  part = given[1]
+  if part is not None:
+    short = [d for d, n in enumerate(part.shape) if n != whole[d]]
+    part = spans.arranged(spans.wide(part, short), range(len(whole)), whole)
+  return [spans.joined([given[0], part])]
+
+
+_AXES = _reduced(lambda eqn: eqn.params['axes'])
+_RULES: dict[str, Callable[[Any, list[Known], Any], Sequence[Known] | None]] = {
+  **dict.fromkeys(
+    (
+      'reduce_sum',
+      'reduce_max',
+      'reduce_min',
+      'reduce_prod',
+      'reduce_and',
+      'reduce_or',
+    ),
+    _AXES,
+  ),
+  **dict.fromkeys(('argmax', 'argmin'), _AXES),
+  **dict.fromkeys(
+    ('cumsum', 'cummax', 'cummin', 'cumprod', 'cumlogsumexp'), _alone(_along('axis'))
+  ),
+  **dict.fromkeys(
+    ('reduce_window_max', 'reduce_window_min', 'reduce_window_sum'), _alone(_window)
+  ),
+  'broadcast_in_dim': _alone(_broadcast),
+  'concatenate': _concatenate,
+  'conv_general_dilated': _conv_of,
+  'dot_general': _dot,
+  'dynamic_slice': _alone(_dynamic_slice),
+  'dynamic_update_slice': _update,
+  'gather': _gather,
+  'pad': _alone(_pad),
+  'reshape': _alone(lambda p, value, shape: spans.reshaped(value, shape)),
+  'rev': _alone(_rev),
+  'slice': _alone(_slice),
+  'split': _split,
+  'squeeze': _alone(_squeezed),
+  'transpose': _alone(
+    lambda p, value, shape: spans.arranged(value, p['permutation'], shape)
+  ),
+}
