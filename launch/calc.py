@@ -10,8 +10,9 @@
 Of an experiment: output, receptive field (size, stride, offset: unit 0 begins there;
 what is below 0 is padding), parameters, state (statistics, frozen weights), floating-
 point operations of a call (a multiply-add is two; products with padding are none) and
-bytes. Nothing is compiled, no data is read. With a word in front: arithmetic without a model; WORD --help says more.
-Exit status 2: bad input, one line on stderr.
+bytes. Nothing is compiled, no data is read. With a word in front it is arithmetic
+without a model, which WORD --help explains. Exit status 2: bad input, one line on
+stderr.
 """
 
 import json

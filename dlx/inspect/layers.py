@@ -115,9 +115,8 @@ def table(
     shape = getattr(variable.aval, 'shape', ())
     given.append(spans.followed(shape, i, dims.values()) if of_input else None)
   weights = _weights(state)
-  names = [_weight_of(path) for path in paths[: len(paths) - len(inputs)]]
   seen: list[receptive_field.Seen] = []
-  receptive_field.follow(jaxpr, given, seen.append, names)
+  receptive_field.follow(jaxpr, given, seen.append, _names(state))
   counted = flops.by_scope(jaxpr, platform)
   return Table(
     name,
@@ -184,10 +183,26 @@ def _weights(state: Any) -> dict[str, _Weight]:
   return found
 
 
-def _weight_of(path: str) -> str:
-  """A parameter and its average are one."""
-  part, _, rest = path.partition('/')
-  return f'params/{rest}' if part == 'ema' else path
+def _names(state: Any) -> list[str]:
+  """Of the leaves of a state: their paths; an average has the name of its parameter.
+
+  The average may be of one of several nets: then its path is the end of the other.
+  """
+  shapes = {path: x.shape for path, x in leaves_by_path(state).items()}
+  names = []
+  for path, shape in shapes.items():
+    part, _, rest = path.partition('/')
+    if part == 'ema':
+      like = [
+        other
+        for other in shapes
+        if other.startswith('params/')
+        and other.endswith(f'/{rest}')
+        and shapes[other] == shape
+      ]
+      path = min(like, key=len, default=path)
+    names.append(path)
+  return names
 
 
 def path_of(scope: str) -> str:
@@ -314,10 +329,13 @@ def _runs(
   for one in seen:
     path = path_of(one.scope)
     path = next(place for place in (path, *_above(path)) if place in known)
+    depends = any(value is not None for value in one.results)
+    if not path and not depends:
+      continue  # Made of parameters before any layer reads them, and named as they are.
     taken = [name for name in dict.fromkeys(one.names) if name in new]
     new.difference_update(taken)
     waiting.setdefault(path, []).extend(taken)
-    if not any(value is not None for value in one.results):
+    if not depends:
       continue  # Made of parameters alone: they count where they meet the input.
     called = one.called if path in parents else ''
     if not runs or (runs[-1].path, runs[-1].called) != (path, called):

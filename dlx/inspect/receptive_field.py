@@ -93,8 +93,8 @@ def follow(
     given: of its inputs; None: an input that does not matter, as weights.
     visit: called with every equation that is not a call of other equations, in the
       order in which they run; those of a loop in its last turn alone.
-    names: of inputs, for `Seen.names`; what stands in no scope and is made of one alone
-      keeps its name.
+    names: of inputs, for `Seen.names`; what stands in no scope, depends on no input and
+      is made of one named alone has that name, too.
   """
   return _Walk(visit, names).start(jaxpr, given)
 
@@ -160,7 +160,8 @@ class _Walk:
     names = tuple(self.names[v] for v in inputs if v in self.names)
     if self.visit is not None:
       self.visit(Seen(eqn, results, scope, called or caller(eqn), names))
-    kept = names[0] if not scope and len(inputs) == len(names) == 1 else None
+    alone = not scope and len(set(names)) == 1 and not any(results)
+    kept = names[0] if alone else None
     for variable in eqn.outvars:
       self._name(variable, kept)
     return results
