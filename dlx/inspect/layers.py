@@ -184,25 +184,27 @@ def _weights(state: Any) -> dict[str, _Weight]:
 
 
 def _names(state: Any) -> list[str]:
-  """Of the leaves of a state: their paths; an average has the name of its parameter.
-
-  The average may be of one of several nets: then its path is the end of the other.
-  """
+  """Of the leaves of a state: their paths; an average has the name of its parameter."""
   shapes = {path: x.shape for path, x in leaves_by_path(state).items()}
   names = []
   for path, shape in shapes.items():
     part, _, rest = path.partition('/')
     if part == 'ema':
-      like = [
-        other
-        for other in shapes
-        if other.startswith('params/')
-        and other.endswith(f'/{rest}')
-        and shapes[other] == shape
-      ]
-      path = min(like, key=len, default=path)
+      path = _averaged(rest.split('/'), shape, shapes) or path
     names.append(path)
   return names
+
+
+def _averaged(
+  parts: list[str], shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]
+) -> str | None:
+  """What a leaf is the average of: of several nets the paths are alike at their end."""
+  for tail in ('/'.join(parts[i:]) for i in range(max(len(parts) - 1, 1))):
+    for path, other in shapes.items():
+      own = path.startswith(('params/', 'model_state/'))
+      if own and path.endswith(f'/{tail}') and other == shape:
+        return path
+  return None
 
 
 def path_of(scope: str) -> str:
@@ -218,25 +220,24 @@ class _Run:
   Attributes:
     path: of the scope.
     called: the function.
-    last: the last equation that depends on the input; None: none does.
+    last: the last equation.
     weights: parameters that are read here first.
     flops: of the products here.
     has_product: whether there are any.
   """
 
-  def __init__(self, path: str, called: str):
-    self.path, self.called = path, called
-    self.last: receptive_field.Seen | None = None
+  def __init__(self, path: str, called: str, first: receptive_field.Seen):
+    self.path, self.called, self.last = path, called, first
     self.weights: list[str] = []
     self.flops, self.has_product = 0, False
 
   @property
-  def output(self) -> tuple[Any, Any]:
-    """(variable, what it depends on) of what the run gives; None: nothing."""
-    if self.last is None:
-      return None, None
-    pairs = zip(self.last.eqn.outvars, self.last.results, strict=True)
-    return next(pair for pair in pairs if pair[1] is not None)
+  def output(self) -> tuple[Any, spans.Value]:
+    """(variable, what it depends on) of what the run gives."""
+    for variable, value in zip(self.last.eqn.outvars, self.last.results, strict=True):
+      if value is not None:
+        return variable, value
+    raise AssertionError('Runs are made of what depends on the input.')
 
   def name(self, root: str, inside: bool) -> str:
     """Its path below the root; with the function where it is no layer of its own."""
@@ -244,7 +245,7 @@ class _Run:
     if not inside:
       return path
     called = self.called
-    if self.last is not None and ('.' in called or '<' in called):
+    if '.' in called or '<' in called:
       called = self.last.eqn.primitive.name  # A method, or a nameless function.
     if called == path.rpartition('/')[2]:
       return path
@@ -265,17 +266,16 @@ def _rows(
   rows = []
   for run in runs:
     variable, value = run.output
-    now = before if value is None else tuple(value.reach(axis) for axis in axes)
+    now = tuple(value.reach(axis) for axis in axes)
     costs = bool(run.weights or run.flops)
-    pools = bool(run.path) and value is not None and _is_float(variable)
-    pools = pools and any(map(_is_wider, now, before))
+    inside = bool(run.path) and _is_float(variable)
+    pools = inside and any(map(_is_wider, now, before))
     if costs or pools:
-      name = run.name(root, inside=run.path in parents or not costs)
+      name = run.name(root, run.path in parents or not costs)
       own = _sum(weights[weight] for weight in run.weights)
-      shape = () if variable is None else tuple(variable.aval.shape)
-      dtype = '' if variable is None else variable.aval.dtype
-      size = math.prod(shape) * dtype.itemsize if dtype else 0
-      rows.append(Row(name, shape, str(dtype), now, *own, run.flops, size))
+      shape, dtype = tuple(variable.aval.shape), variable.aval.dtype
+      size = math.prod(shape) * dtype.itemsize
+      rows.append(Row(name, shape, dtype.name, now, *own, run.flops, size))
       before = now
   used = {weight for run in runs for weight in run.weights}
   left = _sum(weight for name, weight in weights.items() if name not in used)
@@ -316,38 +316,29 @@ def _runs(
   """Equations by runs, and the scopes that have layers inside.
 
   Args:
-    seen: equations in their order.
-    new: parameters that none has read so far.
+    seen: equations in their order; those of parameters alone count where their result
+      meets the input.
+    new: parameters that none has met so far.
   """
   is_product = lambda one: one.eqn.primitive.name in flops.PRODUCTS
+  seen = [one for one in seen if any(value is not None for value in one.results)]
   layers = {path_of(one.scope) for one in seen if one.names or is_product(one)}
   parents = {'', *(up for path in layers for up in _above(path))}
   parents |= {path for path in layers if '/' not in path}  # The whole model.
   known = layers | parents
   runs: list[_Run] = []
-  waiting: dict[str, list[str]] = {}  # Parameters that were read, by scope.
   for one in seen:
     path = path_of(one.scope)
     path = next(place for place in (path, *_above(path)) if place in known)
-    depends = any(value is not None for value in one.results)
-    if not path and not depends:
-      continue  # Made of parameters before any layer reads them, and named as they are.
-    taken = [name for name in dict.fromkeys(one.names) if name in new]
-    new.difference_update(taken)
-    waiting.setdefault(path, []).extend(taken)
-    if not depends:
-      continue  # Made of parameters alone: they count where they meet the input.
     called = one.called if path in parents else ''
     if not runs or (runs[-1].path, runs[-1].called) != (path, called):
-      runs.append(_Run(path, called))
+      runs.append(_Run(path, called, one))
     run = runs[-1]
-    run.weights += waiting.pop(path)
+    taken = [name for name in one.names if name in new]
+    new.difference_update(taken)
+    run.weights += taken
     run.has_product |= is_product(one)
     run.last = one
-  for path, names in waiting.items():
-    if names:
-      runs.append(_Run(path, ''))
-      runs[-1].weights += names
   return runs, parents
 
 

@@ -28,7 +28,7 @@ class Seen(NamedTuple):
     results: what they depend on.
     scope: as jax.named_scope and the calls around it have it, with slashes.
     called: name of the function in which it stands, that with a rule of its own first.
-    names: of its operands, those that have one.
+    names: of the inputs that its operands are made of, where those have names.
   """
 
   eqn: Any
@@ -93,8 +93,8 @@ def follow(
     given: of its inputs; None: an input that does not matter, as weights.
     visit: called with every equation that is not a call of other equations, in the
       order in which they run; those of a loop in its last turn alone.
-    names: of inputs, for `Seen.names`; what stands in no scope, depends on no input and
-      is made of one named alone has that name, too.
+    names: of inputs, for `Seen.names`: what is made of named inputs, and of none of
+      those in `given`, has their names.
   """
   return _Walk(visit, names).start(jaxpr, given)
 
@@ -104,11 +104,12 @@ class _Walk:
 
   def __init__(self, visit: Visit | None, names: Sequence[str | None]):
     self.visit, self.opaque = visit, 0
-    self.named, self.names = names, {}
+    self.named = names
+    self.names: dict[Any, tuple[str, ...]] = {}
 
   def start(self, jaxpr: Any, given: Sequence[Known]) -> list[Known]:
     pairs = zip(flops.opened(jaxpr).invars, self.named, strict=False)
-    self.names = {v: name for v, name in pairs if name is not None}
+    self.names = {v: (name,) for v, name in pairs if name is not None}
     return self.walk(jaxpr, given, '', '')
 
   def enter(
@@ -116,14 +117,12 @@ class _Walk:
   ) -> list[Known]:
     """A body whose inputs are these variables of the equation around it."""
     for inside, outside in zip(flops.opened(jaxpr).invars, outer, strict=True):
-      self._name(inside, None if hasattr(outside, 'val') else self.names.get(outside))
+      self.names[inside] = self._names_of([outside])
     return self.walk(jaxpr, given, scope, called)
 
-  def _name(self, variable: Any, name: str | None):
-    if name is None:
-      self.names.pop(variable, None)
-    else:
-      self.names[variable] = name
+  def _names_of(self, variables: Sequence[Any]) -> tuple[str, ...]:
+    read = [self.names.get(v, ()) for v in variables if not hasattr(v, 'val')]
+    return tuple(dict.fromkeys(name for names in read for name in names))
 
   def walk(
     self, jaxpr: Any, given: Sequence[Known], scope: str, called: str
@@ -154,16 +153,18 @@ class _Walk:
       return self._cond(eqn, bodies, given, scope, called)
     inputs = [len(flops.opened(body).invars) for body in bodies]
     if inputs == [len(given)] and name not in flops.NOT_CALLED + ('pallas_call',):
-      return self.enter(bodies[0], given, scope, called, eqn.invars)
+      results = self.enter(bodies[0], given, scope, called, eqn.invars)
+      for inside, outside in zip(
+        flops.opened(bodies[0]).outvars, eqn.outvars, strict=True
+      ):
+        self.names[outside] = self._names_of([inside])
+      return results
     results = self._leaf(eqn, given)
-    inputs = [v for v in eqn.invars if not hasattr(v, 'val')]
-    names = tuple(self.names[v] for v in inputs if v in self.names)
+    names = self._names_of(eqn.invars)
     if self.visit is not None:
       self.visit(Seen(eqn, results, scope, called or caller(eqn), names))
-    alone = not scope and len(set(names)) == 1 and not any(results)
-    kept = names[0] if alone else None
-    for variable in eqn.outvars:
-      self._name(variable, kept)
+    for variable, value in zip(eqn.outvars, results, strict=True):
+      self.names[variable] = names if value is None else ()
     return results
 
   def _leaf(self, eqn: Any, given: list[Known]) -> Sequence[Known]:
