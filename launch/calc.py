@@ -98,8 +98,10 @@ def _of_experiment(argv: list[str]) -> int:
 
   built = found.build(config)
   table = layers.table(built, values.function, batch=values.batch_size, sizes=sizes)
+  step = layers.train_flops(built).total
   if values.json:
-    print(json.dumps(_table_as_json(found.short, table), indent=1))
+    told = {**_table_as_json(found.short, table), 'train_step_flops': step}
+    print(json.dumps(told, indent=1))
     return 0
   shapes = ', '.join(f'{k} {_shape(v)}' for k, v in table.input.items())
   print(f'{found.short} {table.function}: {shapes}\n')
@@ -126,6 +128,7 @@ def _of_experiment(argv: list[str]) -> int:
   _print(('layer', 'output', 'dtype', *field, *_COSTS), [*rows, total], left=3)
   if table.axes:
     print(f'field: size/stride@offset along {" x ".join(table.axes)}; {_ALL}')
+  print(f'a training step, batch and gradients: {step:,} FLOPs, as launch.plan counts')
   if table.open_loops:
     print(f'loops of unknown length, counted once: {table.open_loops}')
   return 0

@@ -21,6 +21,7 @@ from dlx.state import leaves_by_path
 # A transformation around a scope: vmap(Net) is Net.
 _AROUND = re.compile(r'\w+\(([^()]*)\)')
 OTHER = '(other)'  # Products in no layer.
+OPEN = 64  # A size that nothing tells.
 UNUSED = '(not used)'  # Parameters that the function does not read.
 
 
@@ -90,20 +91,25 @@ def table(
     experiment: of any kind.
     name: of the function; None: the first.
     batch: rows of the call.
-    sizes: of what an input leaves open, such as 'length'; those missing are
-      OPEN_SIZES.
+    sizes: of what an input leaves open, such as 'length'; those missing are as in a
+      training batch.
     platform: whose branch of lax.platform_dependent counts: 'cpu', 'cuda' or 'tpu'.
 
   Raises:
-    ConfigError: no such function or size.
+    ConfigError: no such function or size, or one that the model refuses.
   """
   name, function = _function(experiment, name)
-  sizes = _sizes(function, sizes or {})
+  found_sizes = _sizes(experiment, function, sizes or {})
   rows = () if function.of_graph else (batch,)
-  inputs = example_shapes(function.inputs, rows, sizes)
+  inputs = example_shapes(function.inputs, rows, found_sizes)
   state = jax.eval_shape(lambda: experiment.init(jax.random.key(0)))
   call = lambda state, inputs: function.call(state, inputs, **function.options)
-  jaxpr = jax.make_jaxpr(call)(state, inputs)
+  try:
+    jaxpr = jax.make_jaxpr(call)(state, inputs)
+  except ValueError as error:
+    if not sizes:
+      raise
+    raise ConfigError(f'--sizes: the model says: {error}') from error
   # As leaves stand in the arguments: those of a mapping by their keys.
   paths = [*leaves_by_path(state), *sorted(inputs)]
   axes: dict[str, spans.Axis] = {}
@@ -128,7 +134,16 @@ def table(
   )
 
 
-OPEN_SIZES = {'length': 64, 'nodes': 64, 'edges': 256, 'entries': 64}
+def train_flops(experiment: Experiment, platform: str = 'tpu') -> flops.Flops:
+  """Operations of one training step over its global batch, as launch.plan counts them.
+
+  Args:
+    experiment: of any kind; of batches of several shapes the largest counts.
+    platform: see `table`.
+  """
+  state = jax.eval_shape(lambda: experiment.init(jax.random.key(0)))
+  batch = experiment.train_data.shapes[-1]
+  return flops.count(jax.make_jaxpr(experiment.train_step)(state, batch), platform)
 
 
 def _function(experiment: Experiment, name: str | None) -> tuple[str, Function]:
@@ -143,15 +158,28 @@ def _function(experiment: Experiment, name: str | None) -> tuple[str, Function]:
   return name, functions[name]
 
 
-def _sizes(function: Function, given: Mapping[str, int]) -> dict[str, int]:
+def _sizes(
+  experiment: Experiment, function: Function, given: Mapping[str, int]
+) -> dict[str, int]:
+  """Of what inputs leave open: as given, as a training batch has it, else OPEN."""
   fields = function.inputs.values()
   open_ = {n for field in fields for n in field.shape if isinstance(n, str)}
   if unknown := sorted(given.keys() - open_):
     known = ', '.join(sorted(open_)) or 'none'
     raise ConfigError(
-      f'size {unknown[0]} is not allowed: what the inputs leave open is {known}.'
+      f'--sizes: {unknown[0]} is not allowed: what the inputs leave open is {known}.'
     )
-  return {n: given.get(n, OPEN_SIZES.get(n, 64)) for n in open_}
+  found = dict.fromkeys(open_, OPEN)
+  batch = leaves_by_path(experiment.train_data.shapes[-1])
+  first = 0 if function.of_graph else 1
+  for name, field in function.inputs.items():
+    rank = first + len(field.shape)
+    alike = {path: x.shape for path, x in batch.items() if len(x.shape) == rank}
+    shape = alike.get(name, next(iter(alike.values()), None))
+    if shape is not None:
+      pairs = zip(field.shape, shape[first:], strict=True)
+      found |= {n: size for n, size in pairs if isinstance(n, str)}
+  return found | dict(given)
 
 
 def _followed(field: Field, batch_axes: int) -> dict[str, int]:
@@ -259,7 +287,7 @@ def _rows(
   counted: Mapping[str, flops.Flops],
 ) -> list[Row]:
   runs, parents = _runs(seen, set(weights))
-  rest = _share(runs, counted)
+  rest = _share(runs, parents, counted)
   roots = {run.path.partition('/')[0] for run in runs if run.path}
   root = f'{roots.pop()}/' if len(roots) == 1 else ''
   before: tuple[Reach | None, ...] = tuple(Reach() for _ in axes)
@@ -280,8 +308,9 @@ def _rows(
   used = {weight for run in runs for weight in run.weights}
   left = _sum(weight for name, weight in weights.items() if name not in used)
   nothing = (None,) * len(axes)
-  if rest:
-    rows.append(Row(OTHER, (), '', nothing, *_Weight(), rest, 0))
+  for path, number in rest.items():
+    name = f'{path}/'.removeprefix(root).rstrip('/') or OTHER
+    rows.append(Row(name, (), '', nothing, *_Weight(), number, 0))
   if any(left):
     rows.append(Row(UNUSED, (), '', nothing, *left, 0, 0))
   return rows
@@ -342,16 +371,22 @@ def _runs(
   return runs, parents
 
 
-def _share(runs: Sequence[_Run], counted: Mapping[str, flops.Flops]) -> int:
-  """Gives operations to the runs of their scope, or of one around it; what is left."""
-  left = 0
+def _share(
+  runs: Sequence[_Run], parents: set[str], counted: Mapping[str, flops.Flops]
+) -> dict[str, int]:
+  """Gives operations to the runs of their layer.
+
+  Returns:
+    Those of layers that depend on no input, as of the steps of a sampler, by scope.
+  """
+  left: dict[str, int] = {}
   for scope, part in counted.items():
     path = path_of(scope)
-    for place in (path, *_above(path)):
-      if here := [run for run in runs if run.path == place]:
-        products = [run for run in here if run.has_product] or here
-        products[-1].flops += part.total
-        break
-    else:
-      left += part.total
+    around = [place for place in _above(path) if place not in parents]
+    here = [run for run in runs if run.path in (path, *around)]
+    if here:
+      products = [run for run in here if run.has_product] or here
+      products[-1].flops += part.total
+    elif part.total:
+      left[path] = left.get(path, 0) + part.total
   return left

@@ -71,7 +71,8 @@ def receptive_field(
 
   jaxpr = jax.make_jaxpr(function)(*shapes)
   given = [
-    spans.followed(shape.shape, i, axes.get(i, ())) for i, shape in enumerate(shapes)
+    spans.followed(x.shape, i, axes[i]) if i in axes else None
+    for i, x in enumerate(shapes)
   ]
   every = [(i, d) for i, dims in axes.items() for d in dims]
   found = follow(jaxpr, given)
