@@ -88,12 +88,14 @@ def main(argv: list[str]) -> int:
 
 
 def _of_experiment(argv: list[str]) -> int:
+  from launch import plan
   from launch.machine import devices
 
   devices.use_cpu_without_accelerator()
   values, found = command_line.parse(argv, define, __doc__ or '')
   config = config_flags.build(found.config_class, values).resolved()
   sizes = _open_sizes(values.sizes)
+  plan.use_x64(config)
   from dlx.inspect import layers
 
   built = found.build(config)

@@ -62,6 +62,11 @@ def test_an_experiment(capsys):
   assert f'{sums["flops"]:,}' in out and '8/2@-3' in out and '…' not in out
 
 
+def test_dtypes_are_those_of_the_run(capsys):
+  found = told(capsys, '--exp=softmax_regression', '--config.compute_dtype=float64')
+  assert {row['dtype'] for row in found['rows']} == {'float64'}
+
+
 @pytest.mark.parametrize(
   ('words', 'message'),
   [
