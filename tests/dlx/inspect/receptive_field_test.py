@@ -97,6 +97,11 @@ class MeasuredTest(parameterized.TestCase):
 
 class RuleTest(parameterized.TestCase):
   @parameterized.named_parameters(
+    ('weights on the left', lambda x: lax.dot_general(
+      jnp.ones((3, 1)), x, (((1,), (3,)), ((), ()))).transpose(1, 2, 3, 0), PIXEL),
+    ('a padded window', lambda x: lax.reduce_window(
+      x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1),
+      ((0, 0), (1, 1), (1, 1), (0, 0))), Reach(-1, 1, 2)),
     ('nothing', lambda x: jnp.tanh(x) * 2 + 1, PIXEL),
     ('flat and back', lambda x: (x.reshape(-1, 1) @ jnp.ones((1, 3))).reshape(
       1, 24, 24, 3), PIXEL),

@@ -153,10 +153,13 @@ class AgainstXlaTest(absltest.TestCase):
       taps = (*layer.kernel, shape[2] // groups, layer.features)
       w = jax.ShapeDtypeStruct(taps, 'float32')
       jaxpr = jax.make_jaxpr(function)(x, w)
+      (eqn,) = jaxpr.eqns
       found = sizes.cost(layer, shape)
       self.assertEqual((1, *found.output), jaxpr.out_avals[0].shape, layer)
       self.assertEqual(found.flops, flops.count(jaxpr).total, layer)
       self.assertEqual(found.weights, np.prod(taps))
+      low = tuple(-reach.low for reach in found.reach or ())
+      self.assertEqual(low, tuple(low for low, _ in eqn.params['padding']), layer)
 
 
 if __name__ == '__main__':
