@@ -1,7 +1,8 @@
 """The fields that every run has, groups of fields, checks, copies that carry tracers.
 
-Config  the fields of a run: flags --config.NAME
-Group   what several fields say of one thing: flags --config.GROUP.NAME
+Config       the fields of a run: flags --config.NAME
+StudyConfig  those of a study of many runs
+Group        what several fields say of one thing: flags --config.GROUP.NAME
 """
 
 import dataclasses
@@ -229,6 +230,28 @@ class Config(Checks):
   def clipping(self) -> dict[str, Any]:
     """`optim.clip(tx, **config.clipping)`."""
     return {'norm': self.clip_norm, 'value': self.clip_value}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudyConfig(Checks):
+  """The fields that every study has; studies add theirs in a subclass, as a Config."""
+
+  seeds: int = 3  # Runs of each setting, which differ in their seed alone.
+  first_seed: int = 0  # Seed of the first of those runs; the others follow.
+
+  def __post_init__(self):
+    self.bounds('seeds', least=1)
+    self.bounds('first_seed', least=0)
+    self.require(
+      'first_seed', self.first_seed + self.seeds <= 2**31, 'below 2**31 for all seeds'
+    )
+
+  def _place(self) -> str:
+    return '--config'
+
+  def resolved(self) -> Self:
+    """See `Config.resolved`."""
+    return self
 
 
 def _interval(least, above, below, most) -> str:

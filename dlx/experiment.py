@@ -2,7 +2,7 @@
 
 build(config) -> Experiment              what an experiment file provides
 dlx.train.supervised.supervised(...)     the short path: one model, loss and optimiser
-vectorize(experiment, n) -> Experiment   n seeds or members in one program
+dlx.train.members.vectorize              n seeds or members in one program
 
 `Config` and `UNSCALED_DTYPES`, which an experiment file needs too, are dlx.config's.
 """
@@ -10,12 +10,10 @@ vectorize(experiment, n) -> Experiment   n seeds or members in one program
 from typing import Any, Callable, Mapping, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from dlx.config import UNSCALED_DTYPES, Config
 from dlx.data.dataset import Dataset
-from dlx.errors import ConfigError
 from dlx.state import Array, Batch, Key, Metric, Metrics, PyTree, TrainState, ratios
 
 __all__ = (
@@ -31,7 +29,6 @@ __all__ = (
   'Overfit',
   'declared',
   'example_shapes',
-  'vectorize',
 )
 
 
@@ -235,129 +232,3 @@ def declared(experiment: Experiment) -> dict[str, Any]:
     'headline': list(experiment.headline),
     'phases': [list(phase) for phase in experiment.phases],
   }
-
-
-def vectorize(
-  experiment: Experiment, n: int, *, chunk: int | None = None
-) -> Experiment:
-  """n members in one program: member i starts from `fold_in(key, i)`.
-
-  Every member sees the same batches. Metrics gain a leading axis of members. Figures
-  and functions are those of member 0, and figures say so. Equal to single runs to
-  rounding, not to the bit. A member whose `stop` is set changes no more; the run ends
-  when all have stopped. Evaluations are mapped over members: an ensemble's
-  own evaluation (mean of logits) takes the place of `Eval.step`.
-
-  Args:
-    chunk: members that are computed at once, the rest one chunk after the other, so
-      that temporaries are those of a chunk; None: all at once.
-
-  Raises:
-    ConfigError: n or chunk below 1, or an experiment with `warm_start` (wrap it by
-      hand).
-  """
-  if n < 1:
-    raise ConfigError(f'vectorize: n={n} is not allowed: must be at least 1.')
-  if chunk is not None and chunk < 1:
-    raise ConfigError(f'vectorize: chunk={chunk} is not allowed: must be at least 1.')
-  if experiment.warm_start is not None:
-    raise ConfigError(
-      'vectorize: an experiment with warm_start is not allowed: load '
-      'the members in a warm_start of the vectorised experiment.'
-    )
-  e = experiment
-
-  def each(function, state, mapped=()):
-    """(state of one member, its part of `mapped`) -> tree, over all members."""
-
-    def one(member):
-      own, part = member
-      own = own._replace(step=state.step, evaluated=state.evaluated)
-      return function(own, part)
-
-    members = state._replace(step=(), evaluated=()), mapped
-    if chunk is None or chunk >= n:
-      return jax.vmap(one)(members)
-    return jax.lax.map(one, members, batch_size=chunk)
-
-  def common(state):
-    """One `step` and one `evaluated` for all members: they are equal."""
-    return state._replace(step=state.step[0], evaluated=state.evaluated[0])
-
-  def hold(new: TrainState, old: TrainState) -> TrainState:
-    def one(a, b):
-      if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
-        return a  # Keys never change.
-      return jnp.where(old.stop.reshape((n,) + (1,) * (a.ndim - 1)), b, a)
-
-    kept = jax.tree.map(
-      one, new._replace(step=(), evaluated=()), old._replace(step=(), evaluated=())
-    )
-    return kept._replace(step=new.step, evaluated=new.evaluated)
-
-  def init(key):
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n))
-    return common(jax.vmap(e.init)(keys))
-
-  def train_step(state, batch):
-    new, metrics = each(lambda own, _: e.train_step(own, batch), state)
-    return hold(common(new), state), metrics
-
-  def mapped(evaluation):
-    return evaluation._replace(
-      step=lambda state, batch: each(lambda own, _: evaluation.step(own, batch), state),
-      summarize=jax.vmap(evaluation.summarize),
-    )
-
-  def after_eval(state, metrics):
-    function = e.after_eval
-    assert function is not None
-    # A figure of all members together is the same for each.
-    metrics = {name: jnp.broadcast_to(v, (n,)) for name, v in metrics.items()}
-    return hold(common(each(function, state, metrics)), state)
-
-  def member(state, i=0):
-    own = state._replace(step=(), evaluated=())
-    own = jax.tree.map(lambda x: x[i], own)
-    return own._replace(step=state.step, evaluated=state.evaluated)
-
-  def first(figure):
-    """The picture of member 0, and its title says so."""
-    compute, of_eval = figure.compute, figure.eval
-
-    def draw(tree):
-      if of_eval is not None and compute is None:
-        tree = jax.tree.map(lambda x: x[0], tree)
-      return _titled(figure.draw(tree), f'member 0 of {n}')
-
-    if compute is None:
-      return figure._replace(draw=draw)
-    return figure._replace(
-      draw=draw, compute=lambda state, key, batch: compute(member(state), key, batch)
-    )
-
-  def of_first(function):
-    call = lambda state, inputs, **options: function.call(
-      member(state), inputs, **options
-    )
-    return function._replace(call=call)
-
-  return e._replace(
-    init=init,
-    train_step=train_step,
-    after_eval=None if e.after_eval is None else after_eval,
-    evals={name: mapped(v) for name, v in e.evals.items()},
-    figures={name: first(v) for name, v in e.figures.items()},
-    functions={name: of_first(v) for name, v in e.functions.items()},
-    placement=tuple((path, P(None, *spec)) for path, spec in e.placement),
-    flops_per_step=None if e.flops_per_step is None else n * e.flops_per_step,
-  )
-
-
-def _titled(drawn: Any, note: str) -> Any:
-  """A drawn text or matplotlib figure with a line about whose it is; images pass."""
-  if isinstance(drawn, str):
-    return f'({note})\n{drawn}'
-  if hasattr(drawn, 'text') and hasattr(drawn, 'axes'):
-    drawn.text(0.995, 0.005, note, ha='right', va='bottom', fontsize=7, color='#6b7683')
-  return drawn

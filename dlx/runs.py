@@ -2,6 +2,7 @@
 
 train     trains an experiment by its name, and opens the run; `dlx.train` is this
 fit       trains, or goes on; leaves the files of `launch.train`, the report among them
+study     trains the runs of a study, and writes table, claims and page
 evaluate  the metrics of a checkpoint
 state     the state of a checkpoint, for the functions of an experiment
 
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
+from dlx.config import StudyConfig
 from dlx.errors import ConfigError
 from dlx.experiment import Config, Experiment
 from dlx.run.reopen import evaluate, state
@@ -23,8 +25,10 @@ from dlx.run.reopen import evaluate, state
 if TYPE_CHECKING:
   from dlx.run.loop import Outcome
   from dlx.run.opened import Run
+  from dlx.study import engine as study_engine
+  from dlx.study.declaration import Study
 
-__all__ = ('evaluate', 'fit', 'state', 'train')
+__all__ = ('evaluate', 'fit', 'state', 'study', 'train')
 
 # Arguments of `dlx.run.loop.fit` that a call of `train` may have.
 OPTIONS = (
@@ -124,5 +128,28 @@ def fit(
   outcome = fit(experiment, config.resolved(), workdir, **options)
   if outcome.status == 'finished' and jax.process_index() == 0:
     keep_vocabulary(experiment, workdir, options.get('data_dir'))
+    render(os.path.expanduser(workdir))
+  return outcome
+
+
+def study(
+  declared: 'Study', config: StudyConfig, workdir: Any, **options: Any
+) -> 'study_engine.Outcome':
+  """Trains the runs of a study, or goes on with them; writes its page.
+
+  Args:
+    declared: what `study(config)` gave.
+    config: of the study.
+    workdir: path of a folder on a local disk.
+    options: see `dlx.study.engine.run`.
+
+  Raises:
+    ConfigError: see there.
+  """
+  from dlx.report import render
+  from dlx.study import engine
+
+  outcome = engine.run(declared, config, workdir, **options)
+  if outcome.status == 'finished':
     render(os.path.expanduser(workdir))
   return outcome

@@ -2,13 +2,14 @@
 
   python -m launch.train --exp=cnn --workdir=runs/cnn --config.lr=3e-3
 
---exp takes a name in experiments/ or the path of a fork. Every field of its Config is a
-flag; --exp=cnn --helpfull lists them. Exit status: 0 finished, or stopped by --stop_at;
-2 bad input (one line on stderr, nothing compiled, nothing written); 42 interrupted by
-SIGTERM, SIGINT, SIGHUP, SIGUSR1 or SIGUSR2 and saved, so that a scheduler can requeue
-on it; 1 a bug, with its stack trace. Several processes (--multihost,
-launch/machine/multihost.py) leave together, with the same status; 43 where one of them
-was lost: requeue on it, too.
+--exp takes a name in experiments/ or the path of a fork; also that of a study of many
+runs (dlx/study/declaration.py), which leaves a table and claims. Every field of its
+Config is a flag; --exp=cnn --helpfull lists them. Exit status: 0 finished, or stopped
+by --stop_at; 2 bad input (one line on stderr, nothing compiled, nothing written); 42
+interrupted by SIGTERM, SIGINT, SIGHUP, SIGUSR1 or SIGUSR2 and saved, so that a
+scheduler can requeue on it; 1 a bug, with its stack trace. Several processes
+(--multihost, launch/machine/multihost.py) leave together, with the same status; 43
+where one of them was lost: requeue on it, too.
 """
 
 import os
@@ -20,6 +21,7 @@ from absl import flags
 
 from dlx import leaving
 from dlx.errors import ConfigError
+from dlx.run import experiments_by_name
 from launch.flags import command_line, config_flags, paths
 from launch.machine import devices, multihost
 
@@ -133,12 +135,62 @@ def figures(metrics: Mapping[str, float]) -> str:
   return '  '.join(f'{k} {number(v)}' for k, v in sorted((evals or metrics).items()))
 
 
+# What a study of many runs has no use for.
+_OF_ONE_RUN = (
+  *('describe', 'stop_at', 'extend', 'data_changed', 'debug', 'trace_steps'),
+  *('init_from', 'init_skip', 'multihost'),
+)
+
+
+def _study(
+  found: experiments_by_name.FoundStudy, values: flags.FlagValues, argv: list[str]
+) -> int:
+  """Runs a study; returns the exit status."""
+  for name in _OF_ONE_RUN:
+    if values[name].value != values[name].default:
+      raise ConfigError(
+        f'--{name} is not allowed with {found.short}, a study: train one of its runs '
+        'by itself.'
+      )
+  config = config_flags.build(found.config_class, values)
+  workdir = values.workdir or os.path.join('runs', found.short)
+  devices.start_jax(config, values)
+  from dlx import runs
+  from dlx.study import table
+
+  outcome = runs.study(
+    found.study(config),
+    config,
+    workdir,
+    name=found.name,
+    module=found.module.__name__,
+    data_dir=values.data_dir,
+    mesh=values.mesh,
+    fresh=values.fresh,
+    argv=argv,
+  )
+  if outcome.status != 'finished':
+    print(
+      f'interrupted: {outcome.done} of {outcome.total} runs are finished, saved in '
+      f'{workdir}; the same command goes on',
+      flush=True,
+    )
+    return STATUS[outcome.status]
+  print(table.as_text(outcome.rows))
+  for claim, verdict in outcome.verdicts.items():
+    print(f'{"held" if verdict.holds else "NOT HELD"}  {claim}\n  {verdict.numbers}')
+  print(f'report: {os.path.join(workdir, "report.html")}', flush=True)
+  return 0
+
+
 @command_line.one_line_errors
 def main(argv: list[str]) -> int:
   """Runs the launcher; returns the exit status."""
   devices.use_cpu_without_accelerator()
   # What can be wrong is looked at from cheap to dear: flags, experiment, config, build.
-  values, found = command_line.parse(argv, define, __doc__ or '')
+  values, found = command_line.parse(argv, define, __doc__ or '', studies=True)
+  if isinstance(found, experiments_by_name.FoundStudy):
+    return _study(found, values, argv)
   trace_steps = parse_trace_steps(values.trace_steps)
   config = config_flags.build(found.config_class, values).resolved()
   workdir = values.workdir or os.path.join('runs', found.short)

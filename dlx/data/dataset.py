@@ -64,11 +64,14 @@ class Dataset(abc.ABC):
     shapes: of one global batch; one entry for each length bucket.
     size: examples an epoch; None: generated, or known only after load.
     placement: PartitionSpec of each field; fields not named lie along ROWS.
+    rows: examples of one batch, which rates count; None: the leading axis of its first
+      field.
   """
 
   shapes: tuple[Shapes, ...]
   size: int | None = None
   placement: Mapping[str, P] = {}
+  rows: int | None = None
   get: Callable[..., Any]  # By number; see the two kinds.
 
   def shape_id(self, step: int) -> int:

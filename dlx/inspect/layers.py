@@ -14,8 +14,9 @@ import jax
 
 from dlx.errors import ConfigError
 from dlx.experiment import Experiment, Field, Function, example_shapes
-from dlx.inspect import flops, receptive_field, spans
+from dlx.inspect import receptive_field, spans
 from dlx.inspect.sizes import Reach
+from dlx.run import flops
 from dlx.state import leaves_by_path
 
 # A transformation around a scope: vmap(Net) is Net.
@@ -37,7 +38,7 @@ class Row(NamedTuple):
     parameter_bytes: of them.
     state: numbers of the model state that are read here first: running statistics,
       frozen weights.
-    flops: of one call over the whole batch, see dlx/inspect/flops.py; loops counted as
+    flops: of one call over the whole batch, see dlx/run/flops.py; loops counted as
       often as they turn.
     activation_bytes: of `output`.
   """

@@ -10,9 +10,10 @@ best is looked at.
 import re
 from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
-from dlx.inspect import flops, primitives, spans
+from dlx.inspect import primitives, spans
 from dlx.inspect.sizes import Reach
 from dlx.inspect.spans import Known
+from dlx.run import flops
 
 MOST_TURNS = 128  # Of a loop that are followed one by one.
 

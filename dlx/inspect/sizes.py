@@ -12,9 +12,8 @@ padding are not counted, as launch.plan does not count them.
 import math
 from typing import Mapping, NamedTuple, Sequence
 
-import numpy as np
-
 from dlx.errors import ConfigError
+from dlx.run.taps import meetings
 
 Pair = tuple[int, int]
 SAME, VALID = 'same', 'valid'
@@ -149,23 +148,6 @@ def pads(
   window = (kernel - 1) * dilation + 1
   total = max((-(-size // stride) - 1) * stride + window - size, 0)
   return total // 2, total - total // 2
-
-
-def meetings(
-  size: int, taps: int, places: int, *, stride=1, low=0, lhs_dilation=1, rhs_dilation=1
-) -> int:
-  """Pairs (place of the result, tap) along one dimension that meet an input.
-
-  Args:
-    size: of the input, without padding or holes.
-    taps: of the kernel.
-    places: of the result.
-    stride, low, lhs_dilation, rhs_dilation: as lax has them; `low` is the padding
-      before the first input, and may be negative.
-  """
-  place = stride * np.arange(places)[:, None] + rhs_dilation * np.arange(taps) - low
-  inside = (place >= 0) & (place <= (size - 1) * lhs_dilation)
-  return int((inside & (place % lhs_dilation == 0)).sum())
 
 
 def cost(

@@ -1,4 +1,4 @@
-"""WORKDIR/report.html: one self-contained page about one run.
+"""WORKDIR/report.html: one self-contained page about one run, or about one study.
 
   render('runs/cnn')
 
@@ -13,7 +13,7 @@ from typing import Any, Mapping, Sequence
 from etils import epath
 
 from dlx.errors import DataError
-from dlx.report import chart, page
+from dlx.report import chart, page, study
 from dlx.report.markup import Run, get
 from dlx.run.records.json_files import read_json, write_bytes
 from dlx.run.records.metrics_file import MetricsFile
@@ -107,14 +107,19 @@ def read(workdir: Any) -> Run:
 
 
 def render(workdir: Any) -> Any:
-  """Writes report.html into a workdir, also into that of a run under way.
+  """Writes report.html into the workdir of a run or a study, also of one under way.
 
   Returns:
     The path of the page.
 
   Raises:
-    DataError: it is no workdir of a run, or one of its JSON files is damaged.
+    DataError: it is no workdir, or one of its JSON files is damaged.
   """
-  path = epath.Path(workdir) / 'report.html'
-  write_bytes(path, page.page(read(workdir)).encode(errors='backslashreplace'))
+  workdir = epath.Path(workdir)
+  if (workdir / study.NAME).exists():
+    text = study.whole(study.read(workdir))
+  else:
+    text = page.page(read(workdir))
+  path = workdir / 'report.html'
+  write_bytes(path, text.encode(errors='backslashreplace'))
   return path

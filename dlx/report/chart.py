@@ -266,6 +266,7 @@ def chart(
   *,
   note: str = '',
   phases: Sequence[tuple[str, float]] = (),
+  band: str = 'line: mean of members, band: all of them',
 ) -> str:
   """A card with one metric of all splits against the step; '' if nothing is finite.
 
@@ -278,6 +279,7 @@ def chart(
     colors: of each line.
     note: what is shown.
     phases: (name, first step).
+    band: what the bands are, where there are any.
   """
   values = [p[1] for s in series for p in finite(s.points)]
   if not values:
@@ -308,7 +310,7 @@ def chart(
   if any(is_noisy(s.points) for s in series):
     notes.append('bold: moving average')
   if any(s.low for s in series):
-    notes.append('line: mean of members, band: all of them')
+    notes.append(band)
   if lost := sum(len(s.points) - len(finite(s.points)) for s in series):
     notes.append(f'{lost} value{"s" * (lost > 1)} not finite')
   data: list[dict[str, Any]] = [

@@ -1,10 +1,9 @@
-"""report.html: its header, cards, curves and figures, and the page around them."""
+"""report.html of a run: its header, cards and curves, and all sections in order."""
 
-import base64
-import importlib.resources
 from typing import Sequence
 
 from dlx.report import chart, declarations, marks, tables
+from dlx.report.document import document, pictures
 from dlx.report.markup import Run, get, section, text
 
 LEADING = 4  # Cards of evaluations where a run names no headline.
@@ -201,42 +200,8 @@ def curves(run: Run, found: Sequence[marks.Mark] = ()) -> str:
   return section('Curves', body)
 
 
-def _size(png: bytes) -> tuple[int, int]:
-  """(width, height) in pixels out of a PNG's header; (1, 1) of anything else."""
-  if png[:8] != b'\x89PNG\r\n\x1a\n' or len(png) < 24:
-    return 1, 1
-  return int.from_bytes(png[16:20], 'big'), int.from_bytes(png[20:24], 'big')
-
-
-def _label(name: str) -> str:
-  label = name.replace('_', ' ').replace('-', ' ')
-  return label[:1].upper() + label[1:]
-
-
-def figures(run: Run) -> str:
-  out = []
-  for name, png in run.figures:
-    width, height = _size(png)
-    wide = ' wide' if width > 1.8 * height or len(run.figures) == 1 else ''
-    data = base64.b64encode(png).decode()
-    label = _label(name)
-    out.append(
-      f'<figure class="card figure{wide}"><figcaption><h3>{text(label)}</h3>'
-      f'</figcaption><img alt="{text(label)}" width="{width}" height="{height}" '
-      f'style="height:auto" src="data:image/png;base64,{data}"></figure>'
-    )
-  for name, body in run.texts:
-    out.append(
-      f'<figure class="card figure wide"><figcaption><h3>{text(_label(name))}</h3>'
-      f'</figcaption><pre><code>{text(body)}</code></pre></figure>'
-    )
-  return section('Figures', f'<div class="grid2">{"".join(out)}</div>' if out else '')
-
-
 def page(run: Run) -> str:
   """The whole of report.html."""
-  files = importlib.resources.files('dlx.report')
-  css, js = ((files / name).read_text('utf-8') for name in ('page.css', 'page.js'))
   boxes = ''.join(
     f'<div class="card box">{b}</div>'
     for b in (tables.provenance(run), tables.machine(run))
@@ -248,20 +213,11 @@ def page(run: Run) -> str:
     + marks.banner(found)
     + cards(run)
     + curves(run, found)
-    + figures(run)
+    + pictures(run.figures, run.texts)
     + tables.times(run)
     + tables.configuration(run)
     + section('Reproduce', f'<div class="grid2">{boxes}</div>' if boxes else '')
   )
-  return (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    # Nothing is fetched, whatever a workdir holds.
-    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-    "img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'\">"
-    f'<title>{text(title(run))} · dlx</title><style>{css}</style></head>'
-    f'<body data-geometry="{list(chart.GEOMETRY)}"><main>{body}'
-    '<footer>Written by dlx.report from the files of the workdir. Self-contained: '
-    'nothing is loaded from elsewhere.</footer></main>'
-    f'<dialog><img alt=""></dialog><script>{js}</script></body></html>\n'
+  return document(
+    title(run), body, 'Written by dlx.report from the files of the workdir.'
   )

@@ -8,13 +8,14 @@ traced with the mesh ambient (dlx/layers/mesh.py), where it has several devices.
 import functools
 from typing import Any, Callable, Mapping, NamedTuple
 
+from absl import logging
 import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
 from dlx.data.dataset import Dataset, Resident
 from dlx.experiment import Eval, Experiment
-from dlx.run import sharding
+from dlx.run import flops, sharding
 from dlx.state import Key, TrainState, add, zeros_like
 from dlx.train.steps import all_finite
 
@@ -206,3 +207,28 @@ def compiled(jitted: Any, *args: Any) -> Callable:
   """
   asked = jax.config.jax_disable_jit or jax.config.jax_debug_nans
   return jitted if asked else jitted.lower(*args).compile()
+
+
+def flops_of_step(jitted: Any, *args: Any, resident: bool, platform: str) -> int | None:
+  """Operations of one step on all devices, counted on its jaxpr; see flops.py.
+
+  Args:
+    jitted: of `Dispatch.run`; not traced anew where it was for these arguments.
+    args: as it is called with.
+    resident: whether it loops over steps.
+    platform: of the devices.
+
+  Returns:
+    None where they are not known: JAX_DISABLE_JIT is set, or loops of products have a
+    length that no one knows before the run. No training ends because its operations
+    could not be counted: that is None, too, with a warning.
+  """
+  if jax.config.jax_disable_jit:
+    return None
+  try:
+    found = flops.count(jitted.trace(*args).jaxpr, platform)
+  except Exception as error:  # Whatever it was, it is no reason to train nothing.
+    logging.warning('Operations of a step are not counted: %r', error)
+    return None
+  over_steps = resident and found.total > 0
+  return None if found.open_loops > over_steps else found.total

@@ -1,4 +1,7 @@
-"""Finds an experiment by name (experiments/AREA/NAME.py) or by the path of a fork."""
+"""Finds an experiment or a study by name (experiments/AREA/NAME.py) or by the path.
+
+A study is a file with `study(config)` in place of `build(config)`.
+"""
 
 import ast
 import dataclasses
@@ -35,6 +38,20 @@ class Found(NamedTuple):
   build: Callable[[Any], Any]
 
 
+class FoundStudy(NamedTuple):
+  """A study that was found; see `Found`.
+
+  Attributes:
+    study: config -> Study, see dlx/study/declaration.py.
+  """
+
+  name: str
+  short: str
+  module: types.ModuleType
+  config_class: type
+  study: Callable[[Any], Any]
+
+
 def is_path(name: str) -> bool:
   """Whether an experiment is named by the path of its file."""
   return name.endswith('.py') or '/' in name or '\\' in name
@@ -47,7 +64,9 @@ def _folder() -> pathlib.Path:
 
 
 def by_area() -> dict[str, list[str]]:
-  """Names of experiments by area, a folder of experiments/; both sorted; imports none.
+  """Names of experiments and studies by area; both sorted; imports none.
+
+  An area is a folder of experiments/.
 
   Raises:
     ConfigError: a name that stands in two areas.
@@ -76,7 +95,33 @@ def by_area() -> dict[str, list[str]]:
 
 def names() -> list[str]:
   """The experiments of all areas, sorted; imports none of them."""
+  return [name for name in _all_names() if not is_study(name)]
+
+
+def studies() -> list[str]:
+  """The studies of all areas, sorted; imports none of them."""
+  return [name for name in _all_names() if is_study(name)]
+
+
+def _all_names() -> list[str]:
   return sorted(name for found in by_area().values() for name in found)
+
+
+def is_study(exp: str) -> bool:
+  """Whether a name or a path is that of a study, by the text of its file.
+
+  Raises:
+    ConfigError: no such name.
+    OSError, SyntaxError: the file cannot be read.
+  """
+  tree = ast.parse(_file_of(exp).read_text(encoding='utf-8'))
+  return any(isinstance(n, ast.FunctionDef) and n.name == 'study' for n in tree.body)
+
+
+def _file_of(exp: str) -> pathlib.Path:
+  if is_path(exp):
+    return pathlib.Path(exp).expanduser()
+  return _folder().joinpath(*module_name(exp).split('.')[1:]).with_suffix('.py')
 
 
 def module_name(name: str) -> str:
@@ -112,14 +157,13 @@ def listing() -> str:
 
 
 def path_of(exp: str) -> pathlib.Path:
-  """The file of an experiment, by its name or its path; imports nothing.
+  """The file of an experiment or a study, by its name or its path; imports nothing.
 
   Raises:
     ConfigError: no such experiment.
   """
-  if is_path(exp):
-    return _existing(exp, pathlib.Path(exp).expanduser().resolve())
-  return _folder().joinpath(*module_name(exp).split('.')[1:]).with_suffix('.py')
+  file = _file_of(exp)
+  return _existing(exp, file.resolve()) if is_path(exp) else file
 
 
 def other_module(path: pathlib.Path) -> str | None:
@@ -141,10 +185,12 @@ def fields_by_text(exp: str) -> list[str]:
     ConfigError: no such experiment.
     OSError, SyntaxError: the file cannot be read.
   """
+  ground = pathlib.Path(beside.ROOT, 'dlx', 'config.py')
+  base = 'StudyConfig' if is_study(exp) else 'Config'
   found = []
-  for file in (path_of(exp), pathlib.Path(beside.ROOT, 'dlx', 'config.py')):
+  for file, name in ((_file_of(exp), 'Config'), (ground, base)):
     for node in ast.parse(file.read_text(encoding='utf-8')).body:
-      if isinstance(node, ast.ClassDef) and node.name == 'Config':
+      if isinstance(node, ast.ClassDef) and node.name == name:
         found += [
           part.target.id
           for part in node.body
@@ -163,6 +209,17 @@ def load(exp: str | None) -> Found:
     ConfigError: no such experiment, or one without `Config` or `build`. What goes wrong
       inside the experiment's own code is a bug and is raised as it is.
   """
+  found = load_any(exp)
+  if isinstance(found, FoundStudy):
+    raise ConfigError(
+      f'--exp={exp} is a study of many runs: launch.train runs it; here give one of '
+      'the experiments that it names.'
+    )
+  return found
+
+
+def load_any(exp: str | None) -> Found | FoundStudy:
+  """Imports an experiment or a study. Raises as `load` does."""
   if not exp:
     raise ConfigError(
       f'--exp is missing: must be one of {", ".join(names())}, or the '
@@ -240,30 +297,39 @@ def _is_file(origin: str | None, path: pathlib.Path) -> bool:
   return origin is not None and pathlib.Path(origin).resolve() == path
 
 
-def _checked(name: str, short: str, module: Any) -> Found:
-  """Raises ConfigError unless the module is an experiment."""
+def _checked(name: str, short: str, module: Any) -> Any:
+  """Found, or FoundStudy; raises ConfigError unless the module is one of them."""
   # Imported here, since it imports jax: the names above must be quick to list.
+  from dlx.config import StudyConfig
   from dlx.experiment import Config
   from dlx.train.early_stopping import with_early_stopping
 
   config_class, build = getattr(module, 'Config', None), getattr(module, 'build', None)
-  if config_class is None or not callable(build):
+  study = getattr(module, 'study', None)
+  if config_class is None or not (callable(build) or callable(study)):
     lacks = 'Config' if config_class is None else 'build'
     raise ConfigError(
       f'--exp={name} is no experiment: it has no {lacks}; it must have '
-      'a Config and build(config).'
+      'a Config and build(config), or study(config).'
     )
+  if callable(build):
+    base, called = Config, 'dlx.experiment.Config'
+  else:
+    base, called = StudyConfig, 'dlx.config.StudyConfig'
   if (
     not isinstance(config_class, type)
-    or not issubclass(config_class, Config)
+    or not issubclass(config_class, base)
     or '__dataclass_fields__' not in vars(config_class)
     or not all(f.kw_only for f in dataclasses.fields(config_class))
   ):
     raise ConfigError(
       f'--exp={name}: its Config is not allowed: must be '
       '@dataclasses.dataclass(frozen=True, kw_only=True) class '
-      'Config(dlx.experiment.Config).'
+      f'Config({called}).'
     )
+  if not callable(build):
+    assert callable(study)
+    return FoundStudy(name, short, module, config_class, study)
 
   def whole(config: Any) -> Any:
     return with_early_stopping(module.build(config), config)

@@ -303,6 +303,8 @@ def _finish(run: Session, at: At) -> Outcome:
     weights=weights,
     origins=feed.origins(run.experiment, run.data),
     seconds=run.clock.seconds(),
+    parameters=sum(x.size for x in jax.tree.leaves(at.state.params)),
+    flops_per_step=run.programs.flops_per_step,
     fingerprint=fingerprint(at.state),
   )
   return Outcome('finished', at.step, metrics, at.state)

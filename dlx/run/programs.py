@@ -11,7 +11,7 @@ from dlx.errors import ConfigError
 from dlx.experiment import Config, Experiment
 from dlx.run import processes
 from dlx.run.at import At
-from dlx.run.dispatch import Dispatch, compiled
+from dlx.run.dispatch import Dispatch, compiled, flops_of_step
 from dlx.run.feed import Placed, one_batch, stream
 from dlx.run.in_flight import InFlight
 from dlx.run.initial import Source
@@ -27,6 +27,8 @@ class Programs:
     mesh: of devices.
     rows: of a global batch.
     sent: the step to which the last dispatch goes.
+    flops_per_step: operations of a step on all devices, of those that were compiled the
+      most; None: not known.
   """
 
   def __init__(
@@ -44,9 +46,11 @@ class Programs:
     self._in_flight = InFlight(config.steps_per_dispatch, dispatch.arrays)
     self._stream: Ahead | None = None  # From the step of its first use on.
     self.sent = 0
+    self.flops_per_step: int | None = None
     self.mesh = dispatch.mesh
-    fields = [*experiment.train_data.shapes[0].values()]  # None: it reads no data.
-    self.rows = fields[0].shape[0] if fields else config.batch_size
+    train = experiment.train_data
+    fields = [*train.shapes[0].values()]  # None: it reads no data.
+    self.rows = train.rows or (fields[0].shape[0] if fields else config.batch_size)
 
   def __enter__(self) -> 'Programs':
     return self
@@ -158,10 +162,23 @@ class Programs:
       with self._clock.span('compile'), jax.transfer_guard('allow'):
         run = self._dispatch.run[shape_id]
         one = self._in_flight.count(1)
-        self._compiled[shape_id] = compiled(run, at.state, at.window, data, one)
+        given = (at.state, at.window, data, one)
+        self._compiled[shape_id] = compiled(run, *given)
+        self._count(run, given)
         processes.meet()
       self._in_flight.pace.idle()
     return self._compiled[shape_id]
+
+  def _count(self, run: Any, given: tuple[Any, ...]):
+    backend = jax.default_backend()
+    found = flops_of_step(
+      run,
+      *given,
+      resident=isinstance(self._experiment.train_data, Resident),
+      platform='cuda' if backend == 'gpu' else backend,
+    )
+    if found is not None:
+      self.flops_per_step = max(found, self.flops_per_step or 0)
 
 
 def copy(state: TrainState) -> TrainState:

@@ -24,6 +24,7 @@ from dlx.data.sets import graphs
 from dlx.models.gcn import GCN
 from dlx.state import Mean, Metric, create
 from dlx.train import curves, steps
+from dlx.train.members import vectorize
 
 METRICS = {
   'loss': Metric(
@@ -69,6 +70,8 @@ class Config(experiment.Config):
     self.unused('ema_decay', why='not used here')
 
 
+# Fields that are used by arithmetic alone: runs that differ in them share a program.
+SWEPT = ('lr', 'weight_decay')
 # The least run that still has every part.
 SMALL = Config(num_steps=6, log_every_steps=2, eval_every_steps=3)
 
@@ -172,7 +175,7 @@ def build(config: Config) -> experiment.Experiment:
     figures={'wrong_nodes': experiment.Figure(wrong_nodes, nodes, whole)},
   )
   if config.members > 1:
-    built = experiment.vectorize(built, config.members, chunk=config.chunk)
+    built = vectorize(built, config.members, chunk=config.chunk)
   return built
 
 

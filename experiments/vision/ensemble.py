@@ -25,6 +25,7 @@ from dlx.data.sources import subset
 from dlx.models.mlp import MLP
 from dlx.state import Metric, ratios
 from dlx.tasks.classification import class_probabilities, image_classifier, normalised
+from dlx.train.members import vectorize
 from dlx.train.supervised import make_predict
 
 
@@ -104,7 +105,7 @@ def build(config: Config) -> experiment.Experiment:
     loss=lambda logits, batch: losses.softmax_cross_entropy(logits, batch['label']),
     tx=optim.adam(config.lr),
   )
-  built = experiment.vectorize(single, config.members, chunk=config.chunk)
+  built = vectorize(single, config.members, chunk=config.chunk)
   predict = make_predict(config, model, prepare=normalised(data))
 
   def member_logits(state, batch):

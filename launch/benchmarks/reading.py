@@ -105,12 +105,18 @@ def _torch(whole: Mapping[str, np.ndarray]):
 
 
 def rate(batches: Iterator[int], first: int) -> float:
-  """Rows a second of the batches after the first ones, which start what reads."""
+  """Rows a second of the batches after the first ones, which start what reads.
+
+  Up to the last batch: that workers end takes seconds, once in a run.
+  """
   for _ in range(first):
     next(batches)
-  start = time.perf_counter()
-  rows = sum(batches)
-  return rows / (time.perf_counter() - start)
+  start = end = time.perf_counter()
+  rows = 0
+  for count in batches:
+    rows += count
+    end = time.perf_counter()
+  return rows / (end - start)
 
 
 def measure(count: int, batches: int, rounds: int, say=print) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import difflib
 import functools
 import inspect
 import sys
-from typing import Callable, Iterable
+from typing import Any, Callable, Iterable
 
 from absl import flags
 
@@ -67,17 +67,22 @@ def one_line_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]], i
 
 
 def parse(
-  argv: list[str], define: Callable[[flags.FlagValues], None], usage: str
-) -> tuple[flags.FlagValues, experiments_by_name.Found]:
+  argv: list[str],
+  define: Callable[[flags.FlagValues], None],
+  usage: str,
+  studies: bool = False,
+) -> tuple[flags.FlagValues, Any]:
   """Parses the flags of a launcher that has --exp, and those of that experiment.
 
   Args:
     argv: with the name of the program first.
     define: defines the launcher's flags; must define --exp.
     usage: printed by --help.
+    studies: whether --exp may be a study.
 
   Returns:
-    The parsed flags, and the experiment.
+    The parsed flags, and the experiment (`experiments_by_name.Found`), or the study
+    (`FoundStudy`).
 
   Raises:
     flags.Error: unknown flag or wrong type.
@@ -98,13 +103,17 @@ def parse(
     print(usage.strip() + '\n')
     print(_help_of(first, 'launcher'))
     names = ', '.join(experiments_by_name.names())
-    print(f'\nExperiments: {names}.\nThe fields of one of them: --exp=NAME --helpfull')
+    print(f'\nExperiments: {names}.')
+    if studies:
+      print(f'Studies: {", ".join(experiments_by_name.studies())}.')
+    print('The fields of one of them: --exp=NAME --helpfull')
     raise Leave(0)
   if first.list:
     print(experiments_by_name.listing())
     raise Leave(0)
   refuse_words(words)
-  found = experiments_by_name.load(first.exp)
+  load = experiments_by_name.load_any if studies else experiments_by_name.load
+  found = load(first.exp)
 
   heading = f'--exp={found.short}'
   values = _new_flags(define)

@@ -82,7 +82,8 @@ def start_jax(config: Any, values: flags.FlagValues):
 
   import jax
 
-  if 'float64' in (config.compute_dtype, config.param_dtype):
+  dtypes = [getattr(config, f'{what}_dtype', None) for what in ('compute', 'param')]
+  if 'float64' in dtypes:  # A study has none.
     jax.config.update('jax_enable_x64', True)
   use_compile_cache(values.compile_cache)
 

@@ -14,8 +14,7 @@ import numpy as np
 from dlx.data.dataset import Dataset, Resident
 from dlx.errors import ConfigError
 from dlx.experiment import Eval, Experiment
-from dlx.inspect import flops
-from dlx.run import sharding
+from dlx.run import flops, sharding
 from dlx.run.dispatch import Dispatch, make_dispatch, make_eval, placed
 from launch.planning import bound, collectives, hardware, hlo, memory, traffic
 

@@ -34,6 +34,11 @@ from dlx.data.dataset import MAX
 SMALL, SMALL_ROUNDS, ROUNDS = 256, 24, 8
 
 
+# Rows of consecutive batches that NumPy computes at once: of 128 rows alone most time
+# is that of some 150 calls.
+BLOCK = 8192
+
+
 class Position(NamedTuple):
   """A place in the stream: `(high * 2**32 + low) * n + offset`.
 
@@ -200,3 +205,36 @@ def stream_rows(
   start = offset + _uint32(rows, xp)  # Below 2**32: both are below 2**31.
   high, low = _add(high, low, np.uint32(0), start // np.uint32(n))
   return permute(start % np.uint32(n), n, seed, high, low, xp=xp, rounds=rounds)
+
+
+def host_rows(seed: int, step: int, rows: slice, n: int, batch_size: int) -> np.ndarray:
+  """`stream_rows` in NumPy, of a batch among its neighbours: kept for the next ones.
+
+  Args:
+    seed, step, n, batch_size: as there.
+    rows: of the global batch, in a slice.
+
+  Returns:
+    int32[R], read-only.
+  """
+  wanted = rows.indices(batch_size)
+  steps = max(1, BLOCK // max(1, len(range(*wanted))))
+  block = _block(seed, step // steps, steps, wanted, n, batch_size)
+  return block[step % steps]
+
+
+@functools.lru_cache(maxsize=16)
+def _block(
+  seed: int, number: int, steps: int, rows: tuple, n: int, batch_size: int
+) -> np.ndarray:
+  """int32[steps, R] of block `number`; below 2**63 there is nothing to split."""
+  _check('n', n)
+  _check('batch_size', batch_size)
+  step = number * steps + np.arange(steps, dtype=np.uint64)[:, None]
+  place = step * np.uint64(batch_size) + np.arange(*rows, dtype=np.uint64)
+  epoch, offset = np.divmod(place.reshape(-1), np.uint64(n))
+  low, high = epoch.astype(np.uint32), (epoch >> np.uint64(32)).astype(np.uint32)
+  found = permute(offset.astype(np.uint32), n, seed, high, low, xp=np)
+  found = found.reshape(place.shape)
+  found.flags.writeable = False
+  return found

@@ -3,11 +3,12 @@
   ShuffledStream, InOrderStream   the streamed forms of resident.py, same bits
   batches                         their batches in order, by threads or processes
 
-The pipeline is Grain's, over a source whose element is one whole batch, so it has no
-state but the number of the next step: it begins at any step, and neither the number of
-workers nor that of hosts changes a batch.
+An element of the pipeline is one whole batch, so it has no state but the number of the
+next step: it begins at any step, and neither the number of workers nor that of hosts
+changes a batch. Worker processes are Grain's; batches come through memory that stays.
 """
 
+import collections
 import contextlib
 import gc
 from multiprocessing import util
@@ -16,7 +17,9 @@ from typing import Any, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from dlx.data.batches.permutation import stream_rows
+from dlx.data.batches.permutation import host_rows
+from dlx.data.batches.ring import Layout, Ring, batch_bytes, is_possible
+from dlx.data.batches.threads import Threaded
 from dlx.data.batches.workers import (
   BatchError,
   SharedBatches,
@@ -30,6 +33,9 @@ from dlx.data.sources import batch_shapes, loaded_for, num_examples, read
 from dlx.errors import ConfigError
 
 Batch = Mapping[str, np.ndarray]
+# Batches that a worker sends together: what Grain does for each element takes 0.3 ms of
+# CPU, more than the making of a batch of small images.
+AT_ONCE, AT_ONCE_BYTES = 8, 8 * 2**20
 
 
 class _FromSource(Streamed):
@@ -69,9 +75,7 @@ class ShuffledStream(_FromSource):
     return loaded_for(self.source, self.batch_size, data_dir)
 
   def get(self, data: Any, step: int, rows: slice) -> dict[str, np.ndarray]:
-    wanted = np.arange(*rows.indices(self.batch_size))
-    n = self.count(data)
-    index = stream_rows(self.seed, step, wanted, n, self.batch_size, xp=np)
+    index = host_rows(self.seed, step, rows, self.count(data), self.batch_size)
     return self.examples(data, index)
 
 
@@ -106,8 +110,9 @@ class Batches(Iterator[Batch]):
     shared: SharedBatches | None = None,
     workers: Sequence[Any] = (),
   ):
-    self._pipeline, self._copies = [iterator], shared is not None
-    self._step, self._stop = start, stop
+    self._pipeline, self._shared = [iterator], shared
+    self._start, self._step, self._stop = start, start, stop
+    self._at_hand: collections.deque[tuple[int, Any]] = collections.deque()
     closing, closed = threading.Event(), threading.Event()
     if workers:
       # A thread made now, since none can be made while the interpreter leaves.
@@ -129,7 +134,12 @@ class Batches(Iterator[Batch]):
       self.close()
       raise StopIteration
     try:
-      step, batch = next(self._pipeline[0])
+      if not self._at_hand:
+        found = next(self._pipeline[0])
+        self._at_hand.extend([found] if self._shared is None else found)
+      step, batch = self._at_hand.popleft()
+      if isinstance(batch, Exception):
+        raise batch
       if step != self._step:
         raise BatchError(f'Batch {self._step}: the pipeline gave batch {step}.')
     except (BatchError, ConfigError):
@@ -142,9 +152,16 @@ class Batches(Iterator[Batch]):
         'the batches that wait there, are the usual reasons.)'
       ) from error
     self._step += 1
+    if self._shared is None:
+      return batch
+    ring = self._shared.ring
+    if ring is not None and isinstance(batch, Layout):
+      return ring.take(step - self._start, batch)
+    if ring is not None:
+      ring.skip(step - self._start)
     # A copy frees the shared memory now, not when the last reader is collected, which
     # may be at exit, when Grain can no longer do it.
-    return {name: np.array(x) for name, x in batch.items()} if self._copies else batch
+    return {name: np.array(x) for name, x in batch.items()}
 
   def close(self) -> None:
     """Ends threads and workers, the latter within seconds, whatever they do."""
@@ -184,7 +201,8 @@ def batches(
     num_workers: processes; 0: threads of this one; None: `dataset.num_workers`. Never
       more than there are batches, and none for a single one.
     buffer: batches that wait for their use: for each worker (at least 2, and two more
-      are in its hands and on their way), or in total where there are none.
+      are in its hands and on their way), or in total where there are none. Workers send
+      small batches up to AT_ONCE together; so many count as one here.
 
   Returns:
     An iterator; close it.
@@ -209,16 +227,23 @@ def batches(
   workers = min(workers, stop - start) if stop - start > 1 else 0
   source = WholeBatches(dataset, data, start, stop, rows)
   if not workers:
-    threads = grain.ReadOptions(num_threads=min(buffer, 4), prefetch_buffer_size=buffer)
-    iterator = iter(grain.MapDataset.source(source).to_iter_dataset(threads))
-    iterator.start_prefetch()
-    return Batches(iterator, start, stop)
+    return Batches(Threaded(source, min(buffer, 4), buffer), start, stop)
   inline = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
   # Grain has two queues a worker, of this size each: one on either side of the pipe.
   queues = grain.MultiprocessingOptions(
     num_workers=workers, per_worker_buffer_size=max(1, buffer // 2)
   )
-  shared = SharedBatches(source)
+  size = batch_bytes(dataset.shapes)
+  at_once = (
+    min(AT_ONCE, AT_ONCE_BYTES // size, (stop - start) // workers) if size else 1
+  )
+  at_once = max(1, at_once)
+  ring = None
+  if size and is_possible():
+    # As many elements wait in each worker's queues, are on their way or in the making.
+    slots = at_once * (2 * queues.per_worker_buffer_size + 3)
+    ring = Ring(workers, at_once, slots, size)
+  shared = SharedBatches(source, ring, at_once)
   pipeline = grain.MapDataset.source(shared).to_iter_dataset(inline)
   iterator = iter(pipeline.mp_prefetch(queues, worker_init_fn=begin_worker))
   try:

@@ -22,6 +22,7 @@ import jax
 import numpy as np
 
 from dlx import leaving
+from dlx.data.batches.ring import Ring, is_possible
 from dlx.data.dataset import Streamed
 from dlx.errors import ConfigError, DataError
 
@@ -76,12 +77,19 @@ class SharedBatches(WholeBatches):
   with the last process that has it, however that ends. Elsewhere all is pickled.
   """
 
-  def __init__(self, source: WholeBatches):
+  def __init__(self, source: WholeBatches, ring: Ring | None = None, at_once: int = 1):
+    """
+    Args:
+      source: of single batches.
+      ring: what workers write batches into; None: they are sent by Grain.
+      at_once: batches of one element, at least 1.
+    """
     super().__init__(
       source.dataset, source.data, source.start, source.stop, source.rows
     )
+    self.ring, self.at_once = ring, at_once
     self.file, self.spans, buffers = None, [], []
-    shares = hasattr(os, 'memfd_create') and os.path.isdir('/proc/self/fd')
+    shares = is_possible()
 
     def take(buffer: pickle.PickleBuffer) -> bool:
       """Whether the buffer stays within the pickle."""
@@ -101,12 +109,16 @@ class SharedBatches(WholeBatches):
       self.file.flush()
 
   def close(self) -> None:
-    if self.file is not None:
-      self.file.close()
+    for held in (self.file, self.ring):
+      if held is not None:
+        held.close()
 
   def __reduce__(self):
     path = None if self.file is None else f'/proc/{os.getpid()}/fd/{self.file.fileno()}'
-    return _open, (self.payload, path, self.spans)
+    return _open, (self.payload, path, self.spans, self.ring, self.at_once)
+
+  def __len__(self) -> int:
+    return (super().__len__() + self.at_once - 1) // self.at_once
 
 
 def _dumps(source: WholeBatches, buffer_callback) -> bytes:
@@ -129,13 +141,52 @@ def _dumps(source: WholeBatches, buffer_callback) -> bytes:
   return out.getvalue()
 
 
-def _open(payload: bytes, path: str | None, spans: list) -> WholeBatches:
+class _Sent(WholeBatches):
+  """In a worker: element e is a list of the next C batches, each (step, batch).
+
+  A batch in the ring is told by its layout. One that failed ends the list, as
+  an exception; where it is the first, it is raised.
+  """
+
+  def __init__(self, source: WholeBatches, ring: Ring | None, at_once: int):
+    super().__init__(
+      source.dataset, source.data, source.start, source.stop, source.rows
+    )
+    self.ring, self.at_once = ring, at_once
+
+  def __len__(self) -> int:
+    return (super().__len__() + self.at_once - 1) // self.at_once
+
+  def __getitem__(self, index) -> list[tuple[int, Any]]:
+    begin = int(index) * self.at_once
+    end = min(begin + self.at_once, super().__len__())
+    found: list[tuple[int, Any]] = []
+    for i in range(begin, end):
+      try:
+        found.append(self._one(i))
+      except (BatchError, ConfigError) as error:
+        if not found:
+          raise
+        return [*found, (self.start + i, error)]
+    return found
+
+  def _one(self, i: int) -> tuple[int, Any]:
+    """Keeps no batch: where two are alive, malloc gives their pages back each time."""
+    step, batch = super().__getitem__(i)
+    layout = None if self.ring is None else self.ring.put(i, batch)
+    return step, batch if layout is None else layout
+
+
+def _open(
+  payload: bytes, path: str | None, spans: list, ring: Ring | None, at_once: int
+) -> WholeBatches:
   """In a worker: the source, its large arrays as read-only views of shared memory."""
-  if path is None:
-    return pickle.loads(payload)
-  with open(path, 'rb') as file:
-    view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-  return pickle.loads(payload, buffers=[view[begin:end] for begin, end in spans])
+  buffers = []
+  if path is not None:
+    with open(path, 'rb') as file:
+      view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    buffers = [view[begin:end] for begin, end in spans]
+  return _Sent(pickle.loads(payload, buffers=buffers), ring, at_once)
 
 
 def begin_worker(index: int, count: int) -> None:

@@ -145,6 +145,8 @@ class Records:
     weights: str,
     origins: Mapping[str, Mapping[str, Any]],
     seconds: Mapping[str, float],
+    parameters: int,
+    flops_per_step: int | None,
     fingerprint: str,
   ):
     """Writes result.json, the last file: without it the run counts as unfinished.
@@ -154,6 +156,8 @@ class Records:
       weights: which ones the run ends with, in words.
       origins: what data each split was read from.
       seconds: by kind and in total, of all sessions.
+      parameters: their number, of all members.
+      flops_per_step: operations of a step on all devices; None: not known.
       fingerprint: of the final state.
     """
     record = self._folder.record
@@ -171,6 +175,8 @@ class Records:
       'weights': weights,
       'seconds': {kind: round(value, 3) for kind, value in seconds.items()},
       'examples_per_second': round(rate, 1),
+      'parameters': parameters,
+      'flops_per_step': flops_per_step,
       **environment(),
       'fingerprint': fingerprint,
       'finished': True,

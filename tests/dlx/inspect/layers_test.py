@@ -4,8 +4,8 @@ from absl.testing import absltest, parameterized
 import jax
 
 from dlx.errors import ConfigError
-from dlx.inspect import flops, layers, sizes
-from dlx.run import describe, experiments_by_name, sharding
+from dlx.inspect import layers, sizes
+from dlx.run import describe, experiments_by_name, flops, sharding
 from tests.every_experiment.small import load, small
 
 

@@ -6,8 +6,9 @@ from jax import lax
 import numpy as np
 
 from dlx.errors import ConfigError
-from dlx.inspect import flops, sizes
+from dlx.inspect import sizes
 from dlx.inspect.sizes import Layer, Reach
+from dlx.run import flops
 
 
 def conv(kernel, features=1, stride=1, padding: str | int = 'same', **more):

@@ -11,9 +11,10 @@ import numpy as np
 import optax
 
 from dlx.data.dataset import Loaded, Resident, Streamed
-from dlx.experiment import Config, Eval, Experiment, vectorize
+from dlx.experiment import Config, Eval, Experiment
 from dlx.state import Mean, create
 from dlx.train import steps
+from dlx.train.members import vectorize
 
 fold = jax.random.fold_in
 RNG = np.random.default_rng(0)

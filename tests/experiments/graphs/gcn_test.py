@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlx import experiment
 from dlx.data.sets import graphs, karate
 from dlx.run.loop import fit
 from dlx.run.reopen import draw, evaluate
+from dlx.train.members import vectorize
 from experiments.graphs import gcn
 
 
@@ -115,7 +115,7 @@ class GcnTest(absltest.TestCase):
 class VectorizeTest(absltest.TestCase):
   def test_refuses_a_chunk_of_none(self):
     with self.assertRaisesRegex(Exception, 'chunk=0 is not allowed'):
-      experiment.vectorize(gcn.build(gcn.Config()), 2, chunk=0)
+      vectorize(gcn.build(gcn.Config()), 2, chunk=0)
 
   def test_unknown_graphs_are_refused_with_the_names(self):
     with self.assertRaisesRegex(Exception, 'karate_club, cora, citeseer, pubmed'):

@@ -267,6 +267,23 @@ class StreamRowsTest(parameterized.TestCase):
       got = f(jnp.uint32(11), jnp.int32(step), jnp.asarray(rows))
       np.testing.assert_array_equal(got, want)
 
+  @parameterized.parameters(
+    (10, 4, slice(None)),
+    (1, 2, slice(1, 2)),
+    (300, 64, slice(60, 3, -7)),
+    (60000, 128, slice(0, 128)),
+    (7, 3 * permutation.BLOCK, slice(None)),
+    (3, 2**30, slice(2**30 - 9, 2**30)),
+    (M, M, slice(5, 9)),
+  )
+  def test_blocks_on_the_host_are_those_of_each_batch(self, n, batch, rows):
+    wanted = np.arange(*rows.indices(batch))
+    for step in (0, 1, 2, 63, 64, 65, 2**20, M):
+      found = permutation.host_rows(5, step, rows, n, batch)
+      each = stream_rows(5, step, wanted, n, batch, xp=np)
+      np.testing.assert_array_equal(found, each, strict=True)
+    self.assertFalse(found.flags.writeable)  # Kept for the batches after it.
+
   def test_vmapped_seeds(self):
     rows = functools.partial(stream_rows, n=50, batch_size=8)
     f = jax.jit(jax.vmap(lambda seed: rows(seed, jnp.int32(9), jnp.arange(8))))

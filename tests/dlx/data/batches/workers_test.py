@@ -12,6 +12,7 @@ from unittest import mock
 from absl import flags
 from absl.testing import parameterized
 import chex
+import jax
 import numpy as np
 import pytest
 
@@ -65,6 +66,25 @@ class Toy(Streamed):
         'data': DataError('file x is truncated.'),
       }[self.what]
     return {'step': np.array(step), 'pid': np.full((2000,), os.getpid())}
+
+
+class Small(Toy):
+  """Declares what a batch holds, so that several are sent at once."""
+
+  shapes = (
+    {
+      'step': jax.ShapeDtypeStruct((), np.int64),
+      'pid': jax.ShapeDtypeStruct((2000,), np.int64),
+    },
+  )
+
+  def __init__(self, *args, size=2000, **kwargs):
+    super().__init__(*args, **kwargs)
+    self.size = size
+
+  def get(self, data, step, rows):
+    batch = super().get(data, step, rows)
+    return {**batch, 'pid': np.full((self.size,), os.getpid())}
 
 
 ALL = slice(None)
@@ -143,6 +163,31 @@ class BatchesTest(parameterized.TestCase):
     pids = {int(batch['pid'][0]) for batch in first} - {os.getpid()}
     self.assertLen(pids, workers)
     self.assertTrue(all_end(pids))
+
+  def test_small_batches_are_sent_together(self):
+    # A worker sends eight at once: the ring holds them, a failure ends the row.
+    with batches(Small(2), None, 3, 60, ALL) as got:
+      found = [(int(b['step']), int(b['pid'][0])) for b in got]
+    self.assertEqual([step for step, _ in found], list(range(3, 60)))
+    first, second = found[0][1], found[8][1]
+    self.assertEqual(
+      [pid for _, pid in found[:24]], [first] * 8 + [second] * 8 + [first] * 8
+    )
+    self.assertNotEqual(first, second)
+
+  @parameterized.parameters('weird', 'data')
+  def test_what_was_made_before_a_failure_comes_first(self, what):
+    got = batches(Small(2, at=6, what=what), None, 3, 60, ALL)
+    self.assertEqual([int(next(got)['step']) for _ in range(3)], [3, 4, 5])
+    with self.assertRaisesRegex(
+      ConfigError if what == 'data' else BatchError, 'Batch 6'
+    ):
+      next(got)
+    self.assertIsNone(next(got, None))
+
+  def test_larger_batches_than_declared_are_sent_all_the_same(self):
+    with batches(Small(1, size=9000), None, 0, 20, ALL) as got:
+      self.assertEqual([len(b['pid']) for b in got], [9000] * 20)
 
   def test_worker_that_dies(self):
     # Batches that it had made but not yet sent are lost with it.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
-from dlx.inspect import flops, sizes
+from dlx.run import flops
 from experiments.transformers import char_gpt
 
 W, X = jax.ShapeDtypeStruct((10, 64, 64), 'float32'), (8, 64)
@@ -196,7 +196,7 @@ class ConvolutionTest(parameterized.TestCase):
     (5, 2, 3, dict(rhs_dilation=2), 6),
   )
   def test_meetings_by_hand(self, size, taps, places, options, wanted):
-    self.assertEqual(sizes.meetings(size, taps, places, **options), wanted)
+    self.assertEqual(taps.meetings(size, taps, places, **options), wanted)
 
 
 def kernel(x, y, o):

@@ -12,8 +12,8 @@ from typing import Any, Iterator, NamedTuple
 
 import numpy as np
 
-from dlx.inspect import integers, sizes
-from dlx.inspect.integers import Known
+from dlx.run import integers, taps
+from dlx.run.integers import Known
 
 # The scope in which JAX computes again what a checkpoint policy did not keep.
 _AGAIN = 'rematted_computation'
@@ -299,7 +299,7 @@ def _convolution(eqn: Any) -> int:
   out, numbers = eqn.outvars[0].aval.shape, eqn.params['dimension_numbers']
   pairs = 1
   for d, (low, _) in enumerate(p['padding']):
-    pairs *= sizes.meetings(
+    pairs *= taps.meetings(
       lhs[numbers.lhs_spec[2 + d]],
       rhs[numbers.rhs_spec[2 + d]],
       out[numbers.out_spec[2 + d]],

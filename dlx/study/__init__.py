@@ -1,0 +1,1 @@
+"""Many runs with a claim: declared, trained, compared."""

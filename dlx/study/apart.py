@@ -1,0 +1,88 @@
+"""What one program wrote of several runs, taken apart: a folder of records for each."""
+
+import math
+from typing import Any, Mapping, NamedTuple, Sequence
+
+from etils import epath
+
+from dlx.run.records.json_files import read_json, to_text, write_bytes, write_json
+from dlx.run.records.metrics_file import MetricsFile
+from dlx.train.members import DIVERGED
+
+
+class Joint(NamedTuple):
+  """The records of runs that were trained together.
+
+  Attributes:
+    folder: their workdir.
+    config, result: config.json and result.json there.
+    lines: of metrics.jsonl.
+    diverged: of each member, whether a step of it was not finite.
+  """
+
+  folder: epath.Path
+  config: Mapping[str, Any]
+  result: Mapping[str, Any]
+  lines: Sequence[Mapping[str, Any]]
+  diverged: Sequence[bool]
+
+  @property
+  def seconds(self) -> float:
+    """The share of one member."""
+    return float(self.result['seconds'].get('total', 0.0)) / len(self.diverged)
+
+  def metrics(self, i: int) -> dict[str, float]:
+    """Last figures of one member by "split/name"."""
+    return self._own(self.result['metrics'], i)
+
+  def _own(self, metrics: Mapping[str, Any], i: int) -> dict[str, float]:
+    """The numbers of one member; what is one number for all is that of each."""
+    found = {}
+    for name, value in metrics.items():
+      many = isinstance(value, list) and len(value) == len(self.diverged)
+      value = value[i] if many else value
+      if isinstance(value, (int, float)) and name.rpartition('/')[2] != DIVERGED:
+        found[name] = float(value)
+    return found
+
+  def write(self, there: epath.Path, i: int, config: Mapping[str, Any]):
+    """The folder of a member, result.json last; nothing where that is there.
+
+    Args:
+      there: path of the folder.
+      i: number of the member.
+      config: all fields of its Config, as JSON.
+    """
+    if (there / 'result.json').exists():
+      return
+    there.mkdir(parents=True, exist_ok=True)
+    of = {
+      'workdir': f'../../{self.folder.parent.name}/{self.folder.name}',
+      'member': i,
+      'members': len(self.diverged),
+    }
+    write_json(
+      there / 'config.json', {**self.config, 'config': dict(config), 'together': of}
+    )
+    own = ({**x, 'metrics': self._own(x['metrics'], i)} for x in self.lines)
+    text = ''.join(to_text(line) + '\n' for line in own)
+    write_bytes(there / 'metrics.jsonl', text.encode())
+    result = {
+      **self.result,
+      'metrics': self.metrics(i),
+      'diverged': self.diverged[i],
+      'together': of,
+    }
+    result.pop('fingerprint', None)  # Of the state of all.
+    write_json(there / 'result.json', result)
+
+
+def read(folder: epath.Path, n: int) -> Joint:
+  """The records of n members, finished."""
+  lines = MetricsFile(folder).read()
+  lost = [False] * n
+  for line in lines:
+    for i, share in enumerate(line['metrics'].get(DIVERGED, ())):
+      lost[i] |= share > 0 or math.isnan(share)
+  config, result = read_json(folder / 'config.json'), read_json(folder / 'result.json')
+  return Joint(folder, config, result, lines, lost)

@@ -1,0 +1,168 @@
+"""What the runs of a study found: numbers by group, and claims on them."""
+
+import functools
+import math
+from typing import Any, Mapping, NamedTuple, Sequence
+
+import numpy as np
+
+from dlx.errors import ConfigError
+from dlx.study.declaration import Run, Verdict
+
+
+class Finished(NamedTuple):
+  """What one run found.
+
+  Attributes:
+    run: as declared.
+    config: all fields of its Config, as JSON.
+    metrics: last figures by "split/name"; {} of a run that diverged.
+    seconds: its share of the time, compilation included.
+    diverged: whether a step gave what is not finite.
+  """
+
+  run: Run
+  config: Mapping[str, Any]
+  metrics: Mapping[str, float]
+  seconds: float
+  diverged: bool = False
+
+
+class Results:
+  """The runs of a study by name, and numbers of the groups that they make.
+
+  Numbers of a group leave out the runs that diverged; `num_diverged` counts those.
+  """
+
+  def __init__(self, runs: Mapping[str, Finished]):
+    self.runs = runs
+
+  @functools.cached_property
+  def groups(self) -> dict[str, list[str]]:
+    """Names of the runs of each group, in the order of declaration."""
+    found: dict[str, list[str]] = {}
+    for name, finished in self.runs.items():
+      found.setdefault(finished.run.group or name, []).append(name)
+    return found
+
+  def of(self, group: str) -> list[Finished]:
+    """The runs of a group.
+
+    Raises:
+      ConfigError: there is no such group.
+    """
+    if group not in self.groups:
+      raise ConfigError(
+        f'{group!r} is no group of this study: must be one of {", ".join(self.groups)}.'
+      )
+    return [self.runs[name] for name in self.groups[group]]
+
+  def num_diverged(self, group: str) -> int:
+    return sum(finished.diverged for finished in self.of(group))
+
+  def values(self, metric: str, group: str) -> np.ndarray:
+    """float64 [K], of the K runs of a group that did not diverge.
+
+    Raises:
+      ConfigError: no such group, or a run that does not report the metric.
+    """
+    found = [finished.metrics for finished in self.of(group) if not finished.diverged]
+    for metrics in found:
+      if metric not in metrics:
+        raise ConfigError(
+          f'{metric} is no metric of the runs of {group}: must be one of '
+          f'{", ".join(sorted(metrics))}.'
+        )
+    return np.array([metrics[metric] for metrics in found], np.float64)
+
+  def mean(self, metric: str, group: str) -> float:
+    """Of the group; nan where all of it diverged."""
+    values = self.values(metric, group)
+    return float(values.mean()) if len(values) else math.nan
+
+  def sd(self, metric: str, group: str) -> float:
+    """Standard deviation of the runs, n - 1; nan of fewer than two."""
+    values = self.values(metric, group)
+    return float(values.std(ddof=1)) if len(values) > 1 else math.nan
+
+  def field(self, name: str, group: str) -> Any:
+    """The value of a field in the runs of a group, a name with dots in a nested one.
+
+    Raises:
+      ConfigError: the runs of the group differ in it.
+    """
+    found = []
+    for finished in self.of(group):
+      value: Any = finished.config
+      for part in name.split('.'):
+        value = value[part]
+      found.append(value)
+    if any(value != found[0] for value in found):
+      raise ConfigError(f'config.{name} differs among the runs of {group}.')
+    return found[0]
+
+  def row(self, group: str, metrics: Sequence[str]) -> dict[str, Any]:
+    """Cells of a table: the number of runs, and `MEAN ± SD` of each metric.
+
+    Also how many diverged, where any run of the study did; those do not count.
+    """
+    found: dict[str, Any] = {'runs': len(self.of(group))}
+    if any(finished.diverged for finished in self.runs.values()):
+      found['diverged'] = self.num_diverged(group)
+    for metric in metrics:
+      found[metric] = mean_and_sd(self.mean(metric, group), self.sd(metric, group))
+    return found
+
+  def told(self, metric: str, group: str) -> str:
+    """`GROUP: MEAN (sd SD, n=N)`, and how many diverged."""
+    n, lost = len(self.values(metric, group)), self.num_diverged(group)
+    said = f'{group}: {self.mean(metric, group):.4g}' if n else group
+    parts = [f'sd {self.sd(metric, group):.2g}'] * (n > 1) + [f'n={n}']
+    parts += [f'{lost} diverged'] * bool(lost)
+    return f'{said} ({", ".join(parts)})'
+
+  def lower(self, metric: str, group: str, than: str, errors: float = 2.0) -> Verdict:
+    """Whether a group has the lower mean, by more than so many standard errors.
+
+    Args:
+      metric: "split/name".
+      group, than: the two groups.
+      errors: standard errors of the difference of the two means, sqrt(sd_1^2 / n_1 +
+        sd_2^2 / n_2), the runs taken for independent.
+    """
+    return self._apart(metric, group, than, errors, -1)
+
+  def higher(self, metric: str, group: str, than: str, errors: float = 2.0) -> Verdict:
+    """The same of the higher mean."""
+    return self._apart(metric, group, than, errors, 1)
+
+  def _apart(
+    self, metric: str, group: str, than: str, errors: float, sign: int
+  ) -> Verdict:
+    a, b = self.values(metric, group), self.values(metric, than)
+    told = f'{metric} of {self.told(metric, group)}, of {self.told(metric, than)}'
+    if len(a) < 2 or len(b) < 2:
+      return Verdict(False, f'{told}; needed are two runs of each.')
+    error = math.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))
+    difference = float(a.mean() - b.mean())
+    said = f'{told}; difference {difference:.3g}, standard error {error:.2g}'
+    ratio = '' if error == 0 else f' ({abs(difference) / error:.1f} of them)'
+    wanted = f'asked {"below -" if sign < 0 else "above "}{errors:g} standard errors'
+    return Verdict(sign * difference > errors * error, f'{said}{ratio}; {wanted}.')
+
+
+def mean_and_sd(mean: float, sd: float) -> str:
+  """`0.1234 ± 0.0012`: digits follow the spread, two of it.
+
+  Args:
+    mean: nan: there is none.
+    sd: nan: of one run.
+  """
+  if math.isnan(mean):
+    return '–'
+  if math.isnan(sd) or sd == 0 or not math.isfinite(sd):
+    return f'{mean:.4g}'
+  digits = max(0, 1 - math.floor(math.log10(sd)))
+  if digits > 5 or abs(mean) >= 1e6:
+    return f'{mean:.4g} ± {sd:.2g}'
+  return f'{mean:.{digits}f} ± {sd:.{digits}f}'
