@@ -196,7 +196,7 @@ class ConvolutionTest(parameterized.TestCase):
     (5, 2, 3, dict(rhs_dilation=2), 6),
   )
   def test_meetings_by_hand(self, size, taps, places, options, wanted):
-    self.assertEqual(taps.meetings(size, taps, places, **options), wanted)
+    self.assertEqual(meetings(size, taps, places, **options), wanted)
 
 
 def kernel(x, y, o):
