@@ -10,6 +10,7 @@ from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
 from dlx.run import flops
+from dlx.run.taps import meetings
 from experiments.transformers import char_gpt
 
 W, X = jax.ShapeDtypeStruct((10, 64, 64), 'float32'), (8, 64)
