@@ -1,31 +1,18 @@
 """The command lines by name: `dlx train ARGS` is `python -m launch.train ARGS`.
 
-  dlx                  the commands, a line each
+  dlx                  the commands and the experiments, a line each
   dlx NAME --help      what one of them does
 
 `dlx` is also `python -m dlx`. Both work, too, where the current folder or an installed
 package has the name `launch`.
 """
 
-import ast
 import difflib
-import pathlib
 import runpy
 import sys
 
 from dlx import beside
-
-PACKAGE = 'launch'
-
-
-def commands() -> dict[str, str]:
-  """The first line of what each says of itself, by name; imports none."""
-  found = {}
-  for path in sorted(pathlib.Path(beside.ROOT, PACKAGE).glob('[!_]*.py')):
-    tree = ast.parse(path.read_text(encoding='utf-8'))
-    if any(isinstance(n, ast.FunctionDef) and n.name == 'main' for n in tree.body):
-      found[path.stem] = (ast.get_docstring(tree) or '').partition('\n')[0]
-  return found
+from dlx.commands import PACKAGE, commands, listing
 
 
 def main() -> int:
@@ -33,8 +20,7 @@ def main() -> int:
   known = commands()
   name = sys.argv[1] if len(sys.argv) > 1 else '--help'
   if name in ('-h', '--help'):
-    width = max(map(len, known))
-    print('\n'.join(f'dlx {name:<{width}}  {text}' for name, text in known.items()))
+    print(listing('dlx '))
     return 0
   if name not in known:
     close = difflib.get_close_matches(name, known, n=1)

@@ -8,7 +8,8 @@
 
 The name of a function, then files (dlx/run/answers.py says which) and NAME=VALUE of its
 inputs and options. Prints a table or the text; --out writes .csv, .jsonl or .npz, of
-images .png. --dataset calls it on every example of a set, with the true label beside.
+images .png. --dataset calls it on every example of a set, with the true label beside,
+and writes .csv and .jsonl as the answers come.
 Needs neither the data nor the mesh of the training. Exit status 2: bad input, one line
 on stderr.
 """
@@ -19,6 +20,7 @@ from typing import Any, Mapping
 from absl import flags
 
 from dlx.errors import ConfigError
+from launch.data import progress
 from launch.evaluate import parse_step
 from launch.flags import command_line, paths
 from launch.machine import devices
@@ -123,7 +125,17 @@ def main(argv: list[str]) -> int:
   elif called:
     raise ConfigError(f'--dataset={values.dataset} is not allowed beside {called[0]}.')
   else:
-    fields, found, called = _of_set(run, what, values, given)
+    from dlx.run import of_set
+
+    with progress(what) as tick:
+      asked: dict[str, Any] = dict(
+        num=values.num, resize=values.resize, data_dir=values.data_dir, tick=tick
+      )
+      if values.out and answers.comes_in_parts(values.out, function.outputs):
+        parts = of_set.in_parts(run, what, values.dataset, given, **asked)
+        answers.write_parts(values.out, parts)
+        return 0
+      fields, found, called = of_set.of_set(run, what, values.dataset, given, **asked)
   rows = len(next(iter(found.values())))
   if not called:
     called = [str(i) for i in range(rows)]
@@ -137,23 +149,6 @@ def main(argv: list[str]) -> int:
     told = answers.columns(fields, found, rows)
     print(answers.table({'input': called, **told}))
   return 0
-
-
-def _of_set(run: Any, what: str, values: flags.FlagValues, given: Mapping[str, Any]):
-  from dlx.run.of_set import of_set
-  from launch.data import progress
-
-  with progress(what) as tick:
-    return of_set(
-      run,
-      what,
-      values.dataset,
-      given,
-      num=values.num,
-      resize=values.resize,
-      data_dir=values.data_dir,
-      tick=tick,
-    )
 
 
 if __name__ == '__main__':

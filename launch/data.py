@@ -6,7 +6,7 @@
   python -m launch.data text FILE --text=X --label=Y      sentences and their classes;
                                                or DIR, one folder a class of .txt
   python -m launch.data arrays FILE.npz        x and y, or x_train, y_train, ...
-  python -m launch.data corpus FILE ...        text, by characters
+  python -m launch.data corpus FILE ...        text, by characters, words or byte pairs
   python -m launch.data pairs FILE             sentences and their translations
   python -m launch.data graph EDGES NODES      ids; ids, features, class in the last
   python -m launch.data ls                     the sets in the data folder
@@ -23,7 +23,7 @@ import functools
 import pathlib
 import re
 import sys
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Mapping
 
 from absl import flags
 
@@ -49,7 +49,7 @@ _READS = {
     'text label max_length leave_out test validation seed repeats skip_bad encoding'
   ),
   'arrays': 'predict classes test seed repeats',
-  'corpus': 'validation encoding',
+  'corpus': 'validation encoding tokens vocab_size',
   'pairs': 'source target test validation seed repeats skip_bad encoding',
   'graph': 'label leave_out test validation seed encoding',
   'ls': '',
@@ -101,6 +101,10 @@ def define(values: flags.FlagValues):
     'training rows, where there is no such split; 0.1.'
   )
   flags.DEFINE_float('validation', None, share, **module)
+  tokens = 'corpus: what a token is, characters, words or byte pairs; characters.'
+  flags.DEFINE_enum('tokens', None, ['characters', 'words', 'bpe'], tokens, **module)
+  most = 'corpus: tokens of the vocabulary, of words 8192 and of bpe 1024.'
+  flags.DEFINE_integer('vocab_size', None, most, **module)
   seed = 'Seed by which the test rows are chosen; 0.'
   flags.DEFINE_integer('seed', None, seed, lower_bound=0, **module)
   repeats = (
@@ -277,8 +281,15 @@ def described(card: Any) -> str:
   elif card.kind == 'graphs':
     lines.append(f'  {facts["num_features"]} features a node')
   else:
-    lines.append(f'  {len(facts["vocabulary"])} characters')
+    lines.append(f'  {_tokens_of(facts)}')
   return '\n'.join(lines)
+
+
+def _tokens_of(facts: Mapping[str, Any]) -> str:
+  from dlx.data.sets.facts import num_tokens
+
+  names = {'characters': 'characters', 'words': 'words', 'bpe': 'byte pairs'}
+  return f'{num_tokens(facts)} {names[facts.get("tokens", "characters")]}'
 
 
 if __name__ == '__main__':

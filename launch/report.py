@@ -8,9 +8,7 @@ Exit status 2: bad input, one line on stderr.
 import sys
 
 from absl import flags
-from etils import epath
 
-from dlx import report
 from dlx.errors import ConfigError
 from launch.flags import command_line, paths
 
@@ -26,6 +24,10 @@ def main(argv: list[str]) -> int:
   workdir = command_line.parse_alone(argv, define, __doc__ or '').workdir
   if not workdir:
     raise ConfigError('--workdir is missing: name the folder of a run, --workdir=DIR.')
+  from etils import epath
+
+  from dlx import report  # Imports NumPy: --help does without.
+
   if '://' not in workdir and not epath.Path(workdir).is_dir():
     raise ConfigError(f'--workdir={workdir} is no folder: name that of a run.')
   try:

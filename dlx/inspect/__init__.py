@@ -1,4 +1,4 @@
-"""Looks inside an experiment by its contract alone: measurements, and rules on them.
+"""Looks inside an experiment by its contract alone, and says what its layers cost.
 
 findings      what a check says: findings, figures, or why it cannot be asked
 subject       an experiment made ready: data placed, programs compiled once
@@ -10,5 +10,10 @@ units         ReLUs that are never on, over a data set
 rate_finder   the learning rate that a range test suggests
 learning      short runs: with true and with shuffled labels, training against test
 timing        shares of input, compilation and steps
+recipe        the steps of the usual recipe of training, by short runs
 places        lines of an experiment's file
+
+layers           what a model costs, layer by layer, before anything is trained
+sizes            the same of single layers, by arithmetic alone
+receptive_field  of whatever a function computes, by spans and primitives
 """

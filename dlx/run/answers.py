@@ -10,9 +10,10 @@ arrays.npz        all inputs, by their names
 
 import csv
 import io
+import itertools
 import json
 import os
-from typing import Any, Mapping, Sequence
+from typing import Any, Iterable, Mapping, Sequence
 import zipfile
 
 import numpy as np
@@ -297,18 +298,74 @@ def write(
     arrays: Any = {'input': np.array(called, str), **found}
     np.savez(buffer, **arrays)
     return write_bytes(path, buffer.getvalue())
-  rows = {'input': list(called), **columns(outputs, found, len(called))}
-  lines = [dict(zip(rows, line)) for line in zip(*rows.values(), strict=True)]
+  lines = _lines(outputs, found, called)
   text = io.StringIO()
   if ending == '.jsonl':
-    for line in lines:
-      text.write(json.dumps(line, ensure_ascii=False) + '\n')
+    text.writelines(map(_json_line, lines))
   else:
     flat = [_flat(line) for line in lines]
     writer = csv.DictWriter(text, list(dict.fromkeys(k for row in flat for k in row)))
     writer.writeheader()
     writer.writerows(flat)
   write_bytes(path, text.getvalue().encode(errors='backslashreplace'))
+
+
+def comes_in_parts(path: str, outputs: Mapping[str, Field]) -> bool:
+  """Whether a file can grow with the answers, before the last of them is known.
+
+  A table needs its columns with the first row: sizes that vary are not known then. An
+  object store shows a file when it is whole.
+  """
+  ending = os.path.splitext(path)[1]
+  told = lambda f: (
+    (f.kind == 'tokens' and f.vocabulary is not None)
+    or not any(isinstance(n, str) for n in f.shape)
+  )
+  fixed = ending == '.csv' and all(map(told, outputs.values()))
+  return '://' not in path and (ending == '.jsonl' or fixed)
+
+
+def write_parts(path: str, parts: Iterable[Any]):
+  """Writes answers as they come, a line each: see `comes_in_parts`.
+
+  The file is opened when the first of them are there, and holds whole lines at any
+  time. What stops half-way leaves those that were written.
+
+  Args:
+    path: see `check_out`.
+    parts: one or more, with `fields`, `found` and `called` as `write` takes them.
+  """
+  iterator = iter(parts)
+  first = next(iterator)
+  is_json = path.endswith('.jsonl')
+  place = os.path.expanduser(path)
+  with open(
+    place, 'w', encoding='utf-8', errors='backslashreplace', newline=''
+  ) as file:
+    writer = None
+    for part in itertools.chain([first], iterator):
+      lines = _lines(part.fields, part.found, part.called)
+      if is_json:
+        file.writelines(map(_json_line, lines))
+      else:
+        flat = [_flat(line) for line in lines]
+        if writer is None:
+          writer = csv.DictWriter(file, list(flat[0]))
+          writer.writeheader()
+        writer.writerows(flat)
+      file.flush()
+
+
+def _lines(
+  outputs: Mapping[str, Field], found: Mapping[str, Any], called: Sequence[str]
+) -> list[dict[str, Any]]:
+  """A mapping a row, `input` first."""
+  rows = {'input': list(called), **columns(outputs, found, len(called))}
+  return [dict(zip(rows, line)) for line in zip(*rows.values(), strict=True)]
+
+
+def _json_line(line: Mapping[str, Any]) -> str:
+  return json.dumps(line, ensure_ascii=False) + '\n'
 
 
 def _flat(line: Mapping[str, Any]) -> dict[str, Any]:

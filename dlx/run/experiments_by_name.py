@@ -156,6 +156,26 @@ def listing() -> str:
   return '\n'.join(lines)
 
 
+def path_of(exp: str) -> pathlib.Path:
+  """The file of an experiment or a study, by its name or its path; imports nothing.
+
+  Raises:
+    ConfigError: no such experiment.
+  """
+  file = _file_of(exp)
+  return _existing(exp, file.resolve()) if is_path(exp) else file
+
+
+def other_module(path: pathlib.Path) -> str | None:
+  """The file of another module that has the name of a file; None: there is none."""
+  try:
+    spec = importlib.util.find_spec(path.stem)
+  except ValueError:  # A module that was not imported, as __main__.
+    return path.stem
+  origin = None if spec is None else spec.origin
+  return None if origin is None or _is_file(origin, path.resolve()) else origin
+
+
 def fields_by_text(exp: str) -> list[str]:
   """Names of the fields of an experiment's Config, read and not imported.
 
@@ -239,12 +259,7 @@ def _load_file(exp: str, path: pathlib.Path) -> types.ModuleType:
   Worker processes that read data get functions of the fork by the name of its module,
   and find that name by the search path: an invented name would fail there.
   """
-  if path.suffix != '.py' or not path.is_file():
-    raise ConfigError(
-      f'--exp={exp}: no such file; must be the path of a .py file, or '
-      f'one of {", ".join(names())}.'
-    )
-  name, folder = path.stem, str(path.parent)
+  name, folder = _existing(exp, path).stem, str(path.parent)
   if '.' in name:
     raise ConfigError(
       f'--exp={exp}: {name!r} cannot be the name of a module: rename '
@@ -266,6 +281,16 @@ def _load_file(exp: str, path: pathlib.Path) -> types.ModuleType:
   # import_module puts the module into sys.modules before it is executed, which
   # dataclasses with postponed annotations need, and takes it out where that fails.
   return importlib.import_module(name)
+
+
+def _existing(exp: str, path: pathlib.Path) -> pathlib.Path:
+  """The path, unless ConfigError says that no Python file is there."""
+  if path.suffix != '.py' or not path.is_file():
+    raise ConfigError(
+      f'--exp={exp}: no such file; must be the path of a .py file, or '
+      f'one of {", ".join(names())}.'
+    )
+  return path
 
 
 def _is_file(origin: str | None, path: pathlib.Path) -> bool:

@@ -10,17 +10,17 @@ padding, no holes of a dilation. So its two gradients have as many as itself.
 import math
 from typing import Any, Iterator, NamedTuple
 
-import jax
 import numpy as np
+
+from dlx.run import integers, taps
+from dlx.run.integers import Known
 
 # The scope in which JAX computes again what a checkpoint policy did not keep.
 _AGAIN = 'rematted_computation'
 MOST_TURNS = 10_000  # Of a loop that are followed one by one.
-# Of integers and truth values the number that all entries have, where that is known.
-Known = tuple[int | None, ...]
 Used = tuple[bool, ...]
 # Their one jaxpr is not simply called with their arguments.
-_OTHER = ('scan', 'cond', 'custom_linear_solve')
+NOT_CALLED = ('scan', 'cond', 'custom_linear_solve')
 
 
 class Flops(NamedTuple):
@@ -44,6 +44,9 @@ class Flops(NamedTuple):
     )
 
 
+Tally = dict[str, Flops]  # By scope.
+
+
 def count(jaxpr: Any, platform: str = 'tpu') -> Flops:
   """Operations of a jaxpr, open or closed.
 
@@ -51,7 +54,30 @@ def count(jaxpr: Any, platform: str = 'tpu') -> Flops:
     jaxpr: as `jax.jit(f).trace(...).jaxpr`. Of branches the dearest counts.
     platform: 'cpu', 'cuda' or 'tpu': whose branch of lax.platform_dependent counts.
   """
-  return _Counter(platform).walk(jaxpr, (None,) * len(_open(jaxpr).invars), False)[0]
+  return _sum(by_scope(jaxpr, platform))
+
+
+def by_scope(jaxpr: Any, platform: str = 'tpu') -> dict[str, Flops]:
+  """The same, by the scope (`jax.named_scope`) in which they stand; '' where in none.
+
+  Scopes of Flax's modules are their names, with slashes between them.
+  """
+  given = (None,) * len(opened(jaxpr).invars)
+  return _Counter(platform).walk(jaxpr, given, False)[0]
+
+
+def _sum(tally: Tally) -> Flops:
+  total = Flops()
+  for part in tally.values():
+    total = total.plus(part)
+  return total
+
+
+def _add(total: Tally, part: Tally, scope: str = '', times: int = 1):
+  """Adds `times` what stands within a scope."""
+  for inner, flops in part.items():
+    name = '/'.join(filter(None, (scope, inner)))
+    total[name] = total.get(name, Flops()).plus(flops, times)
 
 
 class _Counter:
@@ -65,13 +91,13 @@ class _Counter:
 
   def __init__(self, platform: str):
     self.platform = platform
-    self.kept: dict[Any, tuple[Flops, Known]] = {}
+    self.kept: dict[Any, tuple[Tally, Known]] = {}
 
   def walk(
     self, jaxpr: Any, given: Known, again: bool, used: Used | None = None
-  ) -> tuple[Flops, Known]:
+  ) -> tuple[Tally, Known]:
     """(operations, what is known of the results); used: which results, None: all."""
-    results = len(_open(jaxpr).outvars)
+    results = len(opened(jaxpr).outvars)
     used = (True,) * results if used is None or len(used) != results else used
     key = (id(jaxpr), given, again, used)
     if key not in self.kept:
@@ -80,29 +106,32 @@ class _Counter:
 
   def _walk(
     self, jaxpr: Any, given: Known, again: bool, used: Used
-  ) -> tuple[Flops, Known]:
+  ) -> tuple[Tally, Known]:
     constants = getattr(jaxpr, 'consts', ())
-    jaxpr = _open(jaxpr)
+    jaxpr = opened(jaxpr)
     known = {v: x for v, x in zip(jaxpr.invars, given, strict=True) if x is not None}
     for variable, value in zip(jaxpr.constvars, constants):
-      if _is_integer(variable) and np.size(value) == 1:
+      if integers.is_integer(variable) and np.size(value) == 1:
         known[variable] = int(np.asarray(value).item())
 
     def read(variable):
       if not hasattr(variable, 'val'):
         return known.get(variable)
       value = variable.val  # A literal.
-      return int(value) if np.ndim(value) == 0 and _is_integer(variable) else None
+      return (
+        int(value) if np.ndim(value) == 0 and integers.is_integer(variable) else None
+      )
 
-    found = Flops()
-    needed = _needed(jaxpr, used)
+    found: Tally = {}
+    wanted = needed(jaxpr, used)
     for eqn in jaxpr.eqns:
-      taken = tuple(v in needed for v in eqn.outvars)
+      taken = tuple(v in wanted for v in eqn.outvars)
       if not any(taken) and not eqn.effects:
         continue
-      inside = again or _AGAIN in str(eqn.source_info.name_stack)
+      scope = str(eqn.source_info.name_stack)
+      inside = again or _AGAIN in scope
       part, results = self._equation(eqn, tuple(map(read, eqn.invars)), inside, taken)
-      found = found.plus(part)
+      _add(found, part, scope)
       for variable, value in zip(eqn.outvars, results):
         if value is not None:
           known[variable] = value
@@ -110,57 +139,60 @@ class _Counter:
 
   def _equation(
     self, eqn: Any, given: Known, again: bool, used: Used
-  ) -> tuple[Flops, Known]:
+  ) -> tuple[Tally, Known]:
     name, params = eqn.primitive.name, eqn.params
     unknown = (None,) * len(eqn.outvars)
-    if name in _OWN:
-      number = _OWN[name](eqn)
-      return Flops(number, number if again else 0), unknown
-    if name in _INTEGERS:
-      return Flops(), (_integer(eqn, given),)
+    if name in PRODUCTS:
+      number = PRODUCTS[name](eqn)
+      return _here(number, again), unknown
+    if name in integers.BY_PRIMITIVE:
+      return {}, (integers.result(eqn, given),)
     if name == 'while':
       return self._loop(eqn, given, again)
     if name == 'pallas_call':
       return self._kernel(eqn, again), unknown
-    bodies = list(_jaxprs(params))
+    bodies = list(jaxprs(params))
+    total: Tally = {}
     if not bodies:
-      return Flops(), unknown
-    plain = len(bodies) == 1 and name not in _OTHER
-    if plain and len(_open(bodies[0]).invars) == len(given):
+      return total, unknown
+    plain = len(bodies) == 1 and name not in NOT_CALLED
+    if plain and len(opened(bodies[0]).invars) == len(given):
       part, results = self.walk(bodies[0], given, again, used)
-      return Flops().plus(part, _copies(eqn)), results
+      _add(total, part, times=_copies(eqn))
+      return total, results
     if name == 'scan':  # What it carries changes; what it reads whole does not.
-      fixed, carried = _parts_of_scan(eqn, bodies[0])
+      fixed, carried = parts_of_scan(eqn, bodies[0])
       given = given[:fixed] + (None,) * (len(given) - fixed)
-      used = _used_in_scan(_open(bodies[0]), fixed, carried, used)
+      used = _used_in_scan(opened(bodies[0]), fixed, carried, used)
       part, _ = self.walk(bodies[0], given, again, used)
-      return Flops().plus(part, params['length']), unknown
+      _add(total, part, times=params['length'])
+      return total, unknown
     if name == 'cond':
       return self._branches(eqn, bodies, given, again, used)
-    total = Flops()
     for body in bodies:
-      part, _ = self.walk(body, (None,) * len(_open(body).invars), again)
-      total = total.plus(part)
+      part, _ = self.walk(body, (None,) * len(opened(body).invars), again)
+      _add(total, part)
     return total, unknown
 
   def _branches(
     self, eqn: Any, bodies: list[Any], given: Known, again: bool, used: Used
-  ) -> tuple[Flops, Known]:
+  ) -> tuple[Tally, Known]:
     found = [self.walk(body, given[1:], again, used) for body in bodies]
     taken = _branch(eqn.params.get('branches_platforms'), self.platform)
     if taken is None and given[0] is not None:
       taken = min(max(given[0], 0), len(bodies) - 1)
     if taken is not None:
       return found[taken]
-    return max(found, key=lambda each: each[0].total)[0], (None,) * len(eqn.outvars)
+    dearest = max(found, key=lambda each: _sum(each[0]).total)
+    return dearest[0], (None,) * len(eqn.outvars)
 
-  def _loop(self, eqn: Any, given: Known, again: bool) -> tuple[Flops, Known]:
+  def _loop(self, eqn: Any, given: Known, again: bool) -> tuple[Tally, Known]:
     params = eqn.params
     cond, body = params['cond_jaxpr'], params['body_jaxpr']
     to_cond, to_body = params['cond_nconsts'], params['body_nconsts']
     of_cond, of_body = given[:to_cond], given[to_cond : to_cond + to_body]
     carry = given[to_cond + to_body :]
-    found = Flops()
+    found: Tally = {}
     for _ in range(MOST_TURNS):
       (goes_on,) = self.walk(cond, of_cond + carry, again)[1]
       if goes_on is None:
@@ -168,26 +200,32 @@ class _Counter:
       if not goes_on:
         return found, carry
       part, carry = self.walk(body, of_body + carry, again)
-      found = found.plus(part)
+      _add(found, part)
     unknown = (None,) * len(carry)
     part, _ = self.walk(body, of_body + unknown, again)
-    here = int(part.total > 0)
-    return part._replace(open_loops=part.open_loops + here), unknown
+    found = {'': Flops(open_loops=int(_sum(part).total > 0))}
+    _add(found, part)
+    return found, unknown
 
-  def _kernel(self, eqn: Any, again: bool) -> Flops:
+  def _kernel(self, eqn: Any, again: bool) -> Tally:
     """A Pallas kernel: as its author says, or its body for every block of the grid."""
     estimate = eqn.params.get('cost_estimate')
     if estimate is not None and estimate.flops:
-      number = int(estimate.flops)
-      return Flops(number, number if again else 0)
+      return _here(int(estimate.flops), again)
     grid = eqn.params['grid_mapping'].grid
     blocks = math.prod(size for size in grid if isinstance(size, int))
     body = eqn.params['jaxpr']
-    part, _ = self.walk(body, (None,) * len(_open(body).invars), again)
-    return Flops().plus(part, blocks)
+    part, _ = self.walk(body, (None,) * len(opened(body).invars), again)
+    total: Tally = {}
+    _add(total, part, times=blocks)
+    return total
 
 
-def _needed(jaxpr: Any, used: Used) -> set[Any]:
+def _here(number: int, again: bool) -> Tally:
+  return {'': Flops(number, number if again else 0)}
+
+
+def needed(jaxpr: Any, used: Used) -> set[Any]:
   """Variables of a jaxpr that its used results, or effects, come from."""
   wanted = zip(jaxpr.outvars, used, strict=True)
   needed = {v for v, taken in wanted if taken and not hasattr(v, 'val')}
@@ -197,9 +235,9 @@ def _needed(jaxpr: Any, used: Used) -> set[Any]:
   return needed
 
 
-def _parts_of_scan(eqn: Any, body: Any) -> tuple[int, int]:
+def parts_of_scan(eqn: Any, body: Any) -> tuple[int, int]:
   """(arguments that every turn reads whole, arguments that are carried), by ranks."""
-  inner = _open(body)
+  inner = opened(body)
   rank = lambda variable: len(getattr(variable.aval, 'shape', ()))
   carried = sum(map(lambda a, b: rank(a) == rank(b), eqn.outvars, inner.outvars))
   sliced = sum(map(lambda a, b: rank(a) > rank(b), eqn.invars, inner.invars))
@@ -209,9 +247,9 @@ def _parts_of_scan(eqn: Any, body: Any) -> tuple[int, int]:
 def _used_in_scan(body: Any, fixed: int, carried: int, used: Used) -> Used:
   """Results of a turn that are used, also by the turns after it."""
   while True:
-    needed = _needed(body, used)
+    wanted = needed(body, used)
     after = tuple(
-      taken or (i < carried and body.invars[fixed + i] in needed)
+      taken or (i < carried and body.invars[fixed + i] in wanted)
       for i, taken in enumerate(used)
     )
     if after == used:
@@ -237,7 +275,7 @@ def _branch(platforms: Any, platform: str) -> int | None:
   return None
 
 
-def _jaxprs(params: dict[str, Any]) -> Iterator[Any]:
+def jaxprs(params: dict[str, Any]) -> Iterator[Any]:
   """The jaxprs among the parameters of an equation."""
   for value in params.values():
     for item in value if isinstance(value, tuple | list) else (value,):
@@ -245,71 +283,8 @@ def _jaxprs(params: dict[str, Any]) -> Iterator[Any]:
         yield item
 
 
-def _open(jaxpr: Any) -> Any:
+def opened(jaxpr: Any) -> Any:
   return jaxpr.jaxpr if hasattr(jaxpr, 'jaxpr') else jaxpr
-
-
-def _is_integer(variable: Any) -> bool:
-  dtype = getattr(variable.aval, 'dtype', None)
-  return dtype is not None and (
-    dtype == np.bool_ or jax.dtypes.issubdtype(dtype, np.integer)
-  )
-
-
-def _integer(eqn: Any, given: Known) -> int | None:
-  """The result of integer arithmetic; None where something is not known."""
-  if None in given or not _is_integer(eqn.outvars[0]):
-    return None
-  value = _INTEGERS[eqn.primitive.name](*given)
-  if value is None:
-    return None
-  dtype = np.dtype(eqn.outvars[0].aval.dtype)
-  if dtype == np.bool_:
-    return int(bool(value))
-  info = np.iinfo(dtype)  # Arithmetic is modulo a power of 2.
-  return (value - int(info.min)) % 2**info.bits + int(info.min)
-
-
-def _divided(a: int, b: int) -> int | None:
-  """As lax.div: towards 0."""
-  if not b:
-    return None
-  return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
-
-
-def _remainder(a: int, b: int) -> int | None:
-  """As lax.rem: with the sign of a."""
-  quotient = _divided(a, b)
-  return None if quotient is None else a - b * quotient
-
-
-_INTEGERS = {
-  'add': lambda a, b: a + b,
-  'sub': lambda a, b: a - b,
-  'mul': lambda a, b: a * b,
-  'div': _divided,
-  'rem': _remainder,
-  'neg': lambda a: -a,
-  'sign': lambda a: (a > 0) - (a < 0),
-  'max': max,
-  'min': min,
-  'lt': lambda a, b: int(a < b),
-  'le': lambda a, b: int(a <= b),
-  'gt': lambda a, b: int(a > b),
-  'ge': lambda a, b: int(a >= b),
-  'eq': lambda a, b: int(a == b),
-  'ne': lambda a, b: int(a != b),
-  'and': lambda a, b: a & b,
-  'or': lambda a, b: a | b,
-  'select_n': lambda which, *cases: cases[which],
-  'clamp': lambda low, x, high: min(max(x, low), high),
-  'convert_element_type': lambda a: a,
-  'copy': lambda a: a,
-  'broadcast_in_dim': lambda a: a,
-  'squeeze': lambda a: a,
-  'reshape': lambda a: a,
-  'pvary': lambda a: a,
-}
 
 
 def _dot(eqn: Any) -> int:
@@ -324,7 +299,7 @@ def _convolution(eqn: Any) -> int:
   out, numbers = eqn.outvars[0].aval.shape, eqn.params['dimension_numbers']
   pairs = 1
   for d, (low, _) in enumerate(p['padding']):
-    pairs *= meetings(
+    pairs *= taps.meetings(
       lhs[numbers.lhs_spec[2 + d]],
       rhs[numbers.rhs_spec[2 + d]],
       out[numbers.out_spec[2 + d]],
@@ -335,23 +310,6 @@ def _convolution(eqn: Any) -> int:
     )
   rows, features = out[numbers.out_spec[0]], out[numbers.out_spec[1]]
   return 2 * rows * features * rhs[numbers.rhs_spec[1]] * pairs
-
-
-def meetings(
-  size: int, taps: int, places: int, *, stride=1, low=0, lhs_dilation=1, rhs_dilation=1
-) -> int:
-  """Pairs (place of the result, tap) along one dimension that meet an input.
-
-  Args:
-    size: of the input, without padding or holes.
-    taps: of the kernel.
-    places: of the result.
-    stride, low, lhs_dilation, rhs_dilation: as lax has them; `low` is the padding
-      before the first input, and may be negative.
-  """
-  place = stride * np.arange(places)[:, None] + rhs_dilation * np.arange(taps) - low
-  inside = (place >= 0) & (place <= (size - 1) * lhs_dilation)
-  return int((inside & (place % lhs_dilation == 0)).sum())
 
 
 def _cudnn_forward(eqn: Any) -> int:
@@ -366,7 +324,7 @@ def _cudnn_backward(eqn: Any) -> int:
   return _cudnn_forward(eqn) * 5 // 2
 
 
-_OWN = {
+PRODUCTS = {
   'dot_general': _dot,
   'conv_general_dilated': _convolution,
   'dot_product_attention_fwd_wrapper': _cudnn_forward,

@@ -1,6 +1,6 @@
 """A function of a trained model on every example of a data set, batch by batch."""
 
-from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,15 @@ class Answers(NamedTuple):
 
 
 def of_set(
+  run: 'Run', what: str, dataset: str, given: Mapping[str, Any], **options: Any
+) -> Answers:
+  """All answers of `in_parts` as one. Arguments, errors: see there."""
+  parts = list(in_parts(run, what, dataset, given, **options))
+  values = {k: _joined([part.found[k] for part in parts]) for k in parts[0].found}
+  return Answers(parts[0].fields, values, [x for part in parts for x in part.called])
+
+
+def in_parts(
   run: 'Run',
   what: str,
   dataset: str,
@@ -44,8 +53,10 @@ def of_set(
   resize: bool = False,
   data_dir: Any = None,
   tick: Callable[[int, int], None] = lambda done, total: None,
-) -> Answers:
+) -> Iterator[Answers]:
   """The function on the examples of a set, whose fields are its inputs by name.
+
+  Answers come batch by batch, as they are computed; a graph's all at once.
 
   A row does not depend on the others: a seed of each follows from its number.
 
@@ -85,7 +96,8 @@ def of_set(
     made = run.outputs(what, **given, **{k: data[v][0] for k, v in taken.items()})
     whole = {**{k: data[v][0] for k, v in truth.items()}, **made}
     values = {k: np.asarray(x)[rows] for k, x in whole.items()}
-    return Answers(fields, values, [f'{name}:{n}' for n in rows])
+    yield Answers(fields, values, [f'{name}:{n}' for n in rows])
+    return
   total = len(next(iter(data.values())))
   total = total if num is None else min(num, total)
   given = dict(given)
@@ -93,7 +105,6 @@ def of_set(
     if field.kind == 'seed' and not np.ndim(given.get(key, 0)):
       given[key] = spread(np.asarray(given.get(key, 0)), total)
   seeds = [k for k in given if np.ndim(given[k]) and len(given[k]) == total]
-  parts: dict[str, list[Any]] = {k: [] for k in fields}
   for start in range(0, total, ROWS):
     end = min(start + ROWS, total)
     inputs = {
@@ -104,11 +115,9 @@ def of_set(
     made = run.outputs(what, resize=resize, **{**given, **inputs, **part})
     for k, v in truth.items():
       made[k] = np.asarray(data[v][start:end])
-    for k, x in made.items():
-      parts[k].append(x)
+    called = [f'{found.told}:{i + 1}' for i in range(start, end)]
+    yield Answers(fields, {k: made[k] for k in fields if k in made}, called)
     tick(end, total)
-  values = {k: _joined(x) for k, x in parts.items()}
-  return Answers(fields, values, [f'{found.told}:{i + 1}' for i in range(total)])
 
 
 def _taken(

@@ -1,9 +1,9 @@
-"""What every model of a text by characters shares: data, metrics, samples, figures.
+"""What every model of a text as tokens shares: data, metrics, samples, figures.
 
 An experiment gives the text, the model and the optimiser.
 """
 
-import dataclasses
+import functools
 import math
 from typing import Any, Mapping
 
@@ -14,7 +14,7 @@ import optax
 
 from dlx import labels, losses, metrics
 from dlx.data.batches.windows import AllWindows, Windows
-from dlx.data.sets.characters import CharacterData, decode, encode
+from dlx.data.sets.characters import CharacterData
 from dlx.errors import ConfigError
 from dlx.experiment import LEARNT, Config, Experiment, Field, Figure, Function, Overfit
 from dlx.figures import text
@@ -58,6 +58,16 @@ LANGUAGE_MODELLING: Mapping[str, Metric] = {
 }
 
 
+BITS_PER_BYTE = Metric(
+  'Bits a byte',
+  'lower',
+  'The loss in bits over the bytes of a token, as UTF-8: the length of the text after '
+  'ideal compression by the model, whatever its tokens are.',
+  'bits',
+  'bits',
+)
+
+
 def of_vocabulary(size: int) -> dict[str, Metric]:
   """LANGUAGE_MODELLING, with what so many equally likely characters would give."""
   chance = {
@@ -69,23 +79,30 @@ def of_vocabulary(size: int) -> dict[str, Metric]:
   return {k: m._replace(chance=chance[k]) for k, m in LANGUAGE_MODELLING.items()}
 
 
-@dataclasses.dataclass(frozen=True)
-class Characters:
-  """Text as tokens and back; see `Field.vocabulary`."""
+def declarations(data: CharacterData) -> dict[str, Metric]:
+  """What a model of this text reports: of words and byte pairs, by those.
 
-  characters: str
+  Bits are told of characters, and of bytes where the bytes of a token are known: they
+  can be compared over vocabularies; a loss a token cannot.
+  """
+  unit, found = data.vocabulary.unit, of_vocabulary(len(data.vocabulary))
+  if unit == 'character':
+    return found
+  bits = found.pop('bits_per_character')
+  named = {
+    name: metric._replace(
+      meaning=metric.meaning.replace('character', unit),
+      unit=metric.unit.replace('character', unit),
+    )
+    for name, metric in found.items()
+  }
+  if data.bytes_per_token is not None:
+    chance = (bits.chance or 0) / data.bytes_per_token
+    named['bits_per_byte'] = BITS_PER_BYTE._replace(chance=chance)
+  return named
 
-  def __len__(self) -> int:
-    return len(self.characters)
 
-  def encode(self, text: str) -> np.ndarray:
-    return encode(text, self.characters)
-
-  def decode(self, tokens: Any) -> str:
-    return decode(tokens, self.characters)
-
-
-NUM_SAMPLES, PROMPT_LENGTH, SHOWN_LENGTH = 2, 16, 24  # Of the figures; in characters.
+NUM_SAMPLES, PROMPT_LENGTH, SHOWN_LENGTH = 2, 16, 24  # Of the figures; in tokens.
 
 
 def language_model(
@@ -100,23 +117,23 @@ def language_model(
   figures: Mapping[str, Figure] | None = None,
   overfit: Overfit | str | None = LEARNT,
 ) -> Experiment:
-  """Next-character prediction with loss over the whole validation text, and samples.
+  """Next-token prediction with loss over the whole validation text, and samples.
 
   Functions: `score`, the log-likelihood of a text, and `generate`, which goes on from a
   prompt; its options are `num_tokens`, and those of `choose`.
 
-  The split `validation` reports `loss` (nats a character), `perplexity`,
-  `bits_per_character` and `accuracy` over every character but the first; each is
-  predicted from those before it in its window.
+  The split `validation` reports `loss` (nats a token), `perplexity`, `accuracy` and
+  `bits_per_character`, of byte pairs `bits_per_byte`, over every token but the first;
+  each is predicted from those before it in its window.
 
   Args:
     config: see `supervised`.
     data: a text.
     model: its `context` is the length of the windows.
     tx: the optimiser.
-    sample_length: characters of each sample, generated with the cache.
-    temperature: of the samples; 0: always the likeliest character.
-    top_k: samples draw from this many characters; None: all.
+    sample_length: tokens of each sample, generated with the cache.
+    temperature: of the samples; 0: always the likeliest token.
+    top_k: samples draw from this many tokens; None: all.
     figures: besides `sample` and `attention`.
     overfit: see `Experiment`.
 
@@ -128,7 +145,7 @@ def language_model(
       '--config.stream=True is not allowed: must be False; windows of a text are '
       'gathered on the device.'
     )
-  size = len(data.vocabulary)
+  size, declared = len(data.vocabulary), declarations(data)
   if top_k is not None and not 1 <= top_k <= size:
     raise ConfigError(
       f'--config.top_k={top_k} is not allowed: must be in [1, {size}], the size of the '
@@ -169,7 +186,7 @@ def language_model(
     nats_B = next_token_loss(predict(state, window), split_window(window))
     return {'log_likelihood': -nats_B}
 
-  words = lambda data_dir: Characters(data.vocabulary)
+  words = lambda data_dir: data.vocabulary
   tokens = Field('tokens', ('length',), 'int32', vocabulary=words)
   number = Field('number', (), 'float32')
   functions = {
@@ -198,7 +215,7 @@ def language_model(
     return {'prompt': prompt_BP, 'new': new_BT}
 
   def draw_sample(tree):
-    read = lambda tokens_BT: [decode(row, data.vocabulary) for row in tokens_BT]
+    read = lambda tokens_BT: [data.vocabulary.decode(row) for row in tokens_BT]
     return text.text_samples(read(tree['prompt']), read(tree['new']))
 
   def attention(state, key, batch):
@@ -208,7 +225,7 @@ def language_model(
     return {'token': token_BT[0], 'weights': weights[:, 0]}
 
   def draw_attention(tree):
-    tokens = decode(tree['token'], data.vocabulary)
+    tokens = [data.vocabulary.decode([token]) for token in tree['token']]
     return text.attention_maps(tree['weights'], tokens)
 
   first = AllWindows(data.validation, NUM_SAMPLES, context)
@@ -224,9 +241,14 @@ def language_model(
       'validation': AllWindows(data.validation, config.eval_batch_size, context)
     },
     metrics=next_token_accuracy,
-    summarize=summarize,
-    declared=of_vocabulary(size),
-    headline=('validation/loss', 'validation/bits_per_character'),
+    summarize=functools.partial(
+      summarize, bytes_per_token=data.bytes_per_token, unit=data.vocabulary.unit
+    ),
+    declared=declared,
+    headline=(
+      'validation/loss',
+      *(f'validation/{name}' for name in declared if name.startswith('bits_per_')),
+    ),
     functions=functions,
     figures={
       'sample': Figure(draw_sample, compute=sample, data=first),
@@ -267,11 +289,23 @@ def next_token_accuracy(logits_BTV: Array, batch: Batch, weight_B: Array) -> Met
   return {'accuracy': metrics.mean(_of_window(right_BT, batch), weight_B)}
 
 
-def summarize(sums: Metrics) -> Mapping[str, Any]:
-  """Every mean, and `perplexity` and `bits_per_character` of the loss."""
+def summarize(
+  sums: Metrics, bytes_per_token: float | None = None, unit: str = 'character'
+) -> Mapping[str, Any]:
+  """Every mean, and of the loss `perplexity` and bits a character or byte.
+
+  Args:
+    sums: of a pass.
+    bytes_per_token: see `CharacterData`.
+    unit: of the vocabulary.
+  """
   found = dict(ratios(sums))
   found['perplexity'] = jnp.exp(found['loss'])
-  found['bits_per_character'] = found['loss'] / np.log(2)
+  bits = found['loss'] / np.log(2)
+  if unit == 'character':
+    found['bits_per_character'] = bits
+  elif bytes_per_token is not None:
+    found['bits_per_byte'] = bits / bytes_per_token
   return found
 
 

@@ -79,7 +79,7 @@ FLOORS = (
   ('dlx.models', 'dlx.sampling', 'dlx.train'),
   ('dlx.tasks',),
   ('dlx.run',),
-  ('dlx.study', 'dlx.report', 'dlx.inspect'),
+  ('dlx.study', 'dlx.report', 'dlx.inspect', 'dlx.commands'),
   ('dlx.runs', 'dlx.__main__'),
 )
 

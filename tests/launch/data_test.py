@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 
 import numpy as np
 from PIL import Image
@@ -194,7 +195,7 @@ class TestOthers:
     for name in 'ab':
       pathlib.Path(f'{name}.txt').write_text(f'{name}-' * 1000)
     said = made(capfd, 'corpus', 'a.txt', 'b.txt', '--name=own', '--validation=0.2')
-    assert said.startswith('own  a text by characters  train 3201, validation 800\n')
+    assert said.startswith('own  a text  train 3201, validation 800\n')
     assert '4 characters' in said
     args = ['train', '--exp=char_gpt', '--config.dataset=own', '--data_dir=data']
     small = ['--config.num_layers=1', '--config.width=16', '--config.context=16']
@@ -202,6 +203,30 @@ class TestOthers:
     assert re.search(r'^token/embedding +4 x 16 ', capfd.readouterr().out, re.M)
     assert 'all sums of its files are right' in made(capfd, 'show', 'own')
     assert '--out is not allowed' in refused(capfd, 'show', 'own', '--out=x.png')
+
+  def test_byte_pairs_from_text_to_text(self, capfd):
+    pathlib.Path('a.txt').write_text('To be, or not to be: caf\u00e9. ' * 300)
+    flags = ['--name=own', '--tokens=bpe', '--vocab_size=270']
+    said = made(capfd, 'corpus', 'a.txt', *flags)
+    assert '  270 byte pairs\n' in said and '--exp=char_gpt' in said
+    args = ['train', '--exp=char_gpt', '--config.dataset=own', '--data_dir=data']
+    small = ['--config.num_layers=1', '--config.width=16', '--config.context=16']
+    small += ['--config.num_steps=2', '--config.sample_length=9', '--workdir=run']
+    assert train.main([*args, *small]) == 0
+    assert 'validation/bits_per_byte' in capfd.readouterr().out
+    shutil.rmtree('data')
+    words = ['call', '--workdir=run', 'generate', 'prompt=to caf\u00e9', 'num_tokens=9']
+    assert call.main([*words, 'temperature=0']) == 0
+    assert capfd.readouterr().out.strip()
+    assert call.main(['call', '--workdir=run', 'score', 'tokens=not to be']) == 0
+    assert 'log_likelihood' in capfd.readouterr().out
+
+  def test_flags_of_tokens(self, capfd):
+    pathlib.Path('a.txt').write_text('ab ' * 999)
+    assert '--tokens=words' in refused(capfd, 'corpus', 'a.txt', '--vocab_size=300')
+    assert 'vocab_size=9 ' in refused(
+      capfd, 'corpus', 'a.txt', '--vocab_size=9', '--tokens=bpe'
+    )
 
 
 class TestText:

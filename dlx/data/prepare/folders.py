@@ -1,7 +1,7 @@
 """Folders of files, one a class, or of train, validation and test with such in it."""
 
 import pathlib
-from typing import Any, Iterator, NamedTuple, Sequence
+from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 import numpy as np
 
@@ -26,8 +26,19 @@ class Found(NamedTuple):
   passed: int
 
 
+# (folder of the set, folder of a split, names of its files) -> class by name; None: it
+# does not know.
+Labels = Callable[[pathlib.Path, pathlib.Path, Iterable[str]], Mapping[str, str] | None]
+
+
 def find(
-  folder: pathlib.Path, endings: Sequence[str], what: str, leave_out: Sequence[str] = ()
+  folder: pathlib.Path,
+  endings: Sequence[str],
+  what: str,
+  leave_out: Sequence[str] = (),
+  *,
+  labels: Labels = lambda root, part, names: None,
+  beside: Sequence[str] = (),
 ) -> Found:
   """The files of a folder, sorted by class and path; reads none.
 
@@ -36,6 +47,8 @@ def find(
     endings: of the files that count, in lower case.
     what: such a file, for errors.
     leave_out: classes that do not count.
+    labels: of a split without a folder a class, which is asked for its files.
+    beside: folders among those of splits that hold no files of classes.
 
   Raises:
     DataError: no classes, a class without a file, classes that differ by case alone,
@@ -44,15 +57,24 @@ def find(
   if not folder.is_dir():
     raise DataError(f'{folder}: is no folder: name that of the {what}s.')
   root = folder.resolve()
-  top = _folders(folder)
+  top = {k: path for k, path in _folders(folder).items() if k not in beside}
   known = {name: rows.SPLIT_NAMES.get(name.lower()) for name in top}
   parts: dict[str | None, dict[str, pathlib.Path]] = {None: top}
+  given: dict[str | None, list[tuple[pathlib.Path, str]]] = {}
   if 'train' in known.values() and all(known.values()):
     if len(set(known.values())) < len(known):
       raise DataError(f'{folder}: two folders of one split: {", ".join(top)}.')
     parts = {known[name]: _folders(path) for name, path in top.items()}
+    trained = set(parts['train'])
     for name, path in top.items():
-      if not parts[known[name]]:
+      if trained & set(parts[known[name]]):
+        continue
+      flat = [p for p in sorted(_files(path, root)) if p.suffix.lower() in endings]
+      of_file = labels(folder, path, [p.name for p in flat]) if flat else None
+      if of_file is not None:
+        given[known[name]] = [(p, of_file[p.name]) for p in flat]
+        parts[known[name]] = {}
+      elif not parts[known[name]]:
         raise DataError(
           f'{path}: holds no folders: there must be one a class, as in training; sort '
           f'the {what}s into them, or move the folder away.'
@@ -75,6 +97,12 @@ def find(
       if not some:
         raise DataError(f'{path}: holds no {what}: add some, or remove the folder.')
       files += [Labelled(p, classes.index(name), split) for p in some]
+  number = {name: k for k, name in enumerate(classes)}
+  for split, labelled in given.items():
+    for path, name in labelled:
+      if name not in number:
+        raise DataError(f'{path}: class {name!r} is not among those of training.')
+      files.append(Labelled(path, number[name], split))
   return Found(files, classes, passed)
 
 

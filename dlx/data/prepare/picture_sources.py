@@ -7,7 +7,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 from etils import epath
 import numpy as np
 
-from dlx.data.formats import labelled_images, parquet
+from dlx.data.formats import imagenet, labelled_images, parquet
 from dlx.data.prepare import folders, readers, rows
 from dlx.errors import ConfigError, DataError
 
@@ -72,7 +72,11 @@ def find(
     return _published(labelled_images.FORMATS[form](known), where)
   if len(places) > 1:
     raise DataError(f'{places[1]}: give one folder of pictures, or Parquet files.')
-  return Pictures(folders.find(where, SUFFIXES, 'picture'), where)
+  found = folders.find(
+    where, SUFFIXES, 'picture', labels=imagenet.labels, beside=(imagenet.DEVKIT,)
+  )
+  names = imagenet.class_names(where, found.classes)
+  return Pictures(found._replace(classes=names), where)
 
 
 def _listed(places: Sequence[Any]) -> list[pathlib.Path]:

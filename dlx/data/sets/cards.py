@@ -164,7 +164,7 @@ def source(card: Card, split: str) -> Source:
           f'{FILE}: remove the folder and prepare the set again.'
         )
     if 'token' in data:
-      where, size = there.folder / split / 'token.npy', len(card.facts['vocabulary'])
+      where, size = there.folder / split / 'token.npy', facts.num_tokens(card.facts)
       files.check_labels(np.asarray(data['token']), size, where, what='tokens')
     for field, x in data.items():
       where = there.folder / split / f'{field}.npy'

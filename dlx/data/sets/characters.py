@@ -1,15 +1,17 @@
-"""Texts by characters, by name: what `--config.dataset` of a language model takes.
+"""Texts as tokens, by name: what `--config.dataset` of a language model takes.
 
 pydoc             the reference manual inside every Python (pydoc_data.topics)
 tiny_shakespeare  Shakespeare's plays, from the data folder (dlx/data/formats/text.py)
 
-Any other name is that of a set of the user's own, by its card.
+Both are texts by characters. Any other name is that of a set of the user's own, by its
+card: by characters, words or byte pairs.
 """
 
+import dataclasses
 import functools
 import hashlib
 import platform
-from typing import Any, NamedTuple
+from typing import Any, Iterable, Mapping, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -17,6 +19,8 @@ import numpy as np
 from dlx.data.dataset import Loaded, Source
 from dlx.data.formats import text
 from dlx.data.sets import cards, registry
+from dlx.data.text.byte_pairs import BytePairs
+from dlx.data.text.words import Words
 from dlx.errors import DataError
 
 PRINTABLE = '\n' + ''.join(map(chr, range(32, 127)))
@@ -25,21 +29,78 @@ PRINTABLE = '\n' + ''.join(map(chr, range(32, 127)))
 PYDOC_COUNTS = {'train': 324000, 'validation': 36000}
 
 
+class Vocabulary(Protocol):
+  """Text as tokens and back; see `Field.vocabulary`. `len` of it bounds the tokens."""
+
+  @property
+  def unit(self) -> str:
+    """What a token is: character, word or token."""
+    ...
+
+  def __len__(self) -> int: ...
+
+  def encode(self, text: str) -> np.ndarray:
+    """Tokens [N]."""
+    ...
+
+  def decode(self, tokens: Iterable[int]) -> str:
+    """The text of tokens [N]."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Characters:
+  """A vocabulary of characters, in the order of their tokens."""
+
+  characters: str
+  unit = 'character'
+
+  def __len__(self) -> int:
+    return len(self.characters)
+
+  def encode(self, text: str) -> np.ndarray:
+    return encode(text, self.characters)
+
+  def decode(self, tokens: Any) -> str:
+    return decode(tokens, self.characters)
+
+
 class CharacterData(NamedTuple):
-  """A text by characters.
+  """A text as tokens.
 
   Attributes:
     name: as in `--config.dataset`.
-    train: `token` uint8 [], the place of a character in `vocabulary`, in the order of
-      the text; uint16 or int32 where there are more than 256 characters.
+    train: `token` [] of the smallest dtype, see `token_dtype`, in the order of the
+      text.
     validation: likewise; the end of the text.
-    vocabulary: its characters, in the order of their tokens.
+    vocabulary: what the tokens stand for.
+    bytes_per_token: of the UTF-8 of what validates; None: not known, or some of it is
+      unknown to the vocabulary.
   """
 
   name: str
   train: Source
   validation: Source
-  vocabulary: str
+  vocabulary: Vocabulary
+  bytes_per_token: float | None = None
+
+
+# How a text of the user's own may be cut into tokens.
+TOKENS = ('characters', 'words', 'bpe')
+
+
+def of_facts(facts: Mapping[str, Any]) -> Vocabulary:
+  """The vocabulary that a card describes.
+
+  Raises:
+    KeyError, TypeError, ValueError: the card lacks something, or contradicts itself.
+  """
+  kind = facts.get('tokens', 'characters')
+  if kind == 'bpe':
+    return BytePairs(tuple((int(a), int(b)) for a, b in facts['merges']))
+  if kind == 'words':
+    return Words(tuple(facts['words']))
+  return Characters(facts['vocabulary'])
 
 
 def characters(name: str) -> CharacterData:
@@ -51,7 +112,9 @@ def characters(name: str) -> CharacterData:
   card = registry.check(name, 'characters')
   if card is not None:
     train, validation = (cards.source(card, s) for s in ('train', 'validation'))
-    return CharacterData(name, train, validation, card.facts['vocabulary'])
+    size = card.facts.get('validation_bytes')
+    each = None if size is None else size / card.facts['sizes']['validation']
+    return CharacterData(name, train, validation, of_facts(card.facts), each)
   if name == 'pydoc':
     vocabulary, sizes, get = PRINTABLE, PYDOC_COUNTS, _read_pydoc
   else:
@@ -62,7 +125,7 @@ def characters(name: str) -> CharacterData:
     Source(name, split, shapes, sizes[split], functools.partial(get, split))
     for split in ('train', 'validation')
   )
-  return CharacterData(name, train, validation, vocabulary)
+  return CharacterData(name, train, validation, Characters(vocabulary))
 
 
 def encode(string: str, vocabulary: str) -> np.ndarray:
@@ -81,8 +144,8 @@ def encode(string: str, vocabulary: str) -> np.ndarray:
   return np.fromiter((place[c] for c in string), dtype, len(string))
 
 
-def token_dtype(vocabulary: str) -> np.dtype:
-  """The smallest dtype that holds every place in a vocabulary."""
+def token_dtype(vocabulary: str | Vocabulary) -> np.dtype:
+  """The smallest dtype that holds every token: uint8, uint16 or int32."""
   fits = [t for t in (np.uint8, np.uint16) if len(vocabulary) <= np.iinfo(t).max + 1]
   return np.dtype((fits or [np.int32])[0])
 

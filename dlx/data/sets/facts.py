@@ -57,7 +57,7 @@ def check(facts: Mapping[str, Any], shapes: Mapping[str, jax.ShapeDtypeStruct]):
     if shape.dtype.kind != dtype or shape.shape:
       raise ValueError(f'{field} is {shape.dtype} {shape.shape}')
   if kind == 'characters':
-    _check_words('vocabulary', [facts['vocabulary'] or 0], 1)
+    _check_tokens(facts)
   elif kind == 'sentences':
     _check_sentences(facts, shapes)
   elif kind == 'translation':
@@ -99,6 +99,32 @@ def _check_classes(facts, of_nodes: bool):
   if not min(counts['train']):
     empty = classes[counts['train'].index(0)]
     raise ValueError(f'class {empty!r} has no example to train on')
+
+
+def num_tokens(facts: Mapping[str, Any]) -> int:
+  """How many tokens a text of the user's own can have."""
+  kind = facts.get('tokens', 'characters')
+  if kind == 'bpe':
+    return 256 + len(facts['merges'])
+  return 1 + len(facts['words']) if kind == 'words' else len(facts['vocabulary'])
+
+
+def _check_tokens(facts):
+  kind = facts.get('tokens', 'characters')
+  if kind == 'bpe':
+    merges = facts['merges']
+    pairs = all(len(x) == 2 and _whole(x[0], 0) and _whole(x[1], 0) for x in merges)
+    # Of bytes and of merges that were made before.
+    if not pairs or any(max(x) >= 256 + i for i, x in enumerate(merges)):
+      raise ValueError('merges are no pairs of tokens')
+  elif kind == 'words':
+    _check_words('words', facts['words'], len(set(facts['words'])))
+  elif kind == 'characters':
+    _check_words('vocabulary', [facts['vocabulary'] or 0], 1)
+  else:
+    raise ValueError(f'tokens are {kind!r}')
+  if not _whole(facts.get('validation_bytes', 1), 1):
+    raise ValueError(f'validation_bytes is {facts["validation_bytes"]}')
 
 
 def _check_sentences(facts, shapes):

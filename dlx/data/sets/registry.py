@@ -19,7 +19,7 @@ KINDS = {
   'tables': 'a table',
   'graphs': 'a graph',
   'sentences': 'labelled sentences',
-  'characters': 'a text by characters',
+  'characters': 'a text',
   'translation': 'pairs of sentences in two languages',
 }
 

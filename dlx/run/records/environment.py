@@ -25,19 +25,30 @@ SETTINGS = (
 )
 
 
-def _git(*args: str) -> str:
-  root = pathlib.Path(__file__).resolve().parents[3]
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+
+
+def run_git(*args: str, root: pathlib.Path = ROOT) -> str:
+  """What git prints.
+
+  Args:
+    args: of git.
+    root: the folder it runs in.
+
+  Raises:
+    OSError: git is missing.
+    subprocess.SubprocessError: git says no, or takes longer than 10 s.
+  """
   # No locks: a status must not disturb somebody's commit.
   done = subprocess.run(
     ('git', *args),
     cwd=root,
     capture_output=True,
-    text=True,
     timeout=10,
     check=True,
     env=os.environ | {'GIT_OPTIONAL_LOCKS': '0'},
   )
-  return done.stdout.strip()
+  return done.stdout.decode(errors='replace')
 
 
 def git() -> dict[str, Any] | None:
@@ -47,10 +58,10 @@ def git() -> dict[str, Any] | None:
   """
   try:
     # An installed copy may lie inside the checkout of something else.
-    _git('ls-files', '--error-unmatch', 'dlx/run/records/environment.py')
+    run_git('ls-files', '--error-unmatch', 'dlx/run/records/environment.py')
     return {
-      'commit': _git('rev-parse', 'HEAD'),
-      'dirty': bool(_git('status', '--porcelain', '--untracked-files=no')),
+      'commit': run_git('rev-parse', 'HEAD').strip(),
+      'dirty': bool(run_git('status', '--porcelain', '--untracked-files=no')),
     }
   except (OSError, subprocess.SubprocessError):
     return None

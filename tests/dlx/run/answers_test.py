@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from typing import Any, Mapping, NamedTuple, Sequence
 import zipfile
 
 import numpy as np
@@ -211,3 +212,61 @@ def test_arrays_that_would_become_very_large_are_refused(tmp_path, monkeypatch):
   row = Function(lambda state, inputs: {}, {'x': Field('row', (2,), 'float32')}, {})
   with pytest.raises(DataError, match='would become 100000: not unpacked'):
     answers.inputs_of_words(row, [str(path)])
+
+
+class Part(NamedTuple):
+  fields: Mapping[str, Field]
+  found: Mapping[str, Any]
+  called: Sequence[str]
+
+
+@pytest.mark.parametrize('ending', ['csv', 'jsonl'])
+def test_answers_are_there_as_they_come(tmp_path, ending):
+  path, whole = tmp_path / f'a.{ending}', tmp_path / f'b.{ending}'
+  outputs = {'odds': ODDS, 'number': NUMBER}
+  odds = np.array([[0.25, 0.75], [0.5, 0.5], [1, 0]], np.float32)
+  number = np.array([1.5, -2, np.nan], np.float32)
+  rows = lambda a, b: {'odds': odds[a:b], 'number': number[a:b]}
+  names = ['x', 'caf\u00e9, \ud800', 'z']
+  lines = []
+
+  def parts():
+    assert not path.exists()
+    yield Part(outputs, rows(0, 2), names[:2])
+    lines.append(path.read_text().count('\n'))
+    yield Part(outputs, rows(2, 3), names[2:])
+    lines.append(path.read_text().count('\n'))
+
+  answers.write_parts(str(path), parts())
+  head = int(ending == 'csv')
+  assert lines == [2 + head, 3 + head]
+  answers.write(str(whole), outputs, rows(0, 3), names)
+  assert path.read_bytes() == whole.read_bytes()
+
+
+def test_what_fails_half_way_leaves_whole_lines_or_the_former_file(tmp_path):
+  path = tmp_path / 'a.jsonl'
+  path.write_text('kept')
+
+  def parts(fails_at):
+    for i in range(3):
+      if i == fails_at:
+        raise DataError('row 7 is damaged')
+      yield Part({'number': NUMBER}, {'number': np.array([i])}, [str(i)])
+
+  with pytest.raises(DataError):
+    answers.write_parts(str(path), parts(0))
+  assert path.read_text() == 'kept'
+  with pytest.raises(DataError):
+    answers.write_parts(str(path), parts(2))
+  assert [json.loads(x)['number'] for x in path.read_text().splitlines()] == [0, 1]
+
+
+def test_which_files_can_grow():
+  outputs = {'odds': ODDS, 'tokens': TOKENS}
+  told = TOKENS._replace(vocabulary=lambda data_dir: None)
+  assert answers.comes_in_parts('a.jsonl', outputs)
+  assert not answers.comes_in_parts('a.csv', outputs)
+  assert answers.comes_in_parts('a.csv', {'odds': ODDS, 'text': told})
+  assert not answers.comes_in_parts('a.npz', {'odds': ODDS})
+  assert not answers.comes_in_parts('gs://b/a.csv', {'odds': ODDS})

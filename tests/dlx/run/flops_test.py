@@ -10,6 +10,7 @@ from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
 from dlx.run import flops
+from dlx.run.taps import meetings
 from experiments.transformers import char_gpt
 
 W, X = jax.ShapeDtypeStruct((10, 64, 64), 'float32'), (8, 64)
@@ -39,6 +40,22 @@ class ProductTest(parameterized.TestCase):
     self.assertEqual(count(jnp.matmul, (3, 4), (4, 5)).total, 2 * 3 * 4 * 5)
     batched = count(functools.partial(jnp.einsum, 'bij,bjk->bik'), (7, 3, 4), (7, 4, 5))
     self.assertEqual(batched.total, 7 * 2 * 3 * 4 * 5)
+
+  def test_scopes_have_their_own_share_and_add_up(self):
+    def inner(x, w):
+      with jax.named_scope('b'):
+        return jnp.tanh(x @ w), None
+
+    def f(w, x):
+      with jax.named_scope('a'):
+        y = jax.jit(lambda x: jax.lax.scan(inner, x, w)[0])(x)
+      return y @ w[0]
+
+    jaxpr = jax.make_jaxpr(f)(W, jax.ShapeDtypeStruct(X, 'float32'))
+    one = FORWARD // 10
+    shares = {name: part.total for name, part in flops.by_scope(jaxpr).items()}
+    self.assertEqual(shares, {'a/b': FORWARD, '': one})
+    self.assertEqual(flops.count(jaxpr).total, FORWARD + one)
 
   def test_what_is_no_product_counts_nothing(self):
     self.assertEqual(count(lambda x: jnp.tanh(x) + x.sum(), (3, 4)).total, 0)
@@ -180,7 +197,7 @@ class ConvolutionTest(parameterized.TestCase):
     (5, 2, 3, dict(rhs_dilation=2), 6),
   )
   def test_meetings_by_hand(self, size, taps, places, options, wanted):
-    self.assertEqual(flops.meetings(size, taps, places, **options), wanted)
+    self.assertEqual(meetings(size, taps, places, **options), wanted)
 
 
 def kernel(x, y, o):

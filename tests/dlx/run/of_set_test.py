@@ -183,3 +183,17 @@ def test_a_run_without_a_set(run):
     ConfigError, match='--dataset=:test is not allowed: the config of'
   ):
     of_set.of_set(run, 'predict', ':test', {})
+
+
+def test_answers_come_batch_by_batch(run):
+  done = []
+  parts = of_set.in_parts(
+    run, 'predict', 'digits', {}, num=20, tick=lambda n, total: done.append((n, total))
+  )
+  first = next(parts)
+  assert len(first.called) == 8 and done == []
+  sizes = [len(part.called) for part in parts]
+  assert sizes == [8, 4] and done == [(8, 20), (16, 20), (20, 20)]
+  whole = of_set.of_set(run, 'predict', 'digits', {}, num=20)
+  assert whole.called[:8] == first.called and len(whole.called) == 20
+  np.testing.assert_array_equal(whole.found['sum'][:8], first.found['sum'])

@@ -1,5 +1,7 @@
 """Text files become a set of characters, in order; the end validates."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -24,7 +26,7 @@ def prepared(tmp_path, *texts: str | bytes, name='own', **kwargs):
 def read_back(name='own') -> tuple[str, str]:
   data = characters.characters(name)
   train, validation = (
-    characters.decode(s.read(None).data['token'], data.vocabulary)
+    data.vocabulary.decode(s.read(None).data['token'])
     for s in (data.train, data.validation)
   )
   return train, validation
@@ -54,6 +56,66 @@ def test_the_dtype_holds_the_vocabulary(tmp_path, size, dtype):
   assert ''.join(read_back()) == text
   assert characters.encode(text, text[:size]).dtype == dtype
   assert characters.token_dtype('a' * 65537) == np.int32
+
+
+@pytest.mark.parametrize('tokens', ('words', 'bpe'))
+def test_words_and_byte_pairs_are_learnt_from_what_trains(tmp_path, tokens):
+  text = 'so it goes, and so it was. ' * 200 + 'quite other words come here! ' * 30
+  made = prepared(tmp_path, text, tokens=tokens, vocab_size=300)
+  data, facts = characters.characters('own'), made.card.facts
+  cut = len(text) - round(0.1 * len(text))
+  assert facts['sizes']['train'] < cut  # A token is more than a character.
+  train, validation = read_back()
+  assert train == text[:cut]
+  if tokens == 'bpe':
+    assert validation == text[cut:]
+    each = len(text[cut:]) / facts['sizes']['validation']
+    assert data.bytes_per_token == pytest.approx(each, rel=1e-12)
+  else:
+    assert '\ufffd' in validation and data.bytes_per_token is None
+    assert any('that the vocabulary lacks: train 0.0 %' in x for x in made.notes)
+  assert any('of the 300 tokens that were asked for' in x for x in made.notes)
+  assert len(data.vocabulary) < 300
+  # The same again from the card alone, as a run that is opened elsewhere has it.
+  assert characters.of_facts(json.loads(json.dumps(facts))) == data.vocabulary
+
+
+def test_tokens_that_cannot_be(tmp_path):
+  (tmp_path / 'a.txt').write_text('ab ' * 999)
+  for kwargs, message in (
+    ({'tokens': 'syllables'}, '--tokens=syllables'),
+    ({'vocab_size': 300}, '--tokens=words or --tokens=bpe'),
+    ({'tokens': 'bpe', 'vocab_size': 12}, 'vocab_size=12'),
+  ):
+    with pytest.raises(ConfigError, match=message):
+      corpus.prepare([tmp_path / 'a.txt'], 'own', **kwargs)
+
+
+@pytest.mark.parametrize(
+  'facts',
+  (
+    {'tokens': 'bpe', 'merges': [[97, 500]]},
+    {'tokens': 'bpe', 'merges': [[97]]},
+    {'tokens': 'bpe', 'merges': [['a', 98]]},
+    {'tokens': 'words', 'words': []},
+    {'tokens': 'words', 'words': ['a', 'a']},
+    {'tokens': 'morphemes'},
+    {'tokens': 'bpe'},
+    {'tokens': 'bpe', 'merges': [], 'validation_bytes': 0},
+  ),
+)
+def test_a_card_that_contradicts_itself(tmp_path, facts):
+  prepared(tmp_path, 'ab ' * 999, tokens='bpe', vocab_size=257)
+  path = tmp_path / 'data' / 'own' / 'card.json'
+  card = json.loads(path.read_text())
+  card['facts'] = {
+    k: v
+    for k, v in card['facts'].items()
+    if k not in ('tokens', 'merges', 'validation_bytes')
+  } | facts
+  path.write_text(json.dumps(card))
+  with pytest.raises(DataError, match='own'):
+    characters.characters('own')
 
 
 @pytest.mark.parametrize(

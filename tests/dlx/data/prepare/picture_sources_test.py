@@ -331,3 +331,91 @@ def test_imagenets_folders():
     DataError, match='d/val: holds no folders: there must be one a cl'
   ):
     pictures.prepare('d', 'other')
+
+
+class TestFlatImagenet:
+  """Three training and two validation pictures, labelled as each source does."""
+
+  @pytest.fixture(autouse=True)
+  def pictures(self):
+    self.files = {
+      'train/n02012849/a.JPEG': 10,
+      'train/n01440764/b.JPEG': 20,
+      'train/n03126707/c.JPEG': 30,
+    }
+    val = 'val/ILSVRC2012_val_0000000{}.JPEG'
+    self.files |= {val.format(i): 40 + 10 * i for i in (1, 2)}
+
+  def make(self, texts=()):
+    for name, value in self.files.items():
+      path = pathlib.Path('imagenet', name)
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_bytes(png(value))
+    for name, text in dict(texts).items():
+      path = pathlib.Path('imagenet', name)
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_text(text)
+
+  def labels(self):
+    made = pictures.prepare(['imagenet'], 'own', size=1)
+    return made.card.facts['classes'], rows()['test'][1]
+
+  @pytest.mark.parametrize(
+    'texts',
+    (
+      {
+        'LOC_val_solution.csv': 'ImageId,PredictionString\n'
+        'ILSVRC2012_val_00000002,n01440764 1 2 3 4 n01440764 5 6 7 8\n'
+        'ILSVRC2012_val_00000001,n03126707 1 2 3 4\n'
+      },
+      {'imagenet_2012_validation_synset_labels.txt': 'n03126707\nn01440764\n'},
+      {
+        'val/val_annotations.txt': ''
+        'ILSVRC2012_val_00000001.JPEG\tn03126707\t0\t1\n'
+        'ILSVRC2012_val_00000002.JPEG\tn01440764\t0\t1\n'
+      },
+    ),
+  )
+  def test_labels_by_name_or_number(self, texts):
+    self.make(texts)
+    assert self.labels() == (['n01440764', 'n02012849', 'n03126707'], [2, 0])
+
+  def test_numbers_and_words_of_the_devkit(self):
+    from scipy import io
+
+    data = 'ILSVRC2012_devkit_t12/data/'
+    self.make({f'{data}ILSVRC2012_validation_ground_truth.txt': '7\n3\n'})
+    fields = [('ILSVRC2012_ID', 'O'), ('WNID', 'O'), ('words', 'O')]
+    synsets = np.array(
+      [
+        (3, 'n01440764', 'tench, Tinca tinca', 0),
+        (5, 'n02012849', 'crane', 0),
+        (7, 'n03126707', 'crane', 0),
+        (1001, 'n00001740', 'entity', 2),
+      ],
+      [*fields, ('num_children', 'O')],
+    )
+    folder = pathlib.Path('imagenet/ILSVRC2012_devkit_t12/data')
+    assert 'needs meta.mat' in self.refused()
+    io.savemat(folder / 'meta.mat', {'synsets': synsets})
+    names = ['tench', 'crane (n02012849)', 'crane (n03126707)']
+    assert self.labels() == (names, [2, 0])
+
+  def refused(self) -> str:
+    with pytest.raises(DataError) as error:
+      pictures.prepare(['imagenet'], 'own', size=1)
+    assert not pathlib.Path('data/own').exists()
+    return str(error.value)
+
+  def test_words_of_kaggle_and_what_cannot_be_taken(self):
+    self.make({'LOC_synset_mapping.txt': 'n01440764 tench, Tinca tinca\n'})
+    assert 'holds no folders' in self.refused()
+    name = 'imagenet_2012_validation_synset_labels.txt'
+    self.make({name: 'n03126707\n'})
+    assert 'has no label for ILSVRC2012_val_00000002.JPEG' in self.refused()
+    self.make({name: 'n03126707\ntench\n'})
+    assert "line 2: 'tench' is no class" in self.refused()
+    self.make({name: 'n03126707\nn99999999\n'})
+    assert "class 'n99999999' is not among those of training" in self.refused()
+    self.make({name: 'n03126707\nn01440764\n'})
+    assert self.labels() == (['tench', 'n02012849', 'n03126707'], [2, 0])

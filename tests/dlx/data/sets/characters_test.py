@@ -42,7 +42,7 @@ def test_pydoc_has_its_declared_size_and_says_which_python():
     assert loaded[split].origin['kind'] == 'embedded'
     assert loaded[split].origin['python'].startswith('3.')
   both = ''.join(
-    characters.decode(loaded[split].data['token'], data.vocabulary)
+    data.vocabulary.decode(loaded[split].data['token'])
     for split in ('train', 'validation')
   )
   assert characters.pydoc_text().startswith(both)
@@ -73,7 +73,7 @@ def test_tiny_shakespeare_of_a_small_file(tmp_path, monkeypatch):
   (tmp_path / 'tinyshakespeare' / 'input.txt').write_text('To be, or:\n')
   data = characters.characters('tiny_shakespeare')
   parts = [read(s, tmp_path).data['token'] for s in (data.train, data.validation)]
-  assert [characters.decode(p, data.vocabulary) for p in parts] == ['To be, or', ':\n']
+  assert [data.vocabulary.decode(p) for p in parts] == ['To be, or', ':\n']
 
 
 def test_the_published_tiny_shakespeare():
@@ -82,7 +82,7 @@ def test_the_published_tiny_shakespeare():
   tokens = read(data.train, folder).data['token']
   assert tokens.shape == (1003854,)
   assert set(tokens.tolist()) <= set(range(65))
-  assert characters.decode(tokens[:14], data.vocabulary) == 'First Citizen:'
+  assert data.vocabulary.decode(tokens[:14]) == 'First Citizen:'
 
 
 def test_unknown_name():

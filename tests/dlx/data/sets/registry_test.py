@@ -58,7 +58,7 @@ class RegistryTest(parameterized.TestCase):
       'Did you mean cora\\? For a graph .* citeseer, pubmed, or a set of',
     ),
     ('tables', 'own', 'california_housing, or a set of your own in --data_dir, from'),
-    ('characters', 'imdb', "dataset='imdb' is not known. For a text by characters"),
+    ('characters', 'imdb', "dataset='imdb' is not known. For a text"),
   )
   def test_unknown_names_get_the_nearest_and_the_list(self, kind, name, message):
     with self.assertRaisesRegex(ConfigError, message):
