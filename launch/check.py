@@ -6,7 +6,8 @@ Its SMALL config is run, or six steps of its Config where it has none: it builds
 data, all that a run calls can be traced, a stopped run goes on with equal bits, rows of
 its functions stand alone, the dtype reaches the model, one batch is learnt by the net
 of its default Config. It tells which flags of every run a start refuses, since nothing
-reads them. Exit status 1 where something fails.
+reads them. Of a study the runs are traced, claims, table and figures are called on
+made-up numbers, and its SMALL is trained. Exit status 1 where something fails.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from typing import Any, Callable
 
 from absl import flags
 
+from dlx.run import experiments_by_name
 from launch.flags import command_line, config_flags, paths
 from launch.machine import devices
 
@@ -75,6 +77,26 @@ def checks(found, config: Any, folder: pathlib.Path, data_dir: Any) -> list:
   ]
 
 
+def study_checks(found, config: Any, folder: pathlib.Path, data_dir: Any) -> list:
+  """The same of a study."""
+  from launch import study_checks as lib
+
+  small = getattr(found.module, 'SMALL', None) or dataclasses.replace(
+    config, seeds=min(config.seeds, 2)
+  )
+  return [
+    (
+      'claims, table and figures take the numbers of its runs',
+      lambda: lib.rehearsed(found, config),
+    ),
+    ('more seeds are more runs of the same settings', lambda: lib.grown(found, config)),
+    (
+      'trained, judged, and trained no second time',
+      lambda: lib.trained(found, small, folder, data_dir),
+    ),
+  ]
+
+
 def run(name: str, check: Callable[[], str | None]) -> bool:
   """Runs one check and prints its line; whether it passed."""
   from launch.checks import Failed
@@ -94,11 +116,13 @@ def run(name: str, check: Callable[[], str | None]) -> bool:
 def main(argv: list[str]) -> int:
   """Runs the launcher; returns the exit status."""
   devices.use_cpu_without_accelerator()
-  values, found = command_line.parse(argv, define, __doc__ or '')
+  values, found = command_line.parse(argv, define, __doc__ or '', studies=True)
   config = config_flags.build(found.config_class, values).resolved()
   devices.start_jax(config, values)
+  of_many = isinstance(found, experiments_by_name.FoundStudy)
+  listing = study_checks if of_many else checks
   with tempfile.TemporaryDirectory(prefix='dlx-check-') as folder:
-    listed = checks(found, config, pathlib.Path(folder), values.data_dir)
+    listed = listing(found, config, pathlib.Path(folder), values.data_dir)
     passed = [run(name, check) for name, check in listed]
   return 0 if all(passed) else 1
 

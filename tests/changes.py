@@ -23,7 +23,13 @@ REPO = pathlib.Path(__file__).parents[1]
 CODE = ('dlx', 'experiments', 'kernels')
 ALL_CODE = (*CODE, 'launch', 'tests')
 # What a change of these changes is not known: then all tests run.
-GROUND = ('constraints.txt', 'pyproject.toml', 'setup.py', 'tests/conftest.py')
+GROUND = (
+  'constraints.txt',
+  'pyproject.toml',
+  'setup.py',
+  'tests/conftest.py',
+  'tests/leaks.py',
+)
 PASSED = '.ci/passed'
 # Tests below these depend on code alone. Those of the rules of the code base, of the
 # launchers and of every experiment read files and start processes: they always run.
@@ -83,15 +89,17 @@ class Tree:
       open_.append(name.rpartition('.')[0])
     return found
 
-  def changed(self, module: str, files: Iterable[str]) -> str | None:
+  def changed(
+    self, module: str, files: Iterable[str], *, named: bool = False
+  ) -> str | None:
     """The first of the changed files that the module depends on.
 
-    A file that is neither Python nor text for people (C++, a table of tuned sizes)
-    belongs to the modules of its folder, or of the folder above if it has none.
+    With `named` of the module and those that it names itself alone. A file that is
+    neither Python nor text for people (C++, a table of tuned sizes) belongs to the
+    modules of its folder, or of the folder above if it has none.
     """
-    closure = [
-      self._paths[name].relative_to(self._root) for name in self.closure(module)
-    ]
+    modules = {module} | self.imports(module) if named else self.closure(module)
+    closure = [self._paths[name].relative_to(self._root) for name in modules]
     paths = {path.as_posix() for path in closure}
     folders = {path.parent for path in closure}
     for file in files:
@@ -170,15 +178,48 @@ def left_out(
 
 
 @functools.cache
+def _here() -> tuple[Tree, tuple[str, ...]]:
+  """The tree of this repository, and its files that changed; none where not known."""
+  files = changed_files(REPO, folders=(*ALL_CODE, *GROUND))
+  return Tree(REPO, ALL_CODE), tuple(files or ())
+
+
+def _module(path: pathlib.Path) -> str:
+  return '.'.join(path.relative_to(REPO).with_suffix('').parts)
+
+
+def waits(
+  number: int, of: int, files: Collection[str], path: pathlib.Path, turn: int | None
+) -> bool:
+  """Whether a test of that path with the mark `turns.seldom` does not run now.
+
+  Args:
+    number, of, files: of the mark.
+    path: of its file, whose own change, or that of what it names, counts.
+    turn: of now.
+  """
+  if turns.has_it(number, of, turn):
+    return False
+  tree, changed = _here()
+  named = changed and tree.changed(_module(path), changed, named=True)
+  return not named and set(files).isdisjoint(changed)
+
+
+def closure_here(path: pathlib.Path) -> bool:
+  """Whether a file of tests, or anything that its import runs, changed."""
+  tree, changed = _here()
+  return bool(changed) and tree.changed(_module(path), changed) is not None
+
+
+@functools.cache
 def left_out_here() -> tuple[str, ...]:
   """Of this repository and environment: none outside CI."""
-  if turns.TURN is None:
-    return ()
-  files = changed_files(REPO, folders=(*ALL_CODE, *GROUND))
-  if not files:  # Not known, or nothing: then the base is this commit itself.
+  tree, files = _here()
+  # Not known, or nothing: then the base is this commit itself.
+  if turns.TURN is None or not files:
     return ()
   tests = [p.relative_to(REPO).as_posix() for p in REPO.glob('tests/**/*_test.py')]
-  return left_out(Tree(REPO, ALL_CODE), tests, files, turns.TURN)
+  return left_out(tree, tests, files, turns.TURN)
 
 
 if __name__ == '__main__':

@@ -1,8 +1,11 @@
 """Expensive tests that take turns: in CI each runs in one of a few commits in a row.
 
-The turn is $DLX_TURN, in CI the number of commits. Outside CI it is not set.
+The turn is $DLX_TURN, in CI the number of commits. Outside CI it is not set. Who takes
+turns does not wait for its own when what it tests changed: else the commit that breaks
+it passes, and another one, some commits later, fails.
 """
 
+from collections.abc import Collection
 import os
 
 import pytest
@@ -15,12 +18,13 @@ def has_it(number: int, turns: int, turn: int | None = TURN) -> bool:
   return turn is not None and (turn - number) % turns == 0
 
 
-def seldom(number: int, turns: int = 4, turn: int | None = TURN):
-  """A mark of a test: slow but in its turn.
+def seldom(number: int, turns: int = 4, files: Collection[str] = ()):
+  """A mark of a test: slow but in its turn, and where its file, a module that its file
+  names, or one of `files` differs from the base commit (changes.waits).
 
   Args:
     number: any; tests of different numbers have different turns.
     turns: how many commits there are from one run to the next.
-    turn: of now.
+    files: from the root of the repository.
   """
-  return (lambda test: test) if has_it(number, turns, turn) else pytest.mark.slow
+  return pytest.mark.seldom(number, turns, tuple(files))

@@ -1,4 +1,4 @@
-"""report.html of a study: claims first, then the table, figures and what was run.
+"""report.html of a study: claims first, then figures, the table and what was run.
 
 Made from study.json and figures/ alone; nothing of the study is executed.
 """
@@ -60,8 +60,8 @@ def whole(shown: Shown) -> str:
   body = (
     header(shown)
     + claims(shown)
-    + results(shown)
     + pictures(shown.figures)
+    + results(shown)
     + runs(shown)
     + configuration(shown)
     + reproduce(shown)

@@ -1,24 +1,28 @@
 """A checkpoint of a run, opened again: its state, its metrics and its figures."""
 
+import re
 from typing import Any, Mapping, NamedTuple
 
+from etils import epath
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dlx.errors import ConfigError
 from dlx.experiment import Config, Experiment
-from dlx.run import drawing, feed, sharding
+from dlx.run import drawing, feed, processes, sharding
 from dlx.run.checkpoint import files
 from dlx.run.checkpoint.checkpointer import Checkpointer
 from dlx.run.checkpoint.pick import pick
 from dlx.run.dispatch import Dispatch, make_dispatch
 from dlx.run.evaluation import Evaluations
+from dlx.run.records.json_files import read_json
 from dlx.run.records.reporter import as_floats, reported
 from dlx.run.records.workdir import absolute
 from dlx.run.rehearsal import Rehearsed, rehearse
 from dlx.run.timing import Clock
 from dlx.state import TrainState, is_key, leaves_by_path
+from dlx.train import members
 
 
 def evaluate(
@@ -41,11 +45,11 @@ def evaluate(
   found = _open(experiment, config, workdir, step, data_dir, mesh)
   metrics: dict[str, float] = {}
   for split in experiment.evals:
-    members = found.state.stop.shape
+    shape = found.state.stop.shape
     metrics |= {
       f'{split}/{key}': as_floats(value)
       for key, value in found.summary(split).items()
-      if reported(value, members)
+      if reported(value, shape)
     }
   return metrics
 
@@ -67,7 +71,7 @@ def state(
     ConfigError: no such checkpoint.
   """
   dispatch = make_dispatch(experiment, sharding.make_mesh(mesh))
-  return _restored(dispatch, _saved(absolute(workdir), config), workdir, config, step)
+  return _restored(experiment, dispatch, workdir, config, step)
 
 
 def unplaced(
@@ -89,8 +93,11 @@ def unplaced(
   """
   wanted = jax.eval_shape(lambda: experiment.init(jax.random.key(0)))
   wanted = wanted._replace(**dict.fromkeys(without, ()))
+  place = _place(workdir)
+  if place.members is not None:
+    wanted = members.joined(wanted, place.members)
   named = {f'state/{name}': x for name, x in leaves_by_path(wanted).items()}
-  saved = _saved(absolute(workdir), config)
+  saved = _saved(place.folder, config)
   which = lambda: pick(saved, workdir, step, config.best_metric)
   found = files.follow(saved.folder, which, lambda n: saved.read_leaves(n, named)[0])
   saved.close()
@@ -98,12 +105,13 @@ def unplaced(
     jax.random.wrap_key_data(value) if is_key(x) else jnp.asarray(value)
   )
   leaves = [put(x, found[name]) for name, x in named.items()]
-  return jax.tree.unflatten(jax.tree.structure(wanted), leaves)
+  state = jax.tree.unflatten(jax.tree.structure(wanted), leaves)
+  return state if place.members is None else members.run_of(state, place.member)
 
 
 def step_of(config: Config, workdir, step: int | str) -> int:
   """The number of 'latest', 'best' or a number. Raises as `evaluate` does."""
-  saved = _saved(absolute(workdir), config)
+  saved = _saved(_place(workdir).folder, config)
   found = pick(saved, workdir, step, config.best_metric)
   saved.close()
   return found
@@ -162,10 +170,9 @@ class _Opened(NamedTuple):
 def _open(experiment, config, workdir, step, data_dir, mesh) -> _Opened:
   dispatch = make_dispatch(experiment, sharding.make_mesh(mesh))
   rehearsed = rehearse(experiment, config, dispatch)
-  saved = _saved(absolute(workdir), config)
-  pick(saved, workdir, step, config.best_metric)  # Before anything is read.
+  step_of(config, workdir, step)  # Before anything is read.
   data = feed.load(experiment, data_dir, dispatch.mesh, train=False)
-  restored = _restored(dispatch, saved, workdir, config, step)
+  restored = _restored(experiment, dispatch, workdir, config, step)
   evaluations = Evaluations(
     experiment, config, dispatch, data, Clock(), rehearsed.evals
   )
@@ -183,10 +190,49 @@ def _saved(workdir, config: Config) -> Checkpointer:
   )
 
 
+class _Place(NamedTuple):
+  """Where the checkpoints of a run lie.
+
+  Attributes:
+    folder: the workdir; of a run that was trained together with others theirs.
+    member: its number among them.
+    members: how many they are; None: it was trained by itself.
+  """
+
+  folder: epath.Path
+  member: int = 0
+  members: int | None = None
+
+
+def _place(workdir) -> _Place:
+  """Raises ConfigError where config.json of the workdir leads elsewhere."""
+  folder = absolute(workdir)
+  path = folder / 'config.json'
+  of = read_json(path).get('together') if path.exists() else None
+  if of is None:
+    return _Place(folder)
+  try:
+    there, member, count = str(of['workdir']), int(of['member']), int(of['members'])
+  except (KeyError, TypeError, ValueError):
+    there, member, count = '', 0, 0
+  # Another run of the same study, and nothing else on this disk.
+  if not re.fullmatch(r'\.\./\.\./together/\d+', there) or not 0 <= member < count:
+    raise ConfigError(
+      f'{path}: together={of} is not allowed: must name a member of a program of the '
+      'same study.'
+    )
+  return _Place(absolute(folder.parent.parent / there[6:]), member, count)
+
+
 def _restored(
-  dispatch: Dispatch, saved: Checkpointer, workdir, config: Config, step: int | str
+  experiment: Experiment, dispatch: Dispatch, workdir, config: Config, step: int | str
 ) -> TrainState:
   """The state of a checkpoint, also while its run saves and drops others."""
+  place = _place(workdir)
+  if place.members is not None:
+    own = unplaced(experiment, config, workdir, step=step)
+    return processes.put(own, jax.tree.map(lambda x: x.sharding, dispatch.state))
+  saved = _saved(place.folder, config)
   which = lambda: pick(saved, workdir, step, config.best_metric)
   read = lambda found: saved.restore(dispatch.state, dispatch.window, found)
   restored = files.follow(saved.folder, which, read)

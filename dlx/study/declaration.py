@@ -14,12 +14,9 @@ def study(config):
   )
 """
 
-from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 from dlx.config import StudyConfig
-
-if TYPE_CHECKING:
-  from dlx.study.results import Results
 
 __all__ = ('Run', 'Study', 'StudyConfig', 'Verdict', 'over_seeds')
 
@@ -47,7 +44,7 @@ class Verdict(NamedTuple):
 
 
 class Study(NamedTuple):
-  """Runs, and what is made of their results.
+  """Runs, and what is made of their results, a `dlx.study.results.Results`.
 
   Attributes:
     runs: by name, which is that of a folder.
@@ -60,9 +57,9 @@ class Study(NamedTuple):
 
   runs: Mapping[str, Run]
   metrics: tuple[str, ...]
-  claims: Mapping[str, Callable[['Results'], Verdict]] = {}
-  figures: Mapping[str, Callable[['Results'], Any]] = {}
-  rows: Callable[['Results'], Sequence[Mapping[str, Any]]] | None = None
+  claims: Mapping[str, Callable[[Any], Verdict]] = {}
+  figures: Mapping[str, Callable[[Any], Any]] = {}
+  rows: Callable[[Any], Sequence[Mapping[str, Any]]] | None = None
 
 
 def over_seeds(config: StudyConfig, settings: Mapping[str, Run]) -> dict[str, Run]:

@@ -114,9 +114,9 @@ class Results:
     return found
 
   def told(self, metric: str, group: str) -> str:
-    """GROUP MEAN (sd SD, n=N), and how many diverged."""
+    """`GROUP: MEAN (sd SD, n=N)`, and how many diverged."""
     n, lost = len(self.values(metric, group)), self.num_diverged(group)
-    said = f'{group} {self.mean(metric, group):.4g}' if n else group
+    said = f'{group}: {self.mean(metric, group):.4g}' if n else group
     parts = [f'sd {self.sd(metric, group):.2g}'] * (n > 1) + [f'n={n}']
     parts += [f'{lost} diverged'] * bool(lost)
     return f'{said} ({", ".join(parts)})'
@@ -140,9 +140,9 @@ class Results:
     self, metric: str, group: str, than: str, errors: float, sign: int
   ) -> Verdict:
     a, b = self.values(metric, group), self.values(metric, than)
-    told = f'{metric}: {self.told(metric, group)}, {self.told(metric, than)}'
+    told = f'{metric} of {self.told(metric, group)}, of {self.told(metric, than)}'
     if len(a) < 2 or len(b) < 2:
-      return Verdict(False, f'{told}; two runs of each at least are needed.')
+      return Verdict(False, f'{told}; needed are two runs of each.')
     error = math.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))
     difference = float(a.mean() - b.mean())
     said = f'{told}; difference {difference:.3g}, standard error {error:.2g}'
@@ -163,6 +163,6 @@ def mean_and_sd(mean: float, sd: float) -> str:
   if math.isnan(sd) or sd == 0 or not math.isfinite(sd):
     return f'{mean:.4g}'
   digits = max(0, 1 - math.floor(math.log10(sd)))
-  if digits > 8 or abs(mean) >= 1e6:
+  if digits > 5 or abs(mean) >= 1e6:
     return f'{mean:.4g} ± {sd:.2g}'
   return f'{mean:.{digits}f} ± {sd:.{digits}f}'

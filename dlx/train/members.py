@@ -140,6 +140,24 @@ def member(state: TrainState, i: int = 0) -> TrainState:
   return own._replace(step=state.step, evaluated=state.evaluated)
 
 
+def joined(one: TrainState, n: int) -> TrainState:
+  """ShapeDtypeStructs of the state of `together`, from those of one of its n runs."""
+  many = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((n, *x.shape), x.dtype),
+    one._replace(step=(), evaluated=()),
+  )
+  diverged = jax.ShapeDtypeStruct((n,), bool)
+  return many._replace(
+    step=one.step, evaluated=one.evaluated, model_state=(many.model_state, diverged)
+  )
+
+
+def run_of(state: TrainState, i: int) -> TrainState:
+  """The state of one run in that of `together`: as if it had been trained alone."""
+  own = member(state, i)
+  return own._replace(model_state=own.model_state[0])
+
+
 def _of_seeds(seeds: np.ndarray, of: Callable[[Any], Dataset]) -> Callable:
   """Dataset of one seed -> that of all; itself where it does not depend on the seed."""
 

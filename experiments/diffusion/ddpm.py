@@ -70,6 +70,8 @@ class Config(experiment.Config):
     self.bounds('lr', above=0)
 
 
+# Fields that are used by arithmetic alone: runs that differ in them share a program.
+SWEPT = ('lr',)
 # The least run that still has every part.
 SMALL = Config.small(
   sampler=denoising.SamplerConfig(num_steps=3),

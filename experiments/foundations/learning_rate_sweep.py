@@ -6,7 +6,7 @@ Rates a constant factor apart, each with several seeds (arXiv:1206.5533, section
 runs are members of one program. Expected: a valley; a decade beside its lowest point
 the loss is higher, by far more than the seeds differ.
 
-Measured: not yet.
+Measured: test loss 0.0887 nats (sd 0.019, 4 seeds) at 5.52e-3, all claims held.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ def study(config: Config) -> Study:
     'eval_every_steps': None,
     'save_every_steps': None,
   }
-  rate_of = {f'{rate:.3g}': rate for rate in rates}
+  rate_of = {f'lr={rate:.3g}': rate for rate in rates}
   settings = {name: Run('mlp', {**fields, 'lr': lr}) for name, lr in rate_of.items()}
 
   def best(results):
@@ -65,7 +65,7 @@ def study(config: Config) -> Study:
     return Verdict(
       found not in (list(rate_of)[0], list(rate_of)[-1]),
       f'Of {len(rate_of)} rates from {config.lowest:g} to {config.highest:g} the '
-      f'lowest mean of {LOSS} is that of {results.told(LOSS, found)}.',
+      f'lowest mean of {LOSS} has {results.told(LOSS, found)}.',
     )
 
   def valley(sign):

@@ -31,6 +31,8 @@ class Config(experiment.Config):
     self.bounds('weight_decay', least=0)
 
 
+# Fields that are used by arithmetic alone: runs that differ in them share a program.
+SWEPT = ('lr', 'weight_decay')
 # The least run that still has every part.
 SMALL = Config.small()
 

@@ -58,6 +58,8 @@ class Config(experiment.Config):
     self.choice('compute_dtype', of=experiment.UNSCALED_DTYPES)
 
 
+# Fields that are used by arithmetic alone: runs that differ in them share a program.
+SWEPT = ('lr', 'beta')
 # The least run that still has every part.
 SMALL = Config.small(features=(8,), latents=4)
 

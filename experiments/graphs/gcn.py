@@ -70,6 +70,8 @@ class Config(experiment.Config):
     self.unused('ema_decay', why='not used here')
 
 
+# Fields that are used by arithmetic alone: runs that differ in them share a program.
+SWEPT = ('lr', 'weight_decay')
 # The least run that still has every part.
 SMALL = Config(num_steps=6, log_every_steps=2, eval_every_steps=3)
 

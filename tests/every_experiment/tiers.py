@@ -7,8 +7,8 @@ there will be over a hundred experiments. They are fast for
 - experiments that a change may have changed: whose import closure (the experiment and
   all of dlx and kernels that it imports, directly or not) has a file that differs from
   the base commit (tests/changes.py); where that is not known, none counts as changed.
-  Of more than MOST_CHANGED, as after a change of the ground, those whose own file
-  changed come first, then a number of others that turns as below;
+  Those whose own file changed are all among them, up to MOST_OWN; of the others, as
+  after a change of the ground, as many as make MOST_CHANGED with them, in turn;
 - a tenth of the rest where $DLX_TURN is a number, as .ci/run sets it: another tenth for
   each commit, all of them in ten turns.
 
@@ -16,7 +16,7 @@ For all others they are slow (`-m slow`). `python -m tests.every_experiment.tier
 prints who is in the fast tier; no experiment is imported to find it out.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 import functools
 import os
 from typing import NamedTuple
@@ -28,6 +28,10 @@ from tests import changes, turns
 
 TURNS = 10
 MOST_CHANGED = 4
+# Of these each takes about a minute of one core; as after a change of a name that all
+# of them use.
+MOST_OWN = 12
+THIRDS = 3
 # One experiment of each kind of training.
 KINDS = {
   'classifier': 'cnn',
@@ -49,7 +53,8 @@ class Tiers(NamedTuple):
 
   Attributes:
     kinds: by experiment, the kind that it stands for.
-    changed: by experiment, a file that changed; at most MOST_CHANGED.
+    changed: by experiment, a file that changed; at most MOST_CHANGED, or MOST_OWN
+      whose own file did.
     turn: of the rotation; None: nobody's turn.
     rotating: those whose turn it is.
     left_out: how many more changed.
@@ -77,23 +82,25 @@ def rotating(names: Iterable[str], turn: int) -> tuple[str, ...]:
 
 
 def some_of(changed: Mapping[str, str], turn: int) -> list[str]:
-  """At most MOST_CHANGED: those whose own file changed, and some of the others in turn.
+  """Those whose own file changed, at most MOST_OWN, then others up to MOST_CHANGED.
 
   Args:
     changed: by experiment, a file that changed, its own where that did.
-    turn: each of the others is among them once in as many turns as it takes.
+    turn: of those that are too many, each is among them once in as many turns as it
+      takes.
   """
-  if len(changed) <= MOST_CHANGED:
-    return sorted(changed)
-  own = sorted(
-    name for name, file in changed.items() if file.startswith('experiments/')
-  )
-  if len(own) >= MOST_CHANGED:
-    own = []  # All in turn.
-  others = sorted(changed.keys() - set(own))
-  places = MOST_CHANGED - len(own)
-  start = turn * places % len(others)
-  return sorted([*own, *(others[start:] + others[:start])[:places]])
+  own = [name for name, file in changed.items() if file.startswith('experiments/')]
+  others = changed.keys() - set(own)
+  places = max(0, MOST_CHANGED - len(own))
+  return sorted(_in_turn(own, MOST_OWN, turn) + _in_turn(others, places, turn))
+
+
+def _in_turn(names: Collection[str], places: int, turn: int) -> list[str]:
+  """As many as there are places for, others in the next turn."""
+  if len(names) <= places:
+    return [*names]
+  start, names = turn * places % len(names), sorted(names)
+  return (names[start:] + names[:start])[:places]
 
 
 def choose(
@@ -158,33 +165,32 @@ def every(
   Args:
     expensive: it is slow but for those of the fast tier.
     newest: it runs on the newest Python alone: none stands for its kind on the others.
-    thirds: in CI, of those that stand for a kind and whose own file did not change, a
-      third has its turn.
+    thirds: in CI, of those that stand for a kind and did not change, nor did what the
+      test names, a third has its turn.
   """
   found = tiers()
-  waits = set(waiting(found)) if thirds else set()
+  marks = by_thirds(found) if thirds else {}
   return [
     pytest.param(
       name,
       id=name,
-      marks=[pytest.mark.slow] * (expensive and (name not in found or name in waits))
-      + [pytest.mark.representative] * (not newest and name in found.kinds),
+      marks=[pytest.mark.slow] * (expensive and name not in found)
+      + [pytest.mark.representative] * (not newest and name in found.kinds)
+      + [mark for kind, mark in marks.items() if kind == name],
     )
     for name in experiments_by_name.names()
   ]
 
 
-def waiting(found: Tiers) -> tuple[str, ...]:
-  """Those that stand for a kind, whose own file did not change and whose turn it is not
-  in three turns in a row; nobody outside CI."""
+def by_thirds(found: Tiers) -> dict[str, pytest.MarkDecorator]:
+  """Of those that stand for a kind, the mark of one turn in three; none outside CI."""
   if found.turn is None:
-    return ()
-  kinds = enumerate(sorted(found.kinds))
-  return tuple(
-    name
-    for i, name in kinds
-    if not turns.has_it(i, 3, found.turn) and name not in found.own
-  )
+    return {}
+  file = lambda name: _path(experiments_by_name.module_name(name))
+  return {
+    name: turns.seldom(i, THIRDS, [file(name)])
+    for i, name in enumerate(sorted(found.kinds))
+  }
 
 
 def text(found: Tiers, total: int, known: bool) -> str:

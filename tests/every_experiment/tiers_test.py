@@ -64,7 +64,7 @@ def test_all_are_fast_in_ten_turns_whatever_changes(root):
   assert fast == set(names)
 
 
-@pytest.mark.parametrize('own', (0, 3, 20))
+@pytest.mark.parametrize('own', (0, 3, 4, 12, 20))
 def test_of_many_that_changed_some_are_fast_own_files_first_and_all_in_turn(root, own):
   names = {f'experiment_{i:02}': f'experiments.a.e{i:02}' for i in range(25)}
   for i in range(25):
@@ -76,13 +76,15 @@ def test_of_many_that_changed_some_are_fast_own_files_first_and_all_in_turn(root
   for turn in range(25):
     tree = changes.Tree(root)
     chosen = tiers.choose(names, {}, tree, ['dlx/errors.py', *files], turn)
-    assert len(chosen.changed) == tiers.MOST_CHANGED
-    assert chosen.left_out == 25 - tiers.MOST_CHANGED
-    assert 'and 21 more, not now' in tiers.text(chosen, 25, True)
-    if own < tiers.MOST_CHANGED:
-      assert set(list(names)[:own]) <= set(chosen.changed)
-    fast |= set(chosen.changed)
-  assert fast == set(names)
+    found = set(chosen.changed)
+    assert len(found) == min(max(own, tiers.MOST_CHANGED), tiers.MOST_OWN)
+    assert chosen.left_out == 25 - len(found)
+    assert f'and {25 - len(found)} more, not now' in tiers.text(chosen, 25, True)
+    themselves = set(list(names)[:own])
+    assert themselves <= found if own <= tiers.MOST_OWN else found <= themselves
+    fast |= found
+  # Beside more than fit there is no place for those that only import what changed.
+  assert fast == (set(names) if own < tiers.MOST_CHANGED else themselves)
 
 
 def test_one_experiment_stands_for_each_kind():
@@ -103,14 +105,16 @@ def test_every_experiment_has_a_parameter_and_those_of_the_kinds_are_marked():
   )
 
 
-def test_a_third_of_the_kinds_has_its_turn_and_all_in_three(root):
-  kinds = {str(i): f'e{i}' for i in range(7)} | {'graph': 'gcn'}
-  names = {f'e{i}': f'experiments.a.e{i}' for i in range(7)} | MODULES
-  files = ['experiments/graphs/gcn.py']
-  ran = []
-  for turn in (4, 5, 6):
-    found = tiers.choose(names, kinds, changes.Tree(root), files, turn)
-    assert found.own == {'gcn'} and 'gcn' not in tiers.waiting(found)
-    ran += sorted(set(found.kinds) - set(tiers.waiting(found)) - {'gcn'})
-  assert sorted(ran) == [f'e{i}' for i in range(7)]
-  assert tiers.waiting(found._replace(turn=None)) == ()
+def test_of_the_kinds_a_third_has_its_turn_and_who_changed_itself(monkeypatch):
+  marks = tiers.by_thirds(tiers.Tiers(dict.fromkeys(MODULES, ''), {}, 4, ()))
+  assert marks['cnn'].args == (0, 3, ('experiments/vision/cnn.py',))
+  assert marks['gcn'].args == (1, 3, ('experiments/graphs/gcn.py',))
+  assert tiers.by_thirds(tiers.Tiers(dict.fromkeys(MODULES, ''), {}, None, ())) == {}
+  # Who is in the fast tier for another reason does not wait.
+  found = tiers.Tiers({'gcn': ''}, {'cnn': ''}, 4, ())
+  monkeypatch.setattr(tiers, 'tiers', lambda: found)
+  of = {
+    p.id: {m.name for m in p.marks} for p in tiers.every(expensive=True, thirds=True)
+  }
+  assert (of['gcn'], of['cnn']) == ({'seldom', 'representative'}, set())
+  assert of['mlp'] == {'slow'}

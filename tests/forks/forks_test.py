@@ -8,6 +8,7 @@ import pytest
 from launch import check
 from tests import turns
 
+ROOT = pathlib.Path(__file__).parents[2]
 FORKS = sorted(
   path
   for path in pathlib.Path(__file__).parent.glob('*.py')
@@ -16,11 +17,10 @@ FORKS = sorted(
 
 
 def checked():
-  """All of them; in CI each is fast in one of five commits, as one takes 10 to 40 s."""
+  """All of them; one takes 10 to 40 s, and has its turn in one commit of five."""
   for i, path in enumerate(FORKS):
-    yield pytest.param(
-      path, id=path.stem, marks=[pytest.mark.slow] * (not turns.has_it(i, 5))
-    )
+    file = path.relative_to(ROOT).as_posix()
+    yield pytest.param(path, id=path.stem, marks=turns.seldom(i, 5, [file]))
 
 
 @pytest.mark.parametrize('path', [*checked()])

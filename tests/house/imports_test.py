@@ -93,17 +93,19 @@ class Source(NamedTuple):
 
 
 @functools.cache
-def sources(root: pathlib.Path, folders=CODE) -> tuple[Source, ...]:
-  """All Python files in `folders`; read once."""
-  return tuple(_sources(root, folders))
+def sources(root: pathlib.Path, folders=CODE, text='') -> tuple[Source, ...]:
+  """All Python files in `folders` that hold the text; read once."""
+  return tuple(_sources(root, folders, text))
 
 
-def _sources(root: pathlib.Path, folders) -> Iterator[Source]:
+def _sources(root: pathlib.Path, folders, text: str) -> Iterator[Source]:
   for path in sorted(p for f in folders for p in (root / f).rglob('*.py')):
     relative = path.relative_to(root)
     parts = relative.with_suffix('').parts
     module = '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
-    yield Source(relative, module, ast.parse(path.read_text(encoding='utf-8')))
+    found = path.read_text(encoding='utf-8')
+    if text in found:
+      yield Source(relative, module, ast.parse(found))
 
 
 def below(module: str, prefixes: tuple[str, ...]) -> bool:
@@ -248,7 +250,7 @@ def breaks(rule: Rule, root: pathlib.Path) -> list[str]:
 def uses_of_pmap(root: pathlib.Path) -> list[str]:
   """Every use of a name pmap, imported or taken from a module."""
   found = []
-  for source in sources(root, (*CODE, 'tests')):
+  for source in sources(root, (*CODE, 'tests'), 'pmap'):
     for node in ast.walk(source.tree):
       names = {getattr(node, 'attr', None), getattr(node, 'id', None)}
       if isinstance(node, ast.alias):

@@ -46,7 +46,8 @@ done
 
 
 def commands_of_ci(folder: str) -> dict[str, list[str]]:
-  """What .ci/run calls, by version of Python, in environments that only note it.
+  """What .ci/run calls, by version of Python in the order of their tests, in
+  environments that only note it.
 
   Args:
     folder: an empty one.
@@ -62,13 +63,14 @@ def commands_of_ci(folder: str) -> dict[str, list[str]]:
     env={'PATH': f'{home}:{os.environ["PATH"]}', 'HOME': folder, 'RAN': str(ran)},
     check=True, capture_output=True,
   )  # fmt: skip
-  found: dict[str, list[str]] = {}
-  for line in ran.read_text().splitlines():
-    version, *words = json.loads(line)
+  # Environments are made side by side; the tests of one begin after those of another.
+  lines = [json.loads(line) for line in ran.read_text().splitlines()]
+  found: dict[str, list[str]] = {line[0]: [] for line in lines if 'pytest' in line}
+  for version, *words in lines:
     words = [re.sub(r'.*/(across|runs)(/.*)?$', r'\1', word) for word in words]
     names = {'across': 'ACROSS', 'runs': '--workdir=RUN'}
     words = [names.get(word, word) for word in words if word != '-q']
-    found.setdefault(version, []).append(shlex.join(words))
+    found[version].append(shlex.join(words))
   return found
 
 

@@ -44,7 +44,7 @@ def test_every_row_names_the_workdir_of_a_valid_command(area):
   workdirs = []
   for words in commands(text):
     assert words[:2] == ['-m', 'launch.train']
-    values, found = command_line.parse(words[1:], train.define, '')
+    values, found = command_line.parse(words[1:], train.define, '', studies=True)
     config_flags.build(found.config_class, values)  # Names and values are allowed.
     workdirs.append(values.workdir)
   assert len(set(workdirs)) == len(workdirs)  # All of them run one after the other.

@@ -25,6 +25,10 @@ def case_of(q_len, kv_len, heads=1, kv_heads=1, head_dim=64, **more) -> Case:
   return Case(*sizes, **{'dtype': 'bfloat16', 'scale': head_dim**-0.5, **more})
 
 
+forward = jax.jit(reference.forward, static_argnums=0)
+slopes_of = jax.jit(reference.backward, static_argnums=0)
+
+
 def inputs(case: Case) -> tuple[Operands, jax.Array, jax.Array]:
   """(operands, do, dlse)."""
   rng = np.random.default_rng(case.q_len + case.kv_len)
@@ -45,6 +49,7 @@ def inputs(case: Case) -> tuple[Operands, jax.Array, jax.Array]:
   return operands, draw(*q_shape), dlse
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def computed(case, operands, do, dlse):
   """Results and slopes of the reference."""
   o, lse = reference.forward(case, operands)
@@ -122,7 +127,7 @@ def test_blocks_that_nobody_sees_are_not_loaded_and_nothing_races():
     long, operands, interpret=compat.simulator(detect_races=True), config=few
   )
   assert not compat.races_found()
-  wanted, _ = reference.forward(long, operands)
+  wanted, _ = forward(long, operands)
   o, wanted = (np.asarray(x, np.float32) for x in (o, wanted))
   np.testing.assert_allclose(o, wanted, atol=0.02)
 
@@ -140,7 +145,7 @@ def error_of(kernel, monkeypatch):
   case = case_of(64, 192 if kernel == 'forward' else 96, head_dim=16)
   operands, *slopes = inputs(case)
   options = {'interpret': compat.simulator(detect_races=True), 'config': RING[kernel]}
-  wanted = reference.forward(case, operands)
+  wanted = forward(case, operands)
   if kernel == 'forward':
     found = mosaic_gpu.forward(case, operands, **options)
   else:
@@ -148,7 +153,7 @@ def error_of(kernel, monkeypatch):
     monkeypatch.setattr(mosaic_gpu_backward, other, lambda *args: (None, None))
     args = (case, operands, *wanted, *slopes)
     used = {'dq': slice(1), 'dkv': slice(1, 3)}[kernel]
-    found, wanted = backward(*args, **options)[used], reference.backward(*args)[used]
+    found, wanted = backward(*args, **options)[used], slopes_of(*args)[used]
   pairs = zip(found, wanted, strict=True)
   differences = (np.subtract(x, y, dtype=np.float32) for x, y in pairs)
   return max(np.abs(x).max() for x in differences)

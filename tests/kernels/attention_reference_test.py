@@ -31,7 +31,9 @@ def inputs(b=1, queries=20, keys=20, h=2, g=1, k=4, seed=0):
 
 
 def attention(implementation, **options):
-  return functools.partial(flash_attention, implementation=implementation, **options)
+  """As one program: outside of jit each operation is compiled alone."""
+  attend = functools.partial(flash_attention, implementation=implementation, **options)
+  return jax.jit(attend, static_argnames=('causal', 'soft_cap'))
 
 
 @BOTH
@@ -82,7 +84,7 @@ def test_no_gradient_reaches_what_is_not_seen(implementation):
 def test_the_order_of_keys_does_not_matter(implementation):
   q, k, v = inputs(keys=27)
   order = np.random.default_rng(1).permutation(27)
-  attend = jax.jit(attention(implementation))
+  attend = attention(implementation)
   np.testing.assert_allclose(
     attend(q, k, v), attend(q, k[:, order], v[:, order]), rtol=1e-5, atol=1e-6
   )
@@ -128,7 +130,8 @@ def test_dropout_drops_its_share_and_scales_the_rest():
   case, operands = api.prepare(
     q, jnp.zeros_like(k), jnp.ones_like(k), dropout_rate=rate, dropout_key=key
   )
-  kept = np.asarray(reference.kept(case, operands))
+  kept_of = jax.jit(reference.kept, static_argnums=0)
+  kept = np.asarray(kept_of(case, operands))
   deviation = np.sqrt(rate * (1 - rate) / n)
   assert abs(kept.mean() - (1 - rate)) < 4 * deviation
   # Neighbours in each direction do not know of each other.
@@ -136,11 +139,11 @@ def test_dropout_drops_its_share_and_scales_the_rest():
     left, right = (kept.take(range(s, kept.shape[axis] - 1 + s), axis) for s in (0, 1))
     assert abs(np.corrcoef(left.ravel(), right.ravel())[0, 1]) < 4 / np.sqrt(left.size)
   # Equal scores: each row's sum is its share of kept keys over 1 - rate.
-  o, _ = reference.forward(case, operands)
+  o, _ = jax.jit(reference.forward, static_argnums=0)(case, operands)
   wanted = kept.mean(-1).transpose(0, 2, 1)[..., None] / (1 - rate)
   np.testing.assert_allclose(o[..., :1], wanted, rtol=1e-5)
   other = api.prepare(q, k, k, dropout_rate=rate, dropout_key=jax.random.key(4))[1]
-  agree = (kept == reference.kept(case, other)).mean()
+  agree = (kept == kept_of(case, other)).mean()
   same = rate**2 + (1 - rate) ** 2
   assert abs(agree - same) < 4 * np.sqrt(same * (1 - same) / n)
 
@@ -148,7 +151,7 @@ def test_dropout_drops_its_share_and_scales_the_rest():
 def test_dropout_is_the_same_in_blocks():
   q, k, v = inputs(b=2, queries=20, keys=27, h=4, g=2)
   outputs = [
-    jax.jit(attention(name, dropout_rate=0.5, dropout_key=jax.random.key(0)))(q, k, v)
+    attention(name, dropout_rate=0.5, dropout_key=jax.random.key(0))(q, k, v)
     for name in ('reference', 'xla')
   ]
   np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-6)
@@ -157,11 +160,12 @@ def test_dropout_is_the_same_in_blocks():
 def test_a_seed_of_a_head_makes_head_0_keep_the_same():
   seed = (jnp.uint32(123456789), jnp.uint32(987654321))
   query, key = jnp.arange(8)[:, None], jnp.arange(8)[None]
+  keep = jax.jit(functools.partial(masks.keep, 0.5))
   for head in (1, 5, 4095):
-    kept = masks.keep(0.5, seed, jnp.int32(head), query, key)
-    same = masks.keep(0.5, masks.seed_of_head(seed, head), jnp.int32(0), query, key)
+    kept = keep(seed, jnp.int32(head), query, key)
+    same = keep(masks.seed_of_head(seed, head), jnp.int32(0), query, key)
     np.testing.assert_array_equal(kept, same)
-    assert np.any(kept != masks.keep(0.5, seed, jnp.int32(0), query, key))
+    assert np.any(kept != keep(seed, jnp.int32(0), query, key))
 
 
 @BOTH
@@ -175,9 +179,7 @@ def test_first_and_second_derivatives_by_finite_differences(implementation):
     )  # fmt: skip
     both = lambda q, k, v, bias: attend(q, k, v, bias=bias)
     # Blocks of 8 keys, so that the last one overlaps.
-    check_grads(
-      jax.jit(both), (q, k, v, bias), order=2, modes=('rev',), atol=1e-6, rtol=1e-6
-    )
+    check_grads(both, (q, k, v, bias), order=2, modes=('rev',), atol=1e-6, rtol=1e-6)
 
 
 @BOTH
@@ -223,4 +225,5 @@ def test_under_vmap_checkpoint_and_without_jit(implementation):
   jax.tree.map(close, tuple(wanted), tuple(again))
   jax.tree.map(close, tuple(wanted), tuple(rows))
   close(*shared)
-  close(attend(q, k, v), jax.jit(attend)(q, k, v))
+  alone = flash_attention(q, k, v, implementation=implementation, causal=True)
+  close(alone, attend(q, k, v))

@@ -5,13 +5,14 @@ The devices live in a process of their own, which prints what the tests below lo
 
 import functools
 import json
-import os
 import pathlib
 import re
 import subprocess
 import sys
 
 import pytest
+
+from tests import simulated
 
 ROOT = pathlib.Path(__file__).parents[2]
 RINGS = ('all', 'causal', 'segments')
@@ -20,11 +21,14 @@ SHARDED = ('plain', 'shared', 'dropout')
 
 @functools.cache
 def found():
-  flags = '--xla_force_host_platform_device_count=8'
-  environment = {**os.environ, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
   command = [sys.executable, '-W', 'error', '-m', 'tests.kernels.attention_ring_test']
   done = subprocess.run(
-    command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    command,
+    cwd=ROOT,
+    env=simulated.environment(8),
+    capture_output=True,
+    text=True,
+    check=False,
   )
   assert done.returncode == 0, done.stderr
   return json.loads(done.stdout)

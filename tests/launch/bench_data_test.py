@@ -1,4 +1,4 @@
-"""The suites `call` and `data` of the bench: what they run. No time is asserted."""
+"""The suites `call`, `data` and `sweep`: what they run. No time is asserted."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from dlx.data.sets import images
 from dlx.errors import ConfigError
 from dlx.run.loop import fit
 from experiments.foundations import softmax_regression
-from launch.benchmarks import answering, reading
+from launch.benchmarks import answering, reading, sweeping
 
 
 def test_pillow_alone_makes_the_pixels_of_the_set(tmp_path, monkeypatch):
@@ -42,3 +42,13 @@ def test_answers_of_a_run(tmp_path):
   assert all(ms > 0 for ms in found['warm_ms'].values())
   with pytest.raises(ConfigError, match='failed: .*holds no run'):
     answering.ask(tmp_path / 'none', {})
+
+
+def test_a_small_sweep_together_and_alone():
+  told = []
+  fields = {'num_rates': 2, 'lowest': 1e-3, 'highest': 1e-2, 'seeds': 2, 'num_steps': 4}
+  row = sweeping.measure(fields, say=told.append)
+  assert (row['runs'], row['diverged']) == (4, 0)
+  assert row['speedup'] == row['alone_s'] / row['together_s'] and len(told) == 4
+  # Float32 through four steps of Adam.
+  assert row['differences']['test/loss']['largest'] < 1e-3

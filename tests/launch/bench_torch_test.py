@@ -63,11 +63,11 @@ def tolerances(name, dtype):
 FLOAT32 = ('mlp', 'cnn', 'gcn')
 LARGEST = ('ddpm', 'resnet18')
 EVERY = [
-  pytest.param(name, dtype, marks=[pytest.mark.slow] * slow)
+  pytest.param(name, dtype, marks=marks)
   for name in workloads.WORKLOADS
-  for dtype, slow in (
-    ('float32', name not in FLOAT32),
-    ('float64', name in LARGEST and not turns.has_it(LARGEST.index(name), 2)),
+  for dtype, marks in (
+    ('float32', () if name in FLOAT32 else pytest.mark.slow),
+    ('float64', turns.seldom(LARGEST.index(name), 2) if name in LARGEST else ()),
   )
 ]
 

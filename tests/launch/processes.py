@@ -10,6 +10,8 @@ import sys
 import time
 from typing import Any, Callable, Sequence
 
+from tests import simulated
+
 ROOT = pathlib.Path(__file__).parents[2]
 # A child is killed when the test process ends, however that does (PR_SET_PDEATHSIG); in
 # the child itself, since preexec_fn would fork a process in which JAX has threads.
@@ -53,12 +55,7 @@ class Group:
       command: a module and its arguments.
       logs: path; process k appends to `LOGS.k`.
     """
-    env = {
-      **os.environ,
-      'PYTHONPATH': str(ROOT),
-      'JAX_PLATFORMS': 'cpu',
-      'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-    }
+    env = {**simulated.environment(devices), 'PYTHONPATH': str(ROOT)}
     self.logs = [pathlib.Path(f'{logs}.{k}') for k in range(n)]
     self.processes = []
     address = f'--coordinator=127.0.0.1:{free_port()}'

@@ -2,7 +2,6 @@
 
 import collections
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from dlx.losses import contrastive as lib
 from dlx.precision import unit
 from dlx.train import queue as queue_train
 from dlx.train.queue import init_queue, momentum_update
+from tests import simulated
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -173,12 +173,7 @@ class QueueTest(parameterized.TestCase):
         'print(json.dumps([jax.device_count(), same]))',
       )
     )
-    env = {
-      **os.environ,
-      'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
-      'JAX_PLATFORMS': 'cpu',
-      'PYTHONPATH': str(ROOT),
-    }
+    env = {**simulated.environment(8), 'PYTHONPATH': str(ROOT)}
     done = subprocess.run(
       [sys.executable, '-c', program],
       env=env,

@@ -5,13 +5,14 @@ The devices live in a process of their own, which prints what the tests below lo
 
 import functools
 import json
-import os
 import pathlib
 import re
 import subprocess
 import sys
 
 import pytest
+
+from tests import simulated
 
 ROOT = pathlib.Path(__file__).parents[3]
 # Mesh, and the fields of a model; {} is plain attention with learned positions.
@@ -39,8 +40,6 @@ EVERY = [pytest.param(n, id=n, marks=[slow] * (n not in FAST)) for n in CASES]
 @functools.cache
 def found(fast=True):
   names = [name for name in CASES if (name in FAST) == fast]
-  flags = '--xla_force_host_platform_device_count=8'
-  environment = {**os.environ, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
   command = [
     sys.executable,
     '-W',
@@ -51,7 +50,12 @@ def found(fast=True):
     *names,
   ]
   done = subprocess.run(
-    command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    command,
+    cwd=ROOT,
+    env=simulated.environment(8),
+    capture_output=True,
+    text=True,
+    check=False,
   )
   assert done.returncode == 0, done.stderr[-3000:]
   said = [line for line in done.stderr.splitlines() if 'rematerialization' in line]

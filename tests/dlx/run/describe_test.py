@@ -1,6 +1,5 @@
 """Tests for dlx/run/describe.py, by numbers worked out by hand."""
 
-import os
 import pathlib
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from dlx.experiment import Eval, Experiment
 from dlx.run import describe as lib
 from dlx.run import sharding
 from dlx.state import Mean, create
+from tests import simulated
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -133,13 +133,7 @@ class DescribeTest(parameterized.TestCase):
 class LauncherTest(absltest.TestCase):
   def test_describe_prints_and_leaves_nothing(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
-    env = {
-      **os.environ,
-      'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
-      'JAX_PLATFORMS': 'cpu',
-      'PYTHONPATH': str(ROOT),
-      'JAX_LOG_COMPILES': '1',
-    }
+    env = {**simulated.environment(8), 'PYTHONPATH': str(ROOT), 'JAX_LOG_COMPILES': '1'}
     command = [sys.executable, '-m', 'launch.train', '--exp=cnn', '--describe']
     command += ['--mesh=data=-1,fsdp=4', '--config.dataset=mnist', '--data_dir=nowhere']
     done = subprocess.run(

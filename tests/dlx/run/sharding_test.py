@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from dlx.errors import ConfigError
 from dlx.run import sharding as lib
 from dlx.state import create, leaves_by_path
 from dlx.train.members import vectorize
+from tests import simulated
 from tests.dlx.train import supervised_test
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -208,12 +208,7 @@ class EightDevicesTest(absltest.TestCase):
   """One process for all, since it has to start JAX with eight devices."""
 
   def test_loss_and_parameters_equal_one_device(self):
-    env = {
-      **os.environ,
-      'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
-      'JAX_PLATFORMS': 'cpu',
-      'PYTHONPATH': str(ROOT),
-    }
+    env = {**simulated.environment(8), 'PYTHONPATH': str(ROOT)}
     done = subprocess.run(
       [
         sys.executable,

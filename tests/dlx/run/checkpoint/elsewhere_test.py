@@ -1,7 +1,6 @@
 """Checkpoints on other meshes and by several processes; see elsewhere.py."""
 
 import json
-import os
 import pathlib
 import socket
 import subprocess
@@ -9,19 +8,14 @@ import sys
 
 from absl.testing import absltest
 
-from tests import turns
+from tests import simulated, turns
 
 ROOT = pathlib.Path(__file__).parents[4]
 SCRIPT = pathlib.Path(__file__).with_name('elsewhere.py')
 
 
 def start(devices, *args):
-  env = {
-    **os.environ,
-    'PYTHONPATH': str(ROOT),
-    'JAX_PLATFORMS': 'cpu',
-    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-  }
+  env = {**simulated.environment(devices), 'PYTHONPATH': str(ROOT)}
   return subprocess.Popen(
     [sys.executable, str(SCRIPT), *map(str, args)],
     cwd=ROOT,

@@ -1,0 +1,102 @@
+"""Numbers by group and claims on them, by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from dlx.errors import ConfigError
+from dlx.study.declaration import Run, StudyConfig, over_seeds
+from dlx.study.results import Finished, Results, mean_and_sd
+from dlx.study.table import as_markdown, as_text
+
+LOSS = 'test/loss'
+
+
+def results(**groups):
+  """By group the losses of its runs; None: it diverged."""
+  made = {}
+  for group, losses in groups.items():
+    for i, loss in enumerate(losses):
+      lost = loss is None
+      made[f'{group}-{i}'] = Finished(
+        Run('mlp', {'lr': 0.1}, group),
+        {'lr': 0.1, 'seed': i, 'judge': {'steps': 3}},
+        {} if lost else {LOSS: loss},
+        1.0,
+        lost,
+      )
+  return Results(made)
+
+
+def test_numbers_of_a_group_leave_out_what_diverged():
+  found = results(a=[1.0, 3.0, None], b=[None], c=[2.0])
+  assert found.groups == {'a': ['a-0', 'a-1', 'a-2'], 'b': ['b-0'], 'c': ['c-0']}
+  np.testing.assert_array_equal(found.values(LOSS, 'a'), [1, 3])
+  assert (found.mean(LOSS, 'a'), found.sd(LOSS, 'a')) == (2, math.sqrt(2))
+  assert math.isnan(found.mean(LOSS, 'b')) and math.isnan(found.sd(LOSS, 'c'))
+  assert [found.num_diverged(g) for g in 'abc'] == [1, 1, 0]
+  assert found.told(LOSS, 'a') == 'a: 2 (sd 1.4, n=2, 1 diverged)'
+  assert found.row('a', [LOSS]) == {'runs': 3, 'diverged': 1, LOSS: '2.0 ± 1.4'}
+  assert found.field('judge.steps', 'a') == 3
+  with pytest.raises(ConfigError, match='config.seed differs among the runs of a'):
+    found.field('seed', 'a')
+  with pytest.raises(
+    ConfigError, match="'d' is no group of this study: must be one of"
+  ):
+    found.mean(LOSS, 'd')
+  with pytest.raises(ConfigError, match='test/los is no metric of the runs of c: must'):
+    found.mean('test/los', 'c')
+
+
+def test_claims_count_standard_errors():
+  # Means 2 and 5, variances 1 and 4 of three runs each: error sqrt(1/3 + 4/3) = 1.291.
+  found = results(a=[1.0, 2.0, 3.0], b=[3.0, 5.0, 7.0], one=[9.0], lost=[None, None])
+  assert found.lower(LOSS, 'a', than='b', errors=2.3).holds  # 3 / 1.291 = 2.324.
+  assert not found.lower(LOSS, 'a', than='b', errors=2.4).holds
+  assert found.higher(LOSS, 'b', than='a').holds
+  assert not found.higher(LOSS, 'a', than='b').holds
+  assert not found.lower(LOSS, 'a', than='a').holds
+  said = found.lower(LOSS, 'a', than='b').numbers
+  assert said == (
+    'test/loss of a: 2 (sd 1, n=3), of b: 5 (sd 2, n=3); difference -3, standard error '
+    '1.3 (2.3 of them); asked below -2 standard errors.'
+  )
+  # Of one run, or none that is left, nothing is known.
+  assert not found.lower(LOSS, 'a', than='one').holds
+  assert not found.higher(LOSS, 'lost', than='a').holds
+
+
+@pytest.mark.parametrize(
+  ('mean', 'sd', 'told'),
+  [
+    (0.12345, 0.00123, '0.1235 ± 0.0012'),
+    (12.345, 1.5, '12.3 ± 1.5'),
+    (1234.5, 67.8, '1234 ± 68'),
+    (0.5, math.nan, '0.5'),
+    (0.5, 0.0, '0.5'),
+    (math.nan, math.nan, '–'),
+    (2.3, 7.8e-6, '2.3 ± 7.8e-06'),
+  ],
+)
+def test_digits_follow_the_spread(mean, sd, told):
+  assert mean_and_sd(mean, sd) == told
+
+
+def test_tables():
+  rows = [{'group': 'a|b', 'runs': 3}, {'group': 'c', 'runs': 2, 'more': 'x'}]
+  assert as_markdown(rows) == (
+    '| group | runs | more |\n| --- | --- | --- |\n| a\\|b | 3 |  |\n| c | 2 | x |\n'
+  )
+  assert as_text(rows) == 'group  runs  more\na|b    3\nc      2     x'
+  assert as_text([]) == as_markdown([]) == ''
+
+
+def test_runs_over_seeds():
+  config = StudyConfig(seeds=2, first_seed=5)
+  found = over_seeds(config, {'a': Run('mlp', {'lr': 0.1}), 'b': Run('cnn', group='g')})
+  assert list(found) == ['a-5', 'a-6', 'b-5', 'b-6']
+  assert found['a-6'] == Run('mlp', {'lr': 0.1, 'seed': 6}, 'a')
+  assert found['b-5'].group == 'g'
+  with pytest.raises(ConfigError, match='first_seed=2147483647 is not allowed'):
+    StudyConfig(first_seed=2**31 - 1)

@@ -1,0 +1,88 @@
+"""Every study: its least form is trained, judged, shown, and trained no second time."""
+
+import ast
+import dataclasses
+import inspect
+import json
+
+import pytest
+
+from dlx import runs
+from dlx.config import StudyConfig
+from dlx.config_json import config_from_json, config_to_json
+from dlx.errors import ConfigError
+from dlx.run import experiments_by_name, loop
+from dlx.study import trials
+
+STUDIES = experiments_by_name.studies()
+
+
+def found(name) -> experiments_by_name.FoundStudy:
+  study = experiments_by_name.load_any(name)
+  assert isinstance(study, experiments_by_name.FoundStudy)
+  return study
+
+
+def test_there_are_studies():
+  assert STUDIES and not set(STUDIES) & set(experiments_by_name.names())
+
+
+@pytest.mark.parametrize('name', STUDIES)
+def test_the_least_study(name, tmp_path, monkeypatch):
+  study = found(name)
+  config = study.module.SMALL
+  declared = study.study(config)
+  options = {'name': name, 'module': study.module.__name__, 'terminal': False}
+  outcome = runs.study(declared, config, tmp_path / 'w', **options)
+  assert outcome.status == 'finished' and outcome.done == len(declared.runs)
+  assert list(outcome.verdicts) == list(declared.claims)
+  for verdict in outcome.verdicts.values():
+    assert verdict.numbers.endswith('.')
+    assert any(c.isdigit() for c in verdict.numbers)
+  assert len(outcome.rows) == len(outcome.results.groups)
+  for figure in declared.figures:
+    assert (tmp_path / 'w' / 'figures' / f'{figure}.png').stat().st_size > 5000
+  page = (tmp_path / 'w' / 'report.html').read_text()
+  record = json.loads((tmp_path / 'w' / 'study.json').read_text())
+  assert page.index(next(iter(declared.claims))) < page.index('<h2>Figures')
+  assert config_from_json(study.config_class, record['config']) == config
+
+  def trained(*args):
+    raise AssertionError('a run was trained again')
+
+  monkeypatch.setattr(loop, '_turn', trained)
+  again = runs.study(declared, config, tmp_path / 'w', **options)
+  assert again.rows == outcome.rows
+
+
+@pytest.mark.parametrize('name', STUDIES)
+def test_the_study_as_it_is(name):
+  study = found(name)
+  config = study.config_class()
+  declared = study.study(config)
+  # Each is a question with an answer that can be wrong, over several seeds.
+  assert declared.claims and declared.figures and config.seeds >= 3
+  assert all(claim.endswith('.') for claim in declared.claims)
+  names = [trial.name for trial in trials.expand(declared)]
+  assert len(names) % config.seeds == 0
+  assert dataclasses.replace(config) == config and issubclass(type(config), StudyConfig)
+  doc = inspect.getdoc(study.module) or ''
+  assert f'--exp={name}' in doc and 'Expected' in doc and 'Measured: ' in doc
+  assert set(config_to_json(config)) > {'seeds', 'first_seed'}
+
+
+@pytest.mark.parametrize('name', STUDIES)
+def test_more_seeds_are_more_runs(name):
+  study = found(name)
+  few, many = (study.config_class(seeds=n) for n in (2, 3))
+  few, many = study.study(few).runs, study.study(many).runs
+  assert few.items() <= many.items() and len(many) * 2 == len(few) * 3
+  with pytest.raises(ConfigError, match='--config.seeds=0 is not allowed'):
+    study.config_class(seeds=0)
+
+
+def test_a_study_is_told_apart_by_its_text():
+  for name in STUDIES:
+    tree = ast.parse(inspect.getsource(found(name).module))
+    names = {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
+    assert 'study' in names and 'build' not in names
