@@ -234,7 +234,7 @@ def _block(
   place = step * np.uint64(batch_size) + np.arange(*rows, dtype=np.uint64)
   epoch, offset = np.divmod(place.reshape(-1), np.uint64(n))
   low, high = epoch.astype(np.uint32), (epoch >> np.uint64(32)).astype(np.uint32)
-  found = permute(offset.astype(np.uint32), n, seed, high, low, xp=np)
-  found = found.reshape(place.shape)
+  index = permute(offset.astype(np.uint32), n, seed, high, low, xp=np)
+  found = np.asarray(index).reshape(place.shape)
   found.flags.writeable = False
   return found

@@ -210,8 +210,6 @@ def batches(
   Raises:
     ValueError: an impossible argument.
   """
-  import grain
-
   if stop is None:
     count = dataset.num_batches(data)
     stop = 2**31 - 1 if count is None else count
@@ -228,17 +226,15 @@ def batches(
   source = WholeBatches(dataset, data, start, stop, rows)
   if not workers:
     return Batches(Threaded(source, min(buffer, 4), buffer), start, stop)
+  import grain  # Not before it is needed: it takes a second.
+
   inline = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
   # Grain has two queues a worker, of this size each: one on either side of the pipe.
   queues = grain.MultiprocessingOptions(
     num_workers=workers, per_worker_buffer_size=max(1, buffer // 2)
   )
   size = batch_bytes(dataset.shapes)
-  at_once = (
-    min(AT_ONCE, AT_ONCE_BYTES // size, (stop - start) // workers) if size else 1
-  )
-  at_once = max(1, at_once)
-  ring = None
+  at_once, ring = _at_once(size, (stop - start) // workers), None
   if size and is_possible():
     # As many elements wait in each worker's queues, are on their way or in the making.
     slots = at_once * (2 * queues.per_worker_buffer_size + 3)
@@ -256,6 +252,11 @@ def batches(
       'stream_workers: worker processes need absl flags that are parsed: call '
       'absl.flags.FLAGS.mark_as_parsed() first where no launcher did, or use 0.'
     ) from error
+
+
+def _at_once(size: int, most: int) -> int:
+  """Batches that a worker sends together, of so many bytes each; 0: not known."""
+  return max(1, min(AT_ONCE, AT_ONCE_BYTES // size, most)) if size else 1
 
 
 def _close(
