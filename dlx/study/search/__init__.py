@@ -1,0 +1,1 @@
+"""Search for the best config: spaces, samplers, storage, and the sweep itself."""
