@@ -112,8 +112,8 @@ def define(values: flags.FlagValues):
     'storage',
     'Database that workers share: postgresql://USER@HOST:PORT/DATABASE, or '
     'sqlite:///PATH on one machine. A password is best kept out of it: '
-    '$DLX_STORAGE_PASSWORD, --storage_password_file, $PGPASSWORD or ~/.pgpass. Default: '
-    'a file in the workdir.',
+    '$DLX_STORAGE_PASSWORD, --storage_password_file, $PGPASSWORD or ~/.pgpass. '
+    'Default: a file in the workdir.',
   )
   paths.define(
     values, 'storage_password_file', None, 'File with the password of --storage.'
@@ -180,6 +180,7 @@ def main(argv: list[str]) -> int:
 
   effects.check(found.short, found.build, base.resolved())
   given = ('search', 'metric', 'mode', 'seed', 'seeds', 'trials', 'minutes', 'steps')
+  given = lambda name: values[name].value
   sweep = Sweep(
     found, space, at_once=values.at_once, **{name: values[name].value for name in given}
   )

@@ -109,9 +109,7 @@ class Plan:
     number = int(generator(self.seed, index).integers(2**32))
     if self.search == 'cmaes':
       return Cmaes(self.space, self.seed, index)
-    return optuna.samplers.TPESampler(
-      seed=number, multivariate=True, group=True, warn_independent_sampling=False
-    )
+    return optuna.samplers.TPESampler(seed=number, multivariate=True, group=True)
 
 
 def numeric(space: Space) -> list[Dimension]:

@@ -42,12 +42,26 @@ class Taken(NamedTuple):
   Attributes:
     index: its place in the search.
     trial: Optuna's.
-    params: of one that was begun before; else None.
+    params: its choices.
   """
 
   index: int
   trial: optuna.Trial
-  params: Mapping[str, Any] | None
+  params: Mapping[str, Any]
+
+
+class Chooser(NamedTuple):
+  """How the choices of a trial are made.
+
+  Attributes:
+    sampler: index -> the sampler of that trial.
+    choose: trial -> its choices, by its sampler where it has none yet.
+    whole: choices -> whether they are all that a trial needs.
+  """
+
+  sampler: Callable[[int], optuna.samplers.BaseSampler]
+  choose: Callable[[optuna.Trial], Mapping[str, Any]]
+  whole: Callable[[Mapping[str, Any]], bool]
 
 
 class Store:
@@ -69,6 +83,13 @@ class Store:
     self._mine: set[int] = set()  # Ids of trials that this process trains.
     self._seen: set[int] = set()
     self._away_until = 0.0
+
+  def close(self):
+    """Closes connections to a database; trials of this process stay as they are."""
+    engine = getattr(self._storage, 'engine', None)
+    if engine is not None:
+      self._storage.remove_session()
+      engine.dispose()
 
   @property
   def is_shared(self) -> bool:
@@ -125,28 +146,22 @@ class Store:
       self.call(lambda: self.study.set_user_attr(key, value))
     return value if there is None else there
 
-  def begun(self) -> list[Taken]:
+  def begun(self, by: Chooser) -> list[Taken]:
     """Trials that a former process of this workdir left; none where others share it."""
     if self.is_shared:
       return []
     return [
-      self._take(t.user_attrs[INDEX], t._trial_id, t.params)
+      self._take(t.user_attrs[INDEX], t._trial_id, by)
       for t in self.trials()
       if t.state == TrialState.RUNNING and t._trial_id not in self._mine
     ]
 
-  def next(
-    self,
-    most: int | None,
-    sampler: Callable[[int], optuna.samplers.BaseSampler],
-    whole: Callable[[Mapping[str, Any]], bool],
-  ) -> Taken | None:
+  def next(self, most: int | None, by: Chooser) -> Taken | None:
     """Takes the lowest index that is free.
 
     Args:
-      most: indices are below it.
-      sampler: of an index.
-      whole: whether the choices of a trial that died are all that it needs.
+      most: indices are below it; None: without end.
+      by: its choices; one that died keeps those that it had.
 
     Returns:
       None: no index is free.
@@ -158,7 +173,7 @@ class Store:
       index = next(i for i in range(len(owned) + 1) if i not in owned)
       if most is not None and index >= most:
         return None
-      params, template = self._template(index, whole)
+      template = self._template(index, by)
       trial_id = self.call(
         lambda t=template: self._storage.create_new_trial(
           self._study_id, template_trial=t
@@ -167,33 +182,38 @@ class Store:
       self._mine.add(trial_id)
       self.beat()
       if any(t._trial_id == trial_id for t in self.trials()):
-        self.study.sampler = sampler(index)
-        return self._take(index, trial_id, params)
+        return self._take(index, trial_id, by)
       self._drop(trial_id)  # Another worker was faster.
 
-  def _template(
-    self, index: int, whole: Callable[[Mapping[str, Any]], bool]
-  ) -> tuple[Mapping[str, Any] | None, FrozenTrial]:
+  def _template(self, index: int, by: Chooser) -> FrozenTrial:
     """A trial to create: with the choices of the one that died at this index."""
     dead = [
       t
       for t in self.call(lambda: self.study.get_trials(deepcopy=False))
-      if t.user_attrs.get(INDEX) == index and whole(t.params)
+      if t.user_attrs.get(INDEX) == index and by.whole(t.params)
     ]
-    params = dead[0].params if dead else None
-    with quiet():
-      return params, optuna.create_trial(
-        state=TrialState.RUNNING,
-        params=dict(dead[0].params) if dead else {},
-        distributions=dict(dead[0].distributions) if dead else {},
-        user_attrs={INDEX: index},
-      )
+    return optuna.create_trial(
+      state=TrialState.RUNNING,
+      params=dict(dead[0].params) if dead else {},
+      distributions=dict(dead[0].distributions) if dead else {},
+      user_attrs={INDEX: index},
+    )
 
-  def _take(self, index: int, trial_id: int, params: Any) -> Taken:
+  def _take(self, index: int, trial_id: int, by: Chooser) -> Taken:
     self._mine.add(trial_id)
     with quiet():
-      trial = self.call(lambda: optuna.Trial(self.study, trial_id))
-    return Taken(index, trial, params)
+      sampler = by.sampler(index)
+
+    def new() -> optuna.Trial:
+      # A study of its own: one keeps the trials that it saw first for its sampler.
+      study = optuna.Study(
+        self.study.study_name, self._storage, sampler, self.study.pruner
+      )
+      return optuna.Trial(study, trial_id)
+
+    trial = self.call(new)
+    # At once, before the next is chosen, which depends on it.
+    return Taken(index, trial, self.call(lambda: by.choose(trial)))
 
   def _bury(self):
     """Fails the trials whose worker was not heard of for `stale_seconds`."""

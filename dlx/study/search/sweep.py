@@ -90,6 +90,7 @@ def run(
         direction,
         stale_seconds=stale_seconds,
       )
+    held.callback(store.close)
     checks.agree(store, agreed)
     told = Told(sweep, store, workdir, highest, said, argv)
     held.enter_context(store.beating())

@@ -14,7 +14,7 @@ from dlx.study.search import batches
 from dlx.study.search.declaration import Sweep, name_of, runs_of
 from dlx.study.search.outcome import Told
 from dlx.study.search.sampling import Halving, Plan, suggest
-from dlx.study.search.storage import Store, Taken, TrialState
+from dlx.study.search.storage import Chooser, Store, Taken, TrialState
 from dlx.study.trials import Trial
 
 _POLL_SECONDS = 5.0
@@ -38,6 +38,9 @@ class Worker:
     self._size = sweep.at_once or self._best_size()
     self._pruner = Halving(sweep.space.base.eval_every_steps or 1)
     store.study.pruner = self._pruner
+    self._by = Chooser(
+      plan.sampler, lambda trial: suggest(trial, sweep.space), self._is_whole
+    )
 
   def _best_size(self) -> int:
     """Trials to choose at once: many where one program trains them."""
@@ -72,7 +75,7 @@ class Worker:
   def _take(self) -> list[Taken]:
     """The next trials; what a former process of this workdir left comes first."""
     store, size = self._store, self._size
-    taken = store.begun()
+    taken = store.begun(self._by)
     most = self._most
     if self._spent():
       return taken
@@ -82,13 +85,8 @@ class Worker:
       first = begun[0] if begun else len(store.trials())
       end = (first // size + 1) * size
       most = end if most is None else min(most, end)
-    while len(taken) < size:
-      one = store.next(most, self._plan.sampler, self._is_whole)
-      if one is None:
-        break
-      # Before the next is chosen, which depends on it.
-      params = store.call(lambda t=one.trial: suggest(t, self._sweep.space))
-      taken.append(one._replace(params=params))
+    while len(taken) < size and (one := store.next(most, self._by)):
+      taken.append(one)
     return taken
 
   def _is_whole(self, params: Mapping[str, Any]) -> bool:
@@ -112,9 +110,8 @@ class Worker:
     """Trains and tells; whether no signal asked to leave."""
     left: dict[int, tuple[Taken, list[Trial]]] = {}
     for one in taken:
-      params = self._store.call(lambda t=one.trial: suggest(t, self._sweep.space))
       try:
-        runs = runs_of(self._sweep, one.index, params)
+        runs = runs_of(self._sweep, one.index, one.params)
         runs[0].found.build(runs[0].config)
       except ConfigError as error:
         self._tell(one, {}, refused=str(error))
