@@ -28,6 +28,7 @@ leave by a signal: the same command goes on.
 import importlib.util
 import os
 import sys
+from typing import Any
 
 from absl import flags
 
@@ -179,11 +180,9 @@ def main(argv: list[str]) -> int:
   from dlx.study.table import as_text
 
   effects.check(found.short, found.build, base.resolved())
-  given = ('search', 'metric', 'mode', 'seed', 'seeds', 'trials', 'minutes', 'steps')
-  given = lambda name: values[name].value
-  sweep = Sweep(
-    found, space, at_once=values.at_once, **{name: values[name].value for name in given}
-  )
+  names = 'search metric mode seed seeds trials minutes steps at_once'.split()
+  given: dict[str, Any] = {name: values[name].value for name in names}
+  sweep = Sweep(found, space, **given)
   from dlx import runs
 
   outcome = runs.sweep(

@@ -47,7 +47,7 @@ def local(workdir: Any, direction: Direction) -> Store:
     study = optuna.create_study(
       storage=storage, study_name='sweep', direction=direction, load_if_exists=True
     )
-  return Store(study, storage, told=f'The file {path}', stale_seconds=None)
+  return Store(study, told=f'The file {path}', stale_seconds=None)
 
 
 def _mend(path: str):
@@ -113,5 +113,9 @@ def shared(
       # Workers that start at once race for the tables.
       time.sleep(random.uniform(0.1, 0.5))
   return Store(
-    study, storage, told=told, stale_seconds=stale_seconds, wait_seconds=wait_seconds
+    study,
+    told=told,
+    stale_seconds=stale_seconds,
+    wait_seconds=wait_seconds,
+    dispose=storage.engine.dispose,
   )

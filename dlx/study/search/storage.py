@@ -70,26 +70,29 @@ class Store:
   def __init__(
     self,
     study: optuna.Study,
-    storage: Any,
     *,
     told: str,
     stale_seconds: float | None,
     wait_seconds: float = WAIT_SECONDS,
+    dispose: Callable[[], Any] | None = None,
   ):
     """Args: see opening.py, which makes one."""
-    self.study, self._storage, self._told = study, storage, told
+    # That of the study, which caches what a database says of finished trials.
+    self.study, self._storage, self._told = study, study._storage, told
     self.stale_seconds, self._wait = stale_seconds, wait_seconds
-    self._study_id = self.call(lambda: storage.get_study_id_from_name(study.study_name))
+    self._dispose = dispose
+    self._study_id = self.call(
+      lambda: self._storage.get_study_id_from_name(study.study_name)
+    )
     self._mine: set[int] = set()  # Ids of trials that this process trains.
     self._seen: set[int] = set()
     self._away_until = 0.0
 
   def close(self):
     """Closes connections to a database; trials of this process stay as they are."""
-    engine = getattr(self._storage, 'engine', None)
-    if engine is not None:
-      self._storage.remove_session()
-      engine.dispose()
+    self._storage.remove_session()
+    if self._dispose is not None:
+      self._dispose()
 
   @property
   def is_shared(self) -> bool:
