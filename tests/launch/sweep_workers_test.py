@@ -7,9 +7,10 @@ import subprocess
 import sys
 import time
 
+import optuna
 import pytest
 
-from dlx.study.search import address, opening
+from dlx.study.search import address
 from dlx.study.search.sampling import INDEX
 from tests.launch import postgres
 
@@ -24,7 +25,8 @@ def command(url, workdir, *more):
       '--metric=test/loss',
       f'--trials={TRIALS}',
     ),
-    *('--config.num_steps=2', '--config.batch_size=16', f'--workdir={workdir}'),
+    *('--config.num_steps=2', '--config.batch_size=16'),
+    f'--workdir={workdir}',
     *(f'--storage={url}', f'--heartbeat_seconds={STALE}', '--compile_cache=off', *more),
   ]
 
@@ -37,14 +39,10 @@ def start(url, workdir, *more, **env):
 
 
 def view(server):
+  """The storage, as Optuna alone reads it."""
   at = address.parse(server.url, postgres.PASSWORD)
-  import optuna
-
-  url = at.url
-  storage = optuna.storages.RDBStorage(
-    url, engine_kwargs={'connect_args': {'password': at.password}}
-  )
-  return storage
+  connect = {'connect_args': {'password': at.password}, 'pool_pre_ping': True}
+  return optuna.storages.RDBStorage(at.url, engine_kwargs=connect)
 
 
 def states(storage):
@@ -56,7 +54,7 @@ def states(storage):
   return [(t.state.name, t.user_attrs.get(INDEX)) for t in found]
 
 
-def wait_for(holds, seconds=240):
+def wait_for(holds, seconds=600):
   end = time.monotonic() + seconds
   while not holds():
     assert time.monotonic() < end, 'it did not come'
@@ -86,7 +84,7 @@ def test_forty_trials_each_exactly_once(tmp_path):
     server.stop()
     time.sleep(8)
     server.start()
-    said = [worker.communicate(timeout=500)[0] for worker in workers]
+    said = [worker.communicate(timeout=1200)[0] for worker in workers]
     assert [w.returncode for w in workers] == [-signal.SIGKILL, 0, 0], said
     found = states(storage)
     storage.remove_session()
@@ -95,11 +93,10 @@ def test_forty_trials_each_exactly_once(tmp_path):
   assert done == list(range(TRIALS))
   assert {state for state, _ in found} <= {'COMPLETE', 'FAIL'}
   print(sum(state == 'FAIL' for state, _ in found), 'were taken again')
-  # Each was trained once: by one worker or, where its first one died, by another.
-  ends = [line.split()[0] for text in said for line in text.splitlines()
-          if line.startswith('trial-') and 'test/loss' in line]  # fmt: skip
-  assert len(ends) >= TRIALS - 1  # A line of the killed one may be lost.
-  assert sorted(set(ends)) == sorted(ends) or len(ends) - len(set(ends)) <= 2 * 10
+  # Each was told once, by one worker; a line of the killed one may be lost.
+  lines = [line.split() for text in said for line in text.splitlines()]
+  ends = [words[0] for words in lines if words[1:2] == ['test/loss']]
+  assert len(set(ends)) == len(ends) >= TRIALS - 8
   assert any('does not answer' in text for text in said[1:])
   for path in (shared, tmp_path / 'own'):
     record = json.loads((path / 'sweep.json').read_text())
@@ -118,8 +115,7 @@ def test_a_wrong_password_is_one_line_without_it(tmp_path):
   with postgres.server() as server:
     url = server.url.replace('@', ':falsch7@')
     worker = start(url, tmp_path / 'w')
-    said, _ = worker.communicate(timeout=200)
+    said, _ = worker.communicate(timeout=600)
   assert worker.returncode == 2
   assert said.count('\n') == 1 and 'falsch7' not in said
   assert 'password authentication failed' in said
-  _ = opening
