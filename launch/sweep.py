@@ -34,10 +34,10 @@ from absl import flags
 
 from dlx import leaving
 from dlx.errors import ConfigError
+from dlx.study.search import SEARCHES
 from launch.flags import command_line, config_flags, paths
 from launch.machine import devices
 
-SEARCHES = ('grid', 'random', 'halving', 'tpe', 'cmaes')
 SHOWN = 10  # Rows of the table on a terminal.
 
 
@@ -179,7 +179,8 @@ def main(argv: list[str]) -> int:
   from dlx.study.search.declaration import Sweep
   from dlx.study.table import as_text
 
-  effects.check(found.short, found.build, base.resolved())
+  for config in (base, space.config(space.draw(0))):
+    effects.check(found.short, found.build, config.resolved())
   names = 'search metric mode seed seeds trials minutes steps at_once'.split()
   given: dict[str, Any] = {name: values[name].value for name in names}
   sweep = Sweep(found, space, **given)

@@ -67,13 +67,9 @@ def parse(text: str, password: str | None = None) -> Address:
   return Address(f'postgresql+psycopg://{told}', password, f'postgresql://{told}', True)
 
 
-def hidden(text: str, password: str | None = None) -> str:
-  """A text in which no password of a URL can be read, nor the one that is given."""
-  text = _IN_WORDS.sub(rf'\1{_HIDDEN}', _IN_URL.sub(rf'\1:{_HIDDEN}@', text))
-  if password and len(password) > 3:
-    for form in {password, urllib.parse.quote(password, safe='')}:
-      text = text.replace(form, _HIDDEN)
-  return text
+def hidden(text: str) -> str:
+  """A text in which no password of a URL can be read."""
+  return _IN_WORDS.sub(rf'\1{_HIDDEN}', _IN_URL.sub(rf'\1:{_HIDDEN}@', text))
 
 
 def without_password(argv: Sequence[str]) -> list[str]:

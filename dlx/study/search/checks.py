@@ -21,11 +21,13 @@ _AGREED = 'dlx'  # Attribute of a study of Optuna.
 
 def most_trials(sweep: Sweep, plan: Plan) -> int | None:
   """Trials that there are at most; None: another budget ends the search."""
-  budgets = sweep.trials, sweep.minutes, sweep.steps
-  limits = [x for x in (sweep.trials, plan.most) if x is not None]
-  if limits:
-    return min(limits)
-  return TRIALS if all(x is None for x in budgets) else None
+  most = sweep.trials
+  if sweep.search != 'grid' and all(
+    x is None for x in (most, sweep.minutes, sweep.steps)
+  ):
+    most = TRIALS
+  limits = [x for x in (most, plan.most) if x is not None]
+  return min(limits, default=None)
 
 
 def check(sweep: Sweep, plan: Plan, most: int | None) -> Trial:
@@ -38,13 +40,18 @@ def check(sweep: Sweep, plan: Plan, most: int | None) -> Trial:
     value = getattr(sweep, field)
     if value is not None and value <= 0:
       raise ConfigError(f'--{field}={value} is not allowed: must be above 0.')
-  if sweep.seed < 0:
-    raise ConfigError(f'--seed={sweep.seed} is not allowed: must be at least 0.')
   if 'seed' in sweep.space.dimensions and sweep.seeds > 1:
     raise ConfigError(
       f'--seeds={sweep.seeds} is not allowed with --sweep={PREFIX}seed: give one of '
       'them.'
     )
+  for name in ('compute_dtype', 'param_dtype'):
+    dimension = sweep.space.dimensions.get(name)
+    if dimension is not None and 'float64' in dimension.points:
+      raise ConfigError(
+        f'--sweep={PREFIX}{name}={dimension.text} is not allowed: float64 is a mode of '
+        f'the whole process; give a sweep of its own --{PREFIX}{name}=float64.'
+      )
   if sweep.search == 'halving':
     _check_halving(sweep)
   number = CHECKED if most is None or plan.params(0) is None else most

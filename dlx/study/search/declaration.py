@@ -8,7 +8,7 @@ from dlx.study.declaration import Run
 from dlx.study.search.space import Space
 from dlx.study.trials import Trial
 
-TRIALS = 20  # A search that has no other end.
+TRIALS = 20  # Of a search without a budget, but for a grid.
 
 
 class Sweep(NamedTuple):
@@ -17,7 +17,7 @@ class Sweep(NamedTuple):
   Attributes:
     found: the experiment.
     space: its fields that are varied, and all others.
-    search: one of `sampling.SEARCHES`.
+    search: one of SEARCHES.
     metric: "split/name" of a number that the experiment reports.
     mode: 'min' or 'max'; None: as the experiment declares the metric.
     seed: of the search.

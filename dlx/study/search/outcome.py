@@ -77,12 +77,11 @@ class Told:
     state = trial.user_attrs['state']
     told = self._sweep.metric
     told += f' {number(trial.value)}' if trial.value is not None else f': {state}'
-    best = self._best(trials)
-    record = ''
-    if best is not None:
-      which = 'the best' if best.number == trial.number else 'best'
-      record = f'  ({which} so far)' if which == 'the best' else ''
-      record = record or f'  (best {number(best.value)}, {_name(best)})'
+    best, record = self._best(trials), ''
+    if best is not None and best.number == trial.number:
+      record = '  (the best so far)'
+    elif best is not None:
+      record = f'  (best {number(best.value)}, {_name(best)})'
     line = f'{name_of(index)}  {told}{record}  {fields}'
     print(line, file=sys.stderr, flush=True)
     self._hparams(trial, values)
@@ -130,9 +129,9 @@ class Told:
       'runs': self._runs(trials),
       **self._environment,
     }
-    with _alone(self._workdir):
+    with _written_by_one(self._workdir):
       if first is not None:
-        about = f'{_told_metric(self._sweep.metric, best["value"])}, {best["trial"]}'
+        about = f'{self._sweep.metric} {number(first.value)}, {best["trial"]}'
         config = self._sweep.space.config(first.params)
         text = flagfile.text(self._sweep.found.name, config, about)
         write_bytes(self._workdir / FLAGS, text.encode())
@@ -172,12 +171,12 @@ class Told:
         row[name] = f'{value:.4g}'
       else:
         row[name] = value_to_text(value) if name in values else ''
-    lost = trial.value is None and 'reached' not in trial.user_attrs
+    state = trial.user_attrs.get('state', 'under way')
     return {
       **row,
       'runs': len(runs),
-      metric: '–' if lost else mean_and_sd(mean, sd),
-      'state': trial.user_attrs.get('state', 'under way'),
+      metric: '–' if state == 'diverged' else mean_and_sd(mean, sd),
+      'state': state,
     }
 
   def _config_of(self, best: FrozenTrial) -> dict[str, Any]:
@@ -264,7 +263,7 @@ class Told:
 
 
 @contextlib.contextmanager
-def _alone(workdir: epath.Path) -> Iterator[None]:
+def _written_by_one(workdir: epath.Path) -> Iterator[None]:
   """Workers of one workdir write its records one after the other."""
   with open(workdir / '.writing', 'a') as file:
     fcntl.flock(file, fcntl.LOCK_EX)
@@ -286,7 +285,3 @@ def _shown(values: Mapping[str, Any], name: str) -> Any:
 def _label(metric: str, said: Mapping[str, Any]) -> str:
   unit = said.get('unit')
   return f'{metric} ({unit})' if unit else metric
-
-
-def _told_metric(metric: str, value: float) -> str:
-  return f'{metric} {number(value)}'

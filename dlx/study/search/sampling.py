@@ -19,9 +19,9 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState
 
 from dlx.errors import ConfigError
+from dlx.study.search import SEARCHES
 from dlx.study.search.space import MOST_POINTS, Dimension, Space, generator
 
-SEARCHES = ('grid', 'random', 'halving', 'tpe', 'cmaes')
 INDEX = 'index'  # User attribute of a trial: its place in the search.
 ETA = 3  # Of the trials at a rung 1 in ETA goes on, ETA times as far.
 _ORDER = 0x5EED  # Of the stream that puts points of a finite space in order.
@@ -63,11 +63,17 @@ class Plan:
   """
 
   def __init__(self, search: str, space: Space, seed: int):
-    """Args: see SEARCHES; seed: of the search.
+    """Args: `search`: one of SEARCHES; `seed`: of the search.
 
     Raises:
-      ConfigError: a space that the search cannot take.
+      ConfigError: no such search, or a space that it cannot take.
     """
+    if search not in SEARCHES:
+      raise ConfigError(
+        f'--search={search} is not allowed: must be one of {", ".join(SEARCHES)}.'
+      )
+    if seed < 0:
+      raise ConfigError(f'--seed={seed} is not allowed: must be at least 0.')
     self.search, self.space, self.seed = search, space, seed
     self._points: Sequence[Mapping[str, Any]] | None = None
     self.batch = 1 if search == 'halving' else 8

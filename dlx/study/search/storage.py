@@ -78,7 +78,8 @@ class Store:
   ):
     """Args: see opening.py, which makes one."""
     # That of the study, which caches what a database says of finished trials.
-    self.study, self._storage, self._told = study, study._storage, told
+    self._storage: Any = study._storage
+    self.study, self._told = study, told
     self.stale_seconds, self._wait = stale_seconds, wait_seconds
     self._dispose = dispose
     self._study_id = self.call(

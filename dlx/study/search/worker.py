@@ -157,14 +157,24 @@ class Worker:
     pruned: int | None = None,
     refused: str = '',
   ):
-    """Writes what a trial found into the storage, a line on stderr, and its row."""
-    metric = self._sweep.metric
-    values = [f.metrics.get(metric, math.nan) for f in found.values()]
+    """Writes what a trial found into the storage, a line on stderr, and its row.
+
+    Args:
+      one: the trial.
+      found: by run.
+      pruned: step at which it was left.
+      refused: why the Config or the experiment refuses its choices.
+    """
+    metric, runs = self._sweep.metric, found.values()
+    values = [f.metrics.get(metric, math.nan) for f in runs]
     value = statistics.fmean(values) if values else math.nan
-    lost = not refused and (
-      any(f.diverged for f in found.values()) or not math.isfinite(value)
-    )
-    steps = pruned or self._sweep.space.base.num_steps
+    state = 'done'
+    if refused:
+      state = f'refused: {refused}'
+    elif any(f.diverged for f in runs) or not math.isfinite(value):
+      state = 'diverged'
+    elif pruned is not None:
+      state = f'pruned at step {pruned}'
     attributes = {
       'runs': {
         name: {
@@ -175,17 +185,11 @@ class Worker:
         }
         for name, f in found.items()
       },
-      'seconds': sum(f.seconds for f in found.values()),
-      'steps': sum(f.config.get('num_steps', steps) for f in found.values())
-      if pruned is None
-      else steps * len(found),
-      'state': 'refused' if refused else 'diverged' if lost else 'done',
+      'seconds': sum(f.seconds for f in runs),
+      'steps': sum(pruned or f.config['num_steps'] for f in runs),
+      'state': state,
     }
-    if pruned is not None:
-      attributes |= {'state': f'pruned at step {pruned}', 'reached': value}
-    if refused:
-      attributes['refused'] = refused
-    complete = not (lost or refused or pruned is not None)
+    complete = state == 'done'
     if self._store.tell(one.trial, value if complete else None, attributes):
       self._told.one(one.index)
     else:

@@ -206,6 +206,9 @@ def test_halving_leaves_most_trials_early_and_goes_on(tmp_path, monkeypatch):
     ((), {'metric': 'train/lr'}, 'reports no such figure'),
     ((), {'fields': {**FIELDS, 'validation': 0.0}}, 'validation=0.1 holds out a tenth'),
     (('seed=1,2',), {'seeds': 2}, 'not allowed with --sweep=config.seed'),
+    ((), {'seed': -1}, '--seed=-1 is not allowed'),
+    ((), {'search': 'best'}, '--search=best is not allowed: must be one of grid'),
+    (('compute_dtype=float32,float64',), {}, 'float64 is a mode of the whole process'),
     ((), {'trials': 0}, '--trials=0 is not allowed: must be above 0'),
     ((), {'search': 'halving'}, 'give --config.eval_every_steps, .* e.g. 1'),
     (
