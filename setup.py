@@ -33,8 +33,12 @@ CORE = [
   'tensorflow-datasets>=4.9.10,<5',  # Reading a prepared set needs no TensorFlow.
 ]
 
+# The search of launch.sweep: samplers, CMA-ES, and the client of a database of workers.
+SWEEP = ['cmaes>=0.13,<0.14', 'optuna>=5.0,<6', 'psycopg[binary]>=3.3,<4']
+
 EXTRAS = {
   'test': [
+    *SWEEP,
     'hypothesis>=6.170,<7',
     # With the wheel of Node.js: without it, pyright downloads one where none is found.
     'pyright[nodejs]>=1.1.414,<1.2',
@@ -58,6 +62,7 @@ EXTRAS = {
   ],
   'tpu': [f'jax[tpu]{JAX}'],
   'cuda13': [f'jax[cuda13]{JAX}'],
+  'sweep': SWEEP,
   # To prepare a TFDS set; never to read one.
   'tfds': ['tensorflow>=2.21,<2.22'],
 }

@@ -3,6 +3,7 @@
 train     trains an experiment by its name, and opens the run; `dlx.train` is this
 fit       trains, or goes on; leaves the files of `launch.train`, the report among them
 study     trains the runs of a study, and writes table, claims and page
+sweep     searches the best config of an experiment; writes table, figures and page
 evaluate  the metrics of a checkpoint
 state     the state of a checkpoint, for the functions of an experiment
 
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
   from dlx.run.opened import Run
   from dlx.study import engine as study_engine
   from dlx.study.declaration import Study
+  from dlx.study.search.declaration import Sweep
+  from dlx.study.search.outcome import Outcome as Searched
 
-__all__ = ('evaluate', 'fit', 'state', 'study', 'train')
+__all__ = ('evaluate', 'fit', 'state', 'study', 'sweep', 'train')
 
 # Arguments of `dlx.run.loop.fit` that a call of `train` may have.
 OPTIONS = (
@@ -152,4 +155,23 @@ def study(
   outcome = engine.run(declared, config, workdir, **options)
   if outcome.status == 'finished':
     render(os.path.expanduser(workdir))
+  return outcome
+
+
+def sweep(declared: 'Sweep', workdir: Any, **options: Any) -> 'Searched':
+  """Searches the best config, or goes on; writes its page. Needs the extra `sweep`.
+
+  Args:
+    declared: what is searched.
+    workdir: path of a folder on a local disk.
+    options: see `dlx.study.search.sweep.run`.
+
+  Raises:
+    ConfigError, StorageError: see there.
+  """
+  from dlx.report import render
+  from dlx.study.search import sweep
+
+  outcome = sweep.run(declared, workdir, **options)
+  render(os.path.expanduser(workdir))
   return outcome

@@ -1,4 +1,4 @@
-"""WORKDIR/report.html: one self-contained page about one run, or about one study.
+"""WORKDIR/report.html: one self-contained page about a run, a study or a sweep.
 
   render('runs/cnn')
 
@@ -13,7 +13,7 @@ from typing import Any, Mapping, Sequence
 from etils import epath
 
 from dlx.errors import DataError
-from dlx.report import chart, page, study
+from dlx.report import chart, page, study, sweep
 from dlx.report.markup import Run, get
 from dlx.run.records.json_files import read_json, write_bytes
 from dlx.run.records.metrics_file import MetricsFile
@@ -107,7 +107,7 @@ def read(workdir: Any) -> Run:
 
 
 def render(workdir: Any) -> Any:
-  """Writes report.html into the workdir of a run or a study, also of one under way.
+  """Writes report.html into the workdir of a run, a study or a sweep, also under way.
 
   Returns:
     The path of the page.
@@ -116,7 +116,9 @@ def render(workdir: Any) -> Any:
     DataError: it is no workdir, or one of its JSON files is damaged.
   """
   workdir = epath.Path(workdir)
-  if (workdir / study.NAME).exists():
+  if (workdir / sweep.NAME).exists():
+    text = sweep.whole(study.read(workdir, sweep.NAME))
+  elif (workdir / study.NAME).exists():
     text = study.whole(study.read(workdir))
   else:
     text = page.page(read(workdir))

@@ -32,16 +32,20 @@ class Shown(NamedTuple):
   figures: Sequence[tuple[str, bytes]]
 
 
-def read(workdir: epath.Path) -> Shown:
+def read(workdir: epath.Path, name: str = NAME) -> Shown:
   """What a workdir holds.
 
+  Args:
+    workdir: of a study, or of a sweep.
+    name: of the file that holds its record.
+
   Raises:
-    DataError: study.json is damaged.
+    DataError: that file is damaged.
   """
-  record = read_json(workdir / NAME)
+  record = read_json(workdir / name)
   runs = record.get('runs') if isinstance(record, dict) else None
   if not isinstance(runs, dict) or not all(isinstance(r, dict) for r in runs.values()):
-    raise DataError(f'{workdir / NAME} is not of a study: take another workdir.')
+    raise DataError(f'{workdir / name} is not of a study: take another workdir.')
   figures = [
     (path.name.removesuffix('.png'), path.read_bytes())
     for path in sorted((workdir / 'figures').glob('*.png'))
@@ -187,13 +191,15 @@ def configuration(shown: Shown) -> str:
 
 def reproduce(shown: Shown) -> str:
   """The command, and the versions."""
-  argv = [str(a) for a in shown.record.get('argv') or ()]
+  record = shown.record
+  argv = [str(a) for a in record.get('argv') or ()]
   command = ''
   if argv:
-    told = shlex.join(['python', '-m', 'launch.train', *argv[1:]])
+    launcher = str(record.get('launcher') or 'launch.train')
+    told = shlex.join(['python', '-m', launcher, *argv[1:]])
     command = f'<pre><code>{text(told)}</code></pre>'
-  versions = get(shown.record, 'versions') or {}
-  commit = get(shown.record, 'git', 'commit')
+  versions = get(record, 'versions') or {}
+  commit = get(record, 'git', 'commit')
   grid = table([('commit', commit), *versions.items()])
   body = command + grid
   return section('Reproduce', f'<div class="card box">{body}</div>' if body else '')

@@ -108,13 +108,13 @@ def run(
   _agree(workdir, trials)
   options = {'data_dir': data_dir, 'mesh': mesh, 'argv': argv, 'terminal': terminal}
   found: dict[str, Finished] = {}
-  with _lock(workdir):
+  with lock(workdir):
     _write(workdir, record, trials, found)
     for status, finished in _train(workdir, trials, options):
       found |= finished
-      if status == 'interrupted':
+      if status != 'finished':
         _write(workdir, record, trials, found)
-        return Outcome(status, len(found), len(trials))
+        return Outcome('interrupted', len(found), len(trials))
     results = Results({trial.name: found[trial.name] for trial in trials})
     verdicts = {claim: check(results) for claim, check in study.claims.items()}
     rows = rows_of(study, results)
@@ -158,7 +158,7 @@ def _agree(workdir: epath.Path, trials: Sequence[Trial]):
 
 
 @contextlib.contextmanager
-def _lock(workdir: epath.Path) -> Iterator[None]:
+def lock(workdir: epath.Path) -> Iterator[None]:
   """Keeps a second process out of the study."""
   with open(workdir / '.lock', 'a') as file:
     try:
@@ -218,15 +218,25 @@ def _train(
     what += '' if folder is None else f' {group[-1].name}'
     print(f'Program {i + 1} of {len(groups)}: {what}', file=sys.stderr, flush=True)
     if folder is None:
-      yield _alone(workdir / RUNS / group[0].name, group[0], options)
+      yield alone(workdir / RUNS / group[0].name, group[0], options)
     else:
-      yield _joint(workdir, folder, group, options)
+      yield joint(workdir, folder, group, options)
 
 
-def _alone(
+def alone(
   folder: epath.Path, trial: Trial, options: Mapping[str, Any]
 ) -> tuple[str, dict[str, Finished]]:
-  """One run by itself, in a workdir like any other's."""
+  """One run by itself, in a workdir like any other's.
+
+  Args:
+    folder: its workdir.
+    trial: the run.
+    options: of `fit`.
+
+  Returns:
+    The status of `fit`, and what it found by the name of the run, once it is finished;
+    one that diverged is.
+  """
   mark = folder / 'diverged.json'
   if not mark.exists():
     try:
@@ -242,7 +252,7 @@ def _alone(
       write_json(mark, {'error': str(error)})
     else:
       if outcome.status != 'finished':
-        return 'interrupted', {}
+        return outcome.status, {}
       result = read_json(folder / 'result.json')
       seconds = float(result['seconds'].get('total', 0.0))
       metrics = {k: float(v) for k, v in result['metrics'].items() if _number(v)}
@@ -261,13 +271,23 @@ def _number(value: Any) -> bool:
   return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _joint(
+def joint(
   workdir: epath.Path,
   folder: epath.Path,
   group: Sequence[Trial],
   options: Mapping[str, Any],
 ) -> tuple[str, dict[str, Finished]]:
-  """Runs in one program; afterwards each has a folder with its own records."""
+  """Runs in one program; afterwards each has a folder with its own records.
+
+  Args:
+    workdir: of the study: those folders are WORKDIR/runs/NAME.
+    folder: workdir of the program.
+    group: runs that differ in numbers alone, see `programs`.
+    options: of `fit`.
+
+  Returns:
+    As `alone`.
+  """
   first = group[0]
   folder.mkdir(parents=True, exist_ok=True)
   if not (folder / 'members.json').exists():
@@ -281,14 +301,14 @@ def _joint(
     **options,
   )
   if outcome.status != 'finished':
-    return 'interrupted', {}
-  joint = apart.read(folder, len(group))
+    return outcome.status, {}
+  records = apart.read(folder, len(group))
   found = {}
   for i, trial in enumerate(group):
-    lost = joint.diverged[i]
-    found[trial.name] = _finished(trial, joint.metrics(i), joint.seconds, lost)
+    lost = records.diverged[i]
+    found[trial.name] = _finished(trial, records.metrics(i), records.seconds, lost)
     config = found[trial.name].config
-    joint.write(workdir / RUNS / trial.name, i, config)
+    records.write(workdir / RUNS / trial.name, i, config)
   return 'finished', found
 
 

@@ -16,6 +16,24 @@ from dlx.study.table import rows_of
 from dlx.study.trials import Trial
 
 
+def reported(trial: Trial, mesh: str | None) -> dict[str, Any]:
+  """The numbers that a run reports, by "split/name", with what is declared of each.
+
+  All that the run calls is traced for it; nothing is read or compiled.
+  """
+  built = trial.found.build(trial.config)
+  dispatch = make_dispatch(built, sharding.make_mesh(mesh))
+  evals = of_run(built, trial.config, dispatch).evals
+  names = [f'train/{metric}' for metric in dispatch.window] + [
+    f'{split}/{metric}'
+    for split, traced in evals.items()
+    for metric, value in traced.found.items()
+    if getattr(value, 'shape', None) == ()
+  ]
+  of = declared(built)['metrics']
+  return {x: of.get(x) or of.get(x.rpartition('/')[2]) or {} for x in names}
+
+
 def rehearse(study: Study, trials: Sequence[Trial], mesh: str | None) -> dict[str, Any]:
   """Calls all that is made of the results on numbers that are made up.
 
@@ -27,20 +45,10 @@ def rehearse(study: Study, trials: Sequence[Trial], mesh: str | None) -> dict[st
   names: dict[str, list[str]] = {}
   said: dict[str, Any] = {}
   for trial in trials:
-    if trial.found.name in names:
-      continue
-    built = trial.found.build(trial.config)
-    dispatch = make_dispatch(built, sharding.make_mesh(mesh))
-    evals = of_run(built, trial.config, dispatch).evals
-    names[trial.found.name] = [f'train/{metric}' for metric in dispatch.window] + [
-      f'{split}/{metric}'
-      for split, traced in evals.items()
-      for metric, value in traced.found.items()
-      if getattr(value, 'shape', None) == ()
-    ]
-    for metric in study.metrics:
-      of = declared(built)['metrics']
-      said[metric] = of.get(metric) or of.get(metric.rpartition('/')[2]) or {}
+    if trial.found.name not in names:
+      reports = reported(trial, mesh)
+      names[trial.found.name] = list(reports)
+      said |= {metric: reports.get(metric, {}) for metric in study.metrics}
   for metric in study.metrics:
     for exp, known in names.items():
       if metric not in known:

@@ -8,7 +8,6 @@ import ast
 import dataclasses
 import inspect
 import io
-import math
 import textwrap
 import tokenize
 import typing
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 from absl import flags
 
 from dlx import config_json
+from dlx.config_text import value_from_text, value_to_text
 from dlx.errors import ConfigError
 
 _T = TypeVar('_T')
@@ -50,47 +50,6 @@ class FieldSerializer(flags.ArgumentSerializer):
 
   def serialize(self, value: Any) -> str:
     return value_to_text(value)
-
-
-def value_from_text(type_: Any, text: str) -> Any:
-  """The value that a text on the command line stands for.
-
-  Whole numbers may have underscores, 1_000. Items of tuples are separated by commas;
-  no text is no item.
-
-  Raises:
-    ValueError: the text stands for no value of this type.
-  """
-  inner, optional = config_json.without_none(type_)
-  if optional:
-    return None if text.lower() == 'none' else value_from_text(inner, text)
-  if (named := config_json.choices(type_)) is not None:
-    if text not in named:
-      raise ValueError(text)
-    return named[text]
-  if (items := config_json.tuple_items(type_)) is not None:
-    parts = [part.strip() for part in text.split(',')] if text.strip() else []
-    if items[1] not in (None, len(parts)):
-      raise ValueError(text)
-    return tuple(value_from_text(items[0], part) for part in parts)
-  if type_ is bool:
-    return flags.BooleanParser().parse(text)
-  if type_ is float:
-    if not math.isfinite(value := float(text)):
-      raise ValueError(text)
-    return value
-  return type_(text)
-
-
-def value_to_text(value: Any) -> str:
-  """The inverse of `value_from_text`; none for None."""
-  if value is None:
-    return 'none'
-  if isinstance(value, bool):
-    return str(value).lower()
-  if isinstance(value, tuple):
-    return ','.join(map(value_to_text, value))
-  return str(getattr(value, 'name', value))  # The name of an enum's member.
 
 
 def define(cls: type, values: flags.FlagValues, heading: str):

@@ -71,7 +71,7 @@ IMPORT_RULES = {
 FLOORS = (
   (
     *('dlx.errors', 'dlx.state', 'dlx.precision', 'dlx.config', 'dlx.config_json'),
-    *('dlx.leaving', 'dlx.beside'),
+    *('dlx.config_text', 'dlx.leaving', 'dlx.beside'),
     *('dlx.experiment', 'dlx.labels', 'dlx.data.dataset'),
   ),
   ('dlx.data', 'dlx.layers', 'dlx.losses', 'dlx.metrics', 'dlx.optim', 'dlx.diffusion'),

@@ -274,7 +274,7 @@ def test_other_fields_on_the_same_workdir(done):
 
 
 def test_two_at_once_are_refused(done):
-  with engine._lock(pathlib.Path(done[0])):
+  with engine.lock(pathlib.Path(done[0])):
     with pytest.raises(ConfigError, match='Another process trains the study'):
       run(done[0])
 

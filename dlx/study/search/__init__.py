@@ -1,0 +1,3 @@
+"""Search for the best config: spaces, samplers, storage, and the sweep itself."""
+
+SEARCHES = ('grid', 'random', 'halving', 'tpe', 'cmaes')
