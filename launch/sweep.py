@@ -175,9 +175,9 @@ def main(argv: list[str]) -> int:
     )
   workdir = values.workdir or os.path.join('runs', f'{found.short}_sweep')
   devices.start_jax(base.resolved(), values)
-  from dlx.run import effects
+  from dlx.run import effects, tables
   from dlx.study.search.declaration import Sweep
-  from dlx.study.table import as_text
+  from dlx.study.table import as_table
 
   for config in (base, space.config(space.draw(0))):
     effects.check(found.short, found.build, config.resolved())
@@ -204,7 +204,7 @@ def main(argv: list[str]) -> int:
       flush=True,
     )
     return leaving.STATUS
-  print(as_text(outcome.rows[:SHOWN]))
+  tables.terminal(as_table(outcome.rows[:SHOWN], 'Trials', note=''))
   if len(outcome.rows) > SHOWN:
     print(
       f'... {len(outcome.rows) - SHOWN} more in {os.path.join(workdir, "table.md")}'

@@ -18,8 +18,10 @@ def rows_of(study: Study, results: Results) -> list[dict[str, Any]]:
   ]
 
 
-def as_table(rows: Sequence[Mapping[str, Any]], title: str = 'Results') -> Table:
+def as_table(
+  rows: Sequence[Mapping[str, Any]], title: str = 'Results', note: str = NOTE
+) -> Table:
   """The rows under a heading, a column for every name in any of them."""
   columns = list(dict.fromkeys(name for row in rows for name in row))
   cells = [[str(row.get(name, '')) for name in columns] for row in rows]
-  return Table(title, columns, cells, NOTE)
+  return Table(title, columns, cells, note)

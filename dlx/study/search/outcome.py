@@ -21,13 +21,14 @@ from dlx.run.records.environment import environment
 from dlx.run.records.json_files import write_bytes, write_json
 from dlx.run.records.progress import number
 from dlx.run.records.tensorboard import EventWriter
+from dlx.run.tables import markdown
 from dlx.study.results import mean_and_sd
 from dlx.study.search import flagfile
 from dlx.study.search.declaration import Sweep, as_json, name_of
 from dlx.study.search.sampling import INDEX
 from dlx.study.search.space import PREFIX
 from dlx.study.search.storage import FINISHED, Store, quiet
-from dlx.study.table import as_markdown
+from dlx.study.table import as_table
 
 RECORD, FLAGS, HPARAMS = 'sweep.json', 'best.flags', 'hparams'
 IMPORTANCE = 'fANOVA (Hutter et al. 2014), random forest of Optuna'
@@ -136,7 +137,8 @@ class Told:
         text = flagfile.text(self._sweep.found.name, config, about)
         write_bytes(self._workdir / FLAGS, text.encode())
       if not brief:
-        write_bytes(self._workdir / 'table.md', as_markdown(rows).encode())
+        text = markdown(as_table(rows, 'Trials', note=''))
+        write_bytes(self._workdir / 'table.md', f'{text}\n'.encode())
         importance = self._draw(trials)
         record['search'] |= {'importance': importance, 'importance_by': IMPORTANCE}
       write_json(self._workdir / RECORD, record)
