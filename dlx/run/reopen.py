@@ -190,6 +190,10 @@ def _saved(workdir, config: Config) -> Checkpointer:
   )
 
 
+# Of a study a number, of a sweep the name of a run.
+_TOGETHER = re.compile(r'\.\./\.\./together/[\w=+,@-][\w=+,.@-]*')
+
+
 class _Place(NamedTuple):
   """Where the checkpoints of a run lie.
 
@@ -216,7 +220,7 @@ def _place(workdir) -> _Place:
   except (KeyError, TypeError, ValueError):
     there, member, count = '', 0, 0
   # Another run of the same study, and nothing else on this disk.
-  if not re.fullmatch(r'\.\./\.\./together/\d+', there) or not 0 <= member < count:
+  if not _TOGETHER.fullmatch(there) or not 0 <= member < count:
     raise ConfigError(
       f'{path}: together={of} is not allowed: must name a member of a program of the '
       'same study.'

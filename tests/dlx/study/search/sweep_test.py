@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 
+import dlx
 from dlx.errors import ConfigError
 from dlx.report import render
 from dlx.run import experiments_by_name, loop
@@ -78,6 +80,14 @@ def test_the_best_comes_first_and_what_diverged_last(done):
   assert outcome.best['trial'] == outcome.rows[0]['trial']
   assert outcome.best['value'] == pytest.approx(means[0] / 2)
   assert outcome.rows[0]['lr'] == '0.01'
+
+
+def test_the_best_run_is_opened(done):
+  workdir, outcome = done
+  found = dlx.open(workdir / 'runs' / f'{outcome.best["trial"]}-1')
+  assert (found.config.lr, found.config.seed) == (0.01, 1)
+  shape = found.functions['predict'].inputs['image'].shape
+  assert found.predict(image=np.zeros(shape, np.uint8)).shape == (10,)
 
 
 def test_the_best_config_is_a_flagfile(done):
