@@ -286,4 +286,4 @@ def _shown(values: Mapping[str, Any], name: str) -> Any:
 
 def _label(metric: str, said: Mapping[str, Any]) -> str:
   unit = said.get('unit')
-  return f'{metric} ({unit})' if unit else metric
+  return f'{metric} ({unit})' if unit and unit != '%' else metric  # A share.

@@ -16,7 +16,7 @@ import warnings
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DataError, ProgrammingError, SQLAlchemyError
 
 from dlx.errors import StorageError
 from dlx.study.search.address import hidden
@@ -124,13 +124,16 @@ class Store:
             f'{self._told} does not answer ({one_line(cause)}): trying again for '
             f'{self._wait / 60:g} minutes; nothing is lost.'
           )
-        # Nobody's heart was heard meanwhile.
-        self._away_until = time.monotonic() + 2 * (self.stale_seconds or 0)
+        self._nobody_was_heard()
         time.sleep(min(5.0, self._wait / 10))
         continue
       if said:
         _say(f'{self._told} answers again.')
       return found
+
+  def _nobody_was_heard(self):
+    """A database was away: the living have time to be heard again."""
+    self._away_until = time.monotonic() + 2 * (self.stale_seconds or 0)
 
   def trials(self) -> list[FrozenTrial]:
     """All trials that count, by index: the living and the finished."""
@@ -285,9 +288,10 @@ class Store:
     def loop():
       while not done.wait(every):
         for trial_id in list(self._mine):
-          # The main thread says what is wrong with a database.
-          with contextlib.suppress(Exception):
+          try:
             self._storage.record_heartbeat(trial_id)
+          except Exception:  # The main thread says what is wrong with a database.
+            self._nobody_was_heard()
 
     thread = threading.Thread(target=loop, daemon=True, name='dlx-heartbeat')
     thread.start()
@@ -306,12 +310,9 @@ def cause_of(error: BaseException) -> BaseException:
 
 
 def _may_pass(error: BaseException) -> bool:
-  """Whether a database that says so may answer later."""
-  if 'disk is full' in str(error):
-    return False
-  return isinstance(error, (OperationalError, InterfaceError)) or (
-    isinstance(error, DBAPIError) and error.connection_invalidated
-  )
+  """Whether a database that says so may answer later: not where the query is wrong."""
+  lasting = isinstance(error, (DataError, ProgrammingError))
+  return not lasting and 'disk is full' not in str(error)
 
 
 def one_line(error: BaseException) -> str:
