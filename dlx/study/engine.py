@@ -201,12 +201,14 @@ def _train(
   """Status and results of one program after the other."""
   by_name = {trial.name: trial for trial in trials}
   left, groups = dict(by_name), []
+  folders = [p for p in (workdir / TOGETHER).glob('*') if p.name.isdecimal()]
   # What was begun together goes on together.
-  for folder in sorted((workdir / TOGETHER).glob('*'), key=lambda p: int(p.name)):
-    names = read_json(folder / 'members.json')['runs']
-    if set(names) <= left.keys():
+  for folder in sorted(folders, key=lambda p: int(p.name)):
+    path = folder / 'members.json'
+    names = read_json(path)['runs'] if path.exists() else []  # Killed before it.
+    if names and set(names) <= left.keys():
       groups.append((folder, [left.pop(name) for name in names]))
-  number = max([int(folder.name) for folder, _ in groups], default=0)
+  number = max([int(folder.name) for folder in folders], default=0)
   for group in programs(list(left.values())):
     if len(group) > 1:
       number += 1

@@ -234,8 +234,25 @@ def test_a_study_grows_by_its_new_runs(done, tmp_path, monkeypatch):
   assert len(outcome.results.values(LOSS, 'fast')) == 3
 
 
-def changed(name, **fields):
-  return {**over_seeds(StudyConfig(seeds=1), {name: SETTINGS['slow']}), **fields}
+def test_a_study_that_shrinks_leaves_what_is_there(done, tmp_path, monkeypatch):
+  import shutil
+
+  workdir = tmp_path / 'w'
+  shutil.copytree(done[0], workdir)
+  (workdir / 'together' / '7').mkdir()  # Killed before it said whose it is.
+  trained = []
+  turn = loop._turn
+  monkeypatch.setattr(
+    loop, '_turn', lambda s, *a: trained.append(s.folder.path.name) or turn(s, *a)
+  )
+  small = {'slow': SETTINGS['slow'], 'fast': SETTINGS['fast']}
+  outcome = run(workdir, runs={**over_seeds(StudyConfig(seeds=2), small), **ALONE})
+  assert trained == ['8'] and outcome.total == 6
+  names = json.loads((workdir / 'together' / '1' / 'members.json').read_text())['runs']
+  assert len(names) == 6
+  assert outcome.results.mean(LOSS, 'fast') == pytest.approx(
+    done[1].results.mean(LOSS, 'fast'), rel=1e-5
+  )
 
 
 @pytest.mark.parametrize(
