@@ -14,6 +14,8 @@ from dlx.run.stop_request import StopRequest
 EARLY = """
 import signal, sys, time
 from dlx import leaving
+for number in leaving.SIGNALS:  # What ignores one, as nohup does, hands that on.
+  signal.signal(number, signal.SIG_DFL)
 if sys.argv[1] == 'ignored':
   signal.signal(signal.SIGHUP, signal.SIG_IGN)
 leaving.listen()

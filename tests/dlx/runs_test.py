@@ -152,4 +152,4 @@ def test_the_package_is_a_function_however_it_came(line):
 
 
 def test_what_is_exported():
-  assert set(runs.__all__) == {'evaluate', 'fit', 'state', 'train'}
+  assert set(runs.__all__) == {*('evaluate', 'fit', 'state', 'study', 'sweep', 'train')}

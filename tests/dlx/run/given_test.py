@@ -6,11 +6,11 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from dlx.data.sets.characters import Characters
 from dlx.data.text.vocabulary import Vocab
 from dlx.errors import ConfigError
 from dlx.experiment import Field
 from dlx.run import given
-from dlx.tasks.language_modelling import Characters
 
 GREY = Field('image', (2, 2, 1), 'uint8', 16)
 COLOUR = Field('image', (1, 2, 3), 'uint8')
