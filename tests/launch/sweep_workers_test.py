@@ -65,7 +65,8 @@ def under_way(workdir):
   """Whether the worker with the password in its command has begun a run, no more."""
   return any(
     '***' in path.read_text() and not path.with_name('result.json').exists()
-    for path in workdir.glob('runs/*/config.json')
+    for kind in ('runs', 'together')
+    for path in workdir.glob(f'{kind}/*/config.json')
   )
 
 
