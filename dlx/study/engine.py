@@ -112,8 +112,8 @@ def run(
     _write(workdir, record, trials, found)
     for status, finished in _train(workdir, trials, options):
       found |= finished
+      _write(workdir, record, trials, found)  # For the page of a study under way.
       if status != 'finished':
-        _write(workdir, record, trials, found)
         return Outcome('interrupted', len(found), len(trials))
     results = Results({trial.name: found[trial.name] for trial in trials})
     verdicts = {claim: check(results) for claim, check in study.claims.items()}

@@ -1,6 +1,5 @@
 """A study from its runs to its claims: trained once, resumed, grown, refused."""
 
-import dataclasses
 import json
 import pathlib
 
@@ -216,6 +215,18 @@ def test_left_in_the_middle_it_goes_on(done, tmp_path, monkeypatch):
   assert kept(tmp_path / 'w') == kept(done[0])
 
 
+def test_the_record_has_what_is_done_so_far(tmp_path, monkeypatch):
+  def alone(*args):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(engine, 'alone', alone)  # Killed after the first program.
+  with pytest.raises(KeyboardInterrupt):
+    run(tmp_path / 'w')
+  there = json.loads((tmp_path / 'w' / 'study.json').read_text())['runs']
+  assert sum('metrics' in one for one in there.values()) == 6
+  assert 'unfinished, 6 of 8 runs' in render(tmp_path / 'w').read_text()
+
+
 def test_a_study_grows_by_its_new_runs(done, tmp_path, monkeypatch):
   import shutil
 
@@ -302,8 +313,7 @@ def test_two_at_once_are_refused(done):
       run(done[0])
 
 
-def test_numbers_that_are_off_have_a_program_of_their_own():
-  # A rate that is None in some runs is no number there.
+def test_another_width_has_a_program_of_its_own():
   configs = [
     Run('mlp', {**FIELDS, 'lr': lr, 'seed': s}) for lr in (0.1, 0.2) for s in (0, 1)
   ]
@@ -311,4 +321,3 @@ def test_numbers_that_are_off_have_a_program_of_their_own():
   study = Study({**named, 'wide': Run('mlp', {**FIELDS, 'features': (9,)})}, (LOSS,))
   groups = [[t.name for t in g] for g in trials.programs(trials.expand(study))]
   assert groups == [['r0', 'r1', 'r2', 'r3'], ['wide']]
-  assert dataclasses.replace(StudyConfig(), seeds=4).seeds == 4
