@@ -33,6 +33,8 @@ def straight(tmp_path_factory):
 )
 def test_stopped_at_any_moment_it_goes_on_with_equal_bits(number, straight, tmp_path):
   run, cache, seconds = straight
+  if signal.getsignal(number) == signal.SIG_IGN:  # Under nohup, which children keep.
+    signal.signal(number, signal.SIG_DFL)
   rng = random.Random()  # Any moment must do: it is told where one did not.
   found = {}
   for i in range(MOMENTS):
