@@ -55,6 +55,12 @@ IMPORT_RULES = {
   'kernels stand on jax and numpy alone': Rule(
     ('kernels',), allowed=('jax', 'kernels', 'numpy')
   ),
+  'lessons stand on jax and numpy alone': Rule(
+    ('dlx.scratch',), allowed=('dlx.scratch', 'jax', 'numpy')
+  ),
+  'the library does not call lessons': Rule(
+    ('dlx', 'launch'), ('dlx.scratch',), but=('dlx.scratch',)
+  ),
   'models know no data': Rule(('dlx.models',), ('dlx.data',)),
   'flax is imported where modules are made': Rule(
     ('dlx', 'experiments', 'launch'), ('flax',), but=FLAX
@@ -74,7 +80,10 @@ FLOORS = (
     *('dlx.config_text', 'dlx.leaving', 'dlx.beside'),
     *('dlx.experiment', 'dlx.labels', 'dlx.data.dataset'),
   ),
-  ('dlx.data', 'dlx.layers', 'dlx.losses', 'dlx.metrics', 'dlx.optim', 'dlx.diffusion'),
+  (
+    *('dlx.data', 'dlx.layers', 'dlx.losses', 'dlx.metrics', 'dlx.optim'),
+    *('dlx.diffusion', 'dlx.scratch'),
+  ),
   ('dlx.figures',),
   ('dlx.models', 'dlx.sampling', 'dlx.train'),
   ('dlx.tasks',),
@@ -313,6 +322,8 @@ CLEAN = {
   'dlx/layers/dense.py': 'import flax.linen as nn\n',
   'dlx/losses.py': 'import jax\n',
   'dlx/models/cnn.py': 'from dlx.layers import dense\nfrom ..losses import jax\n',
+  'dlx/scratch/tape.py': 'import numpy as np\nfrom dlx.scratch import rules\n',
+  'dlx/scratch/rules.py': 'import jax.numpy as jnp\n',
   'dlx/train/steps.py': 'import dlx.losses\n',
   'dlx/run/loop.py': 'from dlx.data import batches\nfrom . import cadence\n',
   'dlx/run/cadence.py': 'import math\n',
@@ -373,6 +384,14 @@ BROKEN = [
     'kernels/conv/a.py',
     'class A:\n  def f(self):\n    from scipy import signal',
   ),
+  ('lessons stand on jax and numpy alone', 'dlx/scratch/a.py', 'import scipy'),
+  ('lessons stand on jax and numpy alone', 'dlx/scratch/a.py', 'import dlx.state'),
+  (
+    'the library does not call lessons',
+    'dlx/train/a.py',
+    'from dlx.scratch import tape',
+  ),
+  ('the library does not call lessons', 'launch/a.py', 'import dlx.scratch.tape'),
   ('flax is imported where modules are made', 'dlx/run/a.py', 'import flax.linen'),
   ('flax is imported where modules are made', 'experiments/a.py', 'from flax import x'),
   ('dlx is built floor upon floor', 'dlx/train/a.py', 'import dlx.models.cnn'),
