@@ -75,6 +75,7 @@ FLOORS = (
     *('dlx.experiment', 'dlx.labels', 'dlx.data.dataset'),
   ),
   ('dlx.data', 'dlx.layers', 'dlx.losses', 'dlx.metrics', 'dlx.optim', 'dlx.diffusion'),
+  ('dlx.scratch',),
   ('dlx.figures',),
   ('dlx.models', 'dlx.sampling', 'dlx.train'),
   ('dlx.tasks',),

@@ -1,0 +1,1 @@
+"""Lessons: how a thing works, in one page of code that a test proves right."""
