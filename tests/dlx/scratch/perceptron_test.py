@@ -1,4 +1,4 @@
-"""The perceptron: its rule, by hand and as scikit-learn has it; Novikoff's bound; XOR."""
+"""The perceptron: its rule by hand and as scikit-learn has it, its bound, XOR."""
 
 import doctest
 
@@ -53,10 +53,10 @@ class PerceptronTest(parameterized.TestCase):
     self.assertLessEqual(sum(mistakes), bound)
 
   def test_bound_by_hand_and_a_line_that_does_not_separate(self):
-    x, label = np.array([[3.0], [-1.0]]), np.array([1, 0])
-    # |x'|^2 is at most 10, the margin of the line (1, 0) is 1.
-    self.assertAlmostEqual(novikoff_bound(x, label, np.ones(1), 0.0), 10)
-    self.assertAlmostEqual(novikoff_bound(x, label, 7 * np.ones(1), 0.0), 10)
+    x, label = np.array([[3.0], [-2.0]]), np.array([1, 0])
+    # |x'|^2 is at most 10, the margin of the line (1, 0) is 2.
+    self.assertAlmostEqual(novikoff_bound(x, label, np.ones(1), 0.0), 2.5)
+    self.assertAlmostEqual(novikoff_bound(x, label, 7 * np.ones(1), 0.0), 2.5)
     with self.assertRaisesRegex(ValueError, 'margin -3: must be above 0'):
       novikoff_bound(x, 1 - label, np.ones(1), 0.0)
 
