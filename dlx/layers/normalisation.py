@@ -1,4 +1,4 @@
-"""Normalisations over a batch, groups of channels and features, fast on a CPU as well.
+"""Norms over a batch, groups of channels, one channel, features; fast on a CPU, too.
 
 Batch normalisation (arXiv:1502.03167) has a derivative of its own: two sums over the
 batch and one pass over the input with three numbers a channel. What autodiff makes of
@@ -348,3 +348,41 @@ class GroupNorm(nn.Module):
     if slope_SC.shape != bias_SC.shape:
       slope_SC = jnp.broadcast_to(slope_SC, bias_SC.shape)
     return group_norm(x, slope_SC, bias_SC, self.groups, self.epsilon, self.silu)
+
+
+class InstanceNorm(nn.Module):
+  """Mean 0 and variance 1 of each channel of each example (arXiv:1607.08022).
+
+  `group_norm` with as many groups as channels.
+
+  Attributes:
+    epsilon: added to the variance.
+    use_affine: whether there are `scale` and `bias`, one of each a channel.
+    dtype: of the result; None: that of the input.
+    param_dtype: of the parameters.
+  """
+
+  epsilon: float = 1e-5
+  use_affine: bool = True
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """[B, ..., C] -> the same; statistics are over all axes but the first and the last.
+
+    Raises:
+      ConfigError: maps of one position, of which the bias alone would be left.
+    """
+    channels = (x.shape[-1],)
+    scale_C, bias_C = jnp.ones(channels), jnp.zeros(channels)
+    if self.use_affine:
+      scale_C = self.param('scale', nn.initializers.ones, channels, self.param_dtype)
+      bias_C = self.param('bias', nn.initializers.zeros, channels, self.param_dtype)
+    x = x if self.dtype is None else x.astype(self.dtype)
+    return group_norm(x, scale_C[None], bias_C[None], *channels, self.epsilon)
+
+
+# Over the root of the mean square, without a mean (arXiv:1910.07467). Flax's: no large
+# numbers are subtracted in it.
+RMSNorm = nn.RMSNorm
