@@ -27,6 +27,7 @@ from dlx.optim.schedules import (
   warmup,
   warmup_cosine,
 )
+from dlx.optim.sparsity import ZERO_WEIGHTS, proximal_l1, zero_weights
 from dlx.optim.variants import adagrad, lamb, lion, matrices, muon, rmsprop
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
   'Rates',
   'SCHEDULES',
   'Schedule',
+  'ZERO_WEIGHTS',
   'adagrad',
   'adam',
   'adamw',
@@ -57,9 +59,11 @@ __all__ = [
   'named_optimizer',
   'named_schedule',
   'one_cycle',
+  'proximal_l1',
   'rmsprop',
   'sgd',
   'step_decay',
   'warmup',
   'warmup_cosine',
+  'zero_weights',
 ]

@@ -72,8 +72,11 @@ def learning_rate(
 
   if (rate := getattr(tx, 'rate', None)) is not None:
     # A skipped step of float16 is no update, so that `step` may be ahead.
-    count = first(before, 'count', lambda path: hasattr(path[-1], 'tuple_name'))
-    return jnp.asarray(rate(step if count is None else count))
+    of_tuple = lambda path: hasattr(path[-1], 'tuple_name')
+    count = first(before, 'count', of_tuple)
+    value = jnp.asarray(rate(step if count is None else count))
+    lowered = first(before, 'lowered', of_tuple)  # By dlx/train/plateau.py.
+    return value if lowered is None else value * lowered
   hyperparams = lambda path: getattr(path[-2:][0], 'name', None) == 'hyperparams'
   rate = first(after, 'learning_rate', hyperparams)
   return None if rate is None else jnp.asarray(rate)
