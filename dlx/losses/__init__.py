@@ -20,12 +20,14 @@ from dlx.losses.contrastive import (
   nt_xent,
 )
 from dlx.losses.divergence import distillation, gaussian_kl, gaussian_kl_terms
+from dlx.losses.penalties import L2, l1, l2
 from dlx.losses.regression import absolute_error, huber, squared_error
 
 __all__ = [
   'CONTRASTIVE',
   'InfoNCE',
   'KINDS',
+  'L2',
   'absolute_error',
   'binary_cross_entropy',
   'discriminator_loss',
@@ -37,6 +39,8 @@ __all__ = [
   'huber',
   'in_batch_info_nce',
   'info_nce',
+  'l1',
+  'l2',
   'nt_xent',
   'sigmoid_binary_cross_entropy',
   'softmax_cross_entropy',

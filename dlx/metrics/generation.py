@@ -104,8 +104,19 @@ def feature_moments(feature_BF: Array, weight_B: Array) -> dict[str, Array]:
   }
 
 
-def _gaussian(sums: Mapping[str, Array]) -> tuple[Array, Array]:
-  """Mean and covariance (n - 1) from the sums of `_moments`."""
+def frechet_of(a: Mapping[str, Array], b: Mapping[str, Array]) -> Array:
+  """`frechet_distance` of any features, from the sums of `feature_moments` of each.
+
+  nan where one side has no more rows than features: its covariance is singular and the
+  distance far too low.
+  """
+  distance = frechet_distance(*gaussian(a), *gaussian(b))
+  enough = lambda sums: sums['n'] > sums['sum'].shape[-1]
+  return jnp.where(enough(a) & enough(b), distance, jnp.nan)
+
+
+def gaussian(sums: Mapping[str, Array]) -> tuple[Array, Array]:
+  """Mean and covariance (n - 1) from the sums of `feature_moments`."""
   mean_F = sums['sum'] / sums['n']
   centred = sums['outer'] - sums['n'] * mean_F[:, None] * mean_F[None, :]
   return mean_F, centred / jnp.maximum(sums['n'] - 1, 1)

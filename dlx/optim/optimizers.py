@@ -38,15 +38,15 @@ class Rated(optax.GradientTransformationExtraArgs):
   rate: Schedule | None = None
 
 
-def _rated(
+def rated(
   tx: optax.GradientTransformation, rate: Number | Schedule | None
 ) -> optax.GradientTransformation:
   """The same optimiser with its learning rate; None: it is not known."""
   if rate is None:
     return tx
-  rated = Rated(*optax.with_extra_args_support(tx))
-  rated.rate = rate if callable(rate) else constant(rate)
-  return rated
+  known = Rated(*optax.with_extra_args_support(tx))
+  known.rate = rate if callable(rate) else constant(rate)
+  return known
 
 
 def learning_rate(
@@ -55,7 +55,7 @@ def learning_rate(
   """The learning rate of an update, where it is known.
 
   Args:
-    tx: of `adam`, `adamw` or `sgd`, also clipped and frozen; or any that holds an
+    tx: of dlx.optim, also clipped and frozen; or any that holds an
       optax.inject_hyperparams with a `learning_rate`.
     before: state of `tx` before the update.
     after: state of `tx` after it.
@@ -72,8 +72,11 @@ def learning_rate(
 
   if (rate := getattr(tx, 'rate', None)) is not None:
     # A skipped step of float16 is no update, so that `step` may be ahead.
-    count = first(before, 'count', lambda path: hasattr(path[-1], 'tuple_name'))
-    return jnp.asarray(rate(step if count is None else count))
+    of_tuple = lambda path: hasattr(path[-1], 'tuple_name')
+    count = first(before, 'count', of_tuple)
+    value = jnp.asarray(rate(step if count is None else count))
+    lowered = first(before, 'lowered', of_tuple)  # By dlx/train/plateau.py.
+    return value if lowered is None else value * lowered
   hyperparams = lambda path: getattr(path[-2:][0], 'name', None) == 'hyperparams'
   rate = first(after, 'learning_rate', hyperparams)
   return None if rate is None else jnp.asarray(rate)
@@ -95,7 +98,7 @@ def adam(
 ) -> optax.GradientTransformation:
   """Adam (arXiv:1412.6980)."""
   check_bounds('learning_rate', learning_rate, 0)
-  return _rated(in_float32(optax.adam(learning_rate, b1, b2, eps)), learning_rate)
+  return rated(in_float32(optax.adam(learning_rate, b1, b2, eps)), learning_rate)
 
 
 def adamw(
@@ -121,7 +124,7 @@ def adamw(
   check_bounds('learning_rate', learning_rate, 0)
   check_bounds('weight_decay', weight_decay, 0)
   tx = optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=mask)
-  return _rated(in_float32(tx), learning_rate)
+  return rated(in_float32(tx), learning_rate)
 
 
 def sgd(
@@ -154,7 +157,7 @@ def sgd(
     optax.add_decayed_weights(weight_decay, mask),
     optax.sgd(learning_rate, momentum, nesterov),
   )
-  return _rated(in_float32(tx), learning_rate)
+  return rated(in_float32(tx), learning_rate)
 
 
 # Clipping.
@@ -223,7 +226,7 @@ def clip(
     )
 
   clipping = optax.GradientTransformationExtraArgs(tx.init, update)
-  return _rated(clipping, getattr(tx, 'rate', None))
+  return rated(clipping, getattr(tx, 'rate', None))
 
 
 # Freezing.
@@ -277,4 +280,4 @@ def freeze(
     lambda grads, _: jax.tree.map(lambda g: jnp.full_like(g, -0.0), grads)
   )
   parted = optax.partition({'trained': tx, 'frozen': still}, labels)
-  return _rated(parted, getattr(tx, 'rate', None))
+  return rated(parted, getattr(tx, 'rate', None))

@@ -1,11 +1,12 @@
-"""Learning rates by step."""
+"""Learning rates by step, of any length, and by name for a whole run."""
 
-from typing import Any
+from typing import Any, Callable, Mapping
 
 import jax.numpy as jnp
 import optax
 
 from dlx.config import check_bounds
+from dlx.errors import ConfigError
 from dlx.state import Array
 
 Number = float | Array  # An int, an array of rank 0 or a tracer will do.
@@ -91,6 +92,74 @@ def step_decay(peak: Number, every_steps: Number, factor: Number = 0.1) -> Sched
   check_bounds('every_steps', every_steps, 1)
   check_bounds('factor', factor, 0)
   return lambda count: peak * jnp.power(factor, _float(count) // every_steps)
+
+
+def exponential(peak: Number, every_steps: Number, factor: Number = 0.1) -> Schedule:
+  """`peak * factor^(t / every_steps)` after t updates: `step_decay` without steps."""
+  check_bounds('every_steps', every_steps, 1)
+  check_bounds('factor', factor, 0)
+  return lambda count: peak * jnp.power(factor, _float(count) / every_steps)
+
+
+def warmup(
+  peak: Number, warmup_steps: Number, first_fraction: Number = 0.0
+) -> Schedule:
+  """Linear from `peak * first_fraction` to `peak`, then constant (arXiv:1706.02677).
+
+  Args:
+    peak: the value from count `warmup_steps` on.
+    warmup_steps: of the linear part, at least 0.
+    first_fraction: of the peak, at count 0, in [0, 1].
+  """
+  check_bounds('warmup_steps', warmup_steps, 0)
+  check_bounds('first_fraction', first_fraction, 0, 1)
+
+  def schedule(count):
+    t = _float(count)
+    rise = first_fraction + (1 - first_fraction) * _fraction(t, 0, warmup_steps)
+    return peak * jnp.where(t < warmup_steps, rise, 1.0)
+
+  return schedule
+
+
+def _part(num_steps: int, share: float) -> int:
+  return max(1, round(share * num_steps))
+
+
+# Of a peak and the length of a run; a longer run has the same shape.
+SCHEDULES: Mapping[str, Callable[[Number, int], Schedule]] = {
+  'constant': lambda peak, num_steps: constant(peak),
+  # A tenth after each 30 of 100 epochs.
+  'step': lambda peak, num_steps: step_decay(peak, _part(num_steps, 0.3), 0.1),
+  'exponential': lambda peak, num_steps: exponential(peak, num_steps, 0.01),
+  'cosine': cosine,
+  'one_cycle': one_cycle,
+  'warmup': lambda peak, num_steps: warmup(peak, _part(num_steps, 0.1)),
+  'warmup_cosine': lambda peak, num_steps: warmup_cosine(
+    peak, num_steps, _part(num_steps, 0.1)
+  ),
+}
+
+
+def named_schedule(name: str, peak: Number, num_steps: int) -> Schedule:
+  """A schedule of a whole run by its name; `step` falls at 30, 60 and 90 % of it.
+
+  Args:
+    name: one of SCHEDULES: constant; step, to a tenth three times; exponential, to a
+      hundredth at the end; cosine, to 0; one_cycle; warmup, a tenth of the run, then
+      constant; warmup_cosine, a tenth of the run, then to 0.
+    peak: largest value.
+    num_steps: of the run, at least 1.
+
+  Raises:
+    ConfigError: another name, or no steps.
+  """
+  if name not in SCHEDULES:
+    raise ConfigError(
+      f'schedule={name} is not allowed: must be one of {", ".join(SCHEDULES)}.'
+    )
+  check_bounds('num_steps', num_steps, 1)
+  return SCHEDULES[name](peak, num_steps)
 
 
 def _float(count: Any) -> Array:

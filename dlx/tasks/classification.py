@@ -37,6 +37,7 @@ from dlx.models.cnn import CNN
 from dlx.state import Array, Batch, Key, Metric, Metrics, PyTree, TrainState
 from dlx.train import auxiliary, steps
 from dlx.train.objective import Terms, joined
+from dlx.train.plateau import Plateau
 from dlx.train.supervised import LOSS, make_predict, supervised
 
 
@@ -223,6 +224,8 @@ def image_classifier(
   augment: Callable[[Key, Batch], Batch] | None = None,
   penalty: Callable[[PyTree, Mapping[str, PyTree]], Terms] | None = None,
   rngs: tuple[str, ...] = (),
+  plateau: Plateau | None = None,
+  radius: float | None = None,
   train_data: Dataset | None = None,
   eval_data: Mapping[str, Dataset] | None = None,
   functions: Mapping[str, Function] | None = None,
@@ -247,7 +250,7 @@ def image_classifier(
     eval_loss: (outputs, batch) -> losses that evaluations report; None: the
       cross-entropy of the logits, whatever the training smooths or adds.
     augment: (key, batch of normalised images) -> batch, in training.
-    penalty, rngs: see `supervised`.
+    penalty, rngs, plateau, radius: see `supervised`.
     train_data: an own stream of `image` and `label` in place of `data.train`.
     eval_data: own splits by name, of which the first is shown in figures.
     functions: besides `predict`, from images as read to probabilities.
@@ -292,6 +295,8 @@ def image_classifier(
     augment=augment,
     penalty=penalty,
     rngs=rngs,
+    plateau=plateau,
+    radius=radius,
     train_data=train_data,
     eval_data=eval_data,
     metrics=test_sums,

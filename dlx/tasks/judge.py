@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from dlx import labels, losses, metrics, optim
 from dlx.data.images.levels import normalise
 from dlx.data.sets.images import ImageData
-from dlx.metrics.generation import _gaussian, feature_moments, frechet_distance
+from dlx.metrics.generation import feature_moments, frechet_of
 from dlx.models.cnn import CNN
 from dlx.precision import EXACT
 from dlx.state import Array, Key, Mean, Metric, Metrics, PyTree
@@ -228,13 +228,10 @@ class Judge:
     share_K = found['classes'] / found['classes'].sum()
     ratio = lambda x: x.total / x.count
     own = ('fake', 'real', 'classes')
-    # Of few samples the covariance is singular and the distance far too low.
-    frechet = frechet_distance(*_gaussian(found['fake']), *_gaussian(found['real']))
-    enough = found['fake']['n'] > found['fake']['sum'].shape[-1]
     return {
       **{name: ratio(x) for name, x in found.items() if name not in own},
       'class_entropy': jax.scipy.special.entr(share_K).sum(),
-      'frechet': jnp.where(enough, frechet, jnp.nan),
+      'frechet': frechet_of(found['fake'], found['real']),
       'classes': found['classes'],
     }
 

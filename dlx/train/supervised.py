@@ -30,8 +30,9 @@ from dlx.state import (
   ratios,
   stream,
 )
-from dlx.train import curves, loss_scale, steps
+from dlx.train import curves, loss_scale, sharpness, steps
 from dlx.train.objective import Terms, add_up, joined
+from dlx.train.plateau import Plateau
 
 LOSS = Metric(
   'Loss', 'lower', 'Mean over the examples of what training minimises.', group='loss'
@@ -92,6 +93,8 @@ def supervised(
   sown: tuple[str, ...] = ('intermediates', 'losses'),
   rngs: tuple[str, ...] = (),
   frozen: optim.Mask | None = None,
+  plateau: Plateau | None = None,
+  radius: float | None = None,
   functions: Mapping[str, Function] | None = None,
   figures: Mapping[str, Figure] | None = None,
   declared: Mapping[str, Metric] | None = None,
@@ -127,6 +130,10 @@ def supervised(
     rngs: names of random streams of the model in training, besides 'dropout'.
     frozen: tree of bools, or a function of the parameters that gives one
       (`optim.by_path`): these keep every byte for the whole run.
+    plateau: when the learning rate falls; `config.plateau` of an experiment that has
+      this group of flags; None: never.
+    radius: of sharpness-aware minimisation, see dlx/train/sharpness.py; None: plain
+      gradients.
     functions: what the trained model can do.
     figures: pictures of the report.
     declared: declarations of what `metrics`, `summarize` and named losses report; of
@@ -136,16 +143,18 @@ def supervised(
     placement, flops_per_step: see `Experiment`.
 
   Raises:
-    ConfigError: when a step or an evaluation is traced: a loss that is not one value an
-      example, a penalty that is no scalar, a name that is reported twice.
+    ConfigError: a plateau of no evaluation; or, when a step or an evaluation is traced,
+      a loss that is not one value an example, a penalty that is no scalar, a name that
+      is reported twice.
   """
-  train_metrics = train_metrics or metrics
-  tx = optim.clip(tx, **config.clipping)
+  train_metrics, plateau = train_metrics or metrics, plateau or Plateau()
+  tx = optim.clip(plateau.wrap(tx), **config.clipping)
   if frozen is not None:  # Outside, so that frozen gradients count in no norm.
     tx = optim.freeze(tx, frozen)
   scaled = config.compute_dtype == 'float16'
   predict = make_predict(config, model, inputs=inputs, prepare=prepare)
   heard = sown if penalty is not None else ()
+  held = lambda params: frozen(params) if callable(frozen) else frozen
 
   def init(key: Key) -> TrainState:
     rows = {
@@ -198,15 +207,13 @@ def supervised(
     if scaled:  # Over the rows, since sums of a large batch would overflow float16.
       rows = config.batch_size // config.micro_batches
       scale = state.opt_state['loss_scale'].scale / rows
-    grads, model_state, sums = steps.gradients(
-      loss_fn,
-      state.params,
-      state.model_state,
-      batch,
-      rng,
-      micro_batches=config.micro_batches,
-      scale=scale,
-    )
+    options = {'micro_batches': config.micro_batches, 'scale': scale}
+    at = loss_fn, state.params, state.model_state, batch, rng
+    if radius is None:
+      grads, model_state, sums = steps.gradients(*at, **options)
+    else:
+      options |= {'radius': radius, 'frozen': held(state.params)}
+      grads, model_state, sums = sharpness.gradients(*at, **options)
     old = state._replace(opt_state=state.opt_state['tx']) if scaled else state
     new = steps.apply(
       tx, old, grads, ema_decay=config.ema_decay, model_state=model_state
@@ -214,8 +221,8 @@ def supervised(
     if config.curves:
       counted = grads
       if frozen is not None:
-        mask = frozen(state.params) if callable(frozen) else frozen
-        counted = steps.hold(mask, grads, jax.tree.map(jnp.zeros_like, grads))
+        zeros = jax.tree.map(jnp.zeros_like, grads)
+        counted = steps.hold(held(state.params), grads, zeros)
       sums = joined(sums, curves.of(config, tx, old, new, counted))
     return _skip_overflow(state, new, grads, sums) if scaled else (new, sums)
 
@@ -229,7 +236,7 @@ def supervised(
       metrics(outputs, prepare(batch), weight_B),
     )
 
-  return Experiment(
+  experiment = Experiment(
     init=init,
     train_step=train_step,
     train_data=train_data,
@@ -250,6 +257,7 @@ def supervised(
     placement=placement,
     flops_per_step=flops_per_step,
   )
+  return plateau.watching(experiment)
 
 
 def _rows(inputs: PyTree) -> tuple[int]:

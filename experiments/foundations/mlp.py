@@ -14,6 +14,7 @@ from dlx import experiment, losses, optim
 from dlx.data.sets import images
 from dlx.models.mlp import MLP, PLACEMENT
 from dlx.tasks.classification import image_classifier
+from dlx.train.plateau import Plateau
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,15 +29,22 @@ class Config(experiment.Config):
   dropout: float = 0.3  # Share of hidden units dropped in training.
   input_dropout: float = 0.2  # Share of pixels dropped in training.
   batch_norm: bool = True  # Whether batch norm stands before every activation.
-  lr: float = 2e-3  # Peak of the one-cycle learning rate.
+  lr: float = 2e-3  # Peak of the learning rate.
+  # Its schedule: constant, step, exponential, cosine, one_cycle, warmup, warmup_cosine.
+  schedule: str = 'one_cycle'
+  plateau: Plateau = Plateau()
   weight_decay: float = 0.0  # Decoupled decay of the kernels.
+  # Weight of an L1 penalty on the kernels, by proximal steps; None: off.
+  l1: float | None = None
+  l2: float | None = None  # Weight of an L2 penalty in the loss; None: off.
 
   def __post_init__(self):
     super().__post_init__()
     self.bounds('features', least=1)
     self.bounds('dropout', 'input_dropout', least=0, below=1)
     self.bounds('lr', above=0)
-    self.bounds('weight_decay', least=0)
+    self.choice('schedule', of=optim.SCHEDULES)
+    self.bounds('weight_decay', 'l1', 'l2', least=0)
 
 
 # Fields that are used by arithmetic alone: runs that differ in them share a program.
@@ -55,13 +63,27 @@ def build(config: Config) -> experiment.Experiment:
     batch_norm=config.batch_norm,
     **config.dtypes,
   )
+  rate = optim.named_schedule(config.schedule, config.lr, config.num_steps)
+  tx = optim.adamw(rate, weight_decay=config.weight_decay)
+  if config.l1 is not None:
+    tx = optim.proximal_l1(tx, config.l1)
+
+  def penalty(params, sown):
+    zeros = optim.zero_weights(params)
+    return {
+      'l2': (config.l2 or 0.0, losses.l2(params)),
+      'zero_weights': (0.0, zeros.total / zeros.count),  # Reported alone.
+    }
+
+  penalised = config.l1 is not None or config.l2 is not None
   return image_classifier(
     config,
     data,
     model=model,
     loss=lambda logits, batch: losses.softmax_cross_entropy(logits, batch['label']),
-    tx=optim.adamw(
-      optim.one_cycle(config.lr, config.num_steps), weight_decay=config.weight_decay
-    ),
+    tx=tx,
+    penalty=penalty if penalised else None,
+    declared={'l2': losses.L2, 'zero_weights': optim.ZERO_WEIGHTS} if penalised else {},
+    plateau=config.plateau,
     placement=PLACEMENT,
   )

@@ -29,6 +29,31 @@ class CalibrationTest(absltest.TestCase):
     tenth = metrics.calibration_sums(jnp.stack([p, 1 - p], 1) ** 3, jnp.asarray(label))
     self.assertGreater(float(metrics.calibration_error(tenth)), 0.1)
 
+  def test_is_the_definition_bin_by_bin(self):
+    """arXiv:1706.04599, equation 3, written as a loop over bins in float64."""
+    rng = np.random.default_rng(1)
+    probs = np.asarray(jax.nn.softmax(jnp.asarray(rng.normal(size=(500, 4)) * 2)))
+    label = rng.integers(0, 4, 500)
+    confidence, right = np.float64(probs.max(1)), probs.argmax(1) == label
+    for num_bins in (1, 10, 15):
+      wanted = 0.0
+      for i in range(num_bins):
+        inside = (confidence > i / num_bins) & (confidence <= (i + 1) / num_bins)
+        if inside.any():
+          gap = abs(right[inside].mean() - confidence[inside].mean())
+          wanted += inside.mean() * gap
+      found = metrics.calibration_sums(
+        jnp.asarray(probs), jnp.asarray(label), None, num_bins
+      )
+      # Sums of 500 confidences in float32.
+      np.testing.assert_allclose(metrics.calibration_error(found), wanted, atol=1e-5)
+
+  def test_no_examples_and_one_class(self):
+    none = metrics.calibration_sums(jnp.zeros((0, 3)), jnp.zeros(0, jnp.int32))
+    self.assertTrue(np.isnan(metrics.calibration_error(none)))
+    one = metrics.calibration_sums(jnp.ones((5, 1)), jnp.zeros(5, jnp.int32))
+    self.assertEqual(float(metrics.calibration_error(one)), 0)
+
   def test_adds_up_and_padding_counts_nothing(self):
     probs = jax.nn.softmax(jax.random.normal(jax.random.key(0), (12, 3)))
     label = jnp.arange(12) % 3

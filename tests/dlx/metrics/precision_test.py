@@ -16,6 +16,7 @@ F32 = jnp.float32
 ROWS, LABELS = jax.ShapeDtypeStruct((6, 3), F32), jax.ShapeDtypeStruct((6,), jnp.int32)
 WEIGHTS = jax.ShapeDtypeStruct((6,), F32)
 MEAN, SQUARE = jax.ShapeDtypeStruct((3,), F32), jax.ShapeDtypeStruct((3, 3), F32)
+IMAGES = jax.ShapeDtypeStruct((2, 12, 11, 1), F32)
 LAYERS = jax.ShapeDtypeStruct((2, 1, 2, 5, 5), F32)
 
 
@@ -37,6 +38,10 @@ class PrecisionTest(parameterized.TestCase):
     (metrics.confusion, ROWS, LABELS, WEIGHTS),
     (metrics.feature_moments, ROWS, WEIGHTS),
     (metrics.frechet_distance, MEAN, SQUARE, MEAN, SQUARE),
+    (lambda x: metrics.mmd(x, x, metrics.gaussian_kernel(1.0)), ROWS),
+    (lambda x: metrics.mmd(x, x, metrics.polynomial_kernel()), ROWS),
+    (metrics.inception_sums, ROWS, WEIGHTS),
+    (metrics.ssim, IMAGES, IMAGES),
     (lambda x: metrics.nearest_distance(x, 6), ROWS),
     (lambda x: metrics.nearest(x, x, k=2), ROWS),
     (metrics.uniformity, ROWS),

@@ -15,6 +15,7 @@ from dlx.experiment import Config, Eval, Experiment
 from dlx.state import Mean, create
 from dlx.train import steps
 from dlx.train.members import vectorize
+from dlx.train.plateau import Plateau
 
 fold = jax.random.fold_in
 RNG = np.random.default_rng(0)
@@ -339,34 +340,15 @@ def classifier(config, tx=None, **more) -> Experiment:
 
 def plateau_and_stop(config) -> Experiment:
   """The rate halves on a plateau; the third plateau stops the run: in after_eval."""
-  tx = optax.inject_hyperparams(optax.adam)(learning_rate=0.3)
-  base = classifier(config, tx)
-
-  def init(key):
-    worst = jnp.asarray(jnp.finfo(jnp.float32).max)
-    return base.init(key)._replace(
-      model_state={'best': worst, 'bad': jnp.int32(0), 'drops': jnp.int32(0)}
-    )
+  plateau = Plateau(metric='val/loss', factor=0.5, patience=1, threshold=0.0)
+  base = plateau.watching(classifier(config, plateau.wrap(optax.adam(0.3))))
 
   def after_eval(s, metrics):
-    loss, c = metrics['val/loss'], s.model_state
-    bad = jnp.where(loss < c['best'], 0, c['bad'] + 1)
-    drop = bad >= 2
-    rate = s.opt_state.hyperparams['learning_rate'] * jnp.where(drop, 0.5, 1.0)
-    drops = c['drops'] + drop
-    return s._replace(
-      opt_state=s.opt_state._replace(
-        hyperparams={**s.opt_state.hyperparams, 'learning_rate': rate}
-      ),
-      model_state={
-        'best': jnp.minimum(loss, c['best']),
-        'bad': jnp.where(drop, 0, bad),
-        'drops': drops,
-      },
-      stop=drops >= 3,
-    )
+    assert base.after_eval is not None
+    s = base.after_eval(s, metrics)
+    return s._replace(stop=s.opt_state.lowered <= 0.5**3)
 
-  return base._replace(init=init, after_eval=after_eval)
+  return base._replace(after_eval=after_eval)
 
 
 UNFREEZE = 13

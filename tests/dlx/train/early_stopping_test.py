@@ -151,7 +151,7 @@ class EarlyStoppingTest(parameterized.TestCase):
       self.create_tempdir().full_path,
       stop_at=6,
     )
-    self.assertEqual(float(out.state.model_state['best']), float(out.state.best.value))
+    self.assertEqual(float(out.state.opt_state.best), float(out.state.best.value))
 
   @parameterized.parameters(
     # Curve; what w ends as; the words.

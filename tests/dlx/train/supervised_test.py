@@ -51,6 +51,7 @@ def make(
   batch_norm=False,
   dropout=0.0,
   batch_size=8,
+  radius=None,
   **fields,
 ):
   config = Config(batch_size=batch_size, **fields)
@@ -62,6 +63,7 @@ def make(
     tx=tx or optax.sgd(0.1),
     augment=augment,
     frozen=frozen,
+    radius=radius,
     loss=lambda logits, b: scale * cross_entropy(logits, b),
     eval_loss=eval_loss,
     train_data=kinds.Rolling(kinds.IMAGES, batch_size),

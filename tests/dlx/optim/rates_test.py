@@ -1,0 +1,40 @@
+"""The table of default rates: defaults of experiments lie where it says."""
+
+import dataclasses
+import pathlib
+import re
+
+import pytest
+
+from dlx import optim
+from dlx.run import experiments_by_name
+from tests.every_experiment.small import load
+
+# Whose default lies elsewhere, and why.
+ELSEWHERE = {'linear_probe': 'its layer alone is trained, on features of deviation 1'}
+
+
+def of_source(name):
+  """Optimisers that the file of an experiment names."""
+  text = pathlib.Path(load(name).__file__).read_text(encoding='utf-8')
+  return set(re.findall(rf'optim\.({"|".join(optim.OPTIMIZERS)})\(', text))
+
+
+def rated():
+  """Experiments with a default rate, and the optimisers of their files."""
+  for name in experiments_by_name.names():
+    module = load(name)
+    fields = {f.name: f.default for f in dataclasses.fields(module.Config)}
+    if hasattr(module, 'build') and isinstance(fields.get('lr'), float):
+      yield name, fields['lr'], of_source(name)
+
+
+def test_table_and_builders_have_the_same_names():
+  assert sorted(optim.RATES) == sorted(optim.OPTIMIZERS)
+
+
+@pytest.mark.parametrize(('name', 'lr', 'optimizers'), list(rated()))
+def test_defaults_of_experiments_agree_with_the_table(name, lr, optimizers):
+  assert optimizers, f'{name} names no optimiser of the table'
+  inside = any(optim.RATES[o].low <= lr <= optim.RATES[o].high for o in optimizers)
+  assert inside == (name not in ELSEWHERE), (lr, optimizers)
