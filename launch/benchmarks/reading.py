@@ -77,7 +77,11 @@ def readers(data_dir: pathlib.Path, name: str) -> dict[str, Reader]:
     return read
 
   mapped = {field: str(x.filename) for field, x in arrays.items()}
-  sides = {'plain loop': plain, 'dlx, threads': dlx(0), 'dlx, 2 workers': dlx(2)}
+  sides: dict[str, Reader] = {
+    'plain loop': plain,
+    'dlx, threads': dlx(0),
+    'dlx, 2 workers': dlx(2),
+  }
   if _has('torch'):
     sides[TORCH] = _torch(mapped)
   if _has('datasets'):
