@@ -53,7 +53,17 @@ from launch.flags import command_line, paths
 from launch.machine import devices
 
 PEERS = {'torch': 'torch', 'torch_compile': 'torch', 'flax': 'flax', 'keras': 'keras'}
-LIBRARIES = ('jax', 'jaxlib', 'flax', 'optax', 'torch', 'keras', 'numpy')
+LIBRARIES = (
+  'jax',
+  'jaxlib',
+  'flax',
+  'grain',
+  'optax',
+  'torch',
+  'keras',
+  'datasets',
+  'numpy',
+)
 
 
 def define(values: flags.FlagValues):

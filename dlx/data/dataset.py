@@ -122,4 +122,7 @@ class Streamed(Dataset):
 
   @abc.abstractmethod
   def get(self, data, step: int, rows: slice) -> Mapping[str, np.ndarray]:
-    """Those rows of global batch `step`, as NumPy arrays. Pure and picklable."""
+    """Those rows of global batch `step`, as NumPy arrays. Pure and picklable.
+
+    Arrays that `dlx.data.room` makes are handed over by workers without a copy.
+    """

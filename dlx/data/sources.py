@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from dlx.data.dataset import MAX, Loaded, Shapes, Source
+from dlx.data.room import picked
 from dlx.errors import ConfigError, DataError
 
 
@@ -45,7 +46,8 @@ class Picked:
 
   def __getitem__(self, index: Any) -> np.ndarray:
     """Rows by number, slice or mask, as an array in memory."""
-    return np.asarray(self.base[self.rows[index]])
+    rows = self.rows[index]
+    return picked(self.base, rows) if rows.ndim == 1 else np.asarray(self.base[rows])
 
   def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
     del copy  # There is no other way.

@@ -1,4 +1,7 @@
-"""How fast pictures become a set and a set batches, beside Pillow and a plain loop."""
+"""How fast pictures become a set and a set batches, beside Pillow and a plain loop.
+
+Beside them PyTorch's DataLoader and Hugging Face's datasets, where they are installed.
+"""
 
 from concurrent import futures
 import contextvars
@@ -16,6 +19,9 @@ import numpy as np
 
 SIZE = 64  # Pixels of a side of the prepared images.
 BATCH = 128
+TORCH, DATASETS = 'torch DataLoader, 2 workers', 'Hugging Face datasets'
+
+Reader = Callable[[int], Iterator[int]]  # Number of batches -> the rows of each.
 
 
 def write_pictures(folder: pathlib.Path, count: int):
@@ -43,10 +49,8 @@ def pillow_alone(folder: pathlib.Path, threads: int) -> np.ndarray:
     return np.stack(list(pool.map(one, sorted(folder.glob('*/*.jpg')))))
 
 
-def readers(
-  data_dir: pathlib.Path, name: str
-) -> dict[str, Callable[[int], Iterator[int]]]:
-  """By name what reads so many batches of a prepared set: gives the rows of each."""
+def readers(data_dir: pathlib.Path, name: str) -> dict[str, Reader]:
+  """By name what reads so many batches of a prepared set."""
   from dlx.data.batches import streamed
   from dlx.data.formats import files
   from dlx.data.sets import images
@@ -72,25 +76,62 @@ def readers(
 
     return read
 
-  found: dict[str, Callable[[int], Iterator[int]]] = {
+  mapped = {field: str(x.filename) for field, x in arrays.items()}
+  sides: dict[str, Reader] = {
     'plain loop': plain,
     'dlx, threads': dlx(0),
     'dlx, 2 workers': dlx(2),
   }
-  if importlib.util.find_spec('torch') is not None:
-    found['torch DataLoader, 2 workers'] = _torch(whole)
-  return found
+  if _has('torch'):
+    sides[TORCH] = _torch(mapped)
+  if _has('datasets'):
+    sides[DATASETS] = _datasets(mapped, data_dir / 'as_arrow')
+  return sides
 
 
-def _torch(whole: Mapping[str, np.ndarray]):
-  torch = importlib.import_module('torch')  # Not a dependency.
-  lib = importlib.import_module('torch.utils.data')
-  data = lib.TensorDataset(*(torch.from_numpy(x) for x in whole.values()))
+def _has(library: str) -> bool:
+  return importlib.util.find_spec(library) is not None
+
+
+def missing() -> list[str]:
+  """A line for each side whose library is not installed."""
+  how = {TORCH: ('torch', "'.[bench]'"), DATASETS: ('datasets', 'datasets')}
+  return [
+    f'{side} is left out: {library} is not installed (pip install {name}).'
+    for side, (library, name) in how.items()
+    if not _has(library)
+  ]
+
+
+class Examples:
+  """Examples of .npy files by number; each process maps the files for itself."""
+
+  def __init__(self, paths: Mapping[str, str]):
+    self._paths, self._mapped = dict(paths), None
+
+  def __getstate__(self):
+    return {'_paths': self._paths, '_mapped': None}
+
+  def _arrays(self) -> dict[str, np.ndarray]:
+    if self._mapped is None:
+      self._mapped = {k: np.load(x, mmap_mode='r') for k, x in self._paths.items()}
+    return self._mapped
+
+  def __len__(self) -> int:
+    return len(self._arrays()['label'])
+
+  def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+    return {name: np.array(x[i]) for name, x in self._arrays().items()}
+
+
+def _torch(paths: Mapping[str, str]) -> Reader:
+  """A map-style set and the DataLoader's own collation."""
+  lib = importlib.import_module('torch.utils.data')  # Not a dependency.
 
   def read(count: int) -> Iterator[int]:
     # A copy of a process that has started JAX may never answer: new ones are started.
     loader = lib.DataLoader(
-      data,
+      Examples(paths),
       BATCH,
       shuffle=True,
       num_workers=2,
@@ -99,7 +140,30 @@ def _torch(whole: Mapping[str, np.ndarray]):
     )
     every = itertools.chain.from_iterable(itertools.repeat(loader))
     for batch in itertools.islice(every, count):
-      yield len(batch[0])
+      yield len(batch['label'])
+
+  return read
+
+
+def _datasets(paths: Mapping[str, str], folder: pathlib.Path) -> Reader:
+  """The same rows as Arrow, an Array3D a picture, read as NumPy, shuffled anew."""
+  lib = importlib.import_module('datasets')  # Not a dependency.
+  examples = Examples(paths)
+  image = examples[0]['image']
+  features = lib.Features(
+    {'image': lib.Array3D(image.shape, 'uint8'), 'label': lib.Value('int32')}
+  )
+  lib.disable_progress_bars()
+  data = lib.Dataset.from_generator(
+    lambda: map(examples.__getitem__, range(len(examples))),
+    features=features,
+    cache_dir=str(folder),
+  ).with_format('numpy')
+
+  def read(count: int) -> Iterator[int]:
+    each = (data.shuffle(seed=i).iter(batch_size=BATCH) for i in itertools.count())
+    for batch in itertools.islice(itertools.chain.from_iterable(each), count):
+      yield len(batch['label'])
 
   return read
 
@@ -152,6 +216,8 @@ def measure(count: int, batches: int, rounds: int, say=print) -> dict[str, Any]:
     say(f'prepare: {row["prepare_ratio"]:.2f} of the time of Pillow alone')
     # In a context of its own, which alone knows this folder of sets.
     sides = contextvars.copy_context().run(readers, data_dir, 'own_0')
+    for line in missing():
+      say(line)
     rates: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(rounds):
       for side, read in sides.items():

@@ -1,5 +1,7 @@
 """The suites `call`, `data` and `sweep`: what they run. No time is asserted."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -27,10 +29,35 @@ def test_a_small_turn_of_every_side(tmp_path):
   told = []
   row = reading.measure(30, 3, 1, say=told.append)
   assert row['prepare_ratio'] == row['prepare_s'][0] / row['pillow_s'][0]
-  assert {'plain loop', 'dlx, threads', 'dlx, 2 workers'} <= set(row['rates'])
   assert all(rate > 0 for found in row['rates'].values() for rate in found)
-  assert len(told) == 1 + len(row['rates'])
-  assert 'plain loop: ' in told[1] and told[1].endswith(' 1.00 of the plain loop')
+  without = reading.missing()
+  sides = {'plain loop', 'dlx, threads', 'dlx, 2 workers'}
+  sides |= {reading.TORCH, reading.DATASETS} - {x.split(' is left')[0] for x in without}
+  assert set(row['rates']) == sides
+  assert told[0].startswith('prepare: ') and told[1 : 1 + len(without)] == without
+  assert [line.split(': ')[0] for line in told[1 + len(without) :]] == [*row['rates']]
+  assert told[1 + len(without)].endswith(' 1.00 of the plain loop')
+
+
+def test_a_library_that_is_missing_is_a_line(monkeypatch):
+  monkeypatch.setattr(reading, '_has', lambda library: library != 'datasets')
+  assert reading.missing() == [
+    'Hugging Face datasets is left out: datasets is not installed (pip install '
+    'datasets).'
+  ]
+
+
+def test_examples_are_mapped_where_they_are_read(tmp_path):
+  image = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3)).astype(np.uint8)
+  label = np.arange(5, dtype=np.int32)
+  paths = {'image': str(tmp_path / 'image.npy'), 'label': str(tmp_path / 'label.npy')}
+  np.save(paths['image'], image)
+  np.save(paths['label'], label)
+  examples = reading.Examples(paths)
+  np.testing.assert_array_equal(examples[3]['image'], image[3], strict=True)
+  pickled = pickle.dumps(examples)
+  assert len(pickled) < 500 and len(pickle.loads(pickled)) == 5
+  assert pickle.loads(pickled)[2]['label'] == 2
 
 
 def test_answers_of_a_run(tmp_path):

@@ -15,6 +15,7 @@ import numpy as np
 
 from dlx.data.batches.streamed import InOrderStream, ShuffledStream
 from dlx.data.dataset import MAX, Loaded, Shapes, Source
+from dlx.data.room import empty
 from dlx.data.sources import as_numbers, own_origin
 from dlx.errors import ConfigError, DataError
 
@@ -134,7 +135,7 @@ class _OfItems:
 
   def examples(self, data: Any, index: Any) -> dict[str, np.ndarray]:
     out = {
-      name: np.empty((len(index), *x.shape), x.dtype)
+      name: empty((len(index), *x.shape), x.dtype)
       for name, x in self.reader.shapes.items()
     }
     # Each once: the last batch of a pass repeats its last example.

@@ -2,9 +2,10 @@
 
 Grain puts every array of an element into a new piece of shared memory: its pages are
 made and zeroed for each batch, and a process that tracks them hears of each six times.
-Here a worker writes into one of a few slots that stay, and the pipe carries what lies
-where. A worker never waits for a slot: where none is free, or the batch is larger, it
-sends the batch as Grain does.
+Here a worker makes a batch in one of a few slots that stay, the pipe carries what lies
+where, and the reader gets arrays that lie in the slot: no byte is copied after the
+source has written it. A worker never waits for a slot: where none is free, or the batch
+is larger, it sends the batch as Grain does.
 """
 
 import dataclasses
@@ -12,26 +13,75 @@ import math
 import mmap
 import os
 from typing import Any, Mapping, Sequence
+import weakref
 
 import numpy as np
 
 _ALIGN = 64
+LENT = 8  # Batches that a reader may hold; of what it takes beyond it gets copies.
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """What lies in a slot: (name, dtype, shape) of each array, one after the other."""
+  """What lies in a slot: (name, dtype, shape, where it begins) of each array."""
 
-  fields: tuple[tuple[str, str, tuple[int, ...]], ...]
+  slot: int
+  fields: tuple[tuple[str, str, tuple[int, ...], int], ...]
+
+
+class Room:
+  """A free slot: the arrays of one batch are made in it, or else are copied there."""
+
+  def __init__(self, slot: int, memory: np.ndarray):
+    """Args: memory: of the slot, uint8, aligned."""
+    self.slot, self._memory, self._used = slot, memory, 0
+    self._begin = memory.__array_interface__['data'][0]
+
+  def empty(self, shape: Sequence[int] | int, dtype: Any) -> np.ndarray:
+    """As `np.empty`, in the slot as long as it has room."""
+    made = self._next(tuple(np.atleast_1d(shape)), np.dtype(dtype))
+    return np.empty(shape, dtype) if made is None else made
+
+  def layout(self, batch: Mapping[str, np.ndarray]) -> Layout | None:
+    """Has all arrays of a batch in the slot; None: there is no room for them.
+
+    Args:
+      batch: of contiguous arrays, some of which `empty` may have made.
+    """
+    fields = []
+    for name, x in batch.items():
+      if np.dtype(x.dtype.str) != x.dtype:
+        return None  # Of no dtype that NumPy has a name for.
+      at = self._place(x)
+      if at is None:
+        copy = self._next(x.shape, x.dtype)
+        if copy is None:
+          return None
+        copy[...] = x
+        at = self._place(copy)
+      fields.append((name, x.dtype.str, x.shape, at))
+    return Layout(self.slot, tuple(fields))
+
+  def _next(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
+    begin, size = self._used, dtype.itemsize * math.prod(shape)
+    if begin + size > len(self._memory) or dtype.hasobject:
+      return None
+    self._used += _aligned(size)
+    return _view(self._memory, begin, dtype, shape)
+
+  def _place(self, x: np.ndarray) -> int | None:
+    """Where in the slot an array begins; None: it lies elsewhere."""
+    begin = x.__array_interface__['data'][0] - self._begin
+    return begin if 0 <= begin <= len(self._memory) - x.nbytes else None
 
 
 class Ring:
   """Slots of several workers, which make batches in turns, some at once.
 
   Of W workers that make C at once worker w makes batches i with (i div C) mod W = w. It
-  writes them; this process, which made the ring, takes batches in order. It counts for
-  each worker how many it has taken, in the memory that all share: a slot is free once
-  what it held before was taken.
+  writes them; this process, which made the ring, takes them. A byte a slot, in the
+  memory that all share, says whether the slot is taken: its worker sets it when the
+  batch is written, this process unsets it when nothing refers to its arrays any more.
   """
 
   def __init__(
@@ -47,80 +97,88 @@ class Ring:
     """
     self.workers, self.at_once, self.slots = workers, at_once, slots
     self.slot_bytes = -(-slot_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
-    self._head = -(-8 * workers // mmap.PAGESIZE) * mmap.PAGESIZE
+    self._head = -(-workers * slots // mmap.PAGESIZE) * mmap.PAGESIZE
     size = self._head + workers * slots * self.slot_bytes
     self._file = open(path, 'r+b') if path else open(os.memfd_create('dlx-ring'), 'r+b')
     if not path:
       self._file.truncate(size)
     self._memory = mmap.mmap(self._file.fileno(), size)
-    self._taken = np.frombuffer(self._memory, np.int64, workers)
+    self._taken = np.frombuffer(self._memory, np.uint8, workers * slots)
+    self._lent: set[int] = set()  # Here: slots whose arrays the reader holds.
+    self._made: dict[int, weakref.ref] = {}  # In a worker: memory of its slots.
 
   def __reduce__(self):
     path = f'/proc/{os.getpid()}/fd/{self._file.fileno()}'
     return Ring, (self.workers, self.at_once, self.slots, self.slot_bytes, path)
 
-  def _place(self, i: int) -> tuple[int, int]:
-    """The worker of batch i, and its number among those of this worker."""
-    turn, one = divmod(i, self.at_once)
-    round_, worker = divmod(turn, self.workers)
-    return worker, round_ * self.at_once + one
+  def room(self, i: int) -> Room | None:
+    """In a worker: a slot for batch i; None: none is free.
 
-  def put(self, i: int, batch: Mapping[str, np.ndarray]) -> Layout | None:
-    """In a worker: writes batch i; None: there was no room, nothing was written."""
-    worker, number = self._place(i)
-    fields = tuple((name, x.dtype.str, x.shape) for name, x in batch.items())
-    described = all(
-      np.dtype(d) == x.dtype for (_, d, _), x in zip(fields, batch.values())
-    )
-    free = number - int(self._taken[worker]) < self.slots
-    if not (free and described) or _ends(fields)[-1] > self.slot_bytes:
-      return None
-    for view, x in zip(self._views(i, fields), batch.values(), strict=True):
-      view[...] = x
-    return Layout(fields)
+    Of those that are free the first, so that few pages are used. What a source kept of
+    a batch that it made here is not written over.
+    """
+    first = i // self.at_once % self.workers * self.slots
+    for slot in range(first, first + self.slots):
+      held = self._made.get(slot)
+      if not self._taken[slot] and (held is None or held() is None):
+        memory = self._slot(slot)
+        self._made[slot] = weakref.ref(memory)
+        return Room(slot, memory)
+    return None
 
-  def take(self, i: int, layout: Layout) -> dict[str, np.ndarray]:
-    """Copies of the arrays of batch i, whose slot is free afterwards."""
-    views = self._views(i, layout.fields)
-    found = {f[0]: np.array(view) for f, view in zip(layout.fields, views, strict=True)}
-    self.skip(i)
+  def put(self, room: Room, batch: Mapping[str, np.ndarray]) -> Layout | None:
+    """In a worker: hands over a batch; None: it does not fit, and goes another way."""
+    layout = room.layout(batch)
+    if layout is not None:
+      self._taken[layout.slot] = 1
+    return layout
+
+  def take(self, layout: Layout) -> dict[str, np.ndarray]:
+    """The arrays of a batch; their slot is free once nothing refers to them."""
+    slot = layout.slot
+    memory = self._slot(slot)  # The one base of all views of it.
+    found = {
+      name: _view(memory, at, np.dtype(dtype), shape)
+      for name, dtype, shape, at in layout.fields
+    }
+    if len(self._lent) >= LENT:
+      found = {name: np.array(x) for name, x in found.items()}
+      self._taken[slot] = 0
+      return found
+    self._lent.add(slot)
+    weakref.finalize(memory, self._give_back, slot).atexit = False
     return found
 
-  def skip(self, i: int):
-    """Batch i came another way."""
-    worker, number = self._place(i)
-    self._taken[worker] = number + 1
-
   def close(self):
-    """Gives the memory back once no process has it."""
+    """Gives the memory back once nothing refers to it in any process."""
     self._file.close()
 
-  def _views(self, i: int, fields: Sequence[tuple[str, str, Any]]) -> list[np.ndarray]:
-    worker, number = self._place(i)
-    slot = worker * self.slots + number % self.slots
+  def _give_back(self, slot: int):
+    self._lent.discard(slot)
+    self._taken[slot] = 0
+
+  def _slot(self, slot: int) -> np.ndarray:
     begin = self._head + slot * self.slot_bytes
-    return [
-      np.frombuffer(self._memory, dtype, math.prod(shape), begin + at).reshape(shape)
-      for (_, dtype, shape), at in zip(fields, _ends(fields))
-    ]
+    return np.frombuffer(self._memory, np.uint8, self.slot_bytes, begin)
 
 
-def _ends(fields: Sequence[tuple[str, str, tuple[int, ...]]]) -> list[int]:
-  """Where each array begins in a slot, and where the last ends."""
-  ends = [0]
-  for _, dtype, shape in fields:
-    size = np.dtype(dtype).itemsize * math.prod(shape)
-    ends.append(ends[-1] + -(-size // _ALIGN) * _ALIGN)
-  return ends
+def _aligned(size: int) -> int:
+  return -(-size // _ALIGN) * _ALIGN
+
+
+def _view(
+  memory: np.ndarray, begin: int, dtype: np.dtype, shape: tuple[int, ...]
+) -> np.ndarray:
+  end = begin + dtype.itemsize * math.prod(shape)
+  return memory[begin:end].view(dtype).reshape(shape)
 
 
 def batch_bytes(shapes: Sequence[Mapping[str, Any]]) -> int:
   """What a slot needs for the largest of the declared shapes; 0: none is declared."""
-  sizes = [
-    _ends([(name, np.dtype(x.dtype).str, x.shape) for name, x in one.items()])[-1]
-    for one in shapes
-  ]
-  return max(sizes, default=0)
+  size = lambda x: np.dtype(x.dtype).itemsize * math.prod(x.shape)
+  return max(
+    (sum(_aligned(size(x)) for x in one.values()) for one in shapes), default=0
+  )
 
 
 def is_possible() -> bool:

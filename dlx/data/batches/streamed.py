@@ -5,7 +5,7 @@
 
 An element of the pipeline is one whole batch, so it has no state but the number of the
 next step: it begins at any step, and neither the number of workers nor that of hosts
-changes a batch. Worker processes are Grain's; batches come through memory that stays.
+changes a batch. Worker processes are Grain's; batches lie in memory that stays.
 """
 
 import collections
@@ -18,7 +18,7 @@ from typing import Any, Iterator, Mapping, Sequence
 import numpy as np
 
 from dlx.data.batches.permutation import host_rows
-from dlx.data.batches.ring import Layout, Ring, batch_bytes, is_possible
+from dlx.data.batches.ring import LENT, Layout, Ring, batch_bytes, is_possible
 from dlx.data.batches.threads import Threaded
 from dlx.data.batches.workers import (
   BatchError,
@@ -29,6 +29,7 @@ from dlx.data.batches.workers import (
   start_workers,
 )
 from dlx.data.dataset import Loaded, Shapes, Source, Streamed
+from dlx.data.room import picked
 from dlx.data.sources import batch_shapes, loaded_for, num_examples, read
 from dlx.errors import ConfigError
 
@@ -59,7 +60,7 @@ class _FromSource(Streamed):
 
   def examples(self, data: Any, index: Any) -> dict[str, np.ndarray]:
     """The examples of these numbers, in this order; each field [R, ...]."""
-    return {name: x[index] for name, x in data.items()}
+    return {name: picked(x, index) for name, x in data.items()}
 
 
 class ShuffledStream(_FromSource):
@@ -156,9 +157,7 @@ class Batches(Iterator[Batch]):
       return batch
     ring = self._shared.ring
     if ring is not None and isinstance(batch, Layout):
-      return ring.take(step - self._start, batch)
-    if ring is not None:
-      ring.skip(step - self._start)
+      return ring.take(batch)
     # A copy frees the shared memory now, not when the last reader is collected, which
     # may be at exit, when Grain can no longer do it.
     return {name: np.array(x) for name, x in batch.items()}
@@ -205,7 +204,9 @@ def batches(
       small batches up to AT_ONCE together; so many count as one here.
 
   Returns:
-    An iterator; close it.
+    An iterator; close it. The arrays that it gives are the caller's; those of workers
+    may lie where they were made, in memory that is used again once nothing refers to
+    them (a reader that holds more than LENT batches gets copies).
 
   Raises:
     ValueError: an impossible argument.
@@ -237,8 +238,9 @@ def batches(
   at_once, ring = _at_once(size, (stop - start) // workers), None
   if size and is_possible():
     # As many elements wait in each worker's queues, are on their way or in the making.
-    slots = at_once * (2 * queues.per_worker_buffer_size + 3)
-    ring = Ring(workers, at_once, slots, size)
+    slots = at_once * (2 * queues.per_worker_buffer_size + 3) + LENT
+    # Twice the size: a source may make an array there and hand over another.
+    ring = Ring(workers, at_once, slots, 2 * size)
   shared = SharedBatches(source, ring, at_once)
   pipeline = grain.MapDataset.source(shared).to_iter_dataset(inline)
   iterator = iter(pipeline.mp_prefetch(queues, worker_init_fn=begin_worker))

@@ -24,6 +24,7 @@ import numpy as np
 from dlx import leaving
 from dlx.data.batches.ring import Ring, is_possible
 from dlx.data.dataset import Streamed
+from dlx.data.room import made_by
 from dlx.errors import ConfigError, DataError
 
 _SHARED_BYTES = 2**16  # Arrays from this size on are shared, not pickled.
@@ -172,8 +173,12 @@ class _Sent(WholeBatches):
 
   def _one(self, i: int) -> tuple[int, Any]:
     """Keeps no batch: where two are alive, malloc gives their pages back each time."""
-    step, batch = super().__getitem__(i)
-    layout = None if self.ring is None else self.ring.put(i, batch)
+    room = None if self.ring is None else self.ring.room(i)
+    if self.ring is None or room is None:
+      return super().__getitem__(i)
+    with made_by(room.empty):
+      step, batch = super().__getitem__(i)
+    layout = self.ring.put(room, batch)
     return step, batch if layout is None else layout
 
 

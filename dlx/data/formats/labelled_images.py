@@ -4,14 +4,13 @@ Each reader takes the files by their names and gives `image` uint8 [N, H, W, C] 
 `label` int64 [N] by split, and the classes. Nothing is unpacked to disk.
 """
 
-import io
 import re
 from typing import Any, Callable, Mapping, NamedTuple
 
 from etils import epath
 import numpy as np
 
-from dlx.data.formats import expansion, files, idx, pickles
+from dlx.data.formats import files, idx, matlab, pickles
 from dlx.errors import DataError
 
 _STL10 = 'airplane bird car cat deer dog horse monkey ship truck'
@@ -88,7 +87,7 @@ def svhn(paths: Paths) -> Images:
   found = {}
   for split in ('train', 'test'):
     path = _there(paths, f'{split}_32x32.mat')
-    arrays = _mat(path, ('X', 'y'))
+    arrays = matlab.read(path, ('X', 'y'))
     x, y = arrays['X'], arrays['y'].reshape(-1)
     if x.dtype != np.uint8 or x.ndim != 4 or x.shape[2:] != (3, len(y)):
       raise DataError(
@@ -208,28 +207,6 @@ def _whole(label_N: np.ndarray, path: Any, low: int, high: int) -> np.ndarray:
       '(from 0).'
     )
   return label_N.astype(np.int64)
-
-
-def _mat(path: epath.Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-  """Arrays of a MATLAB file of version 5."""
-  from scipy import io as scipy_io
-
-  raw = files.read_bytes(path)
-  try:
-    shapes = {name: shape for name, shape, _ in scipy_io.whosmat(io.BytesIO(raw))}
-    size = sum(int(np.prod(shapes[name], dtype=object)) for name in names)
-    expansion.check(path, len(raw), size)
-    found = scipy_io.loadmat(io.BytesIO(raw), variable_names=names)
-    return {name: np.asarray(found[name]) for name in names}
-  except DataError:
-    raise
-  except Exception as error:  # A damaged file can raise nearly anything.
-    told = str(error).splitlines()[0].rstrip('.') if str(error) else ''
-    told = told or type(error).__name__
-    raise DataError(
-      f'{path}: no MATLAB file with {" and ".join(names)} that can be read ({told}): '
-      'fetch the file again.'
-    ) from None
 
 
 def _mapping(path: epath.Path) -> dict[int, str]:

@@ -45,6 +45,22 @@ def source(n):
   return Source('toy', 'train', SHAPES, n, Read(n))
 
 
+class Scaled(ShuffledStream):
+  """Changes what it was given, and adds to it."""
+
+  def __init__(self, *args, **kwargs):
+    super().__init__(*args, **kwargs)
+    shapes = dict(self.shapes[0])
+    shapes['image'] = jax.ShapeDtypeStruct(shapes['image'].shape, np.float32)
+    self.shapes = (shapes,)
+
+  def get(self, data, step, rows):
+    batch = super().get(data, step, rows)
+    batch['label'] += step
+    scaled = batch['image'].astype(np.float32) / 255
+    return {**batch, 'image': scaled, 'first': batch['image'][:1]}
+
+
 class SameBatchesTest(parameterized.TestCase):
   @parameterized.parameters((10, 4), (3, 8), (1, 2), (300, 64))
   def test_shuffled(self, n, batch_size):
@@ -105,6 +121,15 @@ class SameBatchesTest(parameterized.TestCase):
           chex.assert_trees_all_equal(batch, dataset.get(data, step, slice(4, 12)))
         self.assertEqual(step, 19)
         self.assertIsNone(next(got, None))
+
+  def test_what_a_reader_keeps_stays_as_it_was(self):
+    dataset = Scaled(source(600), 16, 3, num_workers=1)
+    data = dataset.load().data
+    with batches(dataset, data, 0, 60, slice(0, 16)) as got:
+      kept = list(got)
+    self.assertLen(kept, 60)
+    for step, batch in enumerate(kept):
+      chex.assert_trees_all_equal(batch, dataset.get(data, step, slice(0, 16)))
 
   def test_refuses_workers(self):
     with self.assertRaisesRegex(ConfigError, '^workers=-1 is not allowed'):
