@@ -17,6 +17,7 @@ from dlx.metrics.generation import (
   feature_moments,
   frechet_distance,
   nearest_distance,
+  nearest_rows,
   place_rows,
 )
 from dlx.metrics.linear_probe import (
@@ -59,6 +60,7 @@ __all__ = [
   'mean',
   'nearest',
   'nearest_distance',
+  'nearest_rows',
   'place_rows',
   'precision_recall_f1',
   'principal_components',
