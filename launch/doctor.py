@@ -3,13 +3,15 @@
   python -m launch.doctor --exp=my.py --config.lr=1e-3
   python -m launch.doctor --exp=cnn --checks=data,rate --out=page.html
   python -m launch.doctor --exp=cnn --recipe --out=recipe.html
+  python -m launch.doctor --exp=dcgan --gan
 
 Short runs and measurements, from the ground up: the environment, the data (labels,
 duplicates, leaks between splits, balance), finite values, the scale of the inputs, the
 first loss, gradients by tensor, a learning-rate range test, dead units over a data set,
 one batch learnt by heart, true against shuffled labels, training against test, where
-time goes, the largest batch that fits. What an experiment cannot be asked is skipped
-with its reason. The first finding often explains those after it.
+time goes, the largest batch that fits; with --gan the balance of two players, and
+samples that are alike, copied, or of few classes. What an experiment cannot be asked is
+skipped with its reason. The first finding often explains those after it.
 
 Exit status: 0 no error was found (warnings and notes may be); 1 an error was found; 2
 bad input, one line on stderr.
@@ -36,7 +38,15 @@ def define(values: flags.FlagValues):
     'checks',
     None,
     'Checks to make, by comma: environment, data, finite, inputs, loss, gradients, '
-    'rate, units, overfit, labels, generalisation, time, memory. Default: all.',
+    'rate, units, overfit, labels, generalisation, time, memory; with --gan players, '
+    'samples. Default: all.',
+    **own,
+  )
+  flags.DEFINE_boolean(
+    'gan',
+    False,
+    'Also what two players need: balance of losses, gradients and accuracy, diversity '
+    'of samples, copies of training examples, missing classes.',
     **own,
   )
   flags.DEFINE_boolean(
@@ -74,13 +84,16 @@ def main(argv: list[str]) -> int:
 
   if values.recipe and values.checks:
     raise ConfigError('--checks is not allowed with --recipe: leave one of them out.')
+  if values.recipe and values.gan:
+    raise ConfigError('--gan is not allowed with --recipe: leave one of them out.')
   written.check(values.out)
   given = found, config, values.steps, values.data_dir
   if values.recipe:
     patient, table, names = recipe.Cook(*given), recipe.STEPS, list(recipe.STEPS)
   else:
-    patient, table = checks.Patient(*given), checks.CHECKS
-    names = checks.chosen(values.checks)
+    patient = checks.Patient(*given)
+    table = checks.table(patient, values.gan)
+    names = checks.chosen(values.checks, table)
   findings = []
   for name in names:
     start = time.monotonic()

@@ -5,7 +5,13 @@ from dlx.figures.classification import (
   class_shares,
   confusion_matrix,
 )
-from dlx.figures.curves import gradient_flow, learning_curves, rate_finder, scatter
+from dlx.figures.curves import (
+  gradient_flow,
+  learning_curves,
+  players,
+  rate_finder,
+  scatter,
+)
 from dlx.figures.diffusion import denoising, noising, signal_to_noise, spread
 from dlx.figures.features import class_map, codes, similarity_histogram
 from dlx.figures.images import image_grid, mosaic, predictions, weights_grid
@@ -50,6 +56,7 @@ __all__ = [
   'names_of_classes',
   'new_figure',
   'noising',
+  'players',
   'predictions',
   'rate_finder',
   'ramp',

@@ -161,3 +161,23 @@ def learning_curves(steps: Any, train: Any, test: Any) -> 'Figure':
   ax.legend(frameon=False, fontsize=8)
   style_axes(ax, 'Learning curves')
   return figure
+
+
+def players(panels: Mapping[str, Mapping[str, Any]]) -> 'Figure':
+  """Curves of two players over the steps, a panel above the other.
+
+  Args:
+    panels: by title, by line: a value a step.
+  """
+  figure = new_figure(5.6, 0.6 + 1.7 * max(1, len(panels)))
+  for i, (title, lines) in enumerate(panels.items()):
+    ax = figure.add_subplot(len(panels), 1, i + 1)
+    for (line, values), colour in zip(lines.items(), _COLOURS):
+      ax.plot(np.asarray(values, np.float64), color=colour, linewidth=0.9, label=line)
+    ax.set_ylabel(title)
+    ax.grid(color=RULE, linewidth=0.6)
+    ax.legend(frameon=False, fontsize=8)
+    style_axes(ax, 'Two players' if i == 0 else '')
+    if i == len(panels) - 1:
+      ax.set_xlabel('Step')
+  return figure

@@ -9,6 +9,8 @@ gradients     gradients and movement of every tensor
 units         ReLUs that are never on, over a data set
 rate_finder   the learning rate that a range test suggests
 learning      short runs: with true and with shuffled labels, training against test
+players       two players: who stands still, who wins, whose gradient is gone
+samples       samples of a generator: alike, copied, of which classes
 timing        shares of input, compilation and steps
 recipe        the steps of the usual recipe of training, by short runs
 places        lines of an experiment's file

@@ -27,6 +27,7 @@ from dlx.metrics.generation import (
   frechet_distance,
   frechet_of,
   nearest_distance,
+  nearest_rows,
   place_rows,
 )
 from dlx.metrics.linear_probe import (
@@ -95,6 +96,7 @@ __all__ = [
   'mmd',
   'nearest',
   'nearest_distance',
+  'nearest_rows',
   'one_vs_rest',
   'place_rows',
   'place_scores',

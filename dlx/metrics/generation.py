@@ -4,6 +4,7 @@ from typing import Mapping
 
 import jax.numpy as jnp
 
+from dlx.metrics.linear_probe import in_chunks
 from dlx.precision import EXACT
 from dlx.state import Array, Metric
 
@@ -60,6 +61,36 @@ def nearest_distance(rows_NF: Array, count: Array | int) -> Array:
   nearest_N = jnp.where(barred_NN, jnp.inf, distance_NN).min(1)
   distance_N = jnp.sqrt(jnp.maximum(nearest_N, 0) / rows_NF.shape[1])
   return jnp.where(number_N < count, distance_N, jnp.nan)
+
+
+def nearest_rows(
+  query_MF: Array, bank_NF: Array, itself_M: Array | None = None, *, chunk: int = 256
+) -> tuple[Array, Array]:
+  """The nearest row of a bank to each query: (distance [M], row int32 [M]).
+
+  Args:
+    query_MF: of M examples.
+    bank_NF: of N examples; two where `itself_M` bars one.
+    itself_M: int, a row of the bank that query m must not find: leave-one-out.
+    chunk: queries at a time: `chunk` x N distances are held at once.
+
+  Returns:
+    The distance is the root mean square over entries; of equal distances the first row.
+  """
+  if itself_M is None:
+    itself_M = jnp.full(query_MF.shape[:1], -1, jnp.int32)
+  square_N, row_N = jnp.square(bank_NF).sum(1), jnp.arange(bank_NF.shape[0])
+
+  def some(part):
+    query_bF, itself_b = part
+    dot_bN = jnp.matmul(query_bF, bank_NF.T, precision=EXACT)
+    distance_bN = jnp.square(query_bF).sum(1)[:, None] + square_N[None] - 2 * dot_bN
+    distance_bN = jnp.where(row_N[None] == itself_b[:, None], jnp.inf, distance_bN)
+    at_b = distance_bN.argmin(1).astype(jnp.int32)
+    least_b = jnp.take_along_axis(distance_bN, at_b[:, None], 1)[:, 0]
+    return jnp.sqrt(jnp.maximum(least_b, 0) / bank_NF.shape[1]), at_b
+
+  return in_chunks(some, (query_MF, itself_M), chunk)
 
 
 def diversity(fake_NF: Array, real_NF: Array, count: Array | int) -> dict[str, Array]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from dlx.errors import ConfigError
 from dlx.study.declaration import Run, Verdict
-from dlx.study.statistics import standard_error
+from dlx.study.statistics import paired_error, standard_error
 
 
 class Finished(NamedTuple):
@@ -122,31 +122,80 @@ class Results:
     parts += [f'{lost} diverged'] * bool(lost)
     return f'{said} ({", ".join(parts)})'
 
-  def lower(self, metric: str, group: str, than: str, errors: float = 2.0) -> Verdict:
+  def pairs(self, metric: str, group: str, than: str) -> tuple[np.ndarray, np.ndarray]:
+    """Values of the runs of two groups that have the same seed: two float64 [K].
+
+    A pair of which a run diverged is left out.
+
+    Raises:
+      ConfigError: no such group or metric, or other seeds in the two groups.
+    """
+    self.values(metric, group), self.values(metric, than)  # Raises.
+    by_seed = [{f.config.get('seed'): f for f in self.of(x)} for x in (group, than)]
+    once = all(len(of) == len(self.of(x)) for of, x in zip(by_seed, (group, than)))
+    if not once or by_seed[0].keys() != by_seed[1].keys():
+      raise ConfigError(
+        f'{group} and {than} are not paired: both must have the same seeds, each once; '
+        'leave paired out.'
+      )
+    both = [(one, by_seed[1][seed]) for seed, one in by_seed[0].items()]
+    kept = [pair for pair in both if not any(one.diverged for one in pair)]
+    values = [[one.metrics[metric] for one in pair] for pair in kept]
+    a, b = np.array(values, np.float64).reshape(-1, 2).T
+    return a, b
+
+  def lower(
+    self,
+    metric: str,
+    group: str,
+    than: str,
+    errors: float = 2.0,
+    *,
+    paired: bool = False,
+  ) -> Verdict:
     """Whether a group has the lower mean, by more than so many standard errors.
 
     Args:
       metric: "split/name".
       group, than: the two groups.
       errors: standard errors of the difference of the two means, sqrt(sd_1^2 / n_1 +
-        sd_2^2 / n_2), the runs taken for independent.
-    """
-    return self._apart(metric, group, than, errors, -1)
+        sd_2^2 / n_2), the runs taken for independent; of pairs sd / sqrt(n) of their
+        differences.
+      paired: whether runs with the same seed are pairs: what the seed does to both of
+        them cancels out.
 
-  def higher(self, metric: str, group: str, than: str, errors: float = 2.0) -> Verdict:
+    Raises:
+      ConfigError: no such group or metric; `paired` of groups with other seeds.
+    """
+    return self._apart(metric, group, than, errors, paired, -1)
+
+  def higher(
+    self,
+    metric: str,
+    group: str,
+    than: str,
+    errors: float = 2.0,
+    *,
+    paired: bool = False,
+  ) -> Verdict:
     """The same of the higher mean."""
-    return self._apart(metric, group, than, errors, 1)
+    return self._apart(metric, group, than, errors, paired, 1)
 
   def _apart(
-    self, metric: str, group: str, than: str, errors: float, sign: int
+    self, metric: str, group: str, than: str, errors: float, paired: bool, sign: int
   ) -> Verdict:
-    a, b = self.values(metric, group), self.values(metric, than)
     told = f'{metric} of {self.told(metric, group)}, of {self.told(metric, than)}'
+    if paired:
+      a, b = self.pairs(metric, group, than)
+    else:
+      a, b = self.values(metric, group), self.values(metric, than)
     if len(a) < 2 or len(b) < 2:
-      return Verdict(False, f'{told}; needed are two runs of each.')
-    error = standard_error(a, b)
+      few = 'two pairs' if paired else 'two runs of each'
+      return Verdict(False, f'{told}; needed are {few}.')
+    error = paired_error(a, b) if paired else standard_error(a, b)
     difference = float(a.mean() - b.mean())
-    said = f'{told}; difference {difference:.3g}, standard error {error:.2g}'
+    what = f'difference of {len(a)} pairs' if paired else 'difference'
+    said = f'{told}; {what} {difference:.3g}, standard error {error:.2g}'
     ratio = '' if error == 0 else f' ({abs(difference) / error:.1f} of them)'
     wanted = f'asked {"below -" if sign < 0 else "above "}{errors:g} standard errors'
     return Verdict(sign * difference > errors * error, f'{said}{ratio}; {wanted}.')

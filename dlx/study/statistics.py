@@ -115,6 +115,45 @@ def welch_interval(a: Any, b: Any, *, confidence: float = 0.95) -> Interval:
   return Interval(difference, error, low, high, "Welch's t interval", confidence)
 
 
+def paired_error(a: Any, b: Any) -> float:
+  """Standard error of mean(a - b), of two pairs or more.
+
+  Args:
+    a, b: values of pairs, in the same order: runs with the same seed share their
+      beginning and their batches, and what they share cancels out.
+
+  Raises:
+    ValueError: unequal lengths, fewer pairs, or a value that is not finite.
+  """
+  x = _differences(a, b)
+  return float(x.std(ddof=1)) / math.sqrt(x.size)
+
+
+def paired_interval(a: Any, b: Any, *, confidence: float = 0.95) -> Interval:
+  """Paired t interval of mean(a - b) (Student 1908).
+
+  Exact where the differences are normally distributed. It is narrower than Welch's
+  where the values of a pair go together, and has fewer degrees of freedom, n - 1. Where
+  all differences are equal the interval is a point.
+
+  Args:
+    a, b: values of pairs, see `paired_error`.
+    confidence: in (0, 1).
+
+  Raises:
+    ValueError: unequal lengths, fewer than two pairs, a value that is not finite,
+      another confidence.
+  """
+  from scipy import special
+
+  _check_confidence(confidence)
+  x = _differences(a, b)
+  difference, error = float(x.mean()), paired_error(a, b)
+  reach = float(special.stdtrit(x.size - 1, (1 + confidence) / 2)) * error
+  low, high = difference - reach, difference + reach
+  return Interval(difference, error, low, high, 'paired t interval', confidence)
+
+
 def bootstrap_interval(
   a: Any, b: Any, *, confidence: float = 0.95, seed: int = 0, resamples: int = RESAMPLES
 ) -> Interval:
@@ -212,6 +251,13 @@ def _values(name: str, values: Any, least: int) -> np.ndarray:
 
 def _groups(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
   return _values('a', a, 2), _values('b', b, 2)
+
+
+def _differences(a: Any, b: Any) -> np.ndarray:
+  x, y = _groups(a, b)
+  if x.size != y.size:
+    raise ValueError(f'{x.size} values and {y.size} are no pairs: must be as many.')
+  return x - y
 
 
 def _check_confidence(confidence: float):

@@ -19,7 +19,9 @@ from dlx.inspect import (
   gradients,
   learning,
   places,
+  players,
   rate_finder,
+  samples,
   timing,
   units,
 )
@@ -30,6 +32,7 @@ from launch import checks
 from launch.diagnosis import room
 
 OVERFIT_STEPS, OVERFIT_ROWS = 300, 16
+GAME = 3  # Short runs that one of two players is long: samples take shape late.
 
 
 class Patient:
@@ -58,6 +61,16 @@ class Patient:
   def run(self) -> Run:
     """The short run on the data as they are."""
     return self.subject.run(self.steps)
+
+  @functools.cached_property
+  def game(self) -> tuple[Subject, Run]:
+    """A run of two players, GAME times as long as the short one, and its subject."""
+    steps = min(GAME * self.steps, self.config.num_steps)
+    if steps == self.steps:
+      return self.subject, self.run
+    own = shortened(self.config, num_steps=steps, curves=True)
+    subject = Subject(self.found.build, own, self.data_dir)
+    return subject, subject.run(steps)
 
   def has(self, name: str) -> bool:
     """Whether a check has found an error so far."""
@@ -173,6 +186,22 @@ def memory(patient: Patient) -> Report:
   return room.report(patient.found.build, patient.config, patient.data_dir)
 
 
+def two_players(patient: Patient) -> Report:
+  """The balance of two players."""
+  subject, run = patient.game
+  if not run.finite:
+    return learning.finite(subject, run)
+  return players.report(subject, run)
+
+
+def sampled(patient: Patient) -> Report:
+  """Diversity, copies and classes of samples."""
+  subject, run = patient.game
+  if not run.finite:
+    return skipped('the run of two players did not stay finite')
+  return samples.report(subject, run.last)
+
+
 class Check(NamedTuple):
   """One check.
 
@@ -204,18 +233,51 @@ CHECKS: Mapping[str, Check] = {
 }
 
 
-def chosen(names: list[str] | None) -> list[str]:
+# What --gan adds.
+GAN: Mapping[str, Check] = {
+  'players': Check('two players', two_players),
+  'samples': Check('samples', sampled),
+}
+
+
+def table(patient: Patient, gan: bool) -> Mapping[str, Check]:
+  """The checks there are.
+
+  Args:
+    patient: the experiment.
+    gan: whether to ask what is asked of two players, too.
+
+  Raises:
+    ConfigError: `gan`, and there are no two players.
+  """
+  if not gan:
+    return CHECKS
+  experiment = patient.subject.experiment
+  if not players.plays(experiment) and samples.source(experiment) is None:
+    raise ConfigError(
+      f'--gan is not allowed: {patient.found.short} declares no metrics g_loss, '
+      'real_accuracy and fake_accuracy and makes no samples of seeds; leave it out.'
+    )
+  return {**CHECKS, **GAN}
+
+
+def chosen(names: list[str] | None, known: Mapping[str, Check]) -> list[str]:
   """The checks that --checks names, in their order; all where it names none.
+
+  Args:
+    names: of --checks.
+    known: see `table`.
 
   Raises:
     ConfigError: an unknown name.
   """
   for name in names or ():
-    if name not in CHECKS:
+    if name not in known:
       raise ConfigError(
-        f'--checks={name} is not allowed: must be of {", ".join(CHECKS)}.'
+        f'--checks={name} is not allowed: must be of {", ".join(known)}'
+        f'{f"; {name} with --gan" if name in GAN else ""}.'
       )
-  return [name for name in CHECKS if not names or name in names]
+  return [name for name in known if not names or name in names]
 
 
 def ask(patient: Patient, name: str, check: Check) -> Report:

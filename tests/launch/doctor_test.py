@@ -33,6 +33,8 @@ def path_as_before(monkeypatch):
     ('--steps=1', 'steps'),
     ('--config.lr=-1', '--config.lr=-1.0 is not allowed'),
     ('--exp=nothing', '--exp=nothing is no experiment'),
+    ('--gan', '--gan is not allowed: softmax_regression declares no metrics g_loss'),
+    ('--checks=players', 'memory; players with --gan.'),
   ],
 )
 def test_bad_input_is_one_line(flag, said, capsys):
@@ -64,6 +66,20 @@ def test_a_planted_fault_is_named_with_its_fix_and_line(name, tmp_path, capsys):
   assert fault.fix in found['fix'] and found['evidence'] in told
   file, _, line = found['where'].partition(':')
   assert file == path.name and 'data = ' in path.read_text().splitlines()[int(line) - 1]
+
+
+def test_a_fault_of_two_players_is_named_with_its_line(tmp_path, capsys):
+  fault = FAULTS['noise that is ignored']
+  path, out = planted_faults.written('noise that is ignored', tmp_path), tmp_path / 'a'
+  small = '--config.generator_features=16', '--config.discriminator_features=16'
+  argv = ['doctor', f'--exp={path}', '--gan', '--config.num_steps=50', *small]
+  argv += ['--checks=players,samples', '--config.judge.num_steps=0']
+  assert doctor.main([*argv, f'--out={out}.json']) == 1
+  assert 'two players: told right: real ' in capsys.readouterr().out
+  found, _ = json.loads((tmp_path / 'a.json').read_text())['findings']
+  assert (found['name'], found['severity']) == (fault.finding, 'error')
+  line = int(found['where'].partition(':')[2])
+  assert path.read_text().splitlines()[line - 1].startswith('  def generate(')
 
 
 def test_a_healthy_one_has_a_clean_bill_and_a_page(tmp_path, capsys):
@@ -123,7 +139,8 @@ def test_the_command_keeps_what_was_given():
 @pytest.mark.parametrize('name', FAULTS)
 def test_every_planted_fault_is_named(name, tmp_path):
   path = planted_faults.written(name, tmp_path)
-  status, found = planted_faults.examined(str(path), tmp_path / 'found.json')
+  options = planted_faults.options(name)
+  status, found = planted_faults.examined(str(path), tmp_path / 'found.json', *options)
   fixes = {f['name']: f['fix'] for f in found['findings']}
   print(name, status, sorted(fixes))
   assert status == 1
@@ -133,7 +150,8 @@ def test_every_planted_fault_is_named(name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', HEALTHY)
 def test_healthy_experiments_have_a_clean_bill(name, tmp_path):
-  status, found = planted_faults.examined(name, tmp_path / 'found.json')
+  options = planted_faults.options(name)
+  status, found = planted_faults.examined(name, tmp_path / 'found.json', *options)
   assert (status, found['findings']) == (0, [])
 
 

@@ -5,6 +5,7 @@ experiments by launch.doctor, each in a process of its own, but for those whose 
 lies in DIR, and prints the confusion table of launch/diagnosis/README.md.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -15,7 +16,10 @@ from typing import NamedTuple
 ROOT = pathlib.Path(__file__).parents[2]
 CNN = 'vision/cnn.py'
 GPT = 'transformers/char_gpt.py'
-HEALTHY = ('cnn', 'mlp', 'char_gpt', 'gcn', 'tabular', 'vae', 'dcgan')
+GAN = 'generative/gan.py'
+DCGAN = 'generative/dcgan.py'
+TWO_PLAYERS = ('gan', 'dcgan')  # Examined by --gan, too.
+HEALTHY = ('cnn', 'mlp', 'char_gpt', 'gcn', 'tabular', 'vae', *TWO_PLAYERS)
 
 DATA = '  data = images.images(config.dataset)\n'
 MODEL = '  model = CNN(\n'
@@ -115,6 +119,7 @@ class Fault(NamedTuple):
     imports: lines before the imports of dlx.
     added: at the end of the file.
     checks: those that find it, for a quick test.
+    gan: whether they are of --gan.
   """
 
   parent: str
@@ -124,12 +129,25 @@ class Fault(NamedTuple):
   imports: str = ''
   added: str = ''
   checks: str = ''
+  gan: bool = False
 
 
 def _of_gpt(scale: str) -> tuple[tuple[str, str], ...]:
   start = '    num_layers=size.num_layers,\n'
   return ((start, f'{start}    init_scale={scale},\n'),)
 
+
+MOVE = '    new = steps.update(tx, grads, *reversed(old))\n'
+JUDGED = '    found = config.game.critic(real_B, fake_B)\n'
+MADE = (
+  '      make = lambda p, z=z_BZ, y=label_B: play(generator, p, old, z, known(y))\n'
+)
+SAMPLED = '    image = generator.apply(variables, z_BZ, known(label_B), train=False)\n'
+GENERATED = """\
+      generator.apply({'params': params}, z_BZ, known(label_B), train=False)
+"""
+_players = functools.partial(Fault, checks='players', gan=True)
+_samples = functools.partial(Fault, checks='samples', gan=True)
 
 FAULTS = {
   'rate x 100': Fault(
@@ -248,6 +266,81 @@ FAULTS = {
     SLOW,
     'time',
   ),
+  'generator frozen': _players(
+    DCGAN,
+    (
+      (
+        "    sums |= update('g', params, opt_state, grads, state.step)\n",
+        "    sums |= update('g', dict(params), opt_state, grads, state.step)\n",
+      ),
+    ),
+    'player_frozen',
+    'Apply the update of the generator',
+  ),
+  'rate of the discriminator x 100': _players(
+    GAN,
+    (
+      (
+        MOVE,
+        '    fast = optim.adam(optim.cosine(100 * config.lr, config.num_steps))\n'
+        "    own = fast if player == 'd' else tx\n"
+        f'{MOVE.replace("tx", "own")}',
+      ),
+    ),
+    'players_rates_apart',
+    'lower that of the discriminator',
+  ),
+  'real and fake swapped': _players(
+    DCGAN,
+    ((JUDGED, JUDGED.replace('real_B, fake_B', 'fake_B, real_B')),),
+    'real_and_fake_swapped',
+    'real images first',
+  ),
+  'saturated loss of the generator': _players(
+    GAN,
+    (
+      (
+        '  game: GameConfig = GameConfig()\n',
+        "  game: GameConfig = GameConfig(loss='minimax', real_label=1.0)\n",
+      ),
+      ('  dropout: float = 0.3 ', '  dropout: float = 0.0 '),
+      # Told from samples at a glance: the discriminator wins.
+      (
+        "      params['d'], 2 * image - 1, fake, label_B, dropout\n",
+        "      params['d'], 16 * image, fake, label_B, dropout\n",
+      ),
+    ),
+    'generator_gradient_vanishing',
+    'non_saturating',
+  ),
+  'noise that is ignored': _samples(
+    GAN,
+    ((GENERATED, GENERATED.replace('z_BZ', '0 * z_BZ')),),
+    'noise_ignored',
+    'multiplied by 0',
+  ),
+  'a discriminator of one unit': _samples(
+    GAN,
+    (
+      (
+        '  discriminator_features: tuple[int, ...] = (512, 256) ',
+        '  discriminator_features: tuple[int, ...] = (1,) ',
+      ),
+      ('  dropout: float = 0.3 ', '  dropout: float = 0.0 '),
+      ('  lr: float = 5e-4 ', '  lr: float = 5e-3 '),
+    ),
+    'mode_collapse',
+    'stronger or slower discriminator',
+  ),
+  'labels that the generator does not get': _samples(
+    DCGAN,
+    (
+      (MADE, MADE.replace('known(y)', 'known(0 * y)')),
+      (SAMPLED, SAMPLED.replace('known(label_B)', 'known(0 * label_B)')),
+    ),
+    'asked_class_ignored',
+    'the same label',
+  ),
 }
 
 
@@ -268,14 +361,20 @@ def written(name: str, folder: pathlib.Path) -> pathlib.Path:
   return path
 
 
-def examined(exp: str, out: pathlib.Path, *options: str) -> tuple[int, dict]:
+def options(name: str) -> tuple[str, ...]:
+  """Flags with which a fault or a healthy experiment is examined."""
+  gan = FAULTS[name].gan if name in FAULTS else name in TWO_PLAYERS
+  return ('--gan',) if gan else ()
+
+
+def examined(exp: str, out: pathlib.Path, *flags: str) -> tuple[int, dict]:
   """(exit status, what --out holds) of launch.doctor in a process of its own.
 
   Its programs are optimised as those of users are.
   """
   command = [sys.executable, '-m', 'launch.doctor', f'--exp={exp}', f'--out={out}']
   own = {k: v for k, v in os.environ.items() if k != 'JAX_DISABLE_MOST_OPTIMIZATIONS'}
-  done = subprocess.run([*command, *options], capture_output=True, text=True, env=own)
+  done = subprocess.run([*command, *flags], capture_output=True, text=True, env=own)
   assert done.returncode in (0, 1), done.stderr
   return done.returncode, json.loads(out.read_text())
 
@@ -287,7 +386,7 @@ def main(folder: pathlib.Path):
     exp = str(written(name, folder)) if name in FAULTS else name
     out = folder / f'{pathlib.Path(exp).stem}.json'
     if not out.exists():
-      examined(exp, out)
+      examined(exp, out, *options(name))
     hits = {f['name']: f['severity'] for f in json.loads(out.read_text())['findings']}
     print(name, hits, file=sys.stderr, flush=True)
     rows.append((name, hits))

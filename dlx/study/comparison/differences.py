@@ -44,12 +44,16 @@ class Difference(NamedTuple):
     group: the other group.
     interval: of its mean above that of the baseline; None: a group has a single run.
     difference: of the means.
+    pairs: of runs with the same seed, where no seed occurs twice in a group.
+    paired: interval of the mean difference of the pairs; None: fewer than two.
   """
 
   metric: str
   group: Group
   difference: float
   interval: Interval | None
+  pairs: int = 0
+  paired: Interval | None = None
 
 
 class Comparison(NamedTuple):
@@ -123,7 +127,26 @@ def _difference(base: Group, one: Group, metric: str, choices: Choices) -> Diffe
       a, b, confidence=choices.confidence, seed=choices.seed
     )
   means = statistics.summary(a).mean - statistics.summary(b).mean
-  return Difference(metric, one, means, interval)
+  pairs = _pairs(base, one, metric)
+  paired = None
+  if len(pairs) > 1:
+    paired = statistics.paired_interval(*zip(*pairs), confidence=choices.confidence)
+  return Difference(metric, one, means, interval, len(pairs), paired)
+
+
+def _pairs(base: Group, one: Group, metric: str) -> list[tuple[float, float]]:
+  """Finite values of the runs of `one` and of `base` that have the same seed."""
+  found = []
+  for group in (one, base):
+    seeds = [lib.shown(run.fields.get(lib.SEED, lib.ABSENT)) for run in group.runs]
+    if lib.ABSENT in seeds or len(set(seeds)) < len(seeds):
+      return []
+    found.append(
+      dict(zip(seeds, (r.metrics.get(metric, math.nan) for r in group.runs)))
+    )
+  a, b = found
+  both = [(a[seed], b[seed]) for seed in a if seed in b]
+  return [pair for pair in both if all(map(math.isfinite, pair))]
 
 
 def _bands(

@@ -11,7 +11,7 @@ from dlx.study.comparison.differences import Comparison, Difference
 from dlx.study.comparison.groups import Group
 from dlx.study.comparison.workdirs import COSTS, Trained
 from dlx.study.results import mean_and_sd
-from dlx.study.statistics import Summary
+from dlx.study.statistics import Interval, Summary
 
 TITLES = {
   'seconds': 'seconds',
@@ -24,7 +24,8 @@ TITLES = {
 
 def tables(found: Comparison) -> list[Table]:
   """All tables, the leading one first; those that would be empty are left out."""
-  made = [results(found), differences(found), costs(found), fields(found), runs(found)]
+  made = [results(found), differences(found), paired(found)]
+  made += [costs(found), fields(found), runs(found)]
   return [table for table in made if table.rows and len(table.columns) > 2]
 
 
@@ -95,6 +96,28 @@ def differences(found: Comparison) -> Table:
   note = f'{made[:1].upper()}{made[1:]}.' if made else 'Single runs: no interval.'
   base = f'{found.baseline.number} ({found.baseline.label})'
   return Table(f'Differences from group {base}', columns, rows, note, words=3)
+
+
+def paired(found: Comparison) -> Table:
+  """A row for each group and metric of which runs have the seeds of the baseline."""
+  rows = [
+    [
+      str(d.group.number),
+      d.group.label,
+      titled(found, d.metric),
+      str(d.pairs),
+      *_told(d.paired, scaled(found, d.metric)),
+      _verdict(found, d.metric, d.paired),
+    ]
+    for d in found.differences
+    if d.paired is not None
+  ]
+  share = f'{100 * found.choices.confidence:g} %'
+  columns = ['#', 'group', 'metric', 'pairs', 'difference', 'se', f'{share} interval']
+  base = f'{found.baseline.number} ({found.baseline.label})'
+  title = f'Differences of runs with the same seed, from group {base}'
+  note = 'Paired t interval: what a seed does to both runs of a pair cancels out.'
+  return Table(title, [*columns, ''], rows, note, words=3)
 
 
 def costs(found: Comparison) -> Table:
@@ -170,19 +193,27 @@ def difference(d: Difference, scale: float) -> tuple[str, str, str]:
   """Difference, standard error and interval, with digits as the error has them."""
   if d.interval is None:
     return signed(d.difference * scale, None), '', ''
-  ends = [signed(x * scale, d.interval.error * scale) for x in d.interval[2:4]]
-  middle = signed(d.difference * scale, d.interval.error * scale)
-  return middle, two_digits(d.interval.error * scale), f'[{ends[0]}, {ends[1]}]'
+  return _told(d.interval, scale)
+
+
+def _told(interval: Interval, scale: float) -> tuple[str, str, str]:
+  error = interval.error * scale
+  middle, *ends = (
+    signed(x * scale, error) for x in (interval.difference, *interval[2:4])
+  )
+  return middle, two_digits(error), f'[{ends[0]}, {ends[1]}]'
 
 
 def verdict(found: Comparison, d: Difference) -> str:
   """What the interval says: better or worse where it does not hold zero."""
-  if d.interval is None:
-    return ''
-  if d.interval.low <= 0 <= d.interval.high:
+  return '' if d.interval is None else _verdict(found, d.metric, d.interval)
+
+
+def _verdict(found: Comparison, metric: str, interval: Interval) -> str:
+  if interval.low <= 0 <= interval.high:
     return 'undecided'
-  better = lib.declaration(found.groups, d.metric).better
-  higher = d.interval.low > 0
+  better = lib.declaration(found.groups, metric).better
+  higher = interval.low > 0
   if better is None:
     return 'higher' if higher else 'lower'
   return 'better' if higher == (better == 'higher') else 'worse'
@@ -236,6 +267,8 @@ def as_json(found: Comparison, cautions: Sequence[str]) -> dict[str, Any]:
         'group': d.group.number,
         'difference': d.difference,
         'interval': None if d.interval is None else d.interval._asdict(),
+        'pairs': d.pairs,
+        'paired': None if d.paired is None else d.paired._asdict(),
       }
       for d in found.differences
     ],

@@ -239,6 +239,32 @@ class NumbersTest(Planted):
     mirrored = self.compare(baseline='2').differences[0]
     self.assertAlmostEqual(mirrored.difference, -0.25, places=14)
 
+  def test_runs_with_the_same_seed_are_paired(self):
+    for lr, losses in ((0.1, (1.0, 2.0, 3.0)), (0.2, (0.5, 1.6, 2.4))):
+      for seed, loss in enumerate(losses):
+        self.plant(f'{lr}_{seed}', seed=seed, loss=loss, config={'lr': lr})
+    self.plant('alone', seed=9, loss=7.0, config={'lr': 0.2})
+    found = self.compare(metrics=['test/loss'], confidence=0.9)
+    (one,) = found.differences
+    self.assertEqual(one.pairs, 3)
+    theirs = stats.ttest_rel([0.5, 1.6, 2.4], [1.0, 2.0, 3.0])
+    np.testing.assert_allclose(one.paired[2:4], theirs.confidence_interval(0.9))
+    self.assertEqual(tables.verdict(found, one), 'undecided')
+    (row,) = tables.paired(found).rows
+    self.assertEqual(row[:5], ['2', 'lr=0.2', 'test/loss (nats)', '3', '-0.500'])
+    self.assertEqual(row[-1], 'better')
+    tree = tables.as_json(found, [])
+    self.assertEqual(tree['differences'][0]['paired']['method'], 'paired t interval')
+
+  def test_seeds_that_occur_twice_or_in_one_group_alone_are_not_paired(self):
+    for seed in range(2):
+      self.plant(f'a{seed}', seed=seed)
+      self.plant(f'b{seed}', seed=seed + 2, config={'lr': 0.2})
+      self.plant(f'c{seed}', seed=0, config={'lr': 0.3}, accuracy=0.1 * seed)
+    found = self.compare(metrics=['test/accuracy'])
+    self.assertEqual([(d.pairs, d.paired) for d in found.differences], [(0, None)] * 2)
+    self.assertNotIn('same seed', ' '.join(t.title for t in tables.tables(found)))
+
   def test_a_loss_that_falls_is_better_and_zero_within_is_undecided(self):
     for name, lr, losses in (
       ('a', 0.1, (1.0, 1.1)),

@@ -68,6 +68,36 @@ def test_claims_count_standard_errors():
   assert not found.higher(LOSS, 'lost', than='a').holds
 
 
+def test_claims_on_pairs_of_seeds():
+  # Differences -1, -2, -3: mean -2, error 1 / sqrt 3 = 0.577; 3.46 of them. Of the
+  # means the error is sqrt((100 + 121) / 3) = 8.6.
+  found = results(a=[0.0, 10.0, 20.0], b=[1.0, 12.0, 23.0], lost=[0.5, None, 1.5])
+  assert found.lower(LOSS, 'a', than='b', errors=3.4, paired=True).holds
+  assert not found.lower(LOSS, 'a', than='b', errors=3.5, paired=True).holds
+  assert not found.lower(LOSS, 'a', than='b').holds
+  assert found.higher(LOSS, 'b', than='a', paired=True).holds
+  assert found.lower(LOSS, 'a', than='b', paired=True).numbers == (
+    'test/loss of a: 10 (sd 10, n=3), of b: 12 (sd 11, n=3); difference of 3 pairs -2, '
+    'standard error 0.58 (3.5 of them); asked below -2 standard errors.'
+  )
+  # Seed 1 diverged in one of them: two pairs are left.
+  a, b = found.pairs(LOSS, 'lost', 'b')
+  assert (a.tolist(), b.tolist()) == ([0.5, 1.5], [1.0, 23.0])
+  few = results(a=[1.0, None], b=[2.0, 3.0])
+  assert 'two pairs' in few.lower(LOSS, 'a', than='b', paired=True).numbers
+
+
+def test_groups_of_other_seeds_are_no_pairs():
+  found = results(a=[1.0, 2.0], b=[1.0, 2.0, 3.0])
+  with pytest.raises(ConfigError, match='a and b are not paired: both must have the'):
+    found.lower(LOSS, 'a', than='b', paired=True)
+  runs = found.runs | {
+    'a-2': found.runs['a-1']._replace(run=found.runs['a-0'].run, config={'seed': 1})
+  }
+  with pytest.raises(ConfigError, match='each once'):
+    Results(runs).pairs(LOSS, 'a', 'b')
+
+
 @pytest.mark.parametrize(
   ('mean', 'sd', 'told'),
   [

@@ -76,7 +76,11 @@ class WelchTest(parameterized.TestCase):
 
   @parameterized.parameters(0.0, 1.0, 95, math.nan)
   def test_confidence_is_a_share(self, confidence):
-    for method in (statistics.welch_interval, statistics.bootstrap_interval):
+    for method in (
+      statistics.welch_interval,
+      statistics.paired_interval,
+      statistics.bootstrap_interval,
+    ):
       with self.assertRaisesRegex(ValueError, 'between 0 and 1'):
         method(A, B, confidence=confidence)
 
@@ -84,6 +88,52 @@ class WelchTest(parameterized.TestCase):
     for method in (statistics.welch_interval, statistics.bootstrap_interval):
       with self.assertRaisesRegex(ValueError, 'at least 2'):
         method(A, [1.0])
+
+
+class PairedTest(parameterized.TestCase):
+  def test_by_hand(self):
+    # Differences 1, 2, 3: mean 2, sd 1, error 1 / sqrt 3; t of 2 degrees of freedom.
+    found = statistics.paired_interval([2.0, 4.0, 6.0], A, confidence=0.9)
+    reach = stats.t.ppf(0.95, 2) / math.sqrt(3)
+    self.assertAlmostEqual(found.difference, 2.0, places=14)
+    self.assertAlmostEqual(found.error, 1 / math.sqrt(3), places=14)
+    self.assertAlmostEqual(found.low, 2 - reach, places=10)
+    self.assertAlmostEqual(found.high, 2 + reach, places=10)
+    self.assertEqual(found.method, 'paired t interval')
+
+  @parameterized.product(size=[2, 5, 30], confidence=[0.5, 0.95, 0.99])
+  def test_equals_scipy(self, size, confidence):
+    random = np.random.default_rng(size)
+    shared = random.normal(0, 3, size)
+    a, b = (shared + random.normal(i, 1, size) for i in range(2))
+    found = statistics.paired_interval(a, b, confidence=confidence)
+    theirs = stats.ttest_rel(a, b)
+    interval = theirs.confidence_interval(confidence)
+    np.testing.assert_allclose((found.low, found.high), interval, rtol=1e-10)
+    self.assertAlmostEqual(found.difference / found.error, theirs.statistic, places=10)
+
+  def test_it_covers_as_often_as_it_says_and_is_narrower_than_welchs(self):
+    random = np.random.default_rng(0)
+    held, narrower = 0, 0
+    for _ in range(1000):
+      shared = random.normal(0, 3, 5)
+      a, b = shared + random.normal(1, 1, 5), shared + random.normal(0, 1, 5)
+      found = statistics.paired_interval(a, b, confidence=0.8)
+      wide = statistics.welch_interval(a, b, confidence=0.8)
+      held += found.low <= 1.0 <= found.high
+      narrower += found.high - found.low < wide.high - wide.low
+    self.assertBetween(held, 750, 850)  # Four standard deviations of 1000 trials.
+    self.assertGreater(narrower, 900)
+
+  def test_equal_differences_are_a_point(self):
+    found = statistics.paired_interval([2.0, 5.0], [1.0, 4.0])
+    self.assertEqual(found[:4], (1.0, 0.0, 1.0, 1.0))
+
+  def test_what_is_no_pair_is_refused(self):
+    with self.assertRaisesRegex(ValueError, '3 values and 2 are no pairs'):
+      statistics.paired_interval(A, B)
+    with self.assertRaisesRegex(ValueError, 'at least 2'):
+      statistics.paired_interval([1.0], [2.0])
 
 
 class BootstrapTest(absltest.TestCase):

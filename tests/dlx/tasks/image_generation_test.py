@@ -82,6 +82,19 @@ class DiversityTest(parameterized.TestCase):
     np.testing.assert_allclose(got[:4] * 2**0.5, [1, 0, 0, 1], rtol=1e-6)
     self.assertTrue(np.isnan(got[4]))
 
+  def test_nearest_rows_by_hand_and_against_the_square_of_all(self):
+    bank = jnp.array([[0.0, 0], [3, 4], [6, 8], [3, 4]])
+    query = jnp.array([[3.0, 4], [0, 1], [7, 7]])
+    distance, row = metrics.nearest_rows(query, bank, chunk=2)
+    np.testing.assert_allclose(distance * 2**0.5, [0, 1, 2**0.5], rtol=1e-6)
+    np.testing.assert_array_equal(row, [1, 0, 2])
+    itself = jnp.array([1, 0, 2])
+    distance, row = metrics.nearest_rows(query, bank, itself)
+    np.testing.assert_array_equal(row, [3, 1, 1])
+    rows = jnp.asarray(np.random.default_rng(0).normal(size=(50, 6)), jnp.float32)
+    of_all, _ = metrics.nearest_rows(rows, rows, jnp.arange(50), chunk=7)
+    np.testing.assert_allclose(of_all, metrics.nearest_distance(rows, 50), rtol=1e-5)
+
   def test_duplicates(self):
     real = jnp.asarray(np.random.default_rng(0).normal(size=(200, 6)), jnp.float32)
     same = metrics.diversity(real, real, 200)
