@@ -94,7 +94,7 @@ class BeamTest(parameterized.TestCase):
         wanted = log_probability(prompt, tokens) / ((5 + len(tokens)) / 6) ** 0.6
         np.testing.assert_allclose(score, wanted, rtol=1e-5)
 
-  @parameterized.parameters(0.0, 2.0)
+  @parameterized.parameters(0.0, 6.0)  # The second would like longer ones.
   def test_a_beam_of_one_is_greedy(self, length_penalty):
     prompts = jnp.asarray([[k, j] for k in range(SIZE) for j in range(SIZE)])
     cache = jnp.zeros(len(prompts), jnp.int32)
