@@ -102,13 +102,16 @@ class Block(nn.Module):
   return_weights: bool = False
 
   @nn.compact
-  def __call__(self, x_BLD: Array, cache: KVCache | None = None):
-    """(x, cache) -> (x, (cache, weights)), the form of the body of a scan."""
+  def __call__(
+    self, x_BLD: Array, cache: KVCache | None = None, mask_BHLM: Array | None = None
+  ):
+    """(x, cache, mask) -> (x, (cache, weights)), the form of the body of a scan."""
     c = self.config
     norm = functools.partial(LayerNorm, epsilon=1e-5, use_bias=c.use_bias, **c.dtypes)
     attended = MultiHeadAttention(c, name='attention')(
       norm(name='norm_attention')(x_BLD),
       train=self.train,
+      mask_BHLM=mask_BHLM,
       cache=cache,
       return_weights=self.return_weights,
     )
@@ -116,6 +119,39 @@ class Block(nn.Module):
     x_BLD += FeedForward(c, name='mlp')(norm(name='norm_mlp')(x_BLD), train=self.train)
     x_BLD = mesh.constrain(x_BLD, *STREAM)
     return x_BLD, (attended.cache, attended.weights_BHLM)
+
+
+def over_layers(
+  block: type[nn.Module], config: BlockConfig, num_layers: int, in_axes: Any
+) -> Any:
+  """A block as one scan over layers, whose parameters have a leading axis of them.
+
+  Args:
+    block: (x, *inputs) -> (x, outputs), with outputs of each layer stacked.
+    config: `unroll` and `remat` are read.
+    num_layers: N.
+    in_axes: of each input, 0 or nn.broadcast.
+
+  Raises:
+    ValueError: another `remat`.
+  """
+  remat, unroll = config.remat, config.unroll
+  if remat not in REMAT:
+    raise ValueError(
+      f'remat={remat!r} is not allowed: must be one of {", ".join(REMAT)}.'
+    )
+  if (policy := REMAT[remat]) is not None:
+    # In two loops XLA cannot merge the second computation into the first.
+    block = nn.remat(block, prevent_cse=unroll >= num_layers, policy=policy)
+  return nn.scan(
+    block,
+    variable_axes={'params': 0},
+    split_rngs={'params': True, 'dropout': True},
+    in_axes=in_axes,
+    out_axes=0,
+    length=num_layers,
+    unroll=min(unroll, num_layers),
+  )
 
 
 class Transformer(nn.Module):
@@ -135,6 +171,7 @@ class Transformer(nn.Module):
     x_BLD: Array,
     *,
     train: bool,
+    mask_BHLM: Array | None = None,
     cache: KVCache | None = None,
     return_weights: bool = False,
   ) -> Stacked:
@@ -143,33 +180,16 @@ class Transformer(nn.Module):
     Args:
       x_BLD: the stream.
       train: drop units (rng 'dropout').
+      mask_BHLM: of every layer, see `MultiHeadAttention`; None: no padding.
       cache: of the tokens before `x_BLD`, leading axis N; see `stacked_cache`.
       return_weights: also give the attention weights of every layer.
 
     Raises:
       ValueError: another `remat`; see also `MultiHeadAttention`.
     """
-    remat, unroll = self.config.remat, self.config.unroll
-    if remat not in REMAT:
-      raise ValueError(
-        f'remat={remat!r} is not allowed: must be one of {", ".join(REMAT)}.'
-      )
-    block = Block
-    if (policy := REMAT[remat]) is not None:
-      # In two loops XLA cannot merge the second computation into the first.
-      unrolled = unroll >= self.num_layers
-      block = nn.remat(Block, prevent_cse=unrolled, policy=policy)
-    scanned = nn.scan(
-      block,
-      variable_axes={'params': 0},
-      split_rngs={'params': True, 'dropout': True},
-      in_axes=0,
-      out_axes=0,
-      length=self.num_layers,
-      unroll=min(unroll, self.num_layers),
-    )
+    scanned = over_layers(Block, self.config, self.num_layers, (0, nn.broadcast))
     blocks = scanned(self.config, train, return_weights, name='blocks')
-    x_BLD, (cache, weights_NBHLM) = blocks(x_BLD, cache)
+    x_BLD, (cache, weights_NBHLM) = blocks(x_BLD, cache, mask_BHLM)
     return Stacked(x_BLD, cache, weights_NBHLM)
 
 

@@ -1,6 +1,7 @@
 """From a trained model to samples."""
 
 from dlx.sampling.autoregressive import Step, choose, generate
+from dlx.sampling.beam import Beams, beam_search
 from dlx.sampling.diffusion import (
   Denoise,
   Steps,
@@ -15,9 +16,11 @@ from dlx.sampling.diffusion import (
 from dlx.sampling.interpolation import linear, slerp
 
 __all__ = [
+  'Beams',
   'Denoise',
   'Step',
   'Steps',
+  'beam_search',
   'choose',
   'ddim',
   'ddpm',

@@ -41,6 +41,13 @@ class KVCache(NamedTuple):
   length: Array
 
 
+class Memory(NamedTuple):
+  """Keys and values of what is looked at from elsewhere, made once for all queries."""
+
+  key_BMGK: Array
+  value_BMGK: Array
+
+
 class Attended(NamedTuple):
   """What `MultiHeadAttention` gives.
 
@@ -48,11 +55,13 @@ class Attended(NamedTuple):
     x_BLD: the output.
     cache: with the new keys and values; None where none was given.
     weights_BHLM: float32 or wider, rows sum to 1; None unless asked for.
+    memory: keys and values of the memory; None where there was none.
   """
 
   x_BLD: Array
   cache: KVCache | None = None
   weights_BHLM: Array | None = None
+  memory: Memory | None = None
 
 
 def empty_cache(
@@ -182,7 +191,7 @@ class MultiHeadAttention(nn.Module):
   def __call__(
     self,
     x_BLD: Array,
-    memory_BMD: Array | None = None,
+    memory_BMD: Array | Memory | None = None,
     *,
     train: bool,
     mask_BHLM: Array | None = None,
@@ -193,7 +202,8 @@ class MultiHeadAttention(nn.Module):
 
     Args:
       x_BLD: where the queries come from.
-      memory_BMD: where keys and values come from.
+      memory_BMD: where keys and values come from; or they themselves, as an earlier
+        call of this layer gave them.
       train: drop weights.
       mask_BHLM: besides the causal one. With a cache, M is its capacity.
       cache: tokens before `x_BLD`, whose keys and values are appended to it.
@@ -233,10 +243,14 @@ class MultiHeadAttention(nn.Module):
     if plain and c.kv_heads == c.num_heads and c.rotary is None:
       if self._packs(x_BLD):
         return Attended(out(self._packed(x_BLD)))
-    source_BMD = x_BLD if memory_BMD is None else memory_BMD
     q_BLHK = heads('query', c.num_heads)(x_BLD)
-    k_BMGK = heads('key', c.kv_heads)(source_BMD)
-    v_BMGK = heads('value', c.kv_heads)(source_BMD)
+    if isinstance(memory_BMD, Memory):
+      k_BMGK, v_BMGK = memory_BMD
+    else:
+      source_BMD = x_BLD if memory_BMD is None else memory_BMD
+      k_BMGK = heads('key', c.kv_heads)(source_BMD)
+      v_BMGK = heads('value', c.kv_heads)(source_BMD)
+    memory = None if memory_BMD is None else Memory(k_BMGK, v_BMGK)
     start = 0 if cache is None else cache.length
     if c.rotary is not None:
       position_L = start + jnp.arange(x_BLD.shape[1])
@@ -261,7 +275,8 @@ class MultiHeadAttention(nn.Module):
       y_BLHK, weights_BHLM = dot_product_attention(
         q_BLHK, k_BMGK, v_BMGK, mask_BHLM, **dropping
       )
-    return Attended(out(y_BLHK), cache, weights_BHLM if return_weights else None)
+    weights_BHLM = weights_BHLM if return_weights else None
+    return Attended(out(y_BLHK), cache, weights_BHLM, memory)
 
   def _packs(self, x_BLD: Array) -> bool:
     """Whether one call of C++ does it all: float32 on the one device of a CPU."""
