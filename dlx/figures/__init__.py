@@ -14,6 +14,7 @@ from dlx.figures.curves import (
 )
 from dlx.figures.diffusion import denoising, noising, signal_to_noise, spread
 from dlx.figures.features import class_map, codes, similarity_histogram
+from dlx.figures.functions import fitted_function
 from dlx.figures.images import image_grid, mosaic, predictions, weights_grid
 from dlx.figures.style import (
   BLUE,
@@ -49,6 +50,7 @@ __all__ = [
   'codes',
   'confusion_matrix',
   'denoising',
+  'fitted_function',
   'gradient_flow',
   'image_grid',
   'mosaic',

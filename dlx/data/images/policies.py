@@ -1,0 +1,66 @@
+"""Augmentation by name: what a flag of an experiment chooses.
+
+Each is (key, batch) -> batch for the argument `augment` of `image_classifier`. Those of
+geometry change the image alone; those that mix examples give the field `target`, soft
+labels [B, K], and keep `label` as it was. Images may be normalised: none depends on
+their range.
+"""
+
+import functools
+from typing import Any, Callable, Mapping
+
+import jax
+
+from dlx.data.images import augment, mixup
+from dlx.errors import ConfigError
+
+Policy = Callable[[jax.Array, Mapping[str, Any]], dict[str, Any]]
+
+GEOMETRY: Mapping[str, augment.Augment] = {
+  'flip': augment.random_flip,
+  'shift': functools.partial(augment.random_shift, fraction=0.2),
+  'rotation': functools.partial(augment.random_rotation, degrees=20.0),
+  'zoom': functools.partial(augment.random_zoom, amount=0.2),
+  'affine': functools.partial(
+    augment.random_affine, degrees=20.0, fraction=0.2, amount=0.2
+  ),
+}
+MIXES = {
+  'mixup': functools.partial(mixup.mixup, alpha=1.0),
+  'cutmix': functools.partial(mixup.cutmix, alpha=1.0),
+}
+NAMES = ('none', *GEOMETRY, *MIXES)
+
+
+def by_name(name: str, num_classes: int) -> Policy | None:
+  """One of NAMES; None of 'none'.
+
+  flip: left to right, half of the images. shift: up to a fifth of height and width, by
+  whole pixels. rotation: up to 20 degrees either way. zoom: by a factor of 0.8 to 1.2.
+  affine: rotation, zoom and shift in one. mixup and cutmix: with weights drawn from
+  Beta(1, 1).
+
+  Args:
+    name: of the policy.
+    num_classes: K, of the soft labels.
+
+  Raises:
+    ConfigError: another name.
+  """
+  if name == 'none':
+    return None
+  if name in GEOMETRY:
+    warp = augment.per_example(GEOMETRY[name])
+    return lambda key, batch: {**batch, 'image': warp(key, batch['image'])}
+  if name not in MIXES:
+    raise ConfigError(
+      f'augment={name} is not allowed: must be one of {", ".join(NAMES)}.'
+    )
+  mix = MIXES[name]
+
+  def mixed(key, batch):
+    target_BK = jax.nn.one_hot(batch['label'], num_classes)
+    image, target_BK = mix(key, batch['image'], target_BK)
+    return {**batch, 'image': image, 'target': target_BK}
+
+  return mixed

@@ -1,0 +1,100 @@
+"""What is augmentation worth with few labels? Shift, rotation, zoom, mixup or none.
+
+  python -m launch.train --exp=augmentation
+  python -m launch.train --exp=augmentation --config.dataset=mnist \
+      --config.held_out=0.995 --data_dir=DATA
+
+`cnn` on a fifteenth of the digits, about 100, each training image changed anew at every
+step: shifted by a fifth, turned by 20 degrees, zoomed by a fifth, all three at once
+(Simard, Steinkraus and Platt 2003), or mixed with another (arXiv:1710.09412). Expected:
+all of the geometry help, all at once most, and mixup less.
+
+Measured: TODO
+"""
+
+import dataclasses
+
+from dlx.figures import studies
+from dlx.study.declaration import Run, Study, StudyConfig, Verdict, over_seeds
+
+ACCURACY, LOSS = 'test/accuracy', 'test/loss'
+NONE, ALL, MIXUP = 'none', 'affine', 'mixup'
+SINGLE = ('shift', 'rotation', 'zoom')
+NAMES = (NONE, *SINGLE, ALL, MIXUP)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(StudyConfig):
+  seeds: int = 5  # Runs of each setting, which differ in their seed alone.
+  dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
+  num_steps: int = 600  # Optimiser steps of each run.
+  held_out: float = 0.93  # Share of the training examples that are not trained on.
+  features: tuple[int, ...] = (16, 32)  # Channels of each block.
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.bounds('num_steps', least=1)
+    self.bounds('held_out', least=0, below=1)
+    self.bounds('features', least=1, some=True)
+
+
+# The least study that still has every part.
+SMALL = Config(seeds=2, num_steps=6, features=(4,))
+
+
+def study(config: Config) -> Study:
+  fields = {
+    'dataset': config.dataset,
+    'num_steps': config.num_steps,
+    'validation': config.held_out,
+    'features': config.features,
+    'log_every_steps': max(1, config.num_steps // 4),
+    'eval_every_steps': None,
+    'save_every_steps': None,
+  }
+  settings = {name: Run('cnn', {**fields, 'augment': name}) for name in NAMES}
+  gain = lambda results, name: (
+    100 * (results.mean(ACCURACY, name) - results.mean(ACCURACY, NONE))
+  )
+
+  def helps(name):
+    return lambda results: results.higher(ACCURACY, name, than=NONE)
+
+  def most(results):
+    gains = {name: gain(results, name) for name in NAMES[1:]}
+    told = ', '.join(f'{name} {points:+.2f}' for name, points in gains.items())
+    return Verdict(
+      max(gains, key=lambda name: gains[name]) == ALL,
+      f'Points of mean {ACCURACY} over none, {results.mean(ACCURACY, NONE):.4f}: '
+      f'{told}.',
+    )
+
+  def rows(results):
+    return [
+      {
+        'augmentation': name,
+        **results.row(name, (ACCURACY, LOSS)),
+        'gain, points': f'{gain(results, name):+.2f}',
+      }
+      for name in NAMES
+    ]
+
+  def figure(results):
+    return studies.over_groups(
+      {name: 100 * (1 - results.values(ACCURACY, name)) for name in NAMES},
+      xlabel='Test error (%)',
+      title=f'{100 * (1 - config.held_out):.3g} % of the labels, {config.seeds} seeds',
+    )
+
+  claims = {f'{name.title()} raises the test accuracy.': helps(name) for name in SINGLE}
+  return Study(
+    runs=over_seeds(config, settings),
+    metrics=(ACCURACY, LOSS),
+    rows=rows,
+    claims={
+      **claims,
+      'Mixup raises the test accuracy.': helps(MIXUP),
+      'Rotation, zoom and shift at once gain most.': most,
+    },
+    figures={'error_by_augmentation': figure},
+  )

@@ -1,0 +1,65 @@
+"""Augmentation by name: what of a batch changes, and what does not."""
+
+from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlx.data.images import policies
+from dlx.errors import ConfigError
+
+K = 4
+
+
+def batch():
+  # Normalised images: of any range.
+  image = jax.random.normal(jax.random.key(1), (6, 5, 5, 1))
+  return {'image': image, 'label': jnp.array([0, 1, 2, 3, 0, 1]), 'row': jnp.arange(6)}
+
+
+class PoliciesTest(parameterized.TestCase):
+  def test_none_is_nothing(self):
+    self.assertIsNone(policies.by_name('none', K))
+
+  def test_another_name(self):
+    with self.assertRaisesRegex(ConfigError, 'augment=blur is .* one of none, flip, '):
+      policies.by_name('blur', K)
+
+  @parameterized.parameters(*policies.GEOMETRY)
+  def test_geometry_changes_images_alone_and_each_by_itself(self, name):
+    given = batch()
+    policy = jax.jit(policies.by_name(name, K))
+    found = policy(jax.random.key(0), given)
+    self.assertEqual(set(found), set(given))
+    np.testing.assert_array_equal(found['label'], given['label'])
+    np.testing.assert_array_equal(found['row'], given['row'])
+    self.assertEqual(found['image'].shape, given['image'].shape)
+    self.assertTrue((found['image'] != given['image']).any())
+    # fill='nearest' and weights that sum to 1: no new extremes.
+    self.assertLessEqual(
+      float(found['image'].max()), float(given['image'].max()) + 1e-5
+    )
+    other = {**given, 'image': given['image'].at[0].set(0)}
+    again = policy(jax.random.key(0), other)
+    np.testing.assert_array_equal(found['image'][1:], again['image'][1:])
+
+  @parameterized.parameters(*policies.MIXES)
+  def test_mixing_gives_soft_labels_of_what_was_mixed(self, name):
+    given = batch()
+    constant = jnp.broadcast_to(
+      jnp.arange(1.0, 7.0)[:, None, None, None], given['image'].shape
+    )
+    given['image'] = constant  # Row i is i + 1 everywhere: its mean tells the weight.
+    found = jax.jit(policies.by_name(name, K))(jax.random.key(0), given)
+    np.testing.assert_array_equal(found['label'], given['label'])
+    np.testing.assert_allclose(found['target'].sum(1), 1, rtol=1e-6)
+    own, partner = np.arange(1.0, 7.0), np.roll(np.arange(1.0, 7.0), 1)
+    share_B = (np.mean(found['image'], (1, 2, 3)) - partner) / (own - partner)
+    hard = np.eye(K)[np.asarray(given['label'])]
+    wanted = share_B[:, None] * hard + (1 - share_B[:, None]) * np.roll(hard, 1, 0)
+    np.testing.assert_allclose(found['target'], wanted, atol=1e-5)
+    self.assertTrue(((share_B > 1e-3) & (share_B < 1 - 1e-3)).any())
+
+
+if __name__ == '__main__':
+  absltest.main()
