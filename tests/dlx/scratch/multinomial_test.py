@@ -67,8 +67,8 @@ def test_all_categories_once(method):
 @pytest.mark.parametrize('method', METHODS)
 def test_scale_counts_for_nothing_and_rows_are_apart(method, replacement):
   draw = lambda w: multinomial(w, 3, rng(5), replacement, method)
-  # A power of two rounds nothing; 1e308 would overflow in a sum.
-  for scale in (2.0**-60, 2.0**1015):
+  # A power of two rounds nothing; the sum of the large ones overflows.
+  for scale in (2.0**-60, 2.0**1019):
     np.testing.assert_array_equal(draw(WEIGHTS * scale), draw(WEIGHTS))
   # The first row does not depend on the second.
   first = draw(np.stack([WEIGHTS, WEIGHTS]))[0]
@@ -82,6 +82,12 @@ def test_scale_counts_for_nothing_and_rows_are_apart(method, replacement):
 def test_weights_whose_ratio_underflows_are_all_drawn(method):
   drawn = multinomial(np.array([1e-300, 1e300, 1.0]), 3, rng(), method=method)
   assert drawn.tolist() == [1, 2, 0]
+
+
+def test_positions_at_the_ends_of_categories():
+  weights = np.array([0.0, 1.0, 0.0, 3.0])
+  at = lesson.at_positions(weights, np.array([0.0, np.nextafter(0.25, 0), 0.25]))
+  assert at.tolist() == [1, 1, 3]
 
 
 def test_a_position_that_rounds_to_the_end():

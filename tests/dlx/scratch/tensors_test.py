@@ -119,7 +119,7 @@ def test_wrong_shape(shape):
 
 def test_unequal_shapes_and_ragged_rows():
   with pytest.raises(ValueError, match=r'\(2, 3\) and \(3, 2\) are not equal'):
-    pair(2, 3)[0] + pair(3, 2)[0]
+    pair(2, 3)[0].__add__(pair(3, 2)[0])
   with pytest.raises(ValueError, match='several shapes'):
     tensors.tensor([[1, 2], [3]])
 
