@@ -13,6 +13,7 @@ import dataclasses
 
 from dlx import experiment, losses, optim
 from dlx.data.sets import images
+from dlx.inspect.inside import inside
 from dlx.models.cnn import CNN
 from dlx.tasks.classification import image_classifier
 
@@ -29,6 +30,7 @@ class Config(experiment.Config):
   label_smoothing: float = 0.0  # Probability that is spread over all classes.
   lr: float = 3e-3  # Peak of the one-cycle learning rate.
   weight_decay: float = 0.0  # Decoupled decay of the kernels.
+  inside: bool = False  # Whether activations, dead units and gradients are drawn.
 
   def __post_init__(self):
     super().__post_init__()
@@ -54,7 +56,7 @@ def build(config: Config) -> experiment.Experiment:
     dropout=config.dropout,
     **config.dtypes,
   )
-  return image_classifier(
+  classifier = image_classifier(
     config,
     data,
     model=model,
@@ -65,3 +67,4 @@ def build(config: Config) -> experiment.Experiment:
       optim.one_cycle(config.lr, config.num_steps), weight_decay=config.weight_decay
     ),
   )
+  return inside(classifier) if config.inside else classifier
