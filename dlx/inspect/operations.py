@@ -17,6 +17,7 @@ from dlx.run.blame import CALLS, INNER, bind, layer_of, place_of
 # Products by XLA, and calls of kernels, which stand for one.
 _PRODUCTS = ('dot_general', 'conv_general_dilated', 'ffi_call', 'pallas_call')
 BATCH, PARAMS = 'batch', 'params'  # What a value depends on.
+BINS = 40  # Of a histogram of activations.
 
 
 class Tap(NamedTuple):
@@ -24,12 +25,13 @@ class Tap(NamedTuple):
 
   Attributes:
     kind: 'relu', the values after one; 'input', what the first product with parameters
-      reads of the batch alone.
+      reads of the batch alone; 'activation', what every product with parameters reads,
+      and what the last one gives, its bias added.
     layer: scopes of the operation, e.g. 'conv_0' or 'blocks/mlp/in'; '' where nothing
       names them.
     where: 'FILE:LINE in FUNCTION', the innermost line outside of libraries; ''.
     stacked: whether the values have an axis of the turns of a scan over layers in
-      front.
+      front; those of 'activation' of every scan.
   """
 
   kind: str
@@ -59,26 +61,88 @@ class Taps:
     self.kind = kind
     shape = lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype)
     self._closed = jax.make_jaxpr(function)(*jax.tree.map(shape, (state, batch)))
-    self._state_leaves = len(jax.tree.leaves(state))
     self.places: list[Tap] = []
     self.values = jax.jit(self._values)
 
   def _values(self, state: Any, batch: Any) -> list[Any]:
     """By tap: of a ReLU whether each unit is on for any row, bool [units]; of an input
-    (mean, mean of squares, largest absolute value)."""
-    run = _Run()
-    leaves = [
-      _Value(x, frozenset([PARAMS if i < self._state_leaves else BATCH]))
-      for i, x in enumerate(jax.tree.leaves((state, batch)))
-    ]
-    run.evaluate(self._closed.jaxpr, [*map(_Value, self._closed.consts), *leaves])
-    kept = [
-      (tap, value)
-      for number, (tap, value) in enumerate(run.found)
-      if tap.kind == self.kind and (self.kind == 'input' or number in run.read)
-    ]
+    (mean, mean of squares, largest absolute value); of an activation a Histogram."""
+    _, kept = _evaluated(self._closed, self.kind, state, batch)
     self.places = [tap for tap, _ in kept]
     return [value for _, value in kept]
+
+
+def tapped(
+  kind: str, function: Callable[[Any, Any], Any]
+) -> Callable[[Any, Any], tuple[Any, list[tuple[Tap, Any]]]]:
+  """The function with the values at its taps, computed once: to be jitted.
+
+  Args:
+    kind: of the taps.
+    function: (state, batch) -> outputs.
+
+  Returns:
+    (state, batch) -> (outputs, [(tap, value)]); values as those of `Taps.values`.
+  """
+
+  def call(state, batch):
+    closed, shapes = jax.make_jaxpr(function, return_shape=True)(state, batch)
+    outputs, found = _evaluated(closed, kind, state, batch)
+    return jax.tree.unflatten(jax.tree.structure(shapes), outputs), found
+
+  return call
+
+
+def _evaluated(
+  closed: Any, kind: str, state: Any, batch: Any
+) -> tuple[list[Any], list[tuple[Tap, Any]]]:
+  """Outputs of a traced function, and the taps of one kind with their values."""
+  run = _Run(kind)
+  of_state = len(jax.tree.leaves(state))
+  leaves = [
+    _Value(x, frozenset([PARAMS if i < of_state else BATCH]))
+    for i, x in enumerate(jax.tree.leaves((state, batch)))
+  ]
+  outputs = run.evaluate(closed.jaxpr, [*map(_Value, closed.consts), *leaves])
+  if run.last is not None:
+    run.activation(*run.last)
+  kept = [
+    (tap, value)
+    for number, (tap, value) in enumerate(run.found)
+    if tap.kind == kind and (kind != 'relu' or number in run.read)
+  ]
+  return [x.array for x in outputs], kept
+
+
+class Histogram(NamedTuple):
+  """The values at one place.
+
+  Attributes:
+    counts: int32 [BINS], of even bins from `low` to `high`.
+    low, high: least and largest value that is finite.
+    mean, deviation: float32.
+    zero: share of exact zeros.
+  """
+
+  counts: Any
+  low: Any
+  high: Any
+  mean: Any
+  deviation: Any
+  zero: Any
+
+
+def histogram(x: Any) -> Histogram:
+  """Of all entries of an array of floats, one at least; jnp."""
+  x = jnp.asarray(x).astype(jnp.float32).reshape(-1)
+  finite = jnp.isfinite(x)
+  low = jnp.where(finite, x, jnp.inf).min()
+  high = jnp.where(finite, x, -jnp.inf).max()
+  width = jnp.where(high > low, high - low, 1)
+  place = jnp.where(finite, (x - low) / width * BINS, 0)
+  index = jnp.clip(place.astype(jnp.int32), 0, BINS - 1)
+  counts = jnp.zeros(BINS, jnp.int32).at[index].add(finite.astype(jnp.int32))
+  return Histogram(counts, low, high, x.mean(), x.std(), (x == 0).mean())
 
 
 class _Run:
@@ -88,9 +152,13 @@ class _Run:
     found: every tap with its value.
     read: numbers of the ReLUs that a later product reads: those of hidden layers, not
       the formulas of a loss.
+    last: layer, line and value of the last product with parameters, its bias added.
   """
 
-  def __init__(self):
+  def __init__(self, kind: str):
+    self.kind = kind
+    self.last: tuple[str, str, Any] | None = None
+    self.taken: list[Any] = []  # Values of activations: one may be read by several.
     self.found: list[tuple[Tap, Any]] = []
     self.read: set[int] = set()
     self.seen_input = False
@@ -133,12 +201,32 @@ class _Run:
     elif inner is not None or 'branches' in params or 'cond_jaxpr' in params:
       self.read |= {d for d in depends if isinstance(d, int)}
     outputs = bind(equation, [v.array for v in given])
+    self._follow(equation, given, outputs, layer, where)
     if name == 'max' and BATCH in depends and _is_relu(equation, outputs[0]):
       tap = Tap('relu', layer, where)
       depends |= {len(self.found)}
       on = (outputs[0] > 0).any(tuple(range(outputs[0].ndim - 1)))
       self.found.append((tap, on))
     return [_Value(x, depends, layer) for x in outputs]
+
+  def _follow(self, equation, given, outputs, layer, where):
+    """Keeps what the last product with parameters gave, and its bias made of it."""
+    if self.kind != 'activation':
+      return
+    weights = any(PARAMS in v.depends and BATCH not in v.depends for v in given)
+    read = any(BATCH in v.depends for v in given)
+    if _is_product(equation) and weights and read:
+      self.last = layer, where, outputs[0]
+    elif self.last is not None and layer_of(equation):
+      of_last = any(v.array is self.last[2] for v in given)
+      if of_last and layer == self.last[0] and outputs[0].shape == self.last[2].shape:
+        self.last = *self.last[:2], outputs[0]
+
+  def activation(self, layer: str, where: str, array: Any):
+    """A tap of values, once."""
+    if array.size and not any(array is x for x in self.taken):
+      self.taken.append(array)
+      self.found.append((Tap('activation', layer, where), histogram(array)))
 
   def _product(self, given: list[_Value], layer: str, where: str):
     for i, value in enumerate(given):
@@ -149,6 +237,9 @@ class _Run:
       # Whole numbers that a kernel takes are lengths or indices, no values.
       alone = alone and jnp.issubdtype(jnp.result_type(value.array), jnp.floating)
       weights = any(PARAMS in d and BATCH not in d for d in others)
+      if self.kind == 'activation' and weights and BATCH in value.depends:
+        if jnp.issubdtype(jnp.result_type(value.array), jnp.floating):
+          self.activation('' if alone else value.layer, where, value.array)
       if alone and weights and not self.seen_input:
         self.seen_input = True
         x = jnp.asarray(value.array).astype(jnp.float32)
@@ -171,7 +262,7 @@ class _Run:
     layers = any(PARAMS in v.depends and BATCH not in v.depends for v in rows)
 
     def turn(carry, row):
-      run = _Run()
+      run = _Run(self.kind)
       run.seen_input = True  # What enters a loop over layers has met parameters.
       # A carry comes to depend on all that the loop reads.
       arguments = [
@@ -184,7 +275,7 @@ class _Run:
       ]
       found = [v.array for v in run.evaluate(body, arguments, layer)]
       products = _has_products(body)
-      taps = [t for t in run.found if t[0].kind == 'relu' and products]
+      taps = [t for t in run.found if t[0].kind != 'input' and products]
       inside[:] = taps
       return found[:carried], (found[carried:], [value for _, value in taps])
 
@@ -197,6 +288,9 @@ class _Run:
       unroll=params['unroll'],
     )
     for (tap, _), value in zip(inside, on, strict=True):
+      if tap.kind == 'activation':
+        self.found.append((tap._replace(stacked=True), value))
+        continue
       self.read.add(len(self.found))
       # Over parts of a batch a unit is one; over layers each turn has units of its own.
       value = value if layers or tap.stacked else value.any(0)

@@ -64,7 +64,7 @@ class Run(NamedTuple):
     return [m['loss'] for m in self.metrics if 'loss' in m]
 
 
-def _with_norms(train_step: Callable, state: TrainState, batch: Batch) -> Callable:
+def with_norms(train_step: Callable, state: TrainState, batch: Batch) -> Callable:
   """The step, with the norms of what it watches as a third output."""
   closed, shapes = jax.make_jaxpr(train_step, return_shape=True)(state, batch)
   named = [(e.params['name'], e.outvars[0]) for e in watched(closed.jaxpr)]
@@ -229,7 +229,7 @@ class Subject:
     key = tuple((k, x.shape) for k, x in sorted(batch.items()))
     if key not in self._steps:
       start = time.monotonic()
-      program = _with_norms(self.experiment.train_step, state, batch)
+      program = with_norms(self.experiment.train_step, state, batch)
       self._steps[key] = jax.jit(program).lower(state, batch).compile()
       self.compile_seconds += time.monotonic() - start
     return Stepped(*self._steps[key](state, batch))

@@ -12,6 +12,7 @@ import dataclasses
 
 from dlx import experiment, losses, optim
 from dlx.data.sets import images
+from dlx.inspect.inside import inside
 from dlx.models.mlp import MLP, PLACEMENT
 from dlx.tasks.classification import image_classifier
 from dlx.train.plateau import Plateau
@@ -37,6 +38,7 @@ class Config(experiment.Config):
   # Weight of an L1 penalty on the kernels, by proximal steps; None: off.
   l1: float | None = None
   l2: float | None = None  # Weight of an L2 penalty in the loss; None: off.
+  inside: bool = False  # Whether activations, dead units and gradients are drawn.
 
   def __post_init__(self):
     super().__post_init__()
@@ -76,7 +78,7 @@ def build(config: Config) -> experiment.Experiment:
     }
 
   penalised = config.l1 is not None or config.l2 is not None
-  return image_classifier(
+  classifier = image_classifier(
     config,
     data,
     model=model,
@@ -87,3 +89,4 @@ def build(config: Config) -> experiment.Experiment:
     plateau=config.plateau,
     placement=PLACEMENT,
   )
+  return inside(classifier) if config.inside else classifier

@@ -14,6 +14,7 @@ import dataclasses
 from dlx import experiment, losses, optim
 from dlx.data.images import policies
 from dlx.data.sets import images
+from dlx.inspect.inside import inside
 from dlx.models.cnn import CNN
 from dlx.tasks.classification import image_classifier
 
@@ -32,6 +33,7 @@ class Config(experiment.Config):
   augment: str = 'none'
   lr: float = 3e-3  # Peak of the one-cycle learning rate.
   weight_decay: float = 0.0  # Decoupled decay of the kernels.
+  inside: bool = False  # Whether activations, dead units and gradients are drawn.
 
   def __post_init__(self):
     super().__post_init__()
@@ -58,7 +60,7 @@ def build(config: Config) -> experiment.Experiment:
     dropout=config.dropout,
     **config.dtypes,
   )
-  return image_classifier(
+  classifier = image_classifier(
     config,
     data,
     model=model,
@@ -72,3 +74,4 @@ def build(config: Config) -> experiment.Experiment:
       optim.one_cycle(config.lr, config.num_steps), weight_decay=config.weight_decay
     ),
   )
+  return inside(classifier) if config.inside else classifier

@@ -1,0 +1,121 @@
+"""Which schedule of the learning rate? Each by name, at several peaks, on one net.
+
+  python -m launch.train --exp=schedules
+
+The multilayer perceptron is trained for the same steps with a rate that is constant,
+falls in steps, along half a cosine, in one cycle (arXiv:1708.07120), or after a warm-up
+(arXiv:1706.02677); the peak of each is chosen on held-out examples. The runs of one
+schedule, all peaks and seeds, are one program. Expected: a rate that falls to 0 ends
+lower than a constant one, and bears a higher peak.
+
+Measured: -
+"""
+
+import dataclasses
+
+from dlx import optim
+from dlx.figures import studies
+from dlx.study.declaration import Run, Study, StudyConfig, over_seeds
+
+LOSS, CHOSEN_BY = 'test/loss', 'validation/loss'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(StudyConfig):
+  seeds: int = 4  # Runs of each schedule and peak, which differ in their seed alone.
+  dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
+  num_steps: int = 400  # Optimiser steps of each run.
+  held_out: float = 0.2  # Share of the training examples by which the peak is chosen.
+  # Schedules by name; constant, cosine and warmup_cosine are among them.
+  schedules: tuple[str, ...] = (
+    'constant',
+    'step',
+    'cosine',
+    'one_cycle',
+    'warmup_cosine',
+  )
+  rates: tuple[float, ...] = (1e-3, 1e-2, 3e-2, 1e-1)  # Peaks, rising.
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.bounds('num_steps', least=1)
+    self.bounds('held_out', above=0, below=1)
+    self.bounds('rates', above=0, some=True)
+    self.require('rates', self.rates == tuple(sorted(set(self.rates))), 'rising')
+    named = set(self.schedules)
+    self.require(
+      'schedules',
+      {'constant', 'cosine', 'warmup_cosine'} <= named <= set(optim.SCHEDULES),
+      f'some of {", ".join(optim.SCHEDULES)}, with constant, cosine and warmup_cosine',
+    )
+
+
+# The least study that still has every part.
+SMALL = Config(
+  seeds=2,
+  num_steps=6,
+  schedules=('constant', 'cosine', 'warmup_cosine'),
+  rates=(1e-3, 1e-2),
+)
+
+
+def study(config: Config) -> Study:
+  fields = {
+    'dataset': config.dataset,
+    'num_steps': config.num_steps,
+    'validation': config.held_out,
+    'features': (64, 64),
+    'batch_size': 64,
+    'log_every_steps': max(1, config.num_steps // 8),
+    'eval_every_steps': None,
+    'save_every_steps': None,
+  }
+  name_of = lambda schedule, rate: f'{schedule}@{rate:g}'
+  settings = {
+    name_of(schedule, rate): Run('mlp', {**fields, 'schedule': schedule, 'lr': rate})
+    for schedule in config.schedules
+    for rate in config.rates
+  }
+  highest = config.rates[-1]
+
+  def best(results, schedule):
+    """A schedule at its best peak, by the examples that were held out."""
+    names = [name_of(schedule, rate) for rate in config.rates]
+    safe = [name for name in names if not results.num_diverged(name)]
+    return min(safe or names, key=lambda name: results.mean(CHOSEN_BY, name))
+
+  def figure(results):
+    lines = {
+      schedule: [results.values(LOSS, name_of(schedule, rate)) for rate in config.rates]
+      for schedule in config.schedules
+    }
+    return studies.over_values(
+      config.rates,
+      lines,
+      xlabel='Peak of the learning rate',
+      ylabel='Test loss after training (nats)',
+      title=f'{config.num_steps} steps, {config.seeds} seeds each',
+      log_x=True,
+      log_y=True,
+    )
+
+  return Study(
+    runs=over_seeds(config, settings),
+    metrics=(LOSS, 'test/accuracy', CHOSEN_BY),
+    claims={
+      'At its best peak the cosine has a lower test loss than a constant rate.': (
+        lambda r: r.lower(LOSS, best(r, 'cosine'), than=best(r, 'constant'))
+      ),
+      'At the highest peak the cosine has a lower test loss than a constant rate.': (
+        lambda r: r.lower(
+          LOSS, name_of('cosine', highest), than=name_of('constant', highest)
+        )
+      ),
+      'At the highest peak a warm-up lowers the test loss of the cosine.': (
+        lambda r: r.lower(
+          LOSS, name_of('warmup_cosine', highest), than=name_of('cosine', highest)
+        )
+      ),
+    },
+    figures={'loss_by_peak': figure},
+  )
