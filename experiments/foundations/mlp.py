@@ -12,6 +12,8 @@ import dataclasses
 
 from dlx import experiment, losses, optim
 from dlx.data.sets import images
+from dlx.layers.activations import HIDDEN, activation
+from dlx.layers.initialisers import INITIALISERS, initialiser
 from dlx.models.mlp import MLP, PLACEMENT
 from dlx.tasks.classification import image_classifier
 
@@ -28,6 +30,8 @@ class Config(experiment.Config):
   dropout: float = 0.3  # Share of hidden units dropped in training.
   input_dropout: float = 0.2  # Share of pixels dropped in training.
   batch_norm: bool = True  # Whether batch norm stands before every activation.
+  activation: str = 'relu'  # Of the hidden layers, a name of dlx/layers/README.md.
+  initialiser: str = 'lecun_normal'  # Of the kernels, a name of dlx/layers/README.md.
   lr: float = 2e-3  # Peak of the one-cycle learning rate.
   weight_decay: float = 0.0  # Decoupled decay of the kernels.
 
@@ -35,6 +39,8 @@ class Config(experiment.Config):
     super().__post_init__()
     self.bounds('features', least=1)
     self.bounds('dropout', 'input_dropout', least=0, below=1)
+    self.choice('activation', of=HIDDEN)
+    self.choice('initialiser', of=INITIALISERS)
     self.bounds('lr', above=0)
     self.bounds('weight_decay', least=0)
 
@@ -53,6 +59,8 @@ def build(config: Config) -> experiment.Experiment:
     dropout=config.dropout,
     input_dropout=config.input_dropout,
     batch_norm=config.batch_norm,
+    activation=activation(config.activation),
+    kernel_init=initialiser(config.initialiser),
     **config.dtypes,
   )
   return image_classifier(
