@@ -209,6 +209,8 @@ ACTIVATIONS = {
 }
 # Other names of the same.
 ALIASES = {'swish': 'silu'}
+# Those of hidden layers: of one number each.
+HIDDEN = tuple(name for name in ACTIVATIONS if name != 'softmax')
 
 
 def activation(name: str) -> Callable[[Array], Array]:

@@ -7,8 +7,10 @@ from dlx.losses.adversarial import (
   gradient_penalty,
   threshold,
 )
+from dlx.losses.alignment import ctc
 from dlx.losses.classification import (
   binary_cross_entropy,
+  example_weight,
   sigmoid_binary_cross_entropy,
   softmax_cross_entropy,
 )
@@ -18,10 +20,18 @@ from dlx.losses.contrastive import (
   in_batch_info_nce,
   info_nce,
   nt_xent,
+  symmetric_info_nce,
 )
 from dlx.losses.divergence import distillation, gaussian_kl, gaussian_kl_terms
+from dlx.losses.focal import sigmoid_focal, softmax_focal
+from dlx.losses.margins import hinge, multiclass_hinge, pair_contrastive, triplet
 from dlx.losses.penalties import L2, l1, l2
-from dlx.losses.regression import absolute_error, huber, squared_error
+from dlx.losses.regression import absolute_error, huber, smooth_l1, squared_error
+from dlx.losses.wasserstein import (
+  wasserstein_critic,
+  wasserstein_generator,
+  wasserstein_penalty,
+)
 
 __all__ = [
   'CONTRASTIVE',
@@ -30,20 +40,33 @@ __all__ = [
   'L2',
   'absolute_error',
   'binary_cross_entropy',
+  'ctc',
   'discriminator_loss',
   'distillation',
+  'example_weight',
   'gaussian_kl',
   'gaussian_kl_terms',
   'generator_loss',
   'gradient_penalty',
+  'hinge',
   'huber',
   'in_batch_info_nce',
   'info_nce',
   'l1',
   'l2',
+  'multiclass_hinge',
   'nt_xent',
+  'pair_contrastive',
   'sigmoid_binary_cross_entropy',
+  'sigmoid_focal',
+  'smooth_l1',
   'softmax_cross_entropy',
+  'softmax_focal',
   'squared_error',
+  'symmetric_info_nce',
   'threshold',
+  'triplet',
+  'wasserstein_critic',
+  'wasserstein_generator',
+  'wasserstein_penalty',
 ]

@@ -20,7 +20,12 @@ from dlx.state import Array
 
 
 def softmax_cross_entropy(
-  logits_BK: Array, target: Array, label_smoothing: float | Array = 0.0
+  logits_BK: Array,
+  target: Array,
+  label_smoothing: float | Array = 0.0,
+  *,
+  class_weight_K: Array | None = None,
+  ignore: int | None = None,
 ) -> Array:
   """Cross-entropy of a softmax, in nats: `-sum_k t_k log softmax(logits)_k`.
 
@@ -34,6 +39,10 @@ def softmax_cross_entropy(
     logits_BK: any float dtype; at least one of a row is above -inf.
     target: int labels [B], or soft targets [B, K] whose rows sum to 1.
     label_smoothing: s, in [0, 1).
+    class_weight_K: w, at least 0: the loss is `-sum_k w_k t_k log softmax(logits)_k`.
+      For the mean over examples divide by the sum of `example_weight`.
+    ignore: a label, e.g. -100, whose rows have loss 0 and gradient 0, whatever their
+      logits are.
 
   Returns:
     [B]; nan for a label outside [0, K), since 0 would hide it.
@@ -41,6 +50,17 @@ def softmax_cross_entropy(
   chex.assert_rank(logits_BK, 2)
   num_classes = logits_BK.shape[1]
   logits_BK = at_least_float32(logits_BK)
+  if ignore is not None:
+    ignored_B = _is_ignored(target, ignore)
+    # Not through the logits of such a row, which may be nan and stay so times 0.
+    logits_BK = jnp.where(ignored_B[:, None], 0, logits_BK)
+    target = jnp.where(ignored_B, 0, target)
+    loss_B = softmax_cross_entropy(
+      logits_BK, target, label_smoothing, class_weight_K=class_weight_K
+    )
+    return jnp.where(ignored_B, 0, loss_B)
+  if class_weight_K is not None and jnp.issubdtype(target.dtype, jnp.integer):
+    target = labels.one_hot(target, num_classes, logits_BK.dtype)
   if jnp.issubdtype(target.dtype, jnp.integer):
     chex.assert_shape(target, logits_BK.shape[:1])
     # The maximum goes first: log-sum-exp of logits near 1e4 would keep 3 decimals.
@@ -60,23 +80,56 @@ def softmax_cross_entropy(
     real_BK = logits_BK > -jnp.inf
     uniform_BK = jnp.where(real_BK, label_smoothing / real_BK.sum(1, keepdims=True), 0)
     target = (1 - label_smoothing) * target + uniform_BK
+  if class_weight_K is not None:
+    chex.assert_shape(class_weight_K, (num_classes,))
+    target = target * at_least_float32(class_weight_K)[None]
   log_BK = jax.nn.log_softmax(logits_BK, 1)
   return -jnp.where(target == 0, 0, target * log_BK).sum(1)  # Not 0 times -inf.
 
 
-def sigmoid_binary_cross_entropy(logits: Array, target: Array) -> Array:
-  """Binary cross-entropy of a sigmoid, in nats: `t log(1+e^-x) + (1-t) log(1+e^x)`.
+def example_weight(
+  label_B: Array,
+  num_classes: int,
+  *,
+  class_weight_K: Array | None = None,
+  ignore: int | None = None,
+) -> Array:
+  """What examples count in the mean of `softmax_cross_entropy` [B], float32 at least.
+
+  The weight of its class; 0 for an ignored one, nan for a label outside [0, K). That
+  mean is the sum of losses over the sum of these, `Mean(loss_B.sum(), weight_B.sum())`:
+  where all rows are ignored, or there are none, its count is 0.
+  """
+  chex.assert_rank(label_B, 1)
+  if class_weight_K is None:
+    class_weight_K = jnp.ones(num_classes, jnp.float32)
+  weight_B = labels.rows(at_least_float32(class_weight_K), label_B, num_classes)
+  if ignore is None:
+    return weight_B
+  return jnp.where(_is_ignored(label_B, ignore), 0, weight_B)
+
+
+def sigmoid_binary_cross_entropy(
+  logits: Array, target: Array, pos_weight: float | Array = 1.0
+) -> Array:
+  """Binary cross-entropy of a sigmoid, in nats: `p t log(1+e^-x) + (1-t) log(1+e^x)`.
 
   Args:
     logits: [B] or [B, ...]: independent yes-no questions.
     target: same shape, bool, int or float in [0, 1].
+    pos_weight: p, how much a yes counts, at least 0: one number, or one a question, of
+      the shape of an example. The number of no over that of yes balances them.
 
   Returns:
-    [B], the mean over the questions of an example.
+    [B], the mean over the questions of an example, whatever their weights.
   """
   chex.assert_equal_shape([logits, target])
   logits, target = at_least_float32(logits), at_least_float32(target)
   values = _sigmoid_cross_entropy(logits, target)
+  if not (isinstance(pos_weight, int | float) and pos_weight == 1):
+    more = jnp.broadcast_to(jnp.asarray(pos_weight, values.dtype) - 1, values.shape[1:])
+    yes = _sigmoid_cross_entropy(logits, jnp.ones_like(target))
+    values = values + more[None] * target * yes
   if values.ndim == 1:
     return values
   # A product: XLA on a CPU takes what feeds a sum into one loop with it, which for this
@@ -138,6 +191,13 @@ def binary_cross_entropy(
   p, target = at_least_float32(probability), at_least_float32(target)
   yes, no = jnp.log(jnp.maximum(p, clip)), jnp.log(jnp.maximum(1 - p, clip))
   return _mean_of_rows(-(target * yes + (1 - target) * no))
+
+
+def _is_ignored(label_B: Array, ignore: int) -> Array:
+  """Whether each label is that one, bool [B]; soft targets cannot be ignored."""
+  chex.assert_type(label_B, int)
+  # In int32 or wider: -100 is no uint8.
+  return label_B.astype(jnp.promote_types(label_B.dtype, jnp.int32)) == ignore
 
 
 def _is_zero(x) -> bool:

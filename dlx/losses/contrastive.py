@@ -11,7 +11,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from dlx.precision import EXACT
+from dlx.precision import EXACT, at_least_float32
 from dlx.state import Array, Metric
 
 # What a training by InfoNCE reports.
@@ -77,6 +77,7 @@ def info_nce(
   """
   chex.assert_rank([query_BD, key_BD, negative_ND], 2)
   chex.assert_equal_shape([query_BD, key_BD])
+  query_BD, key_BD, negative_ND = map(at_least_float32, (query_BD, key_BD, negative_ND))
   positive_B = (query_BD * key_BD).sum(-1)
   negative_BN = jnp.dot(query_BD, negative_ND.T, precision=EXACT)
   logits_BN = jnp.concatenate([positive_B[:, None], negative_BN], 1) / temperature
@@ -97,6 +98,7 @@ def in_batch_info_nce(
   """
   chex.assert_rank([query_BD, key_BD], 2)
   chex.assert_equal_shape([query_BD, key_BD])
+  query_BD, key_BD = at_least_float32(query_BD), at_least_float32(key_BD)
   logits_BB = jnp.dot(query_BD, key_BD.T, precision=EXACT) / temperature
   own_B = jnp.diagonal(logits_BB)
   own_BB = jnp.eye(query_BD.shape[0], dtype=bool)
@@ -106,6 +108,20 @@ def in_batch_info_nce(
     own_B > others_BB.max(1),
     own_B * temperature,
   )
+
+
+def symmetric_info_nce(
+  one_BD: Array, two_BD: Array, temperature: float | Array
+) -> InfoNCE:
+  """CLIP's loss: the mean of `in_batch_info_nce` in both directions (arXiv:2103.00020).
+
+  Row i of one is the pair of row i of the other, as a picture and its text. A pair is
+  found where it is in both directions. Not additive over parts of a batch.
+  """
+  there = in_batch_info_nce(one_BD, two_BD, temperature)
+  back = in_batch_info_nce(two_BD, one_BD, temperature)
+  loss_B = (there.loss_B + back.loss_B) / 2
+  return InfoNCE(loss_B, there.hit_B & back.hit_B, there.positive_B)
 
 
 def nt_xent(one_BD: Array, two_BD: Array, temperature: float | Array) -> InfoNCE:
@@ -125,7 +141,7 @@ def nt_xent(one_BD: Array, two_BD: Array, temperature: float | Array) -> InfoNCE
   """
   chex.assert_rank([one_BD, two_BD], 2)
   chex.assert_equal_shape([one_BD, two_BD])
-  view_VD = jnp.concatenate([one_BD, two_BD])
+  view_VD = at_least_float32(jnp.concatenate([one_BD, two_BD]))
   itself_VV = jnp.eye(view_VD.shape[0], dtype=bool)
   logits_VV = jnp.dot(view_VD, view_VD.T, precision=EXACT) / temperature
   logits_VV = jnp.where(itself_VV, -jnp.inf, logits_VV)

@@ -54,6 +54,23 @@ def huber(prediction: Array, target: Array, delta: float | Array = 1.0) -> Array
   return _mean_of_rows(near * (size - near / 2))
 
 
+def smooth_l1(prediction: Array, target: Array, beta: float | Array = 1.0) -> Array:
+  """The absolute error, rounded off within `beta` of 0 (arXiv:1504.08083).
+
+  `e^2 / (2 beta)` for |e| <= beta, else `|e| - beta / 2`: `huber` over beta, so that
+  far from 0 the gradient is 1 for every beta.
+
+  Args:
+    prediction: [B] or [B, ...].
+    target: same shape.
+    beta: above 0; `absolute_error` is that of 0.
+
+  Returns:
+    [B], the mean over the trailing axes.
+  """
+  return huber(prediction, target, beta) / beta
+
+
 def _error(prediction: Array, target: Array) -> Array:
   chex.assert_equal_shape([prediction, target])
   return at_least_float32(prediction) - at_least_float32(target)

@@ -1,5 +1,6 @@
 """Multi-layer perceptron."""
 
+import functools
 from typing import Any, Callable, Sequence
 
 import flax.linen as nn
@@ -33,6 +34,7 @@ class MLP(nn.Module):
     input_dropout: probability that an input is dropped.
     batch_norm: normalise before the activation (arXiv:1502.03167).
     activation: of the hidden layers.
+    kernel_init: of the kernels of all layers.
     momentum: of the running statistics, `momentum * old + (1 - momentum) * new`.
     dtype: of the hidden layers' arithmetic; the output layer is at least float32.
     param_dtype: of the parameters.
@@ -44,6 +46,7 @@ class MLP(nn.Module):
   input_dropout: float = 0.0
   batch_norm: bool = False
   activation: Callable[[jax.Array], jax.Array] = nn.relu
+  kernel_init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
   momentum: float = 0.9
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
@@ -66,17 +69,18 @@ class MLP(nn.Module):
   def forward(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
     """Outputs and features."""
     dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
+    dense = functools.partial(nn.Dense, kernel_init=self.kernel_init)
     x_BF = x.reshape(x.shape[0], -1)
     x_BF = nn.Dropout(self.input_dropout, deterministic=not train)(x_BF)
     biased = not self.batch_norm
     for i, width in enumerate(self.widths):
-      x_BF = nn.Dense(width, use_bias=biased, name=f'hidden_{i}', **dtypes)(x_BF)
+      x_BF = dense(width, use_bias=biased, name=f'hidden_{i}', **dtypes)(x_BF)
       if self.batch_norm:
         norm = BatchNorm(not train, momentum=self.momentum, name=f'norm_{i}', **dtypes)
         x_BF = norm(x_BF)
       x_BF = self.activation(x_BF)
       x_BF = nn.Dropout(self.dropout, deterministic=not train)(x_BF)
-    head = nn.Dense(
+    head = dense(
       self.num_outputs,
       dtype=jnp.promote_types(self.dtype, jnp.float32),
       param_dtype=self.param_dtype,

@@ -13,6 +13,8 @@ import dataclasses
 from dlx import experiment, losses, optim
 from dlx.data.sets import images
 from dlx.inspect.inside import inside
+from dlx.layers.activations import HIDDEN, activation
+from dlx.layers.initialisers import INITIALISERS, initialiser
 from dlx.models.mlp import MLP, PLACEMENT
 from dlx.tasks.classification import image_classifier
 from dlx.train.plateau import Plateau
@@ -30,6 +32,8 @@ class Config(experiment.Config):
   dropout: float = 0.3  # Share of hidden units dropped in training.
   input_dropout: float = 0.2  # Share of pixels dropped in training.
   batch_norm: bool = True  # Whether batch norm stands before every activation.
+  activation: str = 'relu'  # Of the hidden layers, a name of dlx/layers/README.md.
+  initialiser: str = 'lecun_normal'  # Of the kernels, a name of dlx/layers/README.md.
   lr: float = 2e-3  # Peak of the learning rate.
   # Its schedule: constant, step, exponential, cosine, one_cycle, warmup, warmup_cosine.
   schedule: str = 'one_cycle'
@@ -44,6 +48,8 @@ class Config(experiment.Config):
     super().__post_init__()
     self.bounds('features', least=1)
     self.bounds('dropout', 'input_dropout', least=0, below=1)
+    self.choice('activation', of=HIDDEN)
+    self.choice('initialiser', of=INITIALISERS)
     self.bounds('lr', above=0)
     self.choice('schedule', of=optim.SCHEDULES)
     self.bounds('weight_decay', 'l1', 'l2', least=0)
@@ -63,6 +69,8 @@ def build(config: Config) -> experiment.Experiment:
     dropout=config.dropout,
     input_dropout=config.input_dropout,
     batch_norm=config.batch_norm,
+    activation=activation(config.activation),
+    kernel_init=initialiser(config.initialiser),
     **config.dtypes,
   )
   rate = optim.named_schedule(config.schedule, config.lr, config.num_steps)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlx import metrics
+from dlx import losses, metrics
 from dlx.data.images import geometry
 from dlx.data.images.views import drawing_view, two_views, view_of
 from dlx.data.sets import images
@@ -104,6 +104,70 @@ class InfoNCETest(absltest.TestCase):
     np.testing.assert_array_equal(same.hit_B, [False] * 6)
     slope = jax.jit(jax.grad(lambda x: lib.nt_xent(x, two, 0.3).loss_B.mean()))(one)
     self.assertTrue(np.isfinite(slope).all())
+
+  def test_nt_xent_is_the_formula(self):
+    """Both views together, similarities over t, itself masked, cross-entropy (L13)."""
+    one, two = rows(0, 6, 4), rows(1, 6, 4)
+    z = jnp.concatenate([one, two])
+    similarity = jnp.dot(z, z.T, precision='highest') / 0.5
+    masked = jnp.where(jnp.eye(12, dtype=bool), -jnp.inf, similarity)
+    positive = jnp.concatenate([jnp.arange(6) + 6, jnp.arange(6)])
+    wanted = losses.softmax_cross_entropy(masked, positive)
+    found = jax.jit(lib.nt_xent)(one, two, 0.5).loss_B
+    # A sum of twelve exponentials, whose order alone may differ.
+    np.testing.assert_allclose(found, wanted, rtol=4 * 2**-23)
+    np.testing.assert_allclose(found.mean(), wanted.mean(), rtol=4 * 2**-23)
+
+  def test_nt_xent_does_not_depend_on_the_order(self):
+    one, two, order = rows(0, 6, 4), rows(1, 6, 4), np.array([3, 0, 5, 1, 4, 2])
+    nt_xent = jax.jit(lambda *views: lib.nt_xent(*views, 0.5).loss_B.reshape(2, -1))
+    found = nt_xent(one, two)
+    for views, wanted in (
+      ((one[order], two[order]), found[:, order]),
+      ((two, one), found[::-1]),
+    ):
+      np.testing.assert_allclose(nt_xent(*views), wanted, rtol=8 * 2**-23)
+
+  def test_both_directions_by_hand(self):
+    one = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+    two = jnp.array([[0.6, 0.8], [0.0, 1.0]])
+    found = jax.jit(lib.symmetric_info_nce)(one, two, 1.0)
+    # Similarities (0.6, 0) and (0.8, 1): along rows, and along columns.
+    log = lambda *row: np.log(np.exp(row).sum())
+    there = [log(0.6, 0) - 0.6, log(0.8, 1) - 1]
+    back = [log(0.6, 0.8) - 0.6, log(0, 1) - 1]
+    np.testing.assert_allclose(found.loss_B, np.add(there, back) / 2, rtol=1e-6)
+    np.testing.assert_array_equal(found.hit_B, [False, True])
+    swapped = jax.jit(lib.symmetric_info_nce)(two, one, 1.0)
+    np.testing.assert_allclose(swapped.loss_B, found.loss_B, rtol=1e-6)
+
+  def test_narrow_vectors_are_widened(self):
+    one, two = (jnp.asarray(rows(i, 3, 4), jnp.bfloat16) for i in range(2))
+    for loss in (lib.nt_xent, lib.in_batch_info_nce, lib.symmetric_info_nce):
+      self.assertEqual(loss(one, two, 0.5).loss_B.dtype, jnp.float32)
+    self.assertEqual(lib.info_nce(one, two, two, 0.5).loss_B.dtype, jnp.float32)
+
+  def test_both_directions_and_nt_xent_equal_torch(self):
+    torch = pytest.importorskip(
+      'torch', reason='torch is not installed: pip install .[reference]'
+    )
+    one, two, f = rows(0, 6, 8), rows(1, 6, 8), torch.nn.functional
+    for loss in (lib.nt_xent, lib.symmetric_info_nce):
+      a, b = (torch.tensor(x, requires_grad=True) for x in (one, two))
+      if loss is lib.nt_xent:
+        z = torch.cat([a, b])
+        logits = (z @ z.T / 0.5).masked_fill(torch.eye(12, dtype=bool), -torch.inf)
+        wanted = f.cross_entropy(logits, (torch.arange(12) + 6) % 12)
+      else:
+        logits = a @ b.T / 0.5
+        own = torch.arange(6)
+        wanted = (f.cross_entropy(logits, own) + f.cross_entropy(logits.T, own)) / 2
+      wanted.backward()
+      mean = lambda a, b, loss=loss: loss(a, b, 0.5).loss_B.mean()
+      value, slopes = jax.jit(jax.value_and_grad(mean, (0, 1)))(one, two)
+      np.testing.assert_allclose(value, wanted.item(), rtol=1e-6)
+      for slope, x in zip(slopes, (a, b), strict=True):
+        np.testing.assert_allclose(slope, x.grad.numpy(), atol=1e-6)
 
   def test_equals_torch(self):
     torch = pytest.importorskip(
