@@ -1,5 +1,6 @@
 """Arrays of numbers in MATLAB files: version 5 to 7 by SciPy, 7.3 (HDF5) by h5py."""
 
+import importlib
 import io
 from typing import Any, Sequence
 
@@ -53,8 +54,7 @@ def _of_version_5(path: Any, raw: bytes, names: Sequence[str]) -> dict[str, np.n
 
 
 def _of_hdf5(path: Any, raw: bytes, names: Sequence[str]) -> dict[str, np.ndarray]:
-  import h5py
-
+  h5py = importlib.import_module('h5py')  # Of the extra hdf5.
   with h5py.File(io.BytesIO(raw), 'r') as file:
     arrays = {name: _array(h5py, file, name) for name in names}
     expansion.check(path, len(raw), sum(x.nbytes for x in arrays.values()))

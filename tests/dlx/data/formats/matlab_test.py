@@ -1,6 +1,5 @@
 """MATLAB files of versions 5 and 7.3: equal arrays, and what is refused."""
 
-import importlib.util
 import pathlib
 import sys
 
@@ -16,14 +15,11 @@ from dlx.errors import DataError
 
 X = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
 Y = np.array([[1.5], [2], [3]])
-needs_h5py = pytest.mark.skipif(
-  importlib.util.find_spec('h5py') is None, reason="needs h5py: '.[hdf5]'"
-)
 
 
 def write_73(path, arrays, header=True):
   """As MATLAB does: axes from the last to the first, behind a header of its own."""
-  import h5py
+  h5py = pytest.importorskip('h5py')
 
   with h5py.File(path, 'w', userblock_size=512) as file:
     for name, x in arrays.items():
@@ -37,10 +33,7 @@ def read(path, names=('X', 'y')):
   return matlab.read(epath.Path(path), names)
 
 
-@pytest.mark.parametrize(
-  'version',
-  ['5', *(pytest.param(v, marks=needs_h5py) for v in ('7.3', '7.3, no header'))],
-)
+@pytest.mark.parametrize('version', ('5', '7.3', '7.3, no header'))
 def test_arrays_as_matlab_shows_them(tmp_path, version):
   arrays = {'X': X, 'y': Y, 'more': np.zeros((2, 2), np.int16)}
   if version == '5':
@@ -53,7 +46,6 @@ def test_arrays_as_matlab_shows_them(tmp_path, version):
   np.testing.assert_array_equal(found['y'], Y, strict=True)
 
 
-@needs_h5py
 def test_a_set_of_house_numbers(tmp_path, monkeypatch):
   monkeypatch.setenv('DLX_DATA_DIR', str(tmp_path / 'data'))
   x = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 10)).astype(np.uint8)
@@ -79,7 +71,6 @@ def test_without_h5py_it_says_what_helps(tmp_path, monkeypatch):
   )
 
 
-@needs_h5py
 @pytest.mark.parametrize(
   ('what', 'told'),
   (
@@ -97,7 +88,7 @@ def test_without_h5py_it_says_what_helps(tmp_path, monkeypatch):
   ),
 )
 def test_refuses(tmp_path, what, told):
-  import h5py
+  h5py = pytest.importorskip('h5py')
 
   path = tmp_path / 'a.mat'
   secret = tmp_path / 'other'
