@@ -13,6 +13,7 @@ runs that are new, by more seeds or values, are trained besides.
 import contextlib
 import fcntl
 import sys
+import time
 from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 
 from etils import epath
@@ -23,8 +24,10 @@ from dlx.errors import ConfigError, NonFiniteError
 from dlx.run import origin
 from dlx.run.drawing import to_png
 from dlx.run.loop import fit
+from dlx.run.records import sources
 from dlx.run.records.environment import environment
 from dlx.run.records.json_files import plain, read_json, write_bytes, write_json
+from dlx.run.records.metrics_file import MetricsFile
 from dlx.run.records.workdir import absolute, move_aside
 from dlx.run.tables import markdown
 from dlx.study import apart
@@ -36,6 +39,7 @@ from dlx.study.trials import Trial, expand, programs
 from dlx.train.members import together
 
 RUNS, TOGETHER = 'runs', 'together'
+MARK = 'diverged.json'  # In the folder of a run whose step was not finite.
 
 
 class Outcome(NamedTuple):
@@ -237,10 +241,12 @@ def alone(
 
   Returns:
     The status of `fit`, and what it found by the name of the run, once it is finished;
-    one that diverged is.
+    one that diverged is. What diverged with other source goes on as a run that is not
+    finished does.
   """
-  mark = folder / 'diverged.json'
-  if not mark.exists():
+  lost = _diverged(folder, trial)
+  if lost is None:
+    start, before = time.monotonic(), spent(folder)
     try:
       outcome = fit(
         trial.found.build(trial.config),
@@ -251,15 +257,48 @@ def alone(
         **options,
       )
     except NonFiniteError as error:
-      write_json(mark, {'error': str(error)})
+      lost = before + time.monotonic() - start
+      mark = {'error': str(error), 'seconds': round(lost, 3), 'source': _source(trial)}
+      write_json(folder / MARK, mark)
     else:
+      (folder / MARK).unlink(missing_ok=True)
       if outcome.status != 'finished':
         return outcome.status, {}
       result = read_json(folder / 'result.json')
       seconds = float(result['seconds'].get('total', 0.0))
       metrics = {k: float(v) for k, v in result['metrics'].items() if _number(v)}
       return 'finished', {trial.name: _finished(trial, metrics, seconds, False)}
-  return 'finished', {trial.name: _finished(trial, {}, 0.0, True)}
+  return 'finished', {trial.name: _finished(trial, {}, lost, True)}
+
+
+def _diverged(folder: epath.Path, trial: Trial) -> float | None:
+  """Seconds of a run that diverged with the source of today; None: none did."""
+  if not (folder / MARK).exists():
+    return None
+  mark = read_json(folder / MARK)
+  then, now = mark.get('source') or {}, _source(trial)
+  if then.get('main') and now['main'] and not sources.same(then, now):
+    print(
+      f'{trial.name} diverged with other source: it goes on with that of today.',
+      file=sys.stderr,
+      flush=True,
+    )
+    return None
+  return float(mark.get('seconds', 0.0))
+
+
+def _source(trial: Trial) -> dict[str, Any]:
+  return sources.record(sources.of(trial.found.module.__name__))
+
+
+def spent(folder: epath.Path) -> float:
+  """Seconds of a run so far, as its last line tells; 0 where there is none."""
+  times = [
+    line['time']['seconds'].get('total', 0.0)
+    for line in MetricsFile(folder).read()
+    if 'seconds' in (line.get('time') or {})
+  ]
+  return float(times[-1]) if times else 0.0
 
 
 def _finished(

@@ -130,7 +130,8 @@ class Results:
     Raises:
       ConfigError: no such group or metric, or other seeds in the two groups.
     """
-    self.values(metric, group), self.values(metric, than)  # Raises.
+    for name in (group, than):
+      self.values(metric, name)  # Raises.
     by_seed = [{f.config.get('seed'): f for f in self.of(x)} for x in (group, than)]
     once = all(len(of) == len(self.of(x)) for of, x in zip(by_seed, (group, than)))
     if not once or by_seed[0].keys() != by_seed[1].keys():

@@ -5,7 +5,7 @@
 
 Published for MNIST: 12.0 % error of a linear classifier (LeCun et al. 1998).
 
-Measured: MNIST 92.14 % (sd 0.08, 3 seeds), 5 s on two cores.
+Measured: MNIST 92.67 % (sd 0.01, 3 seeds), 7 s of CPU.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ class Config(experiment.Config):
   batch_size: int = 128  # Examples of one global batch.
   eval_every_steps: int | None = 586  # Steps between evaluations; None: at the end.
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
-  lr: float = 1e-3  # Peak of the one-cycle learning rate of Adam.
+  lr: float = 5e-3  # Peak of the one-cycle learning rate of Adam.
   weight_decay: float = 0.0  # Decoupled decay of the weights, not of the biases.
 
   def __post_init__(self):
@@ -63,5 +63,4 @@ def build(config: Config) -> experiment.Experiment:
         compute=templates,
       )
     },
-    overfit=experiment.Overfit(steps=2000),  # 0.35 after 300: the rate is low.
   )

@@ -84,13 +84,7 @@ def test_a_fault_of_two_players_is_named_with_its_line(tmp_path, capsys):
 
 def test_a_healthy_one_has_a_clean_bill_and_a_page(tmp_path, capsys):
   out = tmp_path / 'page.html'
-  argv = [
-    'doctor',
-    '--exp=softmax_regression',
-    '--config.lr=1e-2',
-    '--steps=60',
-    f'--out={out}',
-  ]
+  argv = ['doctor', '--exp=softmax_regression', '--steps=60', f'--out={out}']
   assert doctor.main([*argv, '--checks=environment,data,finite,gradients,rate']) == 0
   told = capsys.readouterr().out
   assert 'gradients: 2 tensors' in told and 'learning rate: suggests' in told

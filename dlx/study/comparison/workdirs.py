@@ -164,15 +164,18 @@ def read(workdir: Any) -> Trained:
   curves, members, steps = _curves(MetricsFile(path).read())
   metrics = {name: points[-1][1] for name, points in curves.items()}
   finished = bool(result) and result.get('finished', True) is not False
-  diverged = result.get('diverged') is True or (path / 'diverged.json').exists()
+  lost = path / 'diverged.json'
+  diverged = result.get('diverged') is True or lost.exists()
+  if not result and lost.exists():
+    result = {'seconds': {'total': _json(lost).get('seconds')}}
   for name, value in flat(_mapping(result.get('metrics'))).items():
     if (number := _mean(value)) is not None:
       metrics[name] = number
       if isinstance(value, list):
         members.add(name)
   if diverged:  # Its last figures are those of a run that went on to lose them.
-    lost = dict.fromkeys([*declared.headline(record), *metrics], math.nan)
-    metrics, finished = lost, True
+    names = [*declared.headline(record), *metrics]
+    metrics, finished = dict.fromkeys(names, math.nan), True
   if not metrics:
     raise DataError(f'{path} reports no metric: nothing to compare.')
   step = _number(result.get('step'))

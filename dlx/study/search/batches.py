@@ -11,7 +11,7 @@ from etils import epath
 from dlx.config_json import config_to_json
 from dlx.run.records.json_files import read_json
 from dlx.run.records.metrics_file import MetricsFile
-from dlx.study.engine import RUNS, TOGETHER, alone, joint
+from dlx.study.engine import RUNS, TOGETHER, alone, joint, spent
 from dlx.study.results import Finished
 from dlx.study.trials import Trial, programs
 
@@ -122,7 +122,7 @@ def by_rungs(
     if not goes_on(step, values):
       for run, value in zip(runs, values, strict=True):
         config = config_to_json(run.config)
-        seconds = _seconds(workdir / RUNS / run.name)
+        seconds = spent(workdir / RUNS / run.name)
         found[run.name] = Finished(run.run, config, {metric: value}, seconds)
       return Stopped('pruned', found, step)
   for run in runs:
@@ -141,13 +141,3 @@ def _value_at(folder: epath.Path, metric: str, step: int) -> float | None:
     if line['step'] == step and line['split'] == split and name in line['metrics']:
       return float(line['metrics'][name])
   return None
-
-
-def _seconds(folder: epath.Path) -> float:
-  """Spent on a run that is not finished."""
-  times = [
-    line['time']['seconds'].get('total', 0.0)
-    for line in MetricsFile(folder).read()
-    if 'seconds' in (line.get('time') or {})
-  ]
-  return float(times[-1]) if times else 0.0

@@ -352,8 +352,10 @@ class CautionTest(Planted):
   def test_a_run_that_diverged_counts_for_no_mean(self):
     self.plant('a0', seed=0, loss=1.0)
     self.plant('a1', seed=1, loss=2.0, result={'diverged': True})
-    write_json(self.plant('a2', seed=2, finished=False) / 'diverged.json', {})
+    lost = self.plant('a2', seed=2, finished=False) / 'diverged.json'
+    write_json(lost, {'error': 'NaN', 'seconds': 6.0})
     found = self.compare()
+    self.assertEqual(found.costs['seconds'][1].low, 6.0)
     self.assertEqual(found.quality['test/loss'][1][:2], (1, 1.0))
     self.assertIn('test/loss is not finite in a1, a2', self.said())
 

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import sys
 
 import numpy as np
 import pytest
@@ -162,6 +163,57 @@ def test_what_diverged_is_told_and_costs_no_other(done):
   assert (
     'is the first tensor' in (workdir / 'runs/linear_lost/diverged.json').read_text()
   )
+
+
+def test_a_run_that_diverged_has_its_seconds(done):
+  workdir, outcome = done
+  mark = json.loads((workdir / 'runs' / 'linear_lost' / 'diverged.json').read_text())
+  found = outcome.results.runs['linear_lost']
+  assert found.diverged and found.seconds == pytest.approx(mark['seconds'], abs=1e-2)
+  record = json.loads((workdir / 'study.json').read_text())['runs']['linear_lost']
+  # It compiled a program of its own, as the run beside it did.
+  assert record['seconds'] > 0.1 * outcome.results.runs['linear'].seconds > 0
+
+
+FORK = """
+from experiments.foundations.softmax_regression import Config, build as made
+
+def build(config):
+  built = made(config)
+  return built._replace(train_step=lambda s, b: step(built, s, b), figures={})
+
+def step(built, state, batch):
+  new, sums = built.train_step(state, batch)
+  head = dict(new.params['head'])
+  head['bias'] += (new.step > 4) * FAULT
+  return new._replace(params={**new.params, 'head': head}), sums
+"""
+
+
+def test_what_diverged_is_trained_again_by_other_source(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(sys, 'path', list(sys.path))  # A fork's folder joins it.
+  fork = tmp_path / 'lost_fork.py'
+  monkeypatch.setitem(sys.modules, 'lost_fork', None)
+  del sys.modules['lost_fork']  # Whatever is loaded by that name leaves with the test.
+  fields = {'num_steps': 8, 'batch_size': 16, 'save_every_steps': 2}
+  study = Study({'only': Run(str(fork), fields)}, (LOSS,))
+  go = lambda: engine.run(
+    study, StudyConfig(), tmp_path / 'w', name='mine', module=__name__, terminal=False
+  )
+  fork.write_text(FORK.replace('FAULT', "float('nan')"))
+  first = go().results.runs['only']
+  assert first.diverged and first.seconds > 0
+  # The same source: its mark stands, and nothing is trained.
+  with monkeypatch.context() as patched:
+    patched.setattr(engine, 'fit', None)
+    assert go().results.runs['only'].seconds == pytest.approx(first.seconds, abs=1e-2)
+  fork.write_text(FORK.replace('FAULT', '0.0'))
+  monkeypatch.delitem(sys.modules, 'lost_fork')
+  capsys.readouterr()
+  found = go().results.runs['only']
+  assert 'only diverged with other source: it goes on' in capsys.readouterr().err
+  assert not found.diverged and np.isfinite(found.metrics[LOSS])
+  assert not (tmp_path / 'w' / 'runs' / 'only' / 'diverged.json').exists()
 
 
 def test_claims_table_and_page(done):
