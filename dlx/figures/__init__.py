@@ -5,10 +5,17 @@ from dlx.figures.classification import (
   class_shares,
   confusion_matrix,
 )
-from dlx.figures.curves import gradient_flow, learning_curves, rate_finder, scatter
+from dlx.figures.curves import (
+  gradient_flow,
+  learning_curves,
+  mistakes,
+  rate_finder,
+  scatter,
+)
 from dlx.figures.diffusion import denoising, noising, signal_to_noise, spread
 from dlx.figures.features import class_map, codes, similarity_histogram
 from dlx.figures.images import image_grid, mosaic, predictions, weights_grid
+from dlx.figures.plane import decision_boundaries
 from dlx.figures.style import (
   BLUE,
   GREY,
@@ -42,11 +49,13 @@ __all__ = [
   'class_shares',
   'codes',
   'confusion_matrix',
+  'decision_boundaries',
   'denoising',
   'gradient_flow',
   'image_grid',
   'mosaic',
   'learning_curves',
+  'mistakes',
   'names_of_classes',
   'new_figure',
   'noising',
