@@ -14,7 +14,7 @@ theorem and its proof in NumPy: dlx/scratch/perceptron.py.
 The rule looks at one example at a time, so that a batch only says how many examples are
 a step. `loss` is the share of mistakes.
 
-Measured: margin 0.1, 0.0 mistakes.
+Measured: margin 0.1, 57.0 mistakes (sd 1.0, 3 seeds); the bound is 100.
 """
 
 import dataclasses
