@@ -8,6 +8,7 @@ from dlx.figures.classification import (
 from dlx.figures.curves import (
   gradient_flow,
   learning_curves,
+  mistakes,
   players,
   rate_finder,
   scatter,
@@ -16,6 +17,7 @@ from dlx.figures.diffusion import denoising, noising, signal_to_noise, spread
 from dlx.figures.features import class_map, codes, similarity_histogram
 from dlx.figures.functions import fitted_function
 from dlx.figures.images import image_grid, mosaic, predictions, weights_grid
+from dlx.figures.plane import decision_boundaries
 from dlx.figures.style import (
   BLUE,
   GREY,
@@ -49,12 +51,14 @@ __all__ = [
   'class_shares',
   'codes',
   'confusion_matrix',
+  'decision_boundaries',
   'denoising',
   'fitted_function',
   'gradient_flow',
   'image_grid',
   'mosaic',
   'learning_curves',
+  'mistakes',
   'names_of_classes',
   'new_figure',
   'noising',

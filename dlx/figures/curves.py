@@ -181,3 +181,34 @@ def players(panels: Mapping[str, Mapping[str, Any]]) -> 'Figure':
     if i == len(panels) - 1:
       ax.set_xlabel('Step')
   return figure
+
+
+def mistakes(
+  seen: Mapping[str, Any], *, examples: int, bound: int, title: str
+) -> 'Figure':
+  """How many mistakes a learner had made after so many examples, and a bound on them.
+
+  Args:
+    seen: by name of the stream, the number of examples after which each mistake came,
+      rising. A stream of as many mistakes as the bound is drawn up to there, as it may
+      have made more.
+    examples: of each stream in all.
+    bound: on the mistakes.
+    title: of the figure.
+  """
+  figure = new_figure(5.6, 3.6)
+  ax = figure.add_subplot()
+  for i, (name, count) in enumerate(seen.items()):
+    made = np.arange(1, len(count) + 1)
+    x, y = np.append(0, count), np.append(0, made)
+    if len(count) < bound:
+      x, y = np.append(x, examples), np.append(y, len(count))
+    ax.step(x, y, where='post', color=_COLOURS[i % len(_COLOURS)], label=name)
+  ax.axhline(bound, color=GREY, linestyle='--', label=f'bound: {bound}')
+  ax.set(xlim=(0, examples), ylim=(0, 1.1 * bound))
+  ax.set_xlabel('Examples')
+  ax.set_ylabel('Mistakes')
+  ax.grid(color=RULE, linewidth=0.6)
+  ax.legend(frameon=False, fontsize=8)
+  style_axes(ax, title)
+  return figure

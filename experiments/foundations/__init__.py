@@ -1,1 +1,1 @@
-"""Linear classifiers and multilayer perceptrons."""
+"""Perceptrons, linear classifiers, multilayer perceptrons, belief nets."""
