@@ -26,6 +26,7 @@ from dlx.figures.text import (
   attention_maps,
   sentence_predictions,
   text_samples,
+  translations,
 )
 
 __all__ = [
@@ -60,5 +61,6 @@ __all__ = [
   'spread',
   'style_axes',
   'text_samples',
+  'translations',
   'weights_grid',
 ]

@@ -115,6 +115,20 @@ SETS = {
   'tiny_shakespeare': Entry(
     'characters', False, "Shakespeare's plays", 'public domain'
   ),
+  'reverse': Entry(
+    'translation',
+    True,
+    'generated strings and the same from their end',
+    'Apache-2.0',
+    '88ba794b121473557e8e57790583894f0c1ae7db600f679d29e195ddfcf31ff8',
+  ),
+  'sort': Entry(
+    'translation',
+    True,
+    'generated strings and their characters in order',
+    'Apache-2.0',
+    'a437ab027d0a99a96457f081dfe16c5c7b5a14fcea300bb3e86f6dc27cdccc09',
+  ),
   'multi30k': Entry(
     'translation', False, 'captions of images, English and German', 'CC BY-NC-SA 4.0'
   ),
