@@ -1,7 +1,5 @@
 """Losses and shares of targets by hand, ends, weights; greedy decoding is `exact`."""
 
-import dataclasses
-
 from absl.testing import absltest
 import jax
 import jax.numpy as jnp
@@ -64,45 +62,53 @@ class TargetsTest(absltest.TestCase):
     self.assertTrue(np.isnan(found['accuracy'].total))
 
 
+def built(**fields):
+  data = pairs('reverse', max_length=4)
+  config = Config(batch_size=8, num_steps=2, eval_batch_size=16, **fields)
+  block = BlockConfig(width=16, num_heads=2)
+  model = EncoderDecoder(data.vocabulary_size, 1, block)
+  return translation.translation(config, data, model=model, tx=adam(1e-3))
+
+
 class TranslationTest(absltest.TestCase):
-  def setUp(self):
-    super().setUp()
-    self.data = pairs('reverse', max_length=4)
-    self.config = Config(batch_size=8, num_steps=2, eval_batch_size=16)
-    block = BlockConfig(width=16, num_heads=2)
-    self.model = EncoderDecoder(self.data.vocabulary_size, 1, block)
-    self.built = translation.translation(
-      self.config, self.data, model=self.model, tx=adam(1e-3)
-    )
-    self.state = jax.jit(self.built.init)(jax.random.key(0))
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.end = pairs('reverse').end
+    cls.built = built()
+    cls.state = jax.jit(cls.built.init)(jax.random.key(0))
+    cls.evaluated = jax.jit(cls.built.evals['test'].step)
 
   def test_exact_is_what_greedy_decoding_writes(self):
     rng = np.random.default_rng(0)
     source = jnp.asarray(rng.integers(1, 60, (16, 4)), jnp.int32)
     translate = jax.jit(self.built.functions['translate'].call)
     written = np.array(translate(self.state, {'source': source})['target'])
-    target = np.array(translation.with_end(jnp.asarray(written), self.data.end))
+    target = np.array(translation.with_end(jnp.asarray(written), self.end))
     target = target[:, :4]  # As of the data, where the number of tokens cuts the end.
     target[8:, 1] = target[8:, 1] % 60 + 1  # Half of them with a fault.
     batch = {'source': source, 'target': jnp.asarray(target), 'weight': jnp.ones(16)}
-    sums = jax.jit(self.built.evals['test'].step)(self.state, batch)
+    sums = self.evaluated(self.state, batch)
     np.testing.assert_allclose([*sums['exact']], [8, 16])
 
   def test_score_is_the_loss_of_the_evaluation(self):
-    target = jnp.asarray([[5, 6, 7], [8, 0, 0]])
-    source = jnp.asarray([[1, 2], [3, 0]])
+    target = jnp.asarray([[5, 6, 7], [8, 0, 0]] * 8)
+    source = jnp.asarray([[1, 2, 0, 0], [3, 0, 0, 0]] * 8)
     score = jax.jit(self.built.functions['score'].call)
     found = score(self.state, {'source': source, 'target': target})['log_likelihood']
-    ended = translation.with_end(target, self.data.end)
-    batch = {'source': source, 'target': ended, 'weight': jnp.asarray([1.0, 0.0])}
-    sums = jax.jit(self.built.evals['test'].step)(self.state, batch)
+    ended = translation.with_end(target, self.end)
+    batch = {
+      'source': source,
+      'target': ended,
+      'weight': jnp.float32(np.arange(16) < 1),
+    }
+    sums = self.evaluated(self.state, batch)
     self.assertEqual(float(sums['loss'].count), 4)  # Three tokens and the end.
     mean = float(sums['loss'].total / sums['loss'].count)
     self.assertAlmostEqual(-float(found[0]), mean, places=5)
 
   def test_micro_batches_weigh_tokens(self):
-    config = dataclasses.replace(self.config, micro_batches=4)
-    parts = translation.translation(config, self.data, model=self.model, tx=adam(1e-3))
+    parts = built(micro_batches=4)
     rng = np.random.default_rng(1)
     target = rng.integers(1, 60, (8, 4)) * (np.arange(4) < rng.integers(1, 5, (8, 1)))
     batch = {
