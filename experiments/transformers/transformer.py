@@ -7,7 +7,7 @@
       --config.dropout=0.3 --config.label_smoothing=0.1 --config.num_steps=4500 \
       --config.best_metric=validation/loss --config.best_mode=min
 
-reverse and sort (generated, strings of up to 16 characters of 62) ask for every
+reverse and sort (generated, strings of up to 10 characters of 62) ask for every
 character right: `exact` is the share of unseen strings without a fault. Of a set of
 your own, two columns of a file:
 
@@ -34,7 +34,7 @@ from dlx.tasks import translation as task
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(experiment.Config):
-  num_steps: int = 1500  # Optimiser steps of the whole run.
+  num_steps: int = 2500  # Optimiser steps of the whole run.
   log_every_steps: int = 100  # Steps between lines of training metrics.
   eval_every_steps: int | None = 500  # Steps between evaluations; None: at the end.
   clip_norm: float | None = 1.0  # Largest global norm of the gradient.

@@ -15,7 +15,7 @@ from dlx.data.dataset import Loaded
 from dlx.data.sets import registry
 
 SYMBOLS = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
-LENGTH = 16
+LENGTH = 10
 SIZES = {'train': 50000, 'validation': 1000, 'test': 2000}
 TASKS = {'reverse': 'reversed', 'sort': 'sorted'}  # What the target is called.
 

@@ -22,7 +22,7 @@ def decoded(data, tokens_NT):
 @pytest.mark.parametrize('task', ['reverse', 'sort'])
 def test_strings_by_their_definition(task):
   data, seen = translation(task), set()
-  assert (data.lengths, data.end, data.vocabulary_size) == ((16, 17), 63, 64)
+  assert (data.lengths, data.end, data.vocabulary_size) == ((10, 11), 63, 64)
   for source in (data.test, data.validation, data.train):
     found = read(source).data
     given, wanted = (decoded(data, found[side]) for side in ('source', 'target'))
@@ -35,9 +35,10 @@ def test_strings_by_their_definition(task):
     ends_N = (found['target'] == data.end).sum(1)
     assert (ends_N == 1).all() and (found['source'] != data.end).all()
   lengths = np.array([len(x) for x in given])
-  assert set(lengths) == set(range(1, 17))
-  # A sixteenth of 50000 has a deviation of 54; there are few of one and two.
-  assert np.abs(np.bincount(lengths)[4:] - 50000 / 15.3).max() < 400
+  assert set(lengths) == set(range(1, 11))
+  # Counts of three and more: with a deviation of 75, but few of one and two there are.
+  counts = np.bincount(lengths)
+  assert np.ptp(counts[3:]) < 600 and counts[1] < counts[2] < counts[3]
   assert set(''.join(given)) == set(strings.SYMBOLS)
 
 
