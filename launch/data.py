@@ -60,6 +60,7 @@ _EXPERIMENTS = {  # That is proposed for a set.
   'tables': 'tabular',
   'sentences': 'sst2',
   'characters': 'char_gpt',
+  'translation': 'transformer',
   'graphs': 'gcn',
 }
 _SHOWN = 32  # Pictures of `show --out`.

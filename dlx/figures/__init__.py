@@ -35,6 +35,7 @@ from dlx.figures.text import (
   attention_maps,
   sentence_predictions,
   text_samples,
+  translations,
 )
 
 __all__ = [
@@ -73,5 +74,6 @@ __all__ = [
   'spread',
   'style_axes',
   'text_samples',
+  'translations',
   'weights_grid',
 ]

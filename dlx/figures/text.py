@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Sequence
 
 import numpy as np
 
-from dlx.figures.style import INK, RED, RULE
+from dlx.figures.style import GREY, INK, RED, RULE
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -47,25 +47,31 @@ def text_samples(
   return figure
 
 
-def attention_maps(weights_NHLM: Any, tokens: Sequence[str]) -> 'Figure':
+def attention_maps(
+  weights_NHLM: Any, tokens: Sequence[str], keys: Sequence[str] | None = None
+) -> 'Figure':
   """A row of maps for each layer, one a head: token (row) looks at token (column).
 
   Colour is the root of the weight, so that small ones are seen.
 
   Args:
     weights_NHLM: N layers, H heads, rows sum to 1.
-    tokens: L = M names; space and newline are drawn as marks.
+    tokens: L names; space and newline are drawn as marks.
+    keys: M names, of what is looked at; None: the same tokens.
   """
   from matplotlib.colors import PowerNorm
   from matplotlib.figure import Figure
 
   weights = np.asarray(weights_NHLM, np.float64)
-  if weights.ndim != 4 or weights.shape[2:] != (len(tokens), len(tokens)):
+  keys = tokens if keys is None else keys
+  if weights.ndim != 4 or weights.shape[2:] != (len(tokens), len(keys)):
     raise ValueError(
-      f'Weights of shape {weights.shape} for {len(tokens)} tokens: must be '
-      '[layers, heads, tokens, tokens].'
+      f'Weights of shape {weights.shape} for {len(tokens)} tokens that look at '
+      f'{len(keys)}: must be [layers, heads, tokens, tokens].'
     )
-  names = [_plain(_VISIBLE.get(token, token)) for token in tokens]
+  names, columns_of = (
+    [_plain(_VISIBLE.get(token, token)) for token in part] for part in (tokens, keys)
+  )
   rows, columns = weights.shape[:2]
   size = (2.3 * columns, 2.4 * rows)
   figure = Figure(size, dpi=160, facecolor='white', layout='constrained')
@@ -74,9 +80,51 @@ def attention_maps(weights_NHLM: Any, tokens: Sequence[str]) -> 'Figure':
       ax = figure.add_subplot(rows, columns, i * columns + j + 1)
       ax.imshow(weights[i, j], cmap='Blues', norm=PowerNorm(0.5, 0, 1))
       ax.set_title(f'layer {i + 1}, head {j + 1}', fontsize=8)
-      ax.set_xticks(range(len(names)), names, fontsize=5)
+      ax.set_xticks(range(len(columns_of)), columns_of, fontsize=5)
       ax.set_yticks(range(len(names)), names, fontsize=5)
       ax.tick_params(length=0, pad=1)
+  return figure
+
+
+def translations(
+  sources: Sequence[str],
+  written: Sequence[str],
+  targets: Sequence[str],
+  *,
+  columns: int = 80,
+) -> 'Figure':
+  """Each source and what was written for it; the target in grey where it is another.
+
+  Args:
+    sources: one a row.
+    written: by the model; red where it is not the target.
+    targets: what is right.
+    columns: characters in a line; longer ones are wrapped.
+  """
+  from matplotlib.figure import Figure
+
+  if not sources or not len(sources) == len(written) == len(targets):
+    raise ValueError(
+      f'{len(sources)} sources, {len(written)} texts and {len(targets)} targets: must '
+      'be as many, and at least 1.'
+    )
+  lines: list[tuple[str, str]] = []
+  wrap = lambda mark, text: [
+    f'{mark} {part}' for part in textwrap.wrap(text, columns - 2) or ['']
+  ]
+  for source, found, target in zip(sources, written, targets):
+    lines += [('', INK)] if lines else []
+    lines += [(line, INK) for line in wrap(' ', source)]
+    right = found == target
+    lines += [(line, INK if right else RED) for line in wrap('\u2192', found)]
+    if not right:
+      lines += [(line, GREY) for line in wrap('=', target)]
+  height = 0.14 * len(lines) + 0.2
+  figure = Figure((0.078 * columns + 0.3, height), dpi=160, facecolor='white')
+  for i, (line, colour) in enumerate(lines):
+    y = 1 - (0.1 + 0.14 * i) / height
+    style = {'family': 'monospace', 'fontsize': 8, 'va': 'top', 'color': colour}
+    figure.text(0.02, y, _plain(line), **style)
   return figure
 
 

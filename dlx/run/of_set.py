@@ -88,8 +88,12 @@ def in_parts(
   asked = () if function.of_graph else taken.values()
   truth = {f'true_{k}': k for k in TRUE if k in data and k not in asked}
   labels = Field('label', (), 'int32', names=found.classes)
-  number = Field('number', (), 'float32')
-  fields = {k: labels if v == 'label' else number for k, v in truth.items()}
+  number, words = Field('number', (), 'float32'), Field('tokens', ('length',), 'int32')
+  texts = {k for k, v in truth.items() if _is_text(found.source.shapes[v])}
+  fields = {
+    k: labels if v == 'label' else words if k in texts else number
+    for k, v in truth.items()
+  }
   fields |= function.outputs
   if function.of_graph:
     rows = np.flatnonzero(data[found.split][0])[:num]
@@ -114,7 +118,8 @@ def in_parts(
     part = {k: given[k][start:end] for k in seeds}
     made = run.outputs(what, resize=resize, **{**given, **inputs, **part})
     for k, v in truth.items():
-      made[k] = np.asarray(data[v][start:end])
+      x = data[v][start:end]
+      made[k] = texts_of(x) if k in texts else np.asarray(x)
     called = [f'{found.told}:{i + 1}' for i in range(start, end)]
     yield Answers(fields, {k: made[k] for k in fields if k in made}, called)
     tick(end, total)
@@ -129,7 +134,9 @@ def _taken(
     words = field.kind == 'tokens'
     if name in given or field.kind == 'seed':
       continue
-    if words and 'text' in shapes:
+    if words and name in shapes and _is_text(shapes[name]):
+      taken[name] = name
+    elif words and 'text' in shapes:
       taken[name] = 'text'
     elif field.kind == 'column' and columns.key(name) in shapes:
       taken[name] = columns.key(name)
@@ -149,6 +156,11 @@ def _taken(
   return taken
 
 
+def _is_text(shape: Any) -> bool:
+  """Whether a field of a set is UTF-8."""
+  return len(shape.shape) == 1 and shape.dtype == np.uint8
+
+
 def _fits(field: Field, shape: Any, found: Examples, resize: bool) -> bool:
   if field.kind == 'image':
     same = shape.shape == field.shape and found.max_value == field.max_value
@@ -160,7 +172,7 @@ def _fits(field: Field, shape: Any, found: Examples, resize: bool) -> bool:
 
 def _rows(values: Any, name: str, field: Field, found: Examples) -> Any:
   """Some examples of one field as a function takes them."""
-  if name == 'text':
+  if field.kind == 'tokens':
     return texts_of(values)
   if field.kind == 'image' and (
     values.shape[1:] != field.shape or found.max_value != field.max_value

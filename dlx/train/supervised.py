@@ -119,7 +119,8 @@ def supervised(
     train_metrics: the same for training; None: `metrics`.
     summarize: from summed evaluation metrics to what is reported.
     inputs: field of the prepared batch that the model reads.
-    prepare: raw batch -> batch (normalisation); in training and evaluation.
+    prepare: raw batch -> batch (normalisation); in training and evaluation. It may
+      change `weight`, e.g. to the tokens of each row.
     augment: (key, prepared batch) -> batch, in training only, on the whole batch
       before it is split, so that micro-batches do not change it.
     eval_loss: what evaluations report as 'loss', like `loss`; None: `loss` itself.
@@ -227,13 +228,14 @@ def supervised(
     return _skip_overflow(state, new, grads, sums) if scaled else (new, sums)
 
   def eval_step(state: TrainState, batch: Batch) -> Metrics:
-    outputs, weight_B = predict(state, batch), batch['weight']
-    found = (eval_loss or loss)(outputs, prepare(batch))
+    outputs, batch = predict(state, batch), prepare(batch)
+    weight_B = batch['weight']
+    found = (eval_loss or loss)(outputs, batch)
     losses_B, terms = add_up(found, weight_B.shape, 'loss')
     return joined(
       {'loss': Mean((losses_B * weight_B).sum(), weight_B.sum())},
       {name: mean(term_B, weight_B) for name, term_B in terms.items()},
-      metrics(outputs, prepare(batch), weight_B),
+      metrics(outputs, batch, weight_B),
     )
 
   experiment = Experiment(

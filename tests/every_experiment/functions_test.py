@@ -13,7 +13,10 @@ from tests.every_experiment.small import load, small
 
 NAMES = experiments_by_name.names()
 
-ALLOWED = {'predict', 'encode', 'decode', 'reconstruct', 'sample', 'generate', 'score'}
+ALLOWED = {
+  *('predict', 'encode', 'decode', 'reconstruct', 'sample', 'generate', 'score'),
+  'translate',
+}
 BATCH = 4
 
 

@@ -302,7 +302,7 @@ def test_pairs(capfd):
   pathlib.Path('own.csv').write_text('en,de\n' + lines)
   said = made(capfd, 'pairs', 'own.csv')
   assert said.startswith('own  pairs of sentences in two languages  train 7, valid')
-  assert '  de: 10 words; up to 2 a sentence\n' in said and '--exp' not in said
+  assert '  de: 10 words; up to 2 a sentence\n' in said and '--exp=transformer' in said
   assert '  0 training row(s) stand in another' in made(capfd, 'show', 'own')
 
 

@@ -3,7 +3,7 @@
 from typing import Mapping, NamedTuple
 
 from dlx.data.dataset import Source
-from dlx.data.sets import cards, columns, graphs, registry
+from dlx.data.sets import cards, columns, graphs, registry, translation
 from dlx.data.sets.characters import characters
 from dlx.data.sets.images import images, photographs
 from dlx.data.sets.sentences import sentences
@@ -15,9 +15,8 @@ class Examples(NamedTuple):
 
   Attributes:
     told: NAME:SPLIT, for messages.
-    source: of `image` as read, `features` and columns as measured,
-      `text`, `token` or a graph, with
-      `label` or `target`.
+    source: of `image` as read, `features` and columns as measured, `text`, `token` or a
+      graph, with `label` or `target`; of pairs of texts both are UTF-8.
     classes: their names in order; () where the set has none.
     max_value: of images, the pixel that stands for 1.0.
     split: of a graph, the field that marks its nodes.
@@ -67,12 +66,10 @@ def examples(name: str, split: str) -> Examples:
     data = images(name)
     parts = {'train': data.train, 'validation': data.train.held, 'test': data.test}
     classes, max_value = data.class_names, data.max_value
-  elif kind == 'tables':
-    parts = columns.as_measured(name)
+  elif kind == 'translation':
+    parts = {part: translation.texts(name, part) for part in cards.SPLITS}
   else:
-    raise ConfigError(
-      f'dataset={name} holds {registry.KINDS[kind]}: no model reads it.'
-    )
+    parts = columns.as_measured(name)
   there = {k: source for k, source in parts.items() if source is not None}
   if split not in there:
     raise ConfigError(

@@ -115,6 +115,20 @@ SETS = {
   'tiny_shakespeare': Entry(
     'characters', False, "Shakespeare's plays", 'public domain'
   ),
+  'reverse': Entry(
+    'translation',
+    True,
+    'generated strings and the same from their end',
+    'Apache-2.0',
+    '8c905c79b7ec15dd58d47e7633a3f5ea89893f9f95fb188905a96fa929d7b936',
+  ),
+  'sort': Entry(
+    'translation',
+    True,
+    'generated strings and their characters in order',
+    'Apache-2.0',
+    '9ff910e88806c025e8ec12555268190c98b7bb0cf8f70d748be129fb12346e7d',
+  ),
   'multi30k': Entry(
     'translation', False, 'captions of images, English and German', 'CC BY-NC-SA 4.0'
   ),

@@ -44,7 +44,7 @@ class TextFiguresTest(absltest.TestCase):
   def test_refuses(self):
     with self.assertRaisesRegex(ValueError, '1 prompts for 2 samples'):
       text.text_samples(['a'], ['b', 'c'])
-    with self.assertRaisesRegex(ValueError, 'for 2 tokens: must be'):
+    with self.assertRaisesRegex(ValueError, 'for 2 tokens that look at 2: must be'):
       text.attention_maps(np.ones((1, 1, 3, 3)), 'ab')
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dlx.data.sets.examples import examples, parse
+from dlx.data.sets.sentences import texts_of
 from dlx.data.sources import read
 from dlx.errors import ConfigError
 
@@ -33,13 +34,16 @@ def test_each_kind_raw():
   assert set(examples('grammar', 'validation').source.shapes) >= {'text', 'label'}
   assert examples('karate_club', 'validation').split == 'validation'
   assert set(examples('pydoc', 'train').source.shapes) == {'token'}
+  pairs = read(examples('sort', 'test').source).data
+  texts, targets = texts_of(pairs['text']), texts_of(pairs['target'])
+  assert targets[:20] == [''.join(sorted(x)) for x in texts[:20]]
 
 
 @pytest.mark.parametrize(
   ('name', 'split', 'says'),
   [
     ('digits', 'validation', 'digits has no split validation: must be one of train, t'),
-    ('multi30k', 'test', 'pairs of sentences in two languages: no model reads it'),
+    ('sort', 'half', 'sort has no split half: must be one of train, validation, test'),
     ('a/b', 'test', 'must be letters, digits'),
   ],
 )

@@ -14,6 +14,7 @@ from dlx.data.sets import (
   scikit,
   sentences,
   tables,
+  translation,
 )
 from dlx.errors import ConfigError, DataError
 
@@ -23,6 +24,7 @@ LOOK_UP = {
   'graphs': graphs.graph,
   'sentences': sentences.sentences,
   'characters': characters.characters,
+  'translation': translation.translation,
 }
 
 # What reads each embedded set whose content is the same everywhere.
@@ -34,6 +36,8 @@ READ = {
   'diabetes': lambda: tables.tabular('diabetes').test.read(None),
   'karate_club': lambda: graphs.graph('karate_club').source.read(None),
   'grammar': lambda: sentences.sentences('grammar').train.read(None),
+  'reverse': lambda: translation.translation('reverse').test.read(None),
+  'sort': lambda: translation.translation('sort').test.read(None),
 }
 
 

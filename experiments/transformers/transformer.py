@@ -1,0 +1,115 @@
+"""The Transformer, an encoder and a decoder (arXiv:1706.03762), over pairs of texts.
+
+  python -m launch.train --exp=transformer
+  python -m launch.train --exp=transformer --config.dataset=sort
+  python -m launch.train --exp=transformer --config.dataset=multi30k --data_dir=DATA \
+      --config.num_words=8000 --config.num_layers=3 --config.width=256 \
+      --config.dropout=0.3 --config.label_smoothing=0.1 --config.num_steps=4500 \
+      --config.best_metric=validation/loss --config.best_mode=min
+
+reverse and sort (generated, strings of up to 10 characters of 62) ask for every
+character right: `exact` is the share of unseen strings without a fault. Of a set of
+your own, two columns of a file:
+
+  python -m launch.data pairs own.tsv --data_dir=DATA
+  python -m launch.train --exp=transformer --config.dataset=own --data_dir=DATA \
+      --workdir=runs/own
+  python -m launch.call --workdir=runs/own translate source='A dog .' beams=4
+
+Norms come first in each branch, and the learning rate rises and falls as a cosine; the
+paper's come last and need its own schedule. Loss is in nats a token.
+
+Measured: -
+"""
+
+import dataclasses
+
+from dlx import experiment, optim
+from dlx.data.sets.translation import translation
+from dlx.layers.block_config import BlockConfig
+from dlx.layers.transformer import REMAT, matrices
+from dlx.models.encoder_decoder import EncoderDecoder
+from dlx.tasks import translation as task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(experiment.Config):
+  num_steps: int = 2500  # Optimiser steps of the whole run.
+  log_every_steps: int = 100  # Steps between lines of training metrics.
+  eval_every_steps: int | None = 500  # Steps between evaluations; None: at the end.
+  clip_norm: float | None = 1.0  # Largest global norm of the gradient.
+  dataset: str = 'reverse'  # reverse, sort (generated), multi30k, or a set of your own.
+  # Most frequent words that are known, of a vocabulary of words; None: all.
+  num_words: int | None = None
+  # Tokens after which sources and targets are cut; None: as the longest.
+  max_length: int | None = None
+  num_layers: int = 2  # Blocks of the encoder, and of the decoder.
+  num_heads: int = 4  # Attention heads, a divisor of width.
+  width: int = 128  # Width of both streams, a quarter of the feed-forward parts.
+  # Multiple to which the vocabulary is padded, so that a mesh divides the table.
+  pad_vocabulary_to: int = 1
+  dropout: float = 0.0  # Dropout of embeddings, attention weights and branches.
+  label_smoothing: float = 0.0  # Probability that is spread over all tokens.
+  unroll: int = 2  # Layers in one turn of the scan over layers, changes bits.
+  # Computed again on the way back, to save memory: off (nothing), dots (all but the
+  # results of products), full (everything inside a block).
+  remat: str = 'off'
+  lr: float = 2e-3  # Peak learning rate.
+  warmup_fraction: float = 0.1  # Share of the steps with a linear rise from 0.
+  beta2: float = 0.98  # Decay of AdamW's second moment.
+  weight_decay: float = 0.01  # Decoupled weight decay, on kernels and embeddings only.
+  beams: int = 1  # Beams of translations where no others are asked for; 1: greedy.
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.bounds('num_words', 'max_length', 'num_layers', 'num_heads', least=1)
+    self.bounds('pad_vocabulary_to', 'unroll', 'beams', least=1)
+    fits = self.width % self.num_heads == 0 and self.width % 2 == 0
+    self.require(
+      'width',
+      fits and self.width >= 4,
+      f'even, at least 4 and a multiple of num_heads={self.num_heads}',
+    )
+    self.choice('remat', of=REMAT)
+    self.bounds('dropout', 'label_smoothing', 'beta2', least=0, below=1)
+    self.bounds('warmup_fraction', least=0, most=1)
+    self.bounds('lr', above=0)
+    self.bounds('weight_decay', least=0)
+
+
+# Fields that are used by arithmetic alone: runs that differ in them share a program.
+SWEPT = ('lr', 'weight_decay')
+# The least run that still has every part.
+SMALL = Config.small(num_layers=1, width=16, num_heads=2, max_length=8, unroll=1)
+
+
+def build(config: Config) -> experiment.Experiment:
+  data = translation(
+    config.dataset, num_words=config.num_words, max_length=config.max_length
+  )
+  model = EncoderDecoder(
+    vocabulary_size=data.vocabulary_size,
+    num_layers=config.num_layers,
+    pad_vocabulary_to=config.pad_vocabulary_to,
+    block=BlockConfig(
+      width=config.width,
+      num_heads=config.num_heads,
+      dropout=config.dropout,
+      unroll=config.unroll,
+      remat=config.remat,
+      **config.dtypes,
+    ),
+  )
+  rate = optim.warmup_cosine(
+    config.lr, config.num_steps, config.warmup_fraction * config.num_steps
+  )
+  return task.translation(
+    config,
+    data,
+    model=model,
+    tx=optim.adamw(
+      rate, weight_decay=config.weight_decay, b2=config.beta2, mask=matrices
+    ),
+    label_smoothing=config.label_smoothing,
+    beams=config.beams,
+  )
