@@ -8,7 +8,9 @@ perceptron of `gradient_descent`, with momentum 0.9 and a cosine to 0, on batche
 to 1024. Expected: at one rate for all, large batches fall behind, as they take fewer
 steps; the linear rule keeps up until its rate is too large, and further with warm-up.
 
-Measured: TODO
+Measured: batches of 1024, 96.06 % by the rule, 68.17 % at one rate (5 seeds).
+Warm-up did not help: 95.17 %. Nothing of the first 42 steps diverged without it, and it
+takes a fifth of them away.
 """
 
 import dataclasses

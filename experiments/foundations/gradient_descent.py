@@ -16,6 +16,7 @@ Measured: TODO
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +90,7 @@ def build(config: Config) -> experiment.Experiment:
     loss_R, grads = of_each(state.averaged, prepared['image'], prepared['label'])
     flat = [g.reshape(g.shape[0], -1) for g in jax.tree.leaves(grads)]
     grad_RP = jnp.concatenate(flat, axis=1)
-    sums = {'loss': metrics.mean(loss_R, batch['weight'])}
+    sums: dict[str, Any] = {'loss': metrics.mean(loss_R, batch['weight'])}
     for size in sizes:
       grad_GP = grad_RP.reshape(-1, size, grad_RP.shape[1]).mean(1)
       full_G = batch['weight'].reshape(-1, size).min(1)  # Of real rows alone.
