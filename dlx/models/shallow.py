@@ -1,4 +1,4 @@
-"""One hidden layer for a few inputs, whose units are spread over them from the start."""
+"""One hidden layer for a few inputs: its units are spread over them from the start."""
 
 from typing import Any, Callable
 
