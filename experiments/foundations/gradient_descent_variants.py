@@ -46,10 +46,8 @@ SMALL = Config(seeds=2, epochs=1, mini_batch=256, num_rates=2)
 
 
 def study(config: Config) -> Study:
-  n = images.images(config.dataset).train.size
-  if n is None or n < 2 * SIZES[-1]:
-    config.require('dataset', False, f'a set of known size, {2 * SIZES[-1]} at least')
-    raise AssertionError
+  n, least = images.images(config.dataset).train.size or 0, 2 * SIZES[-1]
+  config.require('dataset', n >= least, f'a set of known size, {least} at least')
   config.require('mini_batch', config.mini_batch < n, f'below {n}, all examples')
   batch_size = {STOCHASTIC: 1, MINI: config.mini_batch, BATCH: n}
   rates = np.geomspace(config.lowest, config.highest, config.num_rates).tolist()
