@@ -26,18 +26,24 @@ DTYPES = ('float16', 'bfloat16', 'float32')
 class Config(StudyConfig):
   seeds: int = 5  # Runs of each setting, which differ in their seed alone.
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
+  nets: tuple[str, ...] = ('mlp', 'cnn')  # Experiments that are compared.
   num_steps: int = 600  # Optimiser steps of each run.
   mlp_features: tuple[int, ...] = (128, 128)  # Widths of the perceptron.
   cnn_features: tuple[int, ...] = (16, 32)  # Channels of the convolutional net.
 
   def __post_init__(self):
     super().__post_init__()
+    self.require(
+      'nets',
+      len(self.nets) > 0 and set(self.nets) <= {'mlp', 'cnn'},
+      'mlp, cnn or both',
+    )
     self.bounds('num_steps', least=1)
     self.bounds('mlp_features', 'cnn_features', least=1, some=True)
 
 
 # The least study that still has every part.
-SMALL = Config(seeds=2, num_steps=6, mlp_features=(8,), cnn_features=(4,))
+SMALL = Config(seeds=2, num_steps=6, nets=('mlp',), mlp_features=(8,))
 
 
 def study(config: Config) -> Study:
@@ -48,10 +54,8 @@ def study(config: Config) -> Study:
     'eval_every_steps': None,
     'save_every_steps': None,
   }
-  nets = {
-    'mlp': {'features': config.mlp_features},
-    'cnn': {'features': config.cnn_features},
-  }
+  features = {'mlp': config.mlp_features, 'cnn': config.cnn_features}
+  nets = {net: {'features': features[net]} for net in config.nets}
   settings = {
     f'{net},{dtype}': Run(net, {**fields, **own, 'compute_dtype': dtype})
     for net, own in nets.items()
