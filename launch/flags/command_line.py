@@ -219,7 +219,8 @@ def _parsed(values: flags.FlagValues, argv: list[str]) -> list[str]:
   except flags.IllegalFlagValueError as e:
     for python, what in _NO_NUMBER.items():
       if python in str(e):
-        raise ConfigError(f'{str(e).split(python)[0]}must be {what}.') from None
+        said = f'{str(e).split(python)[0]}must be {what}.'
+        raise flags.IllegalFlagValueError(said) from None
     raise
   except ValueError as e:  # absl's for --noNAME=VALUE is no flags.Error.
     raise ConfigError(str(e)) from None

@@ -54,7 +54,8 @@ def trains(capfd) -> list[str]:
   assert command.startswith('python -m launch.train --exp=cnn --config.dataset=pets ')
   flags = command.split()[4:]
   config = ['--exp=softmax_regression', '--config.num_steps=2', '--workdir=run']
-  return ['train', *config, *flags]
+  assert flags[-1] == '--workdir=runs/pets'
+  return ['train', *flags, *config]
 
 
 class TestImages:

@@ -181,6 +181,11 @@ class TestColumnsThatAreNoNumbers:
     (
       (lambda i: str(i + 1), "Column 'b' is left out: it numbers the rows."),
       (lambda i: f'name {i}' * 2, "Column 'b' is left out: 80 values are more than 64"),
+      (
+        lambda i: f'{1950 + i}-03-12',
+        "Column 'b' is left out: 80 values are more than 64 (--categories=b takes "
+        'them; of dates write what counts as numbers, e.g. the year).',
+      ),
       (lambda i: 'same', "Column 'b' is left out: 1 value(s) in training."),
       (lambda i: 'NA', "Column 'b' is left out: 0 value(s) in training."),
     ),
