@@ -27,9 +27,9 @@ MNIST's test images, beside the same training written in PyTorch; start-up, read
 evaluations included, three seeds in turns. `call`: seconds until a trained `cnn` that
 is opened in a new process has answered, and milliseconds of a warm answer. `data`:
 10,000 JPEGs prepared beside Pillow alone, and batches of them beside a plain loop over
-the same arrays in memory. `sweep`: the 128 runs of `learning_rate_sweep` in one program
-beside the same runs one after the other in one process, and how far their figures are
-apart.
+the same arrays in memory, PyTorch's DataLoader and Hugging Face's datasets, where they
+are installed. `sweep`: the 128 runs of `learning_rate_sweep` in one program beside the
+same runs one after the other in one process, and how far their figures are apart.
 """
 
 import datetime

@@ -162,7 +162,10 @@ def main(argv: list[str]) -> int:
   if made.card.kind in _EXPERIMENTS:
     where = f' --data_dir={data_dir}' if data_dir else ''
     exp = _EXPERIMENTS[made.card.kind]
-    print(f'python -m launch.train --exp={exp} --config.dataset={name}{where}')
+    print(
+      f'python -m launch.train --exp={exp} --config.dataset={name}{where} '
+      f'--workdir=runs/{name}'
+    )
   return 0
 
 

@@ -21,6 +21,10 @@ from launch.flags import config_flags
 BAD_INPUT = 2  # Exit status of flag errors and ConfigError.
 FAILED = 1  # Of a run that met a NaN or inf.
 _HELP = ('help', 'helpshort', 'helpfull')
+_NO_NUMBER = {  # Python's words for a text that is none, and what must be there.
+  'invalid literal for int()': 'a whole number',
+  'could not convert string to float': 'a number',
+}
 
 
 class Leave(Exception):
@@ -165,12 +169,10 @@ def chosen(words: list[str], known: Iterable[str]) -> tuple[str, list[str]]:
   Raises:
     ConfigError: it is none of those that are known.
   """
-  first = words[0] if words else ''
-  if first not in known:
-    raise ConfigError(
-      f'{first!r} is not allowed: the first word must be one of {", ".join(known)}.'
-    )
-  return first, words[1:]
+  if not words or words[0] not in known:
+    wrong = f'{words[0]!r} is not allowed' if words else 'words are missing'
+    raise ConfigError(f'{wrong}: the first word must be one of {", ".join(known)}.')
+  return words[0], words[1:]
 
 
 def refuse_words(words: list[str]):
@@ -214,6 +216,12 @@ def _parsed(values: flags.FlagValues, argv: list[str]) -> list[str]:
   """
   try:
     words = values(argv)[1:]
+  except flags.IllegalFlagValueError as e:
+    for python, what in _NO_NUMBER.items():
+      if python in str(e):
+        said = f'{str(e).split(python)[0]}must be {what}.'
+        raise flags.IllegalFlagValueError(said) from None
+    raise
   except ValueError as e:  # absl's for --noNAME=VALUE is no flags.Error.
     raise ConfigError(str(e)) from None
   if 'data_dir' in values and values['data_dir'].value:

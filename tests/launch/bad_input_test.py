@@ -131,7 +131,7 @@ class TestFlags:
       ('--config.num_steps=1e3', 'must be a whole number'),
       ('--config.clip_norm=big', 'must be a finite number, or none'),
       ('--config.stream=perhaps', 'must be true or false'),
-      ('--stop_at=soon', 'int'),
+      ('--stop_at=soon', 'must be a whole number'),
     ],
   )
   def test_wrong_type(self, capfd, arg, allowed):

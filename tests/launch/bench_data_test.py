@@ -65,6 +65,7 @@ def test_answers_of_a_run(tmp_path):
   fit(softmax_regression.build(config), config, tmp_path)
   found = answering.ask(tmp_path, {}, calls=2)
   assert 0 < found['python_s'] < found['opened_s'] < found['first_answer_s']
+  assert found['first_answer_cpu_s'] > 0
   assert set(found['warm_ms']) == {str(n) for n in answering.ROWS}
   assert all(ms > 0 for ms in found['warm_ms'].values())
   with pytest.raises(ConfigError, match='failed: .*holds no run'):

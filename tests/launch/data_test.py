@@ -54,7 +54,8 @@ def trains(capfd) -> list[str]:
   assert command.startswith('python -m launch.train --exp=cnn --config.dataset=pets ')
   flags = command.split()[4:]
   config = ['--exp=softmax_regression', '--config.num_steps=2', '--workdir=run']
-  return ['train', *config, *flags]
+  assert flags[-1] == '--workdir=runs/pets'
+  return ['train', *flags, *config]
 
 
 class TestImages:
@@ -315,7 +316,7 @@ class TestCommand:
   @pytest.mark.parametrize(
     ('args', 'told'),
     (
-      ((), 'the first word must be one of images, table'),
+      ((), 'words are missing: the first word must be one of images, table'),
       (('image', 'x'), "'image' is not allowed"),
       (('images',), 'give images DIR, or images FILE ...'),
       (('images', 'a', 'b'), 'b: give one folder of pictures'),
@@ -328,6 +329,8 @@ class TestCommand:
       ),
       (('ls', '--name=x'), '--name is not read by ls'),
       (('images', 'x', '--fit=no'), 'flag --fit=no'),
+      (('images', 'x', '--size=big'), 'flag --size=big: must be a whole number.'),
+      (('images', 'x', '--test=much'), 'flag --test=much: must be a number.'),
     ),
   )
   def test_wrong_words(self, capfd, args, told):
@@ -338,6 +341,13 @@ class TestCommand:
     for args in (('images', 'pets'), ('ls',)):
       assert data.main(['data', *args]) == 2
       assert '--data_dir is missing' in capfd.readouterr().err
+
+  def test_a_file_is_no_data_folder(self, capfd):
+    pictures()
+    pathlib.Path('data').touch()
+    assert data.main(['data', 'images', 'pets', '--data_dir=data']) == 2
+    said = capfd.readouterr().err
+    assert said == 'error: --data_dir=data is not allowed: is a file, not a folder.\n'
 
   @pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')
   def test_no_permission(self, capfd):

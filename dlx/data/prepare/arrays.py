@@ -174,7 +174,11 @@ def _checked(
   elif x.dtype == np.uint8 and x.ndim in (3, 4) and min(x.shape[1:]):
     x = x[..., None] if x.ndim == 3 else x
     if x.shape[-1] not in (1, 3):
-      raise DataError(f'{where}: x has {x.shape[-1]} channels last: must be 1 or 3.')
+      first = '; channels come last: x.transpose(0, 2, 3, 1)'
+      raise DataError(
+        f'{where}: x is {list(x.shape)}, of {x.shape[-1]} channels: must be 1 or 3'
+        f'{first if x.shape[1] in (1, 3) else ""}.'
+      )
   else:
     raise DataError(
       f'{where}: x is {x.dtype} {list(x.shape)}: must be uint8 [N, H, W] or '

@@ -13,6 +13,13 @@ import numpy as np
 from dlx.data.formats import files
 from dlx.errors import ConfigError, DataError
 
+_NO_TEXT = {  # How files begin that are often taken for tables and texts.
+  b'PK\x03\x04': 'a spreadsheet or a zip archive',
+  b'\xd0\xcf\x11\xe0': 'a spreadsheet or document of Office',
+  b'\x1f\x8b': 'packed by gzip',
+  b'%PDF': 'a PDF',
+}
+
 MISSING = frozenset(('', 'na', 'n/a', 'nan', 'null', 'none', '?'))
 
 
@@ -92,6 +99,9 @@ def text_of(path: Any, encoding: str = 'utf-8') -> str:
   raw = files.read_bytes(epath.Path(path))
   if not raw.strip():
     raise DataError(f'{path}: is empty.')
+  for begin, what in _NO_TEXT.items():
+    if raw.startswith(begin):
+      raise DataError(f'{path}: is {what}, no text: unpack it, or save it as text.')
   if raw.startswith(codecs.BOM_UTF8):
     encoding = 'utf-8-sig'
   elif raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -128,9 +138,10 @@ def read(path: Any, encoding: str = 'utf-8') -> Table:
     io.StringIO(text, newline=''), delimiter=max(separators, key=cut), strict=True
   )
   names: list[str] = []
-  cells, lines = [], []
+  cells, lines, read_to = [], [], 0
   try:
     for row in reader:
+      read_to = reader.line_num
       row = [cell.strip() for cell in row]
       if not any(row):
         continue
@@ -145,6 +156,10 @@ def read(path: Any, encoding: str = 'utf-8') -> Table:
       cells.append(row)
       lines.append(reader.line_num)
   except csv.Error as error:
+    if 'end of data' in str(error):
+      raise DataError(
+        f'{path}: line {read_to + 1} or later: a quotation mark is not closed.'
+      ) from None
     raise DataError(f'{path}: line {reader.line_num}: {error}.') from None
   if not cells:
     raise DataError(f'{path}: holds no row below its first line.')

@@ -122,6 +122,8 @@ def check_name(name: str, data_dir: Any) -> pathlib.Path:
     raise ConfigError(
       f'--data_dir={base} is not allowed: must be on a disk; copy the set from there.'
     )
+  if os.path.exists(base) and not os.path.isdir(base):
+    raise ConfigError(f'--data_dir={base} is not allowed: is a file, not a folder.')
   if not cards.is_name(name):
     raise ConfigError(
       f'--name={name} is not allowed: must be letters, digits, "_", "-" and ".", with '

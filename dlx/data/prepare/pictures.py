@@ -89,7 +89,7 @@ def prepare(
       bad = []
       for row, fault in enumerate(_decoded(pictures, image, read, workers)):
         if fault and not skip_bad:
-          raise DataError(f'{fault}; or leave out such files by --skip_bad.')
+          raise DataError(f'{fault}: mend it, or leave out such files by --skip_bad.')
         if fault:
           bad.append(row)
           notes.append(f'Left out: {fault}.')

@@ -1,5 +1,6 @@
 """A file of columns as a set of rows: numbers and categories, one target."""
 
+import datetime
 import os
 from typing import Any, NamedTuple, Sequence
 
@@ -209,9 +210,11 @@ def _features(
         _mixed(table, name, cells, wrong, f'--categories={name}')
       values = sorted({cells[i] for i in np.flatnonzero(train_N)} - _absent(cells))
       if name not in categories and len(values) > _MOST:
+        dates = '; of dates write what counts as numbers, e.g. the year'
         notes.append(
           f'Column {name!r} is left out: {len(values)} values are more than {_MOST} '
-          f'(--categories={name} takes them).'
+          f'(--categories={name} takes them'
+          f'{dates if all(map(_is_date, values)) else ""}).'
         )
       elif len(values) < 2:
         notes.append(
@@ -244,6 +247,15 @@ def _are_ids(name: str, value_N: np.ndarray) -> bool:
   named = name.lower() in _IDS or name.lower().startswith(('unnamed', 'id_'))
   named |= name.lower().endswith('_id')
   return named or bool((np.diff(value_N) == 1).all())
+
+
+def _is_date(cell: str) -> bool:
+  """Whether a cell is a date as ISO 8601 writes it, 2026-11-30, with a time or not."""
+  try:
+    datetime.datetime.fromisoformat(cell)
+  except ValueError:
+    return False
+  return '-' in cell
 
 
 def _mixed(

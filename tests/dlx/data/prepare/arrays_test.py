@@ -75,7 +75,14 @@ FLOATS = np.arange(20.0).reshape(10, 2)
     ({'x': IMAGE[:0], 'y': LABEL[:0]}, 'must have the same number of rows, at least 1'),
     ({'x': IMAGE / 255, 'y': LABEL}, r'x is float64 \[10, 2, 2\]: must be uint8'),
     ({'x': IMAGE[..., None, None], 'y': LABEL}, 'must be uint8'),
-    ({'x': np.stack([IMAGE] * 2, -1), 'y': LABEL}, 'x has 2 channels'),
+    (
+      {'x': np.stack([IMAGE] * 2, -1), 'y': LABEL},
+      r', 2\], of 2 channels: .* 1 or 3\.',
+    ),
+    (
+      {'x': np.stack([IMAGE] * 3, 1), 'y': LABEL},
+      r'channels come last: x\.transpose\(0, 2, 3, 1\)\.',
+    ),
     ({'x': IMAGE, 'y': LABEL + 0.5}, 'y of images is float64'),
     ({'x': IMAGE, 'y': changed(LABEL, 3, -1)}, r'row 3 \(from 0\) has the label -1'),
     ({'x': IMAGE, 'y': changed(LABEL, 3, 3)}, "class '2' has 0 example"),

@@ -70,8 +70,11 @@ class TestColumns:
       ('a,b,a\n1,2,3\n', "two columns are called 'a'"),
       ('a,,\n1,2,3\n', '2 columns have no name'),
       ('1,2\n3,4\n', 'the first line holds no names of columns'),
-      ('a,b\n1,"2\n', 'line 2: unexpected end of data'),
+      ('a,b\n1,"2\n', 'line 2 or later: a quotation mark is not closed'),
+      ('"a,b\n1,2\n', 'line 1 or later: a quotation mark is not closed'),
       ('a,b\n1,\0\n', 'line 2: holds a zero character'),
+      ('PK\3\4 of own.xlsx', 'is a spreadsheet or a zip archive, no text: unpack it'),
+      ('%PDF-1.7\na,b\n', 'is a PDF, no text'),
     ),
   )
   def test_what_cannot_be_taken(self, tmp_path, text, message):
@@ -178,6 +181,11 @@ class TestColumnsThatAreNoNumbers:
     (
       (lambda i: str(i + 1), "Column 'b' is left out: it numbers the rows."),
       (lambda i: f'name {i}' * 2, "Column 'b' is left out: 80 values are more than 64"),
+      (
+        lambda i: f'{1950 + i}-03-12',
+        "Column 'b' is left out: 80 values are more than 64 (--categories=b takes "
+        'them; of dates write what counts as numbers, e.g. the year).',
+      ),
       (lambda i: 'same', "Column 'b' is left out: 1 value(s) in training."),
       (lambda i: 'NA', "Column 'b' is left out: 0 value(s) in training."),
     ),
