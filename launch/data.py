@@ -105,8 +105,8 @@ def define(values: flags.FlagValues):
   )
   flags.DEFINE_float('validation', None, share, **module)
   tokens = (
-    'What a token is. corpus: characters, words or byte pairs; characters. pairs: words '
-    'or byte pairs; words.'
+    'What a token is: corpus: characters, words or byte pairs; characters; pairs: '
+    'words or byte pairs; words.'
   )
   flags.DEFINE_enum('tokens', None, ['characters', 'words', 'bpe'], tokens, **module)
   most = (
