@@ -50,7 +50,9 @@ _READS = {
   ),
   'arrays': 'predict classes test seed repeats',
   'corpus': 'validation encoding tokens vocab_size',
-  'pairs': 'source target test validation seed repeats skip_bad encoding',
+  'pairs': (
+    'source target test validation seed repeats skip_bad encoding tokens vocab_size'
+  ),
   'graph': 'label leave_out test validation seed encoding',
   'ls': '',
   'show': 'out',
@@ -102,9 +104,14 @@ def define(values: flags.FlagValues):
     'training rows, where there is no such split; 0.1.'
   )
   flags.DEFINE_float('validation', None, share, **module)
-  tokens = 'corpus: what a token is, characters, words or byte pairs; characters.'
+  tokens = (
+    'What a token is: corpus: characters, words or byte pairs; characters; pairs: '
+    'words or byte pairs; words.'
+  )
   flags.DEFINE_enum('tokens', None, ['characters', 'words', 'bpe'], tokens, **module)
-  most = 'corpus: tokens of the vocabulary, of words 8192 and of bpe 1024.'
+  most = (
+    'Tokens of the vocabulary: corpus: of words 8192, of bpe 1024; pairs: of bpe 8192.'
+  )
   flags.DEFINE_integer('vocab_size', None, most, **module)
   seed = 'Seed by which the test rows are chosen; 0.'
   flags.DEFINE_integer('seed', None, seed, lower_bound=0, **module)
@@ -281,7 +288,8 @@ def described(card: Any) -> str:
       facts['languages'], facts['vocabulary_sizes'], facts['longest'], strict=True
     )
     for language, words, longest in parts:
-      lines.append(f'  {language}: {words} words; up to {longest} a sentence')
+      unit = 'byte pairs' if facts.get('tokens') == 'bpe' else 'words'
+      lines.append(f'  {language}: {words} {unit}; up to {longest} a sentence')
   elif card.kind == 'graphs':
     lines.append(f'  {facts["num_features"]} features a node')
   else:

@@ -16,6 +16,22 @@ your own, two columns of a file:
       --workdir=runs/own
   python -m launch.call --workdir=runs/own translate source='A dog .' beams=4
 
+WMT14 English to German with the paper's base model, on one host of accelerators. Not
+run: the pairs are no part of dlx; train, dev and test are files of two columns, en and
+de. Rows are filled up to 128 tokens, longer ones are cut. The paper has 27.3 BLEU after
+100000 steps of some 25000 tokens a side; `launch.call --workdir=runs/wmt14 translate
+--dataset=:test beams=4 --out=test.csv` writes what a scorer of BLEU reads.
+
+  python -m launch.data pairs wmt14_train.tsv wmt14_dev.tsv wmt14_test.tsv \
+      --name=wmt14 --tokens=bpe --vocab_size=37000 --repeats=keep --data_dir=DATA
+  python -m launch.train --exp=transformer --config.dataset=wmt14 --data_dir=DATA \
+      --config.max_length=128 --config.batch_size=768 --config.num_steps=100000 \
+      --config.num_layers=6 --config.num_heads=8 --config.width=512 \
+      --config.use_bias=true --config.dropout=0.1 --config.label_smoothing=0.1 \
+      --config.lr=1e-3 --config.warmup_fraction=0.04 --config.pad_vocabulary_to=128 \
+      --config.compute_dtype=bfloat16 --config.eval_every_steps=5000 \
+      --config.ema_decay=0.999 --workdir=runs/wmt14
+
 Norms come first in each branch, and the learning rate rises and falls as a cosine; the
 paper's come last and need its own schedule. Loss is in nats a token.
 
@@ -49,6 +65,7 @@ class Config(experiment.Config):
   # Multiple to which the vocabulary is padded, so that a mesh divides the table.
   pad_vocabulary_to: int = 1
   dropout: float = 0.0  # Dropout of embeddings, attention weights and branches.
+  use_bias: bool = False  # Biases in maps and norms, as in the paper.
   label_smoothing: float = 0.0  # Probability that is spread over all tokens.
   unroll: int = 2  # Layers in one turn of the scan over layers, changes bits.
   # Computed again on the way back, to save memory: off (nothing), dots (all but the
@@ -94,6 +111,7 @@ def build(config: Config) -> experiment.Experiment:
     block=BlockConfig(
       width=config.width,
       num_heads=config.num_heads,
+      use_bias=config.use_bias,
       dropout=config.dropout,
       unroll=config.unroll,
       remat=config.remat,

@@ -65,6 +65,12 @@ def check(facts: Mapping[str, Any], shapes: Mapping[str, jax.ShapeDtypeStruct]):
     for name, least in (('vocabulary_sizes', 3), ('longest', 1)):
       if len(facts[name]) != 2 or not all(_whole(n, least) for n in facts[name]):
         raise ValueError(f'{name} is {facts[name]}')
+    if facts.get('tokens', 'words') != 'words':
+      _check_merges(facts)
+      if facts['tokens'] != 'bpe' or set(facts['vocabulary_sizes']) != {
+        num_tokens(facts)
+      }:
+        raise ValueError(f'tokens are {facts["tokens"]!r}, or not as many as are told')
     if any(x.dtype != np.uint8 or len(x.shape) != 1 for x in shapes.values()):
       raise ValueError(f'sentences are {dict(shapes)}')
   elif kind == 'graphs':
@@ -112,11 +118,7 @@ def num_tokens(facts: Mapping[str, Any]) -> int:
 def _check_tokens(facts):
   kind = facts.get('tokens', 'characters')
   if kind == 'bpe':
-    merges = facts['merges']
-    pairs = all(len(x) == 2 and _whole(x[0], 0) and _whole(x[1], 0) for x in merges)
-    # Of bytes and of merges that were made before.
-    if not pairs or any(max(x) >= 256 + i for i, x in enumerate(merges)):
-      raise ValueError('merges are no pairs of tokens')
+    _check_merges(facts)
   elif kind == 'words':
     _check_words('words', facts['words'], len(set(facts['words'])))
   elif kind == 'characters':
@@ -125,6 +127,14 @@ def _check_tokens(facts):
     raise ValueError(f'tokens are {kind!r}')
   if not _whole(facts.get('validation_bytes', 1), 1):
     raise ValueError(f'validation_bytes is {facts["validation_bytes"]}')
+
+
+def _check_merges(facts):
+  merges = facts['merges']
+  pairs = all(len(x) == 2 and _whole(x[0], 0) and _whole(x[1], 0) for x in merges)
+  # Of bytes and of merges that were made before.
+  if not pairs or any(max(x) >= 256 + i for i, x in enumerate(merges)):
+    raise ValueError('merges are no pairs of tokens')
 
 
 def _check_sentences(facts, shapes):

@@ -18,7 +18,7 @@ import numpy as np
 from dlx.data.dataset import Loaded, Source
 from dlx.data.formats import text
 from dlx.data.sets import cards, registry, strings
-from dlx.data.sets.characters import Characters
+from dlx.data.sets.characters import Characters, of_facts
 from dlx.data.sets.sentences import as_bytes, texts_of
 from dlx.data.text import vocabulary
 from dlx.data.text.padded import Padded
@@ -199,15 +199,17 @@ def _own(card: cards.Card) -> _Spec:
     return Loaded({s: texts_of(found.data[s]) for s in SIDES}, found.origin)
 
   first, second = facts['vocabulary_sizes']
+  coder = Padded(of_facts(facts)) if facts.get('tokens') == 'bpe' else None
   (s_width,), (t_width,) = (card.shapes[side].shape for side in SIDES)
   return _Spec(
     read=read,
     sizes=facts['sizes'],
     # Of the words of both sides those that are alike are one.
-    num_tokens=first + second - len(vocabulary.SPECIAL),
+    num_tokens=first if coder else first + second - len(vocabulary.SPECIAL),
     longest=tuple(facts['longest']),
     widths=(s_width, t_width),
     names=tuple(facts['languages']),
+    coder=coder,
   )
 
 

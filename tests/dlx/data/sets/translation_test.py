@@ -5,6 +5,7 @@ import pytest
 
 from dlx.data.prepare import pairs
 from dlx.data.sets import strings
+from dlx.data.sets.facts import check
 from dlx.data.sets.sentences import texts_of
 from dlx.data.sets.translation import texts, translation
 from dlx.data.sources import read
@@ -108,6 +109,34 @@ def test_texts_are_as_written(tmp_path, monkeypatch):
   assert set(both) <= set(PAIRS) and len(both) == 8
   found = read(texts('reverse', 'test')).data
   assert texts_of(found['target'][:1])[0] == texts_of(found['text'][:1])[0][::-1]
+
+
+def test_byte_pairs_of_both_sides_stand_in_the_card(tmp_path, monkeypatch):
+  file = written(tmp_path, monkeypatch, PAIRS)
+  made = pairs.prepare([file], 'own', tokens='bpe', vocab_size=270)
+  merges = made.card.facts['merges']
+  assert 5 < len(merges) <= 14
+  data = translation('own')
+  assert (data.unit, data.end) == ('token', 256 + len(merges))
+  found = read(data.train).data
+  # Nothing is lost: capitals, spaces and what training lacked.
+  both = zip(decoded(data, found['source']), decoded(data, found['target']))
+  assert set(both) <= set(PAIRS)
+  words = data.vocabulary(None)
+  assert words.decode([*words.encode('\u00dcber 99!'), PAD]) == '\u00dcber 99!'
+  assert found['source'].max() < data.end == found['target'].max()
+  with pytest.raises(ConfigError, match='num_words=9 is not allowed: own is cut into'):
+    translation('own', num_words=9)
+  for fields, message in (
+    ({'tokens': 'characters'}, '--tokens=characters is not allowed with pairs'),
+    ({'vocab_size': 300}, '--vocab_size is not allowed with --tokens=words'),
+    ({'tokens': 'bpe', 'vocab_size': 9}, 'vocab_size=9 is not allowed'),
+  ):
+    with pytest.raises(ConfigError, match=message):
+      pairs.prepare([file], 'other', **fields)
+  facts = {**made.card.facts, 'merges': [[300, 1]]}
+  with pytest.raises(ValueError, match='merges are no pairs'):
+    check(facts, made.card.shapes)
 
 
 @pytest.mark.parametrize(
