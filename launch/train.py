@@ -148,9 +148,11 @@ def _study(
   """Runs a study; returns the exit status."""
   for name in _OF_ONE_RUN:
     if values[name].value != values[name].default:
+      remedy = 'train one of its runs by itself'
+      if name == 'multihost':
+        remedy = 'one process trains it, on all devices of its machine'
       raise ConfigError(
-        f'--{name} is not allowed with {found.short}, a study: train one of its runs '
-        'by itself.'
+        f'--{name} is not allowed with {found.short}, a study: {remedy}.'
       )
   config = config_flags.build(found.config_class, values)
   workdir = values.workdir or os.path.join('runs', found.short)

@@ -27,9 +27,12 @@ GONE = 0.05
 EVAL_BATCHES = 8
 
 
+READ = ('loss', 'g_loss', 'real_accuracy', 'fake_accuracy')  # Of every step.
+
+
 def plays(experiment: Experiment) -> bool:
   """Whether an experiment has two players, by the metrics that it declares."""
-  return {'g_loss', 'real_accuracy', 'fake_accuracy'} <= experiment.metrics.keys()
+  return {*READ} <= experiment.metrics.keys()
 
 
 def report(subject: Subject, run: Run) -> Report:
@@ -39,10 +42,10 @@ def report(subject: Subject, run: Run) -> Report:
     subject: the experiment.
     run: a short run that stayed finite.
   """
-  if not plays(subject.experiment) or 'g_loss' not in run.metrics[0]:
-    return skipped('the train step reports no g_loss, real_accuracy, fake_accuracy')
   first = _medians(run.metrics[:FIRST])
   late = _medians(run.metrics[len(run.metrics) // 2 :])
+  if not plays(subject.experiment) or not {*READ} <= late.keys():
+    return skipped(f'a train step must report {", ".join(READ)}')
   shares = _evaluated(subject, run)
   told = f'told right: real {late["real_accuracy"]:.0%}, '
   told += f'samples {late["fake_accuracy"]:.0%}'

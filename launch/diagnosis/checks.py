@@ -255,8 +255,8 @@ def table(patient: Patient, gan: bool) -> Mapping[str, Check]:
   experiment = patient.subject.experiment
   if not players.plays(experiment) and samples.source(experiment) is None:
     raise ConfigError(
-      f'--gan is not allowed: {patient.found.short} declares no metrics g_loss, '
-      'real_accuracy and fake_accuracy and makes no samples of seeds; leave it out.'
+      f'--gan is not allowed: {patient.found.short} declares no metrics '
+      f'{", ".join(players.READ)}, and makes no samples of seeds; leave it out.'
     )
   return {**CHECKS, **GAN}
 

@@ -33,7 +33,7 @@ def path_as_before(monkeypatch):
     ('--steps=1', 'steps'),
     ('--config.lr=-1', '--config.lr=-1.0 is not allowed'),
     ('--exp=nothing', '--exp=nothing is no experiment'),
-    ('--gan', '--gan is not allowed: softmax_regression declares no metrics g_loss'),
+    ('--gan', '--gan is not allowed: softmax_regression declares no metrics loss, g_'),
     ('--checks=players', 'memory; players with --gan.'),
   ],
 )

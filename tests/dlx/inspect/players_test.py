@@ -106,3 +106,5 @@ def test_without_curves_rates_are_not_compared():
 
 def test_one_player_is_skipped():
   assert 'g_loss' in (report(played(), declared=('loss',)).skipped or '')
+  bare = [{'loss': 1.0}] * STEPS
+  assert 'g_loss' in (report(played()._replace(metrics=bare)).skipped or '')
