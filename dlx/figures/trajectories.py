@@ -32,8 +32,8 @@ def trajectories(surfaces: Mapping[str, Surface]) -> 'Figure':
   """For each surface a map with the ways on it, and the height by step.
 
   Args:
-    surfaces: by title; on each at least one way, at most seven. A point that is not
-      finite ends what is drawn of its way.
+    surfaces: by title; on each at least one way, at most seven. The first point of each
+      is finite; others that are not leave a gap.
   """
   figure = new_figure(9.6, 3.6 * len(surfaces))
   axes = figure.subplots(len(surfaces), 2, squeeze=False)
@@ -66,7 +66,8 @@ def trajectories(surfaces: Mapping[str, Surface]) -> 'Figure':
 def _window(points: Mapping[str, np.ndarray], least: tuple[float, float]):
   """(first, width) of each axis: nearly all points, all starts and the lowest one."""
   ends = np.stack([least, *(way[0] for way in points.values())])
-  inner = [np.nanpercentile(way, (3, 97), axis=0) for way in points.values()]
+  finite = [way[np.isfinite(way).all(-1)] for way in points.values()]
+  inner = [np.percentile(way, (3, 97), axis=0) for way in finite]
   shown = np.concatenate([ends, *inner])
   low, high = shown.min(0), shown.max(0)
   room = 0.1 * (high - low) + 1e-3

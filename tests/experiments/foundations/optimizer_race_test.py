@@ -81,6 +81,14 @@ def test_figure_has_each_way_with_its_last_height():
   figure.canvas.draw()
 
 
+def test_figure_of_a_way_that_diverges():
+  way = np.array([[1.0, 1.0], [np.inf, 2.0], [np.nan, np.nan]])
+  figure = trajectories({'x': Surface(lesson.ravine, (0.0, 0.0), {'a': way})})
+  figure.canvas.draw()
+  low, high = figure.axes[0].get_xlim()
+  assert -1 < low < 0 < 1 < high < 2
+
+
 def test_figure_of_no_way_or_too_many():
   way = np.ones((2, 2))
   for count in (0, 8):
