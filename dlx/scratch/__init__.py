@@ -1,1 +1,1 @@
-"""How things work, from scratch: one lesson a file, in the order of README.md."""
+"""Lessons: how a thing works, in one page of code that a test proves right."""

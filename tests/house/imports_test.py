@@ -80,10 +80,8 @@ FLOORS = (
     *('dlx.config_text', 'dlx.leaving', 'dlx.beside'),
     *('dlx.experiment', 'dlx.labels', 'dlx.data.dataset'),
   ),
-  (
-    *('dlx.data', 'dlx.layers', 'dlx.losses', 'dlx.metrics', 'dlx.optim'),
-    *('dlx.diffusion', 'dlx.scratch'),
-  ),
+  ('dlx.data', 'dlx.layers', 'dlx.losses', 'dlx.metrics', 'dlx.optim', 'dlx.diffusion'),
+  ('dlx.scratch',),
   ('dlx.figures',),
   ('dlx.models', 'dlx.sampling', 'dlx.train'),
   ('dlx.tasks',),
