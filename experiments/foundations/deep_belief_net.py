@@ -2,8 +2,9 @@
 
   python -m launch.train --exp=deep_belief_net
   python -m launch.train --exp=deep_belief_net --config.dataset=mnist \
-      --config.rbm.num_steps=3000 --config.num_steps=18000 \
-      --config.eval_every_steps=3000 --data_dir=DATA
+      --config.features=800,800 --config.rbm.num_steps=5000 --config.num_steps=34000 \
+      --config.input_dropout=0.2 --config.lr=1e-3 --config.eval_every_steps=5000 \
+      --data_dir=DATA
 
 Each layer is a restricted Boltzmann machine: binary units v and h of probability
 proportional to exp(v W h + a v + b h). It learns by one step of contrastive divergence
@@ -14,9 +15,10 @@ doi:10.1162/neco.2006.18.7.1527). After `rbm.num_steps` for each machine its wei
 start a net of sigmoids that learns the labels by backpropagation (Hinton and
 Salakhutdinov 2006, doi:10.1126/science.1127647), with dropout (arXiv:1207.0580). The
 machines then stay as they are: they reconstruct images, and give samples by a Gibbs
-chain in the one on top. Published for MNIST: 1.25 % error (784-500-500-2000, up-down).
+chain in the one on top, which after one-step divergence are rough. Published for MNIST:
+1.25 % error (500-500-2000 units, fine-tuned by the up-down algorithm).
 
-Measured: MNIST 0.00 % (1 seed).
+Measured: MNIST 1.16 % error (1 seed), 222 s of CPU.
 """
 
 import dataclasses
@@ -61,7 +63,7 @@ LOSS = Metric(
 class Machines(fields.Group):
   """How each restricted Boltzmann machine learns."""
 
-  num_steps: int = 500  # Steps of each machine, one machine after the other.
+  num_steps: int = 1000  # Steps of each machine, one machine after the other.
   lr: float = 0.1  # Learning rate of contrastive divergence, constant.
   momentum: float = 0.8  # Momentum of contrastive divergence.
   weight_decay: float = 2e-4  # Decay of the weights in contrastive divergence.
@@ -76,16 +78,16 @@ class Machines(fields.Group):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(experiment.Config):
-  num_steps: int = 2500  # Optimiser steps, the steps of the machines included.
+  num_steps: int = 4000  # Optimiser steps, the steps of the machines included.
   batch_size: int = 100  # Examples of one global batch.
   log_every_steps: int = 100  # Steps between lines of training metrics.
   eval_every_steps: int | None = 500  # Steps between evaluations; None: at the end.
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, or a folder's name.
-  features: tuple[int, ...] = (500, 500)  # Hidden units of each machine.
+  features: tuple[int, ...] = (300, 300)  # Hidden units of each machine.
   rbm: Machines = Machines()
-  dropout: float = 0.3  # Share of hidden units dropped while the labels are learnt.
+  dropout: float = 0.4  # Share of hidden units dropped while the labels are learnt.
   input_dropout: float = 0.0  # Share of pixels dropped while the labels are learnt.
-  lr: float = 1e-3  # Largest learning rate of Adam on the labels; cosine to 0.
+  lr: float = 3e-3  # Largest learning rate of Adam on the labels; cosine to 0.
 
   def __post_init__(self):
     super().__post_init__()
