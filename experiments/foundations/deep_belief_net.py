@@ -27,8 +27,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from dlx import config as fields
 from dlx import experiment, figures, losses, metrics, optim
+from dlx.config import Group
 from dlx.data.batches.choose import splits
 from dlx.data.sets import images
 from dlx.models import rbm
@@ -60,7 +60,7 @@ LOSS = Metric(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Machines(fields.Group):
+class Machines(Group):
   """How each restricted Boltzmann machine learns."""
 
   num_steps: int = 1000  # Steps of each machine, one machine after the other.
@@ -271,6 +271,7 @@ def build(config: Config) -> experiment.Experiment:
   made = {'image': experiment.Field('image', data.shape, 'float32')}
   seed = {'seed': experiment.Field('seed', (), 'uint32')}
   code = {'features': experiment.Field('features', (widths[-1],), 'float32')}
+  phases = [(part, k * of.num_steps) for k, part in enumerate((*names, 'labels'))]
   depths = [f'{k} deep' for k in range(1, len(names) + 1)]
   return experiment.Experiment(
     init,
@@ -291,10 +292,7 @@ def build(config: Config) -> experiment.Experiment:
     headline=('test/accuracy', 'test/loss', 'test/reconstruction_0'),
     # A reconstruction from drawn units does not come so far.
     overfit=experiment.Overfit(above=0.005, steps=first + 300),
-    phases=(
-      *((name, k * of.num_steps) for k, name in enumerate(names)),
-      ('labels', first),
-    ),
+    phases=tuple(phase for phase in phases if phase[1] < config.num_steps),
     figures={
       'confusion': classification.confusion(data.class_names),
       'filters': experiment.Figure(
