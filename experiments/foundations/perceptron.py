@@ -25,7 +25,7 @@ import numpy as np
 
 from dlx import experiment, figures, metrics, optim
 from dlx.data.batches.generated import fixed, generated
-from dlx.state import Mean, Metric, create
+from dlx.state import Mean, Metric, create, stream
 from dlx.train import curves
 
 SQUARE = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
@@ -104,7 +104,7 @@ def build(config: Config) -> experiment.Experiment:
     return {'x': sign * config.margin * unknown_F + across_F, 'sign': sign}
 
   def example(key):
-    corner = jax.random.randint(jax.random.fold_in(key, 2), (), 0, 4)
+    corner = jax.random.randint(stream(key, 'xor'), (), 0, 4)
     xor = {'corner': jnp.asarray(SQUARE)[corner], 'xor': jnp.asarray(XOR)[corner]}
     return {**separable(key), **xor}
 
@@ -176,8 +176,8 @@ def build(config: Config) -> experiment.Experiment:
     lines = {'separable': tree['seen']['separable'], 'XOR': tree['seen']['xor']}
     seen = {name: x[x > 0] for name, x in lines.items()}
     title = f'Mistakes of the rule, margin {config.margin:g}'
-    return figures.mistakes(seen, examples=int(tree['examples']), bound=bound,
-                            title=title)  # fmt: skip
+    examples = int(tree['examples'])
+    return figures.mistakes(seen, examples=examples, bound=bound, title=title)
 
   def compute(state, key, batch):
     del key, batch
