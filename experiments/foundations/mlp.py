@@ -50,7 +50,7 @@ class Config(experiment.Config):
 
 
 # Fields that are used by arithmetic alone: runs that differ in them share a program.
-SWEPT = ('lr', 'weight_decay')
+SWEPT = ('lr', 'weight_decay', 'l1', 'l2')
 # The least run that still has every part.
 SMALL = Config.small()
 
@@ -72,8 +72,9 @@ def build(config: Config) -> experiment.Experiment:
 
   def penalty(params, sown):
     zeros = optim.zero_weights(params)
+    weight = 0.0 if config.l2 is None else config.l2
     return {
-      'l2': (config.l2 or 0.0, losses.l2(params)),
+      'l2': (weight, losses.l2(params)),
       'zero_weights': (0.0, zeros.total / zeros.count),  # Reported alone.
     }
 

@@ -54,6 +54,7 @@ def study(config: Config) -> Study:
     'dropout': 0.0,
     'input_dropout': 0.0,
     'batch_norm': False,
+    'l2': 0.0,  # Not off, so that strengths share a program and zeros are counted.
     'log_every_steps': max(1, config.num_steps // 6),
     'eval_every_steps': None,
     'save_every_steps': None,
@@ -96,7 +97,7 @@ def study(config: Config) -> Study:
   }
   return Study(
     runs=over_seeds(config, settings),
-    metrics=(LOSS, 'test/accuracy', CHOSEN_BY),
+    metrics=(LOSS, 'test/accuracy', CHOSEN_BY, ZEROS),
     claims={
       **claims,
       'Stopping early has a lower test loss than none.': (
