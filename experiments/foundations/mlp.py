@@ -31,7 +31,8 @@ class Config(experiment.Config):
   input_dropout: float = 0.2  # Share of pixels dropped in training.
   batch_norm: bool = True  # Whether batch norm stands before every activation.
   lr: float = 2e-3  # Peak of the learning rate.
-  # Its schedule: constant, step, exponential, cosine, one_cycle, warmup, warmup_cosine.
+  # Schedule of the learning rate: constant, step, exponential, cosine, one_cycle,
+  # warmup or warmup_cosine.
   schedule: str = 'one_cycle'
   plateau: Plateau = Plateau()
   weight_decay: float = 0.0  # Decoupled decay of the kernels.
