@@ -41,7 +41,8 @@ def proximal_l1(
     ConfigError: `tx` does not tell its learning rate.
   """
   check_bounds('l1', l1, 0)
-  if getattr(tx, 'rate', None) is None:
+  schedule = getattr(tx, 'rate', None)
+  if schedule is None:
     raise ConfigError(
       'proximal_l1 of an optimiser without a known learning rate is not allowed: take '
       'one of dlx.optim.'
@@ -52,6 +53,7 @@ def proximal_l1(
     moves, new = inner.update(updates, state, params, **extra)
     # A schedule counts its updates in the state; without one the rate is constant.
     rate = learning_rate(tx, state, new, jnp.zeros((), jnp.int32))
+    assert rate is not None
     chosen = mask(params) if callable(mask) else mask
 
     def one(p, move, drawn):
@@ -63,7 +65,7 @@ def proximal_l1(
     return jax.tree.map(one, params, moves, chosen), new
 
   shrinking = optax.GradientTransformationExtraArgs(tx.init, update)
-  return rated(in_float32(shrinking), getattr(tx, 'rate', None))
+  return rated(in_float32(shrinking), schedule)
 
 
 def zero_weights(params: PyTree, most: Number = 0.0, mask: Mask = decay_mask) -> Mean:

@@ -163,9 +163,11 @@ def held(state: TrainState, metric: str | None) -> str:
   if not found.any():
     return f'{last}, since {metric} was never finite'
   told = f'the best {metric}, {", ".join(f"{v:.4g}" for v in np.ravel(value[found]))}'
-  now = {name: getattr(state, name) for name in best.weights}
+  # Not model_state: members of one program keep more in it than what was put back.
+  kept = {name: x for name, x in best.weights.items() if name != 'model_state'}
+  now = {name: getattr(state, name) for name in kept}
   same = jax.jit(lambda a, b: jax.tree.map(lambda x, y: (x == y).all(), a, b))
-  if now and all(map(bool, jax.tree.leaves(same(now, best.weights)))):
+  if now and all(map(bool, jax.tree.leaves(same(now, kept)))):
     return f'those of {told}'
   return f'{last}; {told}, was of other weights'
 

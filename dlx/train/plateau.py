@@ -52,12 +52,13 @@ class Plateau(Group):
   metric: str | None = None
   mode: str = 'min'  # Whether the metric of the plateau shall fall or rise: min or max.
   factor: float = 0.1  # What the learning rate is multiplied by on a plateau.
-  # Evaluations without an improvement that are borne; one more lowers the rate.
+  # Evaluations without an improvement after which one more lowers the rate.
   patience: int = 10
-  # Share of the best figure by which a better one must beat it.
+  # Share of the best figure by which a better one must beat the best.
   threshold: float = 1e-4
-  cooldown: int = 0  # Evaluations after a fall of the rate that are not counted.
-  least: float = 0.0  # Share of its schedule below which the learning rate never falls.
+  # Evaluations after a fall of the learning rate that are not counted.
+  cooldown: int = 0
+  least: float = 0.0  # Least share of the scheduled rate that a plateau leaves.
 
   def __post_init__(self):
     super().__post_init__()
@@ -88,7 +89,7 @@ class Plateau(Group):
       one = jnp.ones((), jnp.float32)
       return Lowered(one, best, zero, jnp.copy(zero), inner.init(params))
 
-    def update(updates, state: Lowered, params=None, **extra):
+    def update(updates, state, params=None, **extra):
       moves, new = inner.update(updates, state.inner, params, **extra)
       moves = jax.tree.map(lambda m: (m * state.lowered).astype(m.dtype), moves)
       return moves, state._replace(inner=new)

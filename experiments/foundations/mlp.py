@@ -35,7 +35,8 @@ class Config(experiment.Config):
   activation: str = 'relu'  # Of the hidden layers, a name of dlx/layers/README.md.
   initialiser: str = 'lecun_normal'  # Of the kernels, a name of dlx/layers/README.md.
   lr: float = 2e-3  # Peak of the learning rate.
-  # Its schedule: constant, step, exponential, cosine, one_cycle, warmup, warmup_cosine.
+  # Schedule of the learning rate: constant, step, exponential, cosine, one_cycle,
+  # warmup or warmup_cosine.
   schedule: str = 'one_cycle'
   plateau: Plateau = Plateau()
   weight_decay: float = 0.0  # Decoupled decay of the kernels.
@@ -56,7 +57,7 @@ class Config(experiment.Config):
 
 
 # Fields that are used by arithmetic alone: runs that differ in them share a program.
-SWEPT = ('lr', 'weight_decay')
+SWEPT = ('lr', 'weight_decay', 'l1', 'l2')
 # The least run that still has every part.
 SMALL = Config.small()
 
@@ -80,8 +81,9 @@ def build(config: Config) -> experiment.Experiment:
 
   def penalty(params, sown):
     zeros = optim.zero_weights(params)
+    weight = 0.0 if config.l2 is None else config.l2
     return {
-      'l2': (config.l2 or 0.0, losses.l2(params)),
+      'l2': (weight, losses.l2(params)),
       'zero_weights': (0.0, zeros.total / zeros.count),  # Reported alone.
     }
 

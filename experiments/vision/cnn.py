@@ -17,6 +17,7 @@ from dlx.data.sets import images
 from dlx.inspect.inside import inside
 from dlx.models.cnn import CNN
 from dlx.tasks.classification import image_classifier
+from dlx.train.plateau import Plateau
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class Config(experiment.Config):
   # In training: none, flip, shift, rotation, zoom, affine, mixup or cutmix.
   augment: str = 'none'
   lr: float = 3e-3  # Peak of the one-cycle learning rate.
+  plateau: Plateau = Plateau()
   weight_decay: float = 0.0  # Decoupled decay of the kernels.
   inside: bool = False  # Whether activations, dead units and gradients are drawn.
 
@@ -73,5 +75,6 @@ def build(config: Config) -> experiment.Experiment:
     tx=optim.adamw(
       optim.one_cycle(config.lr, config.num_steps), weight_decay=config.weight_decay
     ),
+    plateau=config.plateau,
   )
   return inside(classifier) if config.inside else classifier

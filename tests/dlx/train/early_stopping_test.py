@@ -17,7 +17,7 @@ from dlx.experiment import Eval, Experiment
 from dlx.run import reopen
 from dlx.run.loop import fit
 from dlx.state import Mean, create
-from dlx.train.early_stopping import early_stopping, with_early_stopping
+from dlx.train.early_stopping import early_stopping, held, with_early_stopping
 from tests.dlx.run import kinds
 
 
@@ -174,6 +174,17 @@ class EarlyStoppingTest(parameterized.TestCase):
     self.assertStartsWith(
       json.loads((folder / 'result.json').read_text())['weights'], words
     )
+
+  def test_says_it_of_members_of_one_program_too(self):
+    """They keep in model_state whether they diverged, around what was put back."""
+    wrapped = early_stopping(scripted([2.0, 1.0]), 'val/loss', patience=1)
+    state = wrapped.init(jax.random.key(0))
+    for value in (2.0, 3.0):
+      state = wrapped.after_eval(state, {'val/loss': jnp.float32(value)})
+    joint = state._replace(model_state=(state.model_state, jnp.zeros(1, bool)))
+    self.assertEqual(held(joint, 'val/loss'), 'those of the best val/loss, 2')
+    moved = joint._replace(params={'w': joint.params['w'] + 1})
+    self.assertStartsWith(held(moved, 'val/loss'), 'those of the last step; the best')
 
   def test_a_best_metric_that_was_never_finite(self):
     config = kinds.Small(num_steps=2, eval_every_steps=1, best_metric='val/loss')
