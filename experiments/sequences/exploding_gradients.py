@@ -11,7 +11,8 @@ with clipping, that is what happens without. At rate 1 clipping is not enough ei
 steps of norm 1 are too long.
 
 Measured: test loss 0.00019 nats with clipping, 2.55 without, at gain 2 and that rate.
-Of 24 runs each 18 solve the task with clipping, 7 without.
+Of 24 runs each 18 solve the task with clipping, 7 without. Gain 1 ends alike: in
+training the weights grow by themselves.
 """
 
 import dataclasses
