@@ -52,7 +52,176 @@ def run(title: str, path: str, *runs: str, test: str = '') -> Topic:
   return Topic(title, (f'experiments/{path}.py',), (own,), runs)
 
 
-AREAS: dict[str, tuple[Topic, ...]] = {}
+AREAS: dict[str, tuple[Topic, ...]] = {
+  'From scratch': (
+    lesson(
+      'Tensors: creation, arithmetic, shapes, slices',
+      *('strides', 'tensors', 'creation'),
+      test='tensors',
+    ),
+    lesson(
+      'PyTorch, TensorFlow and JAX side by side', 'translation', test='translation'
+    ),
+    lesson('Broadcasting by strides', 'broadcasting', test='broadcasting'),
+    lesson('Automatic differentiation', 'local_derivatives', 'tape', test='tape'),
+    lesson(
+      'Chain rule, local derivatives, finite differences',
+      'computation_graph',
+      test='computation_graph',
+    ),
+    lesson('Multinomial sampling', 'multinomial', test='multinomial'),
+    lesson('Gradient rules of your own', 'custom_gradients', test='custom_gradients'),
+    lesson('Why a nonlinearity', 'linear_stack', test='linear_stack'),
+    lesson('Perceptron and its bound on mistakes', 'perceptron', test='perceptron'),
+    lesson('Multilayer perceptron, backward by hand', 'network', test='network'),
+    lesson('Convolution, backward by hand', 'convolution', test='convolution'),
+    lesson('Optimisers written out', 'optimizers', test='optimizers'),
+  ),
+  'First nets': (
+    run(
+      'Perceptron learning rule',
+      'foundations/perceptron',
+      *('perceptron-0.1', 'perceptron-0.02'),
+      test='foundations/perceptron',
+    ),
+    run('XOR', 'foundations/xor', 'xor', test='foundations/xor'),
+    run(
+      'Perceptron of several layers, in NumPy',
+      'foundations/numpy_mlp',
+      'numpy-mnist',
+      test='foundations/numpy_mlp',
+    ),
+    run('Perceptron of several layers, in Flax', 'foundations/mlp', 'mlp-mnist'),
+    run('Softmax regression', 'foundations/softmax_regression', 'softmax-mnist'),
+    run(
+      'One hidden layer fits a function',
+      'foundations/curve',
+      'curve-sine / bump',
+      test='foundations/curve',
+    ),
+    run(
+      'Universal approximation',
+      'foundations/universal_approximation',
+      'universal-approximation',
+    ),
+    run(
+      'Deep belief net',
+      'foundations/deep_belief_net',
+      'belief-mnist',
+      test='foundations/deep_belief_net',
+    ),
+    run('Depth or width', 'foundations/depth_or_width', 'depth-or-width'),
+    run('Regression on a table', 'tables/house_prices', 'house-california'),
+    part(
+      'Parameters, operations, sizes and receptive fields by layer',
+      *('inspect/layers', 'inspect/sizes', 'inspect/receptive_field'),
+      tests='inspect/layers inspect/sizes inspect/receptive_field',
+    ),
+  ),
+  'Layers and losses': (
+    part('Activations', 'layers/activations', tests='layers/activations'),
+    part('Initialisation', 'layers/initialisers', tests='layers/initialisers'),
+    part(
+      'Batch, layer, group, instance and RMS norm',
+      'layers/normalisation',
+      tests='layers/normalisation layers/normalisation_identities',
+    ),
+    part(
+      'Dropout and its relatives, DropNorm',
+      *('layers/dropout', 'layers/drop_norm'),
+      tests='layers/dropout',
+    ),
+    part('SplitLinear', 'layers/split_linear', tests='layers/dropout'),
+    part(
+      'Cross entropy and distances',
+      *('losses/classification', 'losses/regression'),
+      tests='losses/classification losses/weights',
+    ),
+    part('Focal loss', 'losses/focal', tests='losses/focal'),
+    part(
+      'Hinge, contrastive and triplet loss', 'losses/margins', tests='losses/margins'
+    ),
+    part(
+      'NT-Xent, InfoNCE, CLIP',
+      'losses/contrastive',
+      tests='losses/contrastive losses/sharded',
+    ),
+    part('Losses of two players', 'losses/adversarial', tests='losses/adversarial'),
+    part('Wasserstein with penalty', 'losses/wasserstein', tests='losses/wasserstein'),
+    part(
+      'Alignment without labels (CTC)', 'losses/alignment', tests='losses/alignment'
+    ),
+  ),
+  'Training': (
+    run(
+      'Batch, mini-batch and stochastic descent',
+      'foundations/gradient_descent',
+      'descent-mini / one / all',
+      test='foundations/gradient_descent',
+    ),
+    run(
+      'The three at their best rates, and the noise of a gradient',
+      'foundations/gradient_descent_variants',
+      'gradient-descent-variants',
+    ),
+    part(
+      'Optimisers by name, with the rate to try first',
+      *('optim/names', 'optim/optimizers', 'optim/variants'),
+      tests='optim/optimizers optim/rates optim/variants',
+    ),
+    run(
+      'Optimisers side by side',
+      'foundations/optimizer_race',
+      'optimizer-race-mnist',
+      test='foundations/optimizer_race',
+    ),
+    run('Schedules side by side', 'foundations/schedules', 'schedules'),
+    run(
+      'L1, L2, decay and early stopping side by side',
+      'foundations/regularization',
+      'regularization',
+    ),
+    run(
+      'A class of one example in a hundred',
+      'foundations/focal_imbalance',
+      'imbalance-mnist-focal / weighted / plain',
+      test='foundations/focal_imbalance',
+    ),
+    part('Schedules of the learning rate', 'optim/schedules', tests='optim/schedules'),
+    part('A rate that falls on a plateau', 'train/plateau', tests='train/plateau'),
+    part('Early stopping', 'train/early_stopping', tests='train/early_stopping'),
+    part('L1 and L2', *('optim/sparsity', 'losses/penalties'), tests='optim/sparsity'),
+    part('Sharpness-aware steps', 'train/sharpness', tests='train/sharpness'),
+    run(
+      'Rates, many at once', 'foundations/learning_rate_sweep', 'learning-rate-sweep'
+    ),
+    run('How much dropout', 'foundations/dropout_rate', 'dropout-rate'),
+    run('Larger batches', 'foundations/batch_size_scaling', 'batch-size-scaling'),
+    run('16 bits', 'foundations/mixed_precision', 'mixed-precision'),
+    run('Augmentation', 'vision/augmentation', 'augmentation'),
+    run('Exploding gradients', 'sequences/exploding_gradients', 'exploding-gradients'),
+    run('An average of several nets', 'vision/ensemble', 'ensemble-logits-640'),
+  ),
+  'Measuring and looking inside': (
+    part(
+      'Accuracy, precision, recall, F1, confusion matrix',
+      'metrics/classification',
+      tests='metrics/classification',
+    ),
+    part('Calibration', 'metrics/calibration', tests='metrics/calibration'),
+    part('ROC and precision-recall', 'metrics/ranking', tests='metrics/ranking'),
+    part('PSNR and SSIM', 'metrics/pictures', tests='metrics/pictures'),
+    part('BLEU', 'metrics/translation', tests='metrics/translation'),
+    part(
+      'MMD, Frechet distance, inception score',
+      *('metrics/distributions', 'metrics/generation'),
+      tests='metrics/distributions tasks/image_generation',
+    ),
+    part(
+      'Gradients that vanish or explode', 'inspect/gradients', tests='inspect/gradients'
+    ),
+  ),
+}
 
 
 def figures() -> dict[str, str]:
