@@ -150,9 +150,8 @@ def build(config: Config) -> experiment.Experiment:
   team: Any = Team(
     MLP(widths=config.features, num_outputs=data.num_classes, **config.dtypes)
   )
-  rates = {name: getattr(config.rates, name) for name in RACERS}
   tx = optax.multi_transform(
-    {name: make(rates[name]) for name, make in RACERS.items()},
+    {name: make(getattr(config.rates, name)) for name, make in RACERS.items()},
     lambda params: {name: name for name in params},
   )
 
