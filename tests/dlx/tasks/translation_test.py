@@ -77,7 +77,7 @@ class TranslationTest(absltest.TestCase):
     cls.end = pairs('reverse').end
     cls.built = built()
     cls.state = jax.jit(cls.built.init)(jax.random.key(0))
-    cls.evaluated = jax.jit(cls.built.evals['test'].step)
+    cls.evaluated = staticmethod(jax.jit(cls.built.evals['test'].step))
 
   def test_exact_is_what_greedy_decoding_writes(self):
     rng = np.random.default_rng(0)
