@@ -5,7 +5,7 @@
 
 The gradient of the first layer over that of the last hidden layer, and their sizes,
 before training: one step of a rate that changes no weight. Without batch norm and
-without dropout. Through a sigmoid, whose slope is at most 1/4, a gradient loses a
+without dropout. Expected: through a sigmoid, whose slope is at most 1/4, it loses a
 factor of 3 and more a layer with all of these weights (Glorot and Bengio 2010). ReLU
 passes it on for half of the units, and He's weights make up for the other half
 (arXiv:1502.01852). With small weights the signal itself vanishes, and all gradients
