@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine similarity, their vote, and both as an evaluation."""
+"""Nearest neighbours by cosine similarity or distance, and their vote."""
 
 from typing import Mapping, NamedTuple
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from dlx import labels
 from dlx.errors import ConfigError
 from dlx.metrics.linear_probe import in_chunks
-from dlx.precision import EXACT, unit
+from dlx.precision import EXACT, at_least_float32, unit
 from dlx.state import Array, Metric
 
 # What a bank of neighbours reports while images are put into it.
@@ -35,7 +35,8 @@ class Neighbours(NamedTuple):
   """The k most similar rows of a bank, the most similar first.
 
   Attributes:
-    similarity_Mk: cosine; -inf where the bank holds fewer than k valid rows.
+    similarity_Mk: cosine, or minus the squared Euclidean distance; -inf where the bank
+      holds fewer than k valid rows.
     row_Mk: int32, in the bank.
   """
 
@@ -51,6 +52,7 @@ def nearest(
   valid_N: Array | None = None,
   itself_M: Array | None = None,
   chunk: int = 250,
+  euclidean: bool = False,
 ) -> Neighbours:
   """Nearest rows by cosine similarity, `chunk` queries at a time.
 
@@ -61,9 +63,13 @@ def nearest(
     valid_N: rows of the bank that count; None: all.
     itself_M: int, a row of the bank that query m must not find: leave-one-out.
     chunk: M x N similarities are never held at once, `chunk` x N are.
+    euclidean: by the distance instead, as in an embedding whose lengths matter.
   """
   chex.assert_rank([query_MF, bank_NF], 2)
-  bank_FN = unit(bank_NF).T
+  # Distances from the middle of the bank: squares of far coordinates lose their digits.
+  middle_F = at_least_float32(bank_NF).mean(0)
+  form = (lambda x: at_least_float32(x) - middle_F[None]) if euclidean else unit
+  bank_FN = form(bank_NF).T
   size = bank_FN.shape[1]
   if not 1 <= k <= size:
     raise ConfigError(f'k={k} is not allowed: must be in [1, {size}], the bank.')
@@ -71,7 +77,11 @@ def nearest(
 
   def some(part):
     query_bF, itself_b = part
-    similarity_bN = jnp.dot(unit(query_bF), bank_FN, precision=EXACT)
+    query_bF = form(query_bF)
+    similarity_bN = jnp.dot(query_bF, bank_FN, precision=EXACT)
+    if euclidean:
+      squares_b1 = jnp.square(query_bF).sum(1, keepdims=True)
+      similarity_bN = 2 * similarity_bN - squares_b1 - jnp.square(bank_FN).sum(0)[None]
     keep_bN = row_1N != itself_b[:, None]
     if valid_N is not None:
       keep_bN &= valid_N[None]

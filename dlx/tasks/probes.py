@@ -291,18 +291,20 @@ def knn_eval(
   temperature: float = 0.07,
   chunk: int = 500,
   every: int | None = None,
+  euclidean: bool = False,
 ) -> Eval:
   """Accuracy of the nearest neighbours' vote; the training images are the bank.
 
   Reports `accuracy`, and `loss`, the share of wrong answers, for the features
-  `encoder`, and `NAME_accuracy` for the others. See `probe_eval`.
+  `encoder`, and `NAME_accuracy` for the others. See `probe_eval`; `euclidean` as in
+  `nearest`.
   """
 
   def step(state: TrainState, batch: Batch) -> dict[str, Mean]:
     bank, query = both_parts(features, state, batch, chunk)
     found = {}
     for name in bank:
-      near = nearest(query[name], bank[name], k=k)
+      near = nearest(query[name], bank[name], k=k, euclidean=euclidean)
       votes = vote(
         near, batch['train_label'], num_classes=num_classes, temperature=temperature
       )
