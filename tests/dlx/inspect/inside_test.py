@@ -191,8 +191,7 @@ UNNAMED = ('dcgan', 'distill', 'gan', 'knn')
 
 def of_every_experiment():
   for i, name in enumerate(experiments_by_name.names()):
-    marks = () if name == 'mlp' else turns.seldom(i, 8)
-    yield pytest.param(name, marks=marks)
+    yield pytest.param(name, marks=turns.seldom(i, 8))
 
 
 @pytest.mark.parametrize('name', list(of_every_experiment()))
