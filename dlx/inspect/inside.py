@@ -8,8 +8,9 @@ activations      histograms of what every layer gives, on the first batch of a s
 dead_units       ReLUs that are 0 for every example of the split, by layer; the share of
                  them is reported beside its other numbers
 gradient_norms   of every tensor whose gradient the train step names, as steps.gradients
-                 and steps.watch do, on the first batch of training, with the labels
-                 zero, vanishing (below 1e-7) and exploding (above 100)
+                 and steps.watch do, but not in a branch of two phases; on the first
+                 batch of training, with the labels zero, vanishing (below 1e-7) and
+                 exploding (above 100)
 
 The layers are found in the traced functions, so that any model will do. What it costs:
 nothing in training; in an evaluation a reduction over the values of each ReLU, of the

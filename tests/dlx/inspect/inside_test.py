@@ -185,14 +185,13 @@ def test_pictures_of_many_layers_and_of_none():
   assert {'last', 'broken'} <= {row.get_text() for row in rows}
 
 
-# Their train steps name no gradients, or have none.
-UNNAMED = ('dcgan', 'distill', 'gan', 'knn')
+# Their train steps name no gradients, or do so in a branch of two phases alone.
+UNNAMED = ('dcgan', 'distill', 'gan', 'knn', 'transfer')
 
 
 def of_every_experiment():
   for i, name in enumerate(experiments_by_name.names()):
-    marks = () if name == 'mlp' else turns.seldom(i, 8)
-    yield pytest.param(name, marks=marks)
+    yield pytest.param(name, marks=turns.seldom(i, 8))
 
 
 @pytest.mark.parametrize('name', list(of_every_experiment()))

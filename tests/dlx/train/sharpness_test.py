@@ -10,6 +10,7 @@ from optax import contrib
 from dlx import optim
 from dlx.state import Mean
 from dlx.train import sharpness, steps
+from tests import turns
 from tests.dlx.train.supervised_test import make, run
 
 
@@ -83,6 +84,7 @@ def test_is_optax():
   assert float(jnp.abs(b[0]['w'] - plain[0]['w']).max()) > 0.1
 
 
+@turns.seldom(3)
 def test_supervised_takes_it_with_micro_batches():
   plain, _ = run(make()[1])
   for radius, same in ((1e-7, True), (0.5, False)):
