@@ -35,8 +35,10 @@ class Config(experiment.Config):
   dropout: float = 0.3  # Share of hidden units dropped in training.
   input_dropout: float = 0.2  # Share of pixels dropped in training.
   batch_norm: bool = True  # Whether batch norm stands before every activation.
-  activation: str = 'relu'  # Of the hidden layers, a name of dlx/layers/README.md.
-  initialiser: str = 'lecun_normal'  # Of the kernels, a name of dlx/layers/README.md.
+  # Activation of the hidden layers, a name of dlx/layers/README.md.
+  activation: str = 'relu'
+  # Initialiser of the kernels, a name of dlx/layers/README.md.
+  initialiser: str = 'lecun_normal'
   lr: float = 2e-3  # Peak of the learning rate.
   # Schedule of the learning rate: constant, step, exponential, cosine, one_cycle,
   # warmup or warmup_cosine.

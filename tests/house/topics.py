@@ -141,6 +141,12 @@ AREAS: dict[str, tuple[Topic, ...]] = {
     part(
       'Hinge, contrastive and triplet loss', 'losses/margins', tests='losses/margins'
     ),
+    run(
+      'A distance that is learnt from pairs',
+      'self_supervised/siamese',
+      'siamese-mnist',
+      test='self_supervised/siamese',
+    ),
     part(
       'NT-Xent, InfoNCE, CLIP',
       'losses/contrastive',
@@ -199,6 +205,9 @@ AREAS: dict[str, tuple[Topic, ...]] = {
     run('Larger batches', 'foundations/batch_size_scaling', 'batch-size-scaling'),
     run('16 bits', 'foundations/mixed_precision', 'mixed-precision'),
     run('Augmentation', 'vision/augmentation', 'augmentation'),
+    run(
+      'Vanishing gradients', 'foundations/vanishing_gradients', 'vanishing-gradients'
+    ),
     run('Exploding gradients', 'sequences/exploding_gradients', 'exploding-gradients'),
     run('An average of several nets', 'vision/ensemble', 'ensemble-logits-640'),
   ),
@@ -219,6 +228,11 @@ AREAS: dict[str, tuple[Topic, ...]] = {
     ),
     part(
       'Gradients that vanish or explode', 'inspect/gradients', tests='inspect/gradients'
+    ),
+    part(
+      'Activations, dead units and gradients of any experiment, by one line',
+      'inspect/inside',
+      tests='inspect/inside',
     ),
   ),
 }
