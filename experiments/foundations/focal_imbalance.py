@@ -56,7 +56,7 @@ class Config(experiment.Config):
   num_steps: int = 600  # Optimiser steps of the whole run.
   batch_size: int = 128  # Examples of one global batch.
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
-  rare: int = 8  # The class that is rare, by its number; all others are one.
+  rare: int = 8  # Number of the class that is rare; all others are one class.
   ratio: int = 100  # Training examples of the others for each of the rare class.
   subset_seed: int = 0  # Seed by which the examples of the rare class are chosen.
   loss: str = 'focal'  # cross_entropy, weighted or focal.

@@ -33,8 +33,8 @@ class Config(experiment.Config):
   dropout: float = 0.3  # Share of hidden units dropped in training.
   input_dropout: float = 0.2  # Share of pixels dropped in training.
   batch_norm: bool = True  # Whether batch norm stands before every activation.
-  activation: str = 'relu'  # Of the hidden layers, a name of dlx/layers/README.md.
-  initialiser: str = 'lecun_normal'  # Of the kernels, a name of dlx/layers/README.md.
+  activation: str = 'relu'  # Activation of hidden layers, see dlx/layers/README.md.
+  initialiser: str = 'lecun_normal'  # Initialiser of all kernels, by name.
   layer_gradients: bool = False  # Whether gradients by layer are evaluated and drawn.
   lr: float = 2e-3  # Peak of the one-cycle learning rate.
   weight_decay: float = 0.0  # Decoupled decay of the kernels.
