@@ -11,8 +11,19 @@ from dlx.config_json import config_from_json, config_to_json
 from dlx.errors import ConfigError
 from dlx.run import experiments_by_name, loop
 from dlx.study import trials
+from tests import turns
 
 STUDIES = experiments_by_name.studies()
+ALWAYS = 'learning_rate_sweep'  # The least of the others run in turn: seconds each.
+AREA = {
+  name: area for area, all in experiments_by_name.by_area().items() for name in all
+}
+
+
+def in_turn(number: int, name: str):
+  file = f'experiments/{AREA[name]}/{name}.py'
+  marks = () if name == ALWAYS else turns.seldom(number, 4, (file,))
+  return pytest.param(name, marks=marks)
 
 
 def found(name) -> experiments_by_name.FoundStudy:
@@ -25,7 +36,7 @@ def test_there_are_studies():
   assert STUDIES and not set(STUDIES) & set(experiments_by_name.names())
 
 
-@pytest.mark.parametrize('name', STUDIES)
+@pytest.mark.parametrize('name', [in_turn(*pair) for pair in enumerate(STUDIES)])
 def test_the_least_study(name, tmp_path, monkeypatch):
   study = found(name)
   config = study.module.SMALL
