@@ -218,10 +218,7 @@ def _codes(name: str, field: Field, value: Any) -> Rows:
 def _days(name: str, field: Field, since: float, value: Any) -> Rows:
   """Dates, or days since 1970-01-01, as days since `since`; NaN for a missing one."""
   array = np.asarray(value, None if hasattr(value, 'dtype') else object)
-  if array.dtype.kind == 'M':
-    array = array.astype('datetime64[us]') - np.datetime64(dates.SINCE)
-    array = array / np.timedelta64(1, 'D')  # NaN where it is no time.
-  elif array.dtype.kind not in 'biuf' and array.ndim < 2:
+  if array.dtype.kind not in 'biuf' and array.ndim < 2:
     found = [_day(name, cell) for cell in array.reshape(-1)]
     array = np.array(found, np.float64).reshape(array.shape)
   # Before float32, to which days since 1970 are minutes.

@@ -301,17 +301,14 @@ class TestDates:
       table.prepare(path, 'own', target='y')
 
   def test_parquet(self, tmp_path):
-    """A date, and times in UTC and in a zone, of several units."""
-    day, zone = (
-      datetime.date(1969, 12, 31),
-      datetime.timezone(datetime.timedelta(hours=6)),
-    )
-    at = datetime.datetime(1970, 1, 1, 12)
-    there = at.replace(tzinfo=zone)
+    """A date, and times without and with a zone, of several units."""
+    day = datetime.date(1969, 12, 31)
+    zone = datetime.timezone(datetime.timedelta(hours=6))
+    there = datetime.datetime(1970, 1, 1, 12, tzinfo=zone)
     made = {
       'a': [i * i for i in range(10)],
       'day': [day, None] * 5,
-      'at': pa.array([at] * 10, pa.timestamp('ns')),
+      'at': pa.array([43200 * 10**9 + 1] * 10, pa.timestamp('ns')),  # Noon, and 1 ns.
       'there': pa.array([there] * 10, pa.timestamp('ms', tz='+06:00')),
       'y': list(range(10)),
     }
