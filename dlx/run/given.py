@@ -232,9 +232,9 @@ def _day(name: str, cell: Any) -> float:
     return np.nan
   if isinstance(cell, (int, float, np.number)):
     return float(cell)
-  is_text = isinstance(cell, (str, datetime.date, np.datetime64))
+  of_kind = isinstance(cell, (str, datetime.date, np.datetime64))
   day, wrong = dates.days([str(cell).strip()])
-  if wrong or not is_text:
+  if wrong or not of_kind:
     raise ConfigError(
       f'{name}={_short(cell)} is not allowed: must be a date, e.g. {dates.EXAMPLES}.'
     )

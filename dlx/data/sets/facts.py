@@ -98,7 +98,7 @@ def dates(facts: Mapping[str, Any]) -> frozenset[str]:
 
   A card that does not say has none.
   """
-  return frozenset(x['name'] for x in facts.get('columns', ()) if x.get('date'))
+  return frozenset(x['name'] for x in facts.get('columns') or () if x.get('date'))
 
 
 def _check_classes(facts, of_nodes: bool):
@@ -197,7 +197,7 @@ def _check_numbers(facts, shapes):
     ]
     if spread != facts['feature_names']:
       raise ValueError(f'columns are {facts["columns"]}')
-    for x in facts.get('columns', ()):
+    for x in facts.get('columns') or ():
       date = x.get('date', False)
       if not isinstance(date, bool) or (date and x.get('values')):
         raise ValueError(f'columns are {facts["columns"]}: date is {date}')

@@ -169,6 +169,7 @@ def test_dates_count_from_a_day_of_their_own(tmp_path, monkeypatch):
   card = table.prepare(tmp_path / 'own.csv', 'own', target='y').card
   assert facts.dates(card.facts) == {'at'} and facts.columns(card.facts) == [('at', ())]
   assert facts.dates({'feature_names': ['at']}) == set()
+  assert facts.dates({'feature_names': ['at'], 'columns': None}) == set()
   data = columns.table('own')
   (number,) = data.numbers
   assert number.since == 20787
