@@ -84,6 +84,8 @@ class Field(NamedTuple):
     default: of an input that may be left out; a seed that is left out is 0.
     pad: of tokens, the number that fills up a row from its end and changes no answer,
       so that rows of many lengths need few programs; None: there is none.
+    since: of a column of dates the days from 1970-01-01 to the day from which `call`
+      counts, which the host takes away in float64; None: it is no date.
   """
 
   kind: str
@@ -94,14 +96,15 @@ class Field(NamedTuple):
   vocabulary: Callable[[Any], Any] | None = None
   default: float | None = None
   pad: int | None = None
+  since: float | None = None
 
 
 # image: H, W, C, uint8 as read from a file, or float32 in [0, 1]; text: codes of
 # characters; tokens: numbers in a vocabulary; row: numbers of a table, or a row a step;
 # graph: a field of a whole graph, and then nothing has a batch axis; column: of a
-# table, by its name: a number, NaN where it is missing, or int32, the code of a word;
-# latent, features: vectors; label: a class; probabilities: one a class; number: any
-# real number; seed: uint32, one an example.
+# table, by its name: a number or a date, NaN where it is missing, or int32, the code of
+# a word; latent, features: vectors; label: a class; probabilities: one a class; number:
+# any real number; seed: uint32, one an example.
 KINDS = (
   *('image', 'text', 'tokens', 'row', 'graph', 'column', 'latent', 'features', 'label'),
   *('probabilities', 'number', 'seed'),

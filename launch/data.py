@@ -123,7 +123,7 @@ def define(values: flags.FlagValues):
   predict = 'table, arrays: what the target is; by default numbers where all of it are.'
   flags.DEFINE_enum('predict', None, ['classes', 'numbers'], predict, **module)
   names = functools.partial(flags.DEFINE_list, **module)
-  names('categories', None, 'table: columns of numbers that are codes of categories.')
+  names('categories', None, 'table: columns of numbers or dates to take as categories.')
   names('leave_out', None, 'table, graph: columns, text: classes, that are not used.')
   names('classes', None, 'arrays: names of the classes; their numbers.')
   text('encoding', None, 'table, text, corpus, pairs, graph: of the file; utf-8.')

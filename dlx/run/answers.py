@@ -20,6 +20,7 @@ import numpy as np
 
 from dlx.data.formats import expansion
 from dlx.data.prepare import columns as csv_columns
+from dlx.data.prepare import dates
 from dlx.errors import ConfigError, DataError
 from dlx.experiment import Field, Function
 from dlx.run.drawing import to_png
@@ -93,11 +94,14 @@ def _of_tables(
           f'give {name}=VALUE for all rows.'
         )
       cells = table.column(name)
-      if not function.inputs[name].names:
-        cells, wrong = csv_columns.numbers(cells)
+      field = function.inputs[name]
+      if not field.names:
+        of_date = field.since is not None
+        cells, wrong = (dates.days if of_date else csv_columns.numbers)(cells)
         if wrong:
           cell = table.column(name)[wrong[0]]
-          raise table.wrong(wrong[0], name, f'{cell!r} is no number')
+          wanted = f'date, e.g. {dates.EXAMPLES}' if of_date else 'number'
+          raise table.wrong(wrong[0], name, f'{cell!r} is no {wanted}')
       values += list(cells)
     called += [f'{file}:{i}' for i in range(1, len(table.cells) + 1)]
   return {**found, **given}, called
@@ -189,7 +193,8 @@ def _load(file: str) -> Any:
 
 
 def _value(name: str, field: Field, text: str) -> Any:
-  if field.kind in ('image', 'tokens', 'text', 'label') or field.names:
+  words = field.names or field.since is not None
+  if field.kind in ('image', 'tokens', 'text', 'label') or words:
     return text
   if field.kind == 'column' and csv_columns.is_missing(text):
     return float('nan')

@@ -5,13 +5,14 @@ becomes an array, with or without a leading axis of rows. What cannot be is refu
 line.
 """
 
+import datetime
 import os
 from typing import Any, Mapping, NamedTuple, Sequence
 
 from absl import logging
 import numpy as np
 
-from dlx.data.prepare import columns
+from dlx.data.prepare import columns, dates
 from dlx.errors import ConfigError
 from dlx.experiment import Field
 
@@ -40,7 +41,8 @@ def read(
       or a list of these; tokens an array or, with a vocabulary, a text or a list of
       texts; a label its number or name; a column of words the word, or its code where
       no word is a number: one that training did not have is code 0, with a warning; a
-      column of numbers NaN where it is missing; all else numbers.
+      column of numbers NaN where it is missing; one of dates ISO 8601 texts, dates of
+      datetime, NumPy or pandas, or days since 1970-01-01; all else numbers.
     vocabulary: of tokens, where it is known.
     resize: whether pictures of another size are brought to that of the field
       (bilinear); their proportions may change.
@@ -65,6 +67,8 @@ def read(
     return Rows(_stacked(rows), isinstance(value, (list, tuple)))
   if field.kind == 'column' and field.names:
     return _codes(name, field, value)
+  if field.since is not None:
+    return _days(name, field, field.since, value)
   if field.kind == 'label' and _are(value, str):
     names = [value] if isinstance(value, str) else value
     numbers = [_class(name, field, text) for text in names]
@@ -211,6 +215,32 @@ def _codes(name: str, field: Field, value: Any) -> Rows:
   return Rows(np.array(found, field.dtype), cells.ndim > 0)
 
 
+def _days(name: str, field: Field, since: float, value: Any) -> Rows:
+  """Dates, or days since 1970-01-01, as days since `since`; NaN for a missing one."""
+  array = np.asarray(value, None if hasattr(value, 'dtype') else object)
+  if array.dtype.kind not in 'biuf' and array.ndim < 2:
+    found = [_day(name, cell) for cell in array.reshape(-1)]
+    array = np.array(found, np.float64).reshape(array.shape)
+  # Before float32, to which days since 1970 are minutes.
+  rows, many = _array(name, field._replace(dtype='float64'), array, None)
+  return Rows((rows - since).astype(field.dtype), many)
+
+
+def _day(name: str, cell: Any) -> float:
+  """Days since 1970-01-01 of one date."""
+  if cell is None or str(cell) == 'NaT':  # Of NumPy and pandas.
+    return np.nan
+  if isinstance(cell, (int, float, np.number)):
+    return float(cell)
+  of_kind = isinstance(cell, (str, datetime.date, np.datetime64))
+  day, wrong = dates.days([str(cell).strip()])
+  if wrong or not of_kind:
+    raise ConfigError(
+      f'{name}={_short(cell)} is not allowed: must be a date, e.g. {dates.EXAMPLES}.'
+    )
+  return float(day[0])
+
+
 def _array(name: str, field: Field, value: Any, vocabulary: Any) -> Rows:
   """Numbers, checked against what is declared."""
   try:
@@ -279,6 +309,8 @@ def described(fields: Mapping[str, Field]) -> str:
   def tell(field: Field) -> str:
     if field.kind == 'column' and field.names:
       return f'one of {len(field.names)} words'
+    if field.since is not None:
+      return 'date'
     sizes = ', '.join(map(str, field.shape))
     return f'{field.dtype} [{sizes}]' if field.shape else field.dtype
 

@@ -11,7 +11,8 @@ a value of its own. The target decides: classes are trained by cross-entropy, nu
 the squared error, reported in the unit of the target. Least squares on the same split
 stands beside, and `--config.model=linear` trains a linear model of one-hot categories.
 
-`predict` takes columns as they were measured, by name: predict(age=48, sex='1', ...).
+`predict` takes columns as they were measured, by name: predict(age=48, sex='1', ...),
+dates as text: predict(sold='2026-11-30', ...).
 The default is for some hundred rows, and strongly regularised; of thousands take
 `--config.num_steps=6000 --config.features=256,256 --config.dropout=0.1 --config.lr=3e-3
 --config.weight_decay=0.01`.
@@ -135,7 +136,10 @@ def _fields(data: columns.ColumnData) -> dict[str, experiment.Field]:
       f"--config.dataset={data.name} has a column 'resize': rename it, and prepare the "
       'set again.'
     )
-  numbers = {c.name: experiment.Field('column', (), 'float32') for c in data.numbers}
+  numbers = {
+    c.name: experiment.Field('column', (), 'float32', since=c.since)
+    for c in data.numbers
+  }
   categories = {
     c.name: experiment.Field('column', (), 'int32', names=c.values)
     for c in data.categories

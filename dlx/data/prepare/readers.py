@@ -106,7 +106,14 @@ def cells(table: Any, name: str, path: Any) -> list[str]:
   Raises:
     DataError: a number that is that of no class.
   """
-  value_N = table.column(name).to_pylist()
+  import pyarrow
+
+  column = table.column(name)
+  if pyarrow.types.is_timestamp(column.type) and column.type.unit == 'ns':
+    # Python's times end at microseconds, and pyarrow refuses a rest.
+    micro = pyarrow.timestamp('us', column.type.tz)
+    column = column.cast(micro, safe=False)
+  value_N = column.to_pylist()
   if known := parquet.class_names(table, name):
     for row, k in enumerate(value_N):
       if k is not None and not (isinstance(k, int) and 0 <= k < len(known)):

@@ -1,12 +1,11 @@
-"""A file of columns as a set of rows: numbers and categories, one target."""
+"""A file of columns as a set of rows: numbers, dates, categories, one target."""
 
-import datetime
 import os
 from typing import Any, NamedTuple, Sequence
 
 import numpy as np
 
-from dlx.data.prepare import columns, readers, rows
+from dlx.data.prepare import columns, dates, readers, rows
 from dlx.data.prepare.draft import Draft, Made, check_name, draft, made_of
 from dlx.data.sets import tables
 from dlx.errors import DataError
@@ -45,8 +44,9 @@ def prepare(
 ) -> Made:
   """Makes a set of `features` float64 [F], and of `target` float64 [] or `label` int32.
 
-  Numbers stay as they are, NaN where one is missing; a category becomes one feature for
-  each of its values in the training rows, 1 or 0.
+  Numbers stay as they are, NaN where one is missing; dates become days, see
+  `dates.days`; a category becomes one feature for each of its values in the training
+  rows, 1 or 0.
 
   Args:
     path: of a .csv, .tsv, .jsonl or .parquet, or a list of such of the same columns.
@@ -54,7 +54,7 @@ def prepare(
     data_dir: folder of data sets; None: $DLX_DATA_DIR.
     target: the column to predict.
     predict: 'classes' or 'numbers'; None: numbers where all of the target are.
-    categories: columns of numbers that are codes of categories.
+    categories: columns of numbers or dates that are codes of categories.
     leave_out: columns that are not used. One of ids is found and left out, too.
     test: share of the rows that test.
     seed: by which those are chosen, class by class.
@@ -170,7 +170,7 @@ def _target(
       raise table.wrong(row, name, 'the target is missing: leave the line out')
   value, wrong = columns.numbers(cells)
   if predict is None:
-    _mixed(table, name, cells, wrong, '--predict=classes')
+    _mixed(table, name, cells, wrong, 'number', '--predict=classes')
     predict = 'classes' if wrong else 'numbers'
   if predict == 'numbers':
     if wrong:
@@ -195,33 +195,30 @@ def _features(
     if name in unused:
       continue
     cells = table.column(name)
-    value, wrong = columns.numbers(cells)
-    known = [cell for cell in cells if not columns.is_missing(cell)]
-    numeric = not wrong and name not in categories
-    if numeric and known and _are_ids(name, value):
+    value, date = None, False
+    if name not in categories:
+      value, date = _numbers(table, name, cells, train_N)
+    if value is not None and not date and _are_ids(name, value):
       notes.append(f'Column {name!r} is left out: it numbers the rows.')
-    elif numeric and known:
-      _finite(table, name, value)
+    elif value is not None:
+      if date:
+        notes.append(f'Column {name!r} is a date: days since {dates.SINCE}.')
       parts.append(value[:, None])
       names.append(name)
-      kept.append({'name': name})
+      kept.append({'name': name, 'date': True} if date else {'name': name})
     else:
-      if name not in categories:
-        _mixed(table, name, cells, wrong, f'--categories={name}')
       values = sorted({cells[i] for i in np.flatnonzero(train_N)} - _absent(cells))
       if name not in categories and len(values) > _MOST:
-        dates = '; of dates write what counts as numbers, e.g. the year'
         notes.append(
           f'Column {name!r} is left out: {len(values)} values are more than {_MOST} '
-          f'(--categories={name} takes them'
-          f'{dates if all(map(_is_date, values)) else ""}).'
+          f'(--categories={name} takes them).'
         )
       elif len(values) < 2:
         notes.append(
           f'Column {name!r} is left out: {len(values)} value(s) in training.'
         )
       else:
-        new = set(known) - set(values)
+        new = set(cells) - _absent(cells) - set(values)
         if new:
           notes.append(
             f'Column {name!r}: {len(new)} value(s) stand in the test rows alone, e.g. '
@@ -249,25 +246,55 @@ def _are_ids(name: str, value_N: np.ndarray) -> bool:
   return named or bool((np.diff(value_N) == 1).all())
 
 
-def _is_date(cell: str) -> bool:
-  """Whether a cell is a date as ISO 8601 writes it, 2026-11-30, with a time or not."""
-  try:
-    datetime.datetime.fromisoformat(cell)
-  except ValueError:
-    return False
-  return '-' in cell
+def _numbers(
+  table: columns.Table, name: str, cells: list[str], train_N: np.ndarray
+) -> tuple[np.ndarray | None, bool]:
+  """float64 [N] of a column of numbers or dates, and whether it is of dates.
+
+  None where it is neither.
+
+  Raises:
+    DataError: a cell that is no number or date where all but a few are, or that is no
+      date where all of training are; an infinite number.
+  """
+  if all(map(columns.is_missing, cells)):
+    return None, False
+  remedy = f'--categories={name}'
+  value, wrong = columns.numbers(cells)
+  if not wrong:
+    _finite(table, name, value)
+    return value, False
+  _mixed(table, name, cells, wrong, 'number', remedy)
+  value, wrong = dates.days(cells)
+  if np.isnan(value[train_N]).all():
+    return None, False
+  _mixed(table, name, cells, wrong, 'date', remedy)
+  if not wrong:
+    return value, True
+  if not train_N[wrong].any():
+    raise table.wrong(
+      wrong[0],
+      name,
+      f'{cells[wrong[0]]!r} is no date, as all of training are: mend it, or {remedy}',
+    )
+  return None, False
 
 
 def _mixed(
-  table: columns.Table, name: str, cells: list[str], wrong: list[int], remedy: str
+  table: columns.Table,
+  name: str,
+  cells: list[str],
+  wrong: list[int],
+  what: str,
+  remedy: str,
 ):
-  """Refuses a column of numbers but for a few cells."""
+  """Refuses a column of numbers or dates (`what`) but for a few cells."""
   known = sum(not columns.is_missing(cell) for cell in cells)
   if 0 < len(wrong) <= 0.1 * known:
     raise table.wrong(
       wrong[0],
       name,
-      f'{cells[wrong[0]]!r} is no number, as {known - len(wrong)} others are: mend it, '
+      f'{cells[wrong[0]]!r} is no {what}, as {known - len(wrong)} others are: mend it, '
       f'or {remedy}',
     )
 

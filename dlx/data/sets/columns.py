@@ -15,6 +15,7 @@ training split alone. What `missing` does with a number that is not there:
 
 import dataclasses
 import functools
+import math
 from typing import Any, Mapping, NamedTuple
 
 import jax
@@ -33,7 +34,7 @@ _CODES = {('diabetes', 'sex'): ('1', '2')}
 
 
 class Number(NamedTuple):
-  """A column of numbers.
+  """A column of numbers, or of dates as days since 1970-01-01.
 
   Attributes:
     name: of the column.
@@ -41,6 +42,8 @@ class Number(NamedTuple):
     mean: of the training rows, missing ones filled.
     std: likewise; 1 of a constant column.
     indicated: whether `missing` has a place for it.
+    since: of dates a whole day near the mean, from which a row as measured counts: in
+      float32 days since 1970 would be minutes off. None: it is no date.
   """
 
   name: str
@@ -48,6 +51,7 @@ class Number(NamedTuple):
   mean: float
   std: float
   indicated: bool
+  since: float | None = None
 
 
 class Category(NamedTuple):
@@ -97,12 +101,18 @@ class ColumnData:
     """Columns as a user has them as fields of a batch: jnp, float32.
 
     Args:
-      row: by name of the column: numbers [B], NaN for a missing one, or codes [B].
+      row: by name of the column: numbers [B], NaN for a missing one, of dates the days
+        since `Number.since`; or codes [B].
     """
     found = {}
     if self.numbers:
       x = jnp.stack([row[c.name] for c in self.numbers], 1)
-      found |= _scaled(jnp, x.astype(jnp.float32), self.numbers)
+      begin = [c.since or 0 for c in self.numbers]
+      numbers = [
+        c._replace(fill=c.fill - day, mean=c.mean - day)
+        for c, day in zip(self.numbers, begin, strict=True)
+      ]
+      found |= _scaled(jnp, x.astype(jnp.float32), numbers)
     if self.categories:
       found['code'] = jnp.stack([row[c.name] for c in self.categories], 1)
     return found
@@ -173,11 +183,12 @@ def _layout(name: str, missing: str = 'indicator') -> _Layout:
   plain = tables.tabular(name, standardize=False)
   if card is None:
     median, lacking = plain.feature_mean, [0] * plain.num_features
+    dates = frozenset()
     names = [(column, _CODES.get((name, column), ())) for column in plain.feature_names]
   else:
     median = card.facts['median']
     lacking = card.facts.get('missing', [0] * plain.num_features)
-    names = facts.columns(card.facts)
+    names, dates = facts.columns(card.facts), facts.dates(card.facts)
   numbers, categories, where, at = [], [], [], 0
   for column, values in names:
     if values:
@@ -188,7 +199,9 @@ def _layout(name: str, missing: str = 'indicator') -> _Layout:
     else:
       mean, std = plain.feature_mean[at], plain.feature_std[at]
       indicated = missing == 'indicator' and lacking[at] > 0
-      numbers.append((at, Number(column, float(median[at]), mean, std, indicated)))
+      since = float(math.floor(mean)) if column in dates else None
+      number = Number(column, float(median[at]), mean, std, indicated, since)
+      numbers.append((at, number))
       at += 1
   return _Layout(card, plain, numbers, categories, where)
 
@@ -201,15 +214,17 @@ def as_measured(name: str) -> dict[str, Source | None]:
 
   Returns:
     Of each split a source of all fields of `tables.tabular`, as measured, and of each
-    column by `key(column)`: numbers f32 [], NaN where one is missing; words as text,
-    '' where one is missing or no training row has it. None: no such split.
+    column by `key(column)`: numbers f32 [], NaN where one is missing; dates likewise,
+    f64, in days since 1970-01-01; words as text, '' where one is missing or no training
+    row has it. None: no such split.
 
   Raises:
     ConfigError: unknown name.
   """
   layout = _layout(name)
   shape = jax.ShapeDtypeStruct
-  shapes = {key(number.name): shape((), np.float32) for _, number in layout.numbers}
+  width = lambda number: np.float32 if number.since is None else np.float64
+  shapes = {key(number.name): shape((), width(number)) for _, number in layout.numbers}
   words = {key(c.name): np.array(['', *c.values]) for c in layout.categories}
   shapes |= {k: shape((), texts.dtype) for k, texts in words.items()}
 
@@ -219,7 +234,7 @@ def as_measured(name: str) -> dict[str, Source | None]:
       apart = loaded if layout.card is None else raw.read(data_dir)
       features = np.asarray(apart.data['features'])
       made: dict[str, Any] = {
-        key(number.name): features[:, at].astype(np.float32)
+        key(number.name): features[:, at].astype(width(number))
         for at, number in layout.numbers
       }
       for at, category in zip(layout.where, layout.categories, strict=True):

@@ -84,12 +84,21 @@ def columns(facts: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
 
   A column of numbers has no values and is one feature. A category is one feature a
   value, `NAME=VALUE`, 1 or 0; all are 0 where the value is missing or is not one of
-  them. A card that does not say holds numbers alone.
+  them. A card that does not say holds numbers alone. What `dates` names is a number of
+  days.
   """
   told = facts.get('columns')
   if told is None:
     return [(name, ()) for name in facts['feature_names']]
   return [(x['name'], tuple(map(str, x.get('values', ())))) for x in told]
+
+
+def dates(facts: Mapping[str, Any]) -> frozenset[str]:
+  """The columns of numbers that are days since 1970-01-01, UTC where they had a zone.
+
+  A card that does not say has none.
+  """
+  return frozenset(x['name'] for x in facts.get('columns') or () if x.get('date'))
 
 
 def _check_classes(facts, of_nodes: bool):
@@ -188,6 +197,10 @@ def _check_numbers(facts, shapes):
     ]
     if spread != facts['feature_names']:
       raise ValueError(f'columns are {facts["columns"]}')
+    for x in facts.get('columns') or ():
+      date = x.get('date', False)
+      if not isinstance(date, bool) or (date and x.get('values')):
+        raise ValueError(f'columns are {facts["columns"]}: date is {date}')
     missing = facts.get('missing', [0] * len(spread))
     if len(missing) != len(spread) or not all(isinstance(n, int) for n in missing):
       raise ValueError(f'missing is {missing}')

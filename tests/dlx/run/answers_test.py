@@ -24,6 +24,7 @@ ODDS = Field('probabilities', (2,), 'float32', names=('cat', 'dog'))
 NUMBER = Field('number', (), 'float32')
 AGE = Field('column', (), 'float32')
 TOWN = Field('column', (), 'int32', names=('Bern', 'Basel'))
+SOLD = Field('column', (), 'float32', since=20787.0)  # 2026-11-30.
 
 
 def function(inputs, options=None):
@@ -109,6 +110,21 @@ def test_tables_that_cannot_be(tmp_path, words, text, says):
   with pytest.raises(ConfigError, match=re.escape(says)) as caught:
     read(tmp_path, AGE, words, {'a.csv': text}, town=TOWN)
   assert '\n' not in str(caught.value)
+
+
+def test_dates_of_a_table(tmp_path):
+  """Days since 1970-01-01 still: the function's own day is for `given.read`."""
+  files = {'a.csv': 'x\n1969-12-31\n1970-01-02T12:00\n?\n', 'b.csv': 'x\n2026-02-30\n'}
+  found, _ = read(tmp_path, SOLD, ['a.csv'], files)
+  np.testing.assert_array_equal(found['x'], [-1, 1.5, np.nan])
+  found, _ = read(tmp_path, SOLD, ['x=2026-11-30'])
+  assert found == {'x': '2026-11-30'}
+  says = "b.csv: line 2, column 'x': '2026-02-30' is no date, e.g. 2026-11-30"
+  with pytest.raises(DataError, match=says) as caught:
+    read(tmp_path, SOLD, ['b.csv'], files)
+  assert '\n' not in str(caught.value)
+  with pytest.raises(DataError, match="line 2, column 'x': '1969-12-31' is no number"):
+    read(tmp_path, AGE, ['a.csv'], files)
 
 
 def test_arrays(tmp_path):

@@ -1,5 +1,6 @@
 """What a person gives becomes the declared array, or is refused in one line."""
 
+import datetime
 import re
 
 import numpy as np
@@ -22,6 +23,7 @@ SEED = Field('seed', (), 'uint32')
 AGE = Field('column', (), 'float32')
 TOWN = Field('column', (), 'int32', names=('Bern', 'Basel'))
 ROOMS = Field('column', (), 'int32', names=('2', '10'))
+SOLD = Field('column', (), 'float32', since=20787.0)  # 2026-11-30.
 
 
 @pytest.fixture
@@ -152,6 +154,52 @@ def test_an_empty_text():
     given.read('x', TOKENS, ['a', ''], vocabulary=Characters('a'))
 
 
+@pytest.mark.parametrize(
+  ('value', 'want'),
+  (
+    ('2026-12-02', 2),
+    (' 2026-11-30T13:00+01:00 ', 0.5),
+    (datetime.date(2026, 11, 29), -1),
+    (datetime.datetime(2026, 11, 30, 6), 0.25),
+    (np.datetime64('2026-12-01T12'), 1.5),
+    (20788, 1),
+    (20787 + 1 / 1440, 1 / 1440),  # A minute, of float32 days since 1970 none.
+    (
+      ['2026-11-30', '', None, 20788, np.datetime64('NaT', 'D')],
+      [0, *[np.nan] * 2, 1, np.nan],
+    ),
+    (np.array(['2026-11-30T00:01', 'NaT'], 'datetime64[ns]'), [1 / 1440, np.nan]),
+    (np.array(['1970-01-01', '2026-11-30']), [-20787, 0]),
+    ([20787, 20787.5], [0, 0.5]),
+    (np.array([20787, np.nan]), [0, np.nan]),
+  ),
+)
+def test_dates_count_from_the_day_of_their_field(value, want):
+  rows, many = given.read('sold', SOLD, value)
+  assert many == isinstance(want, list) and rows.dtype == np.float32
+  np.testing.assert_allclose(rows, np.atleast_1d(np.float32(want)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'says'),
+  (
+    (SOLD, 'soon', "x='soon' is not allowed: must be a date, e.g. 2026-11-30 or "),
+    (SOLD, ['2026-11-30', '2026-02-30'], "x='2026-02-30' is not allowed: must be a da"),
+    (SOLD, '20787', "x='20787' is not allowed: must be a date"),
+    (SOLD, [['2026-11-30'], ['2026-11-30', '2026-11-30']], 'must be a date'),
+    (SOLD, [['2026-11-30']], 'is not allowed: must be'),
+    (SOLD, np.inf, 'x holds inf'),
+    (SOLD, [], 'x: shape (0,) is not allowed'),
+    (SOLD, datetime.time(12), 'must be a date'),
+    (AGE, '2026-11-30', "x='2026-11-30' is not allowed: must be numbers"),
+  ),
+)
+def test_what_is_no_date(field, value, says):
+  with pytest.raises(ConfigError, match=re.escape(says)) as caught:
+    given.read('x', field, value)
+  assert '\n' not in str(caught.value)
+
+
 def test_one_seed_gives_each_row_its_own():
   seeds = given.spread(np.uint32(3), 8)
   assert seeds.dtype == np.uint32 and len(set(seeds)) == 8
@@ -180,8 +228,8 @@ def test_options(default, right, wrong, says):
 def test_a_word_that_training_did_not_have_is_told(caplog):
   given.read('town', TOWN, ['Chur', 'Bern', 'Chur'])
   assert "town: training had no 'Chur' (2 row(s)): taken as missing." in caplog.text
-  assert given.described({'x': TOWN, 'y': AGE}) == (
-    'x (column, one of 2 words), y (column, float32)'
+  assert given.described({'x': TOWN, 'y': AGE, 'z': SOLD}) == (
+    'x (column, one of 2 words), y (column, float32), z (column, date)'
   )
   caplog.clear()
   given.read('town', TOWN, ['Bern', '', '?'])

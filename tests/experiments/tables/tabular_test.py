@@ -12,6 +12,7 @@ import dlx
 from dlx import runs
 from dlx.data.prepare import table
 from dlx.errors import ConfigError
+from dlx.run import given
 from experiments.tables import tabular
 from launch import call
 from tests.every_experiment.metrics_test import numbers
@@ -89,6 +90,69 @@ def test_what_is_predicted_is_what_is_evaluated(flats):
   rmse = jax.jit(built.evals['test'].summarize)(sums)['rmse']
   want = np.sqrt(((guess - raw['target']) ** 2).mean())
   np.testing.assert_allclose(rmse, want, rtol=1e-5)
+
+
+@pytest.fixture
+def sales(tmp_path, monkeypatch):
+  """Sold within an hour, for ten more each minute; every fifth time is unknown."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('DLX_DATA_DIR', str(tmp_path / 'data'))
+  at = lambda i: '' if i % 5 == 4 else f'2026-11-30T12:{i:02}+01:00'
+  text = 'size,sold,price\n' + ''.join(f'{i % 7},{at(i)},{10 * i}\n' for i in range(60))
+  pathlib.Path('sales.csv').write_text(text)
+  table.prepare('sales.csv', 'sales', target='price')
+
+
+def test_dates_from_a_csv_to_a_table_of_predictions(sales, capfd):
+  config = small(dataset='sales')
+  runs.fit(tabular.build(config)._replace(figures={}), config, 'run', terminal=False)
+  run = dlx.open('run')
+  texts = ['2026-11-30T11:05', '1969-12-31', 'NA']
+  many = run.predict(size=[3, 3, 3], sold=texts)
+  assert len(set(many.tolist())) == 3
+  one = run.predict(size=3, sold=20787 + (11 * 60 + 5) / 1440)  # The first, in days.
+  assert one == pytest.approx(many[0], rel=1e-6)
+  text = 'sold,size\n' + ''.join(f'{sold},3\n' for sold in texts)
+  pathlib.Path('new.csv').write_text(text)
+  words = ['call', '--workdir=run', 'predict']
+  assert call.main([*words, 'new.csv', '--out=table.csv']) == 0
+  rows = list(csv.DictReader(io.StringIO(pathlib.Path('table.csv').read_text())))
+  np.testing.assert_allclose([float(row['target']) for row in rows], many, 1e-6)
+  assert call.main([*words, 'size=3', f'sold={texts[0]}', '--out=one.csv']) == 0
+  rows = list(csv.DictReader(io.StringIO(pathlib.Path('one.csv').read_text())))
+  assert float(rows[0]['target']) == pytest.approx(many[0], rel=1e-6)
+  assert call.main([*words, '--dataset=sales', '--out=all.csv']) == 0
+  rows = list(csv.DictReader(io.StringIO(pathlib.Path('all.csv').read_text())))
+  error = [float(row['target']) - float(row['true_target']) for row in rows]
+  assert np.sqrt(np.mean(np.square(error))) == pytest.approx(
+    run.metrics['test/rmse'], rel=1e-4
+  )
+  for words_of, says in (
+    (['size=3', 'sold=soon'], "sold='soon' is not allowed: must be a date, e.g. 2026"),
+    (['size=2026-11-30', 'sold=NA'], 'size=2026-11-30 is not allowed: must be numbers'),
+  ):
+    assert call.main([*words, *words_of]) == 2
+    assert says in capfd.readouterr().err
+  pathlib.Path('new.csv').write_text('sold,size\n2026-11-31,3\n')
+  assert call.main([*words, 'new.csv']) == 2
+  told = capfd.readouterr().err
+  assert "new.csv: line 2, column 'sold': '2026-11-31' is no date, e.g. 2026-" in told
+
+
+def test_dates_that_are_predicted_are_those_that_are_evaluated(sales):
+  """Minutes of one hour: what `predict` reads of a text is what the source has."""
+  built, data = tabular.build(small(dataset='sales')), tabular.columns.table('sales')
+  fields = built.functions['predict'].inputs
+  assert fields['size'].since is None and fields['sold'].since == 20787
+  source = tabular.columns.as_measured('sales')['test']
+  assert source is not None
+  measured = source.read(None).data
+  row = {k: given.read(k, f, measured[f'column {k}']).rows for k, f in fields.items()}
+  found, want = data.fields(row), data.test.read(None).data
+  assert set(found) == {'number', 'missing'}
+  # float32 of a part of a day, over a deviation of 17 minutes.
+  for field, x in found.items():
+    np.testing.assert_allclose(x, want[field], rtol=1e-4, atol=1e-4)
 
 
 def test_the_target_decides_what_is_reported():

@@ -1,11 +1,14 @@
 """A CSV file becomes a set: hand-computed columns, splits, medians and baselines."""
 
+import datetime
 import json
 
 import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
 import pytest
 
-from dlx.data.prepare import columns, table
+from dlx.data.prepare import columns, dates, table
 from dlx.data.sets import tables
 from dlx.errors import ConfigError, DataError
 
@@ -181,11 +184,6 @@ class TestColumnsThatAreNoNumbers:
     (
       (lambda i: str(i + 1), "Column 'b' is left out: it numbers the rows."),
       (lambda i: f'name {i}' * 2, "Column 'b' is left out: 80 values are more than 64"),
-      (
-        lambda i: f'{1950 + i}-03-12',
-        "Column 'b' is left out: 80 values are more than 64 (--categories=b takes "
-        'them; of dates write what counts as numbers, e.g. the year).',
-      ),
       (lambda i: 'same', "Column 'b' is left out: 1 value(s) in training."),
       (lambda i: 'NA', "Column 'b' is left out: 0 value(s) in training."),
     ),
@@ -222,6 +220,103 @@ class TestColumnsThatAreNoNumbers:
       message = f'--{flag}=z is not allowed: .* has the columns a, y'
       with pytest.raises(ConfigError, match=message):
         table.prepare(path, 'own', **arguments)
+
+
+def days_by_row(tmp_path, column: int = 1) -> dict[int, float]:
+  """By i of `linear`, what stands in a column of features, of both splits."""
+  found = {}
+  for path in (tmp_path / 'data/own').glob('*/features.npy'):
+    found |= {round(row[0] ** 0.5): row[column] for row in np.load(path)}
+  return found
+
+
+class TestDates:
+  def test_days_by_hand(self):
+    cells = [
+      *('1970-01-01', '2026-11-30', '1969-12-31', '0001-01-01', '1970-01-02T12:00'),
+      *('1970-01-01 06:00:00', '1970-01-01T00:00+06:00', '1970-01-01T00:00:00Z', 'NA'),
+      *('0001-01-01T00:00+12:00', '1970-01-01T00:00:00.000001'),
+    ]
+    value, wrong = dates.days(cells)
+    first = -719162.0  # 1969 years: 365 * 1969 + 492 - 19 + 4 leap days.
+    want = [0, 20787, -1, first, 1.5, 0.25, -0.25, 0, np.nan, first - 0.5, 1e-6 / 86400]
+    np.testing.assert_array_equal(value, want)
+    assert value.dtype == np.float64 and wrong == []
+
+  @pytest.mark.parametrize(
+    'cell',
+    (
+      *('2026', '20261130', '2026-11', '2026-02-30', '30.11.2026', '2026-11-30x12:00'),
+      *('2026-W48-1', '2026-11-30T', '2026-11-30T25:00', '2026-11-30 noon', '20787'),
+    ),
+  )
+  def test_what_is_no_date(self, cell):
+    value, wrong = dates.days([cell])
+    assert wrong == [0] and np.isnan(value[0])
+
+  def test_a_column_of_dates_is_one_of_days(self, tmp_path):
+    """3653 days are ten years from 1970; 25567 are seventy years before it."""
+    cell = lambda i: ',' + ('' if i == 5 else f'{1900 + 10 * (i % 9)}-01-01T06:00')
+    made = table.prepare(written(tmp_path, linear(10, cell)), 'own', target='y')
+    assert "Column 'b' is a date: days since 1970-01-01." in made.notes
+    assert made.card.facts['feature_names'] == ['a', 'b']
+    assert made.card.facts['columns'] == [{'name': 'a'}, {'name': 'b', 'date': True}]
+    found = days_by_row(tmp_path)
+    assert found[0] == -25567 + 0.25 and found[7] == 0.25 and found[8] == 3652.25
+    assert np.isnan(found[5]) and sum(map(np.isnan, found.values())) == 1
+
+  def test_many_days_in_their_order_are_no_ids(self, tmp_path):
+    day = lambda i: f',{datetime.date(2026, 1, 1) + datetime.timedelta(i)}'
+    made = table.prepare(written(tmp_path, linear(100, day)), 'own', target='y')
+    assert made.card.facts['feature_names'] == ['a', 'b']
+
+  def test_dates_are_a_category_where_that_is_said(self, tmp_path):
+    path = written(tmp_path, linear(20, lambda i: f',2026-01-0{i % 2 + 1}'))
+    made = table.prepare(path, 'own', target='y', categories=['b'])
+    names = made.card.facts['feature_names']
+    assert names == ['a', 'b=2026-01-01', 'b=2026-01-02']
+    assert not any('is a date' in note for note in made.notes)
+
+  @pytest.mark.parametrize('cell', ('soon', '7', '2026-02-30'))
+  def test_a_few_cells_that_are_no_dates(self, tmp_path, cell):
+    path = written(
+      tmp_path, linear(20, lambda i: f',{cell}' if i == 3 else ',2026-01-02')
+    )
+    message = f"line 5, column 'b': '{cell}' is no date, as 19 others.*--categories=b"
+    with pytest.raises(DataError, match=message):
+      table.prepare(path, 'own', target='y')
+    assert table.prepare(path, 'own', target='y', categories=['b'])
+
+  def test_dates_and_words_are_words(self, tmp_path):
+    path = written(tmp_path, linear(20, lambda i: f',{["soon", "2026-01-02"][i % 2]}'))
+    made = table.prepare(path, 'own', target='y')
+    assert made.card.facts['feature_names'] == ['a', 'b=2026-01-02', 'b=soon']
+
+  def test_the_test_split_alone_has_other_cells(self, tmp_path, monkeypatch):
+    monkeypatch.setattr(table.rows, 'divided', lambda n, *_: np.arange(n) >= 6)
+    path = written(
+      tmp_path, linear(10, lambda i: f',{"2026-01-02" if i < 6 else "?!"}')
+    )
+    with pytest.raises(DataError, match="line 8, column 'b': '.!' is no date, as all"):
+      table.prepare(path, 'own', target='y')
+
+  def test_parquet(self, tmp_path):
+    """A date, and times without and with a zone, of several units."""
+    day = datetime.date(1969, 12, 31)
+    zone = datetime.timezone(datetime.timedelta(hours=6))
+    there = datetime.datetime(1970, 1, 1, 12, tzinfo=zone)
+    made = {
+      'a': [i * i for i in range(10)],
+      'day': [day, None] * 5,
+      'at': pa.array([43200 * 10**9 + 1] * 10, pa.timestamp('ns')),  # Noon, and 1 ns.
+      'there': pa.array([there] * 10, pa.timestamp('ms', tz='+06:00')),
+      'y': list(range(10)),
+    }
+    parquet.write_table(pa.table(made), tmp_path / 'own.parquet')
+    table.prepare(tmp_path / 'own.parquet', 'own', target='y')
+    for column, want in ((1, [-1, np.nan]), (2, [0.5, 0.5]), (3, [0.25, 0.25])):
+      found = days_by_row(tmp_path, column)
+      np.testing.assert_array_equal([found[i] for i in range(10)], want * 5)
 
 
 class TestClasses:

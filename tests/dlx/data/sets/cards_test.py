@@ -226,6 +226,8 @@ def test_columns_that_do_not_fit(tmp_path, monkeypatch):
     (lambda facts: facts['columns'].pop(), 'columns are'),
     (lambda facts: facts['columns'][1].update(values=['p']), 'columns are'),
     (lambda facts: facts['columns'][1].pop('name'), "no 'name'"),
+    (lambda facts: facts['columns'][0].update(date=1), 'date is 1'),
+    (lambda facts: facts['columns'][1].update(date=True), 'date is True'),
     (lambda facts: facts.update(missing=[0]), 'missing is'),
     (lambda facts: facts.update(missing=[0, 0, 'x']), 'missing is'),
   ):

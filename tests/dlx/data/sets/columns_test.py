@@ -6,7 +6,7 @@ import pytest
 
 from dlx.data.batches.resident import InOrder, Shuffled
 from dlx.data.batches.streamed import ShuffledStream
-from dlx.data.prepare import table
+from dlx.data.prepare import dates, table
 from dlx.data.sets import columns, facts, registry, tables
 from dlx.errors import DataError
 
@@ -158,6 +158,36 @@ def test_known_sets_are_those_of_tables(name):
     sex = tables.tabular(name, standardize=False).train.read(None).data['features']
     np.testing.assert_array_equal(train['code'][:, 0], sex[:, 1])
     assert data.categories[0].values == ('1', '2')
+
+
+def test_dates_count_from_a_day_of_their_own(tmp_path, monkeypatch):
+  """Ten minutes are told apart, which float32 of days since 1970 could not."""
+  monkeypatch.setenv('DLX_DATA_DIR', str(tmp_path / 'data'))
+  monkeypatch.setattr(table.rows, 'divided', lambda n, *_: np.arange(n) >= 6)
+  text = ''.join(f'2026-11-30T12:{i:02},{i}\n' for i in range(8))
+  (tmp_path / 'own.csv').write_text('at,y\n' + text)
+  card = table.prepare(tmp_path / 'own.csv', 'own', target='y').card
+  assert facts.dates(card.facts) == {'at'} and facts.columns(card.facts) == [('at', ())]
+  assert facts.dates({'feature_names': ['at']}) == set()
+  assert facts.dates({'feature_names': ['at'], 'columns': None}) == set()
+  data = columns.table('own')
+  (number,) = data.numbers
+  assert number.since == 20787
+  minutes = np.arange(8)
+  want = (minutes - 2.5) / np.sqrt(35 / 12)  # Of 0 to 5.
+  found = data.test.read(None).data['number'][:, 0]
+  np.testing.assert_allclose(found, want[6:], rtol=1e-5)
+  row = {'at': jnp.asarray(0.5 + minutes / 1440, jnp.float32)}
+  found = data.fields(row)['number'][:, 0]
+  # A half, to float32, over the deviation in days.
+  bound = 4 * np.finfo(np.float32).eps * 0.5 / number.std
+  np.testing.assert_allclose(found, want, atol=bound)
+  source = columns.as_measured('own')['test']
+  assert source is not None and source.shapes['column at'].dtype == np.float64
+  measured = source.read(None).data['column at']
+  np.testing.assert_array_equal(
+    measured, dates.days(['2026-11-30T12:06', '2026-11-30T12:07'])[0]
+  )
 
 
 def test_names(own):
