@@ -63,7 +63,7 @@ def declarations(data: PairData) -> dict[str, Metric]:
       'Exact targets',
       'higher',
       f'Share of the targets of which every {unit} and the end are the likeliest: just '
-      'those that greedy decoding writes without a fault.',
+      'the targets that greedy decoding writes without a fault.',
       '%',
       'share',
     ),

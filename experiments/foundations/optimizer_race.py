@@ -103,8 +103,8 @@ class Config(experiment.Config):
     super().__post_init__()
     self.bounds('features', least=1)
     self.choice('shown', of=RACERS)
-    why = 'it would be of the gradients of all racers'
-    self.unused('clip_norm', 'clip_value', why=why)
+    why = 'it would be of all racers together'
+    self.unused('clip_norm', 'clip_value', 'curves', why=why)
 
 
 # The least run that still has every part.

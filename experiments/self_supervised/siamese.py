@@ -35,8 +35,8 @@ METRICS = {
   'train/loss': Metric(
     'Contrastive loss',
     'lower',
-    'Mean over the images of half the squared distances to those that are alike and '
-    'half the squared shortfalls from the margin to the others.',
+    'Mean over the images of half the squared distances to alike images and half the '
+    'squared shortfalls from the margin to the others.',
     '',
     'loss',
   ),

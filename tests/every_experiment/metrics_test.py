@@ -16,7 +16,8 @@ from tests.every_experiment.small import load, small
 
 NAMES = experiments_by_name.names()
 
-UNFITTED = ('knn',)  # Nothing is fitted: there is no gradient.
+# Without curves of training, and why: no gradient, or seven nets with their own rates.
+NO_CURVES = {'knn': 'nothing is fitted', 'optimizer_race': 'it would be of all racers'}
 
 NO_NOUN = re.compile(r'\b(it|its|them|those)\b', re.I)
 
@@ -42,7 +43,7 @@ def numbers(built):
 class MetricsTest(parameterized.TestCase):
   @parameterized.parameters(*NAMES)
   def test_every_number_is_declared_and_every_headline_exists(self, name):
-    fitted = name not in UNFITTED
+    fitted = name not in NO_CURVES
     built = load(name).build(small(name, curves=fitted))
     reported = numbers(built)
     seen = curves.declared(reported['train'])
@@ -118,9 +119,9 @@ class MetricsTest(parameterized.TestCase):
       built['loss'].chance, math.log(built['perplexity'].chance), delta=1e-9
     )
 
-  def test_curves_of_what_is_not_fitted_are_refused(self):
-    for name in UNFITTED:
-      with self.assertRaisesRegex(ConfigError, 'curves=True .*False: nothing is fitt'):
+  def test_curves_that_would_say_nothing_are_refused(self):
+    for name, why in NO_CURVES.items():
+      with self.assertRaisesRegex(ConfigError, f'curves=True .*False: {why}'):
         small(name, curves=True)
 
   def test_float16_reports_the_steps_that_were_skipped(self):
