@@ -103,8 +103,9 @@ def describe(experiment: Experiment, mesh: Mesh | AbstractMesh) -> Description:
 
 
 def total(leaves) -> Total:
-  columns = [(x.count, x.bytes, x.bytes_per_device) for x in leaves]
-  return Total(len(columns), *(sum(column) for column in zip(*columns, strict=True)))
+  leaves = list(leaves)  # None where examples are made in the step.
+  of_all = lambda name: sum(getattr(x, name) for x in leaves)
+  return Total(len(leaves), *map(of_all, ('count', 'bytes', 'bytes_per_device')))
 
 
 def _leaf(path: str, x: Any) -> Leaf:

@@ -15,7 +15,7 @@ from dlx.state import Metric
 from dlx.train.members import vectorize
 from experiments.foundations import softmax_regression
 
-CONFIG = softmax_regression.Config(num_steps=5, batch_size=16)
+CONFIG = softmax_regression.Config(num_steps=5, batch_size=16, lr=1e-3)
 
 
 class DeclaredTest(absltest.TestCase):

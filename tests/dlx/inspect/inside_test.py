@@ -185,8 +185,10 @@ def test_pictures_of_many_layers_and_of_none():
   assert {'last', 'broken'} <= {row.get_text() for row in rows}
 
 
-# Their train steps name no gradients, or do so in a branch of two phases alone.
-UNNAMED = ('dcgan', 'distill', 'gan', 'knn', 'transfer')
+# Their train steps have or name no gradients, or do so in a branch of phases alone.
+UNNAMED = (
+  *('dcgan', 'deep_belief_net', 'distill', 'gan', 'knn', 'perceptron', 'transfer'),
+)
 
 
 def of_every_experiment():
