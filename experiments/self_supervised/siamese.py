@@ -13,7 +13,7 @@ alike.
 `knn/accuracy` is the vote of the nearest training images by their distance in the
 plane. `encode` gives the place of an image.
 
-Measured: MNIST, 600 steps, 95.76 % (1 seed).
+Measured: MNIST, 600 steps, 95.54 % (sd 0.36, 3 seeds), 29 s.
 """
 
 import dataclasses

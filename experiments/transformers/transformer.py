@@ -35,7 +35,7 @@ de. Rows are filled up to 128 tokens, longer ones are cut. The paper has 27.3 BL
 Norms come first in each branch, and the learning rate rises and falls as a cosine; the
 paper's come last and need its own schedule. Loss is in nats a token.
 
-Measured: reverse, 99.95 % of unseen strings exact (use_bias=true, 1 seed).
+Measured: reverse, 100.00 % of 2000 unseen strings exact (1 seed), 97 s.
 """
 
 import dataclasses

@@ -129,6 +129,12 @@ def test_the_command_keeps_what_was_given():
   assert recipe.command('a', spread, {'lr': 2e-3}).endswith('--exp=a --config.lr=0.002')
 
 
+@pytest.mark.parametrize('name', FAULTS)
+def test_every_fault_can_be_planted(name, tmp_path):
+  text = planted_faults.written(name, tmp_path).read_text()  # Its lines are there.
+  compile(text, name, 'exec')
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('name', FAULTS)
 def test_every_planted_fault_is_named(name, tmp_path):

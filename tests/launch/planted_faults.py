@@ -24,10 +24,12 @@ HEALTHY = ('cnn', 'mlp', 'char_gpt', 'gcn', 'tabular', 'vae', *TWO_PLAYERS)
 DATA = '  data = images.images(config.dataset)\n'
 MODEL = '  model = CNN(\n'
 LOSS = """    loss=lambda logits, batch: losses.softmax_cross_entropy(
-      logits, batch['label'], label_smoothing=config.label_smoothing
+      logits,
+      batch.get('target', batch['label']),  # Soft where examples are mixed.
+      label_smoothing=config.label_smoothing,
     ),
 """
-CLASSIFIER = '  return image_classifier(\n'
+CLASSIFIER = '  classifier = image_classifier(\n'
 TX = '    tx=optim.adamw(\n'
 IMPORTS = 'from dlx import experiment, losses, optim\n'
 RATE = '  lr: float = 3e-3'
@@ -182,7 +184,7 @@ FAULTS = {
   ),
   'dead ReLUs': Fault(
     CNN,
-    ((CLASSIFIER, '  return dying(image_classifier)(\n'),),
+    ((CLASSIFIER, '  classifier = dying(image_classifier)(\n'),),
     'dead_units',
     'biases of 0',
     added=DYING,
