@@ -1,6 +1,6 @@
 """Learning rates by step, of any length, and by name for a whole run."""
 
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, Sequence
 
 import jax.numpy as jnp
 import optax
@@ -92,6 +92,24 @@ def step_decay(peak: Number, every_steps: Number, factor: Number = 0.1) -> Sched
   check_bounds('every_steps', every_steps, 1)
   check_bounds('factor', factor, 0)
   return lambda count: peak * jnp.power(factor, _float(count) // every_steps)
+
+
+def drops(
+  peak: Number, num_steps: int, at: Sequence[float] = (0.5, 0.75), factor: Number = 0.1
+) -> Schedule:
+  """Constant, multiplied by `factor` at each share `at` of the run.
+
+  The defaults are those of residual and densely connected nets on CIFAR
+  (arXiv 1512.03385, 1608.06993).
+  """
+  check_bounds('factor', factor, 0)
+  steps = [int(num_steps * share) for share in at]
+
+  def schedule(count):
+    t = _float(count)
+    return peak * jnp.power(factor, sum((t >= step).astype(t.dtype) for step in steps))
+
+  return schedule
 
 
 def exponential(peak: Number, every_steps: Number, factor: Number = 0.1) -> Schedule:

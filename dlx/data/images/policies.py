@@ -32,6 +32,26 @@ MIXES = {
 NAMES = ('none', *GEOMETRY, *MIXES)
 
 
+def crop_and_flip(pad: int, flip: bool) -> Policy | None:
+  """The standard augmentation of small photographs (arXiv 1512.03385, CIFAR).
+
+  Images should be normalised: what is padded is 0, their mean.
+
+  Args:
+    pad: pixels of padding around the image before a random crop of its size; 0: none.
+    flip: from left to right, half of the images.
+
+  Returns:
+    None, where there is nothing to do.
+  """
+  moves = [functools.partial(augment.random_crop, padding=pad)] * (pad > 0)
+  moves += [augment.random_flip] * flip
+  if not moves:
+    return None
+  move = augment.per_example(augment.compose(*moves))
+  return lambda key, batch: {**batch, 'image': move(key, batch['image'])}
+
+
 def by_name(name: str, num_classes: int) -> Policy | None:
   """One of NAMES; None of 'none'.
 

@@ -62,6 +62,13 @@ class ScheduleTest(parameterized.TestCase):
     expected = [0, 0, 1, 2, 1.1, 0.2, 0.2]
     np.testing.assert_allclose(got, expected, rtol=8 * EPS, atol=8 * EPS)
 
+  def test_drops_by_hand(self):
+    rate = optim.drops(0.5, 10)
+    values = [float(rate(t)) for t in (0, 4, 5, 6, 7, 9, 20)]
+    np.testing.assert_allclose(values, [0.5, 0.5, 0.05, 0.05, 0.005, 0.005, 0.005])
+    rate = optim.drops(1.0, 10, at=(0.2,), factor=0.25)
+    assert [float(rate(t)) for t in (1, 2, 9)] == [1.0, 0.25, 0.25]
+
   def test_step_decay_and_constant_by_hand(self):
     s = optim.step_decay(1.0, 30, 0.1)
     got = values(s, [-1, 0, 29, 30, 59, 60, 90])

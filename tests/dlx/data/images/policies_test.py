@@ -21,6 +21,19 @@ class PoliciesTest(parameterized.TestCase):
   def test_none_is_nothing(self):
     self.assertIsNone(policies.by_name('none', K))
 
+  def test_crop_and_flip(self):
+    self.assertIsNone(policies.crop_and_flip(0, False))
+    rows = jnp.arange(1.0, 6).reshape(1, 1, 5, 1)  # 1 2 3 4 5 in every row.
+    given = {'image': jnp.tile(rows, (64, 5, 1, 1)), 'label': jnp.arange(64)}
+    found = policies.crop_and_flip(0, True)(jax.random.key(0), given)
+    self.assertEqual(set(found), {'image', 'label'})
+    first = np.asarray(found['image'][:, 0, 0, 0])
+    self.assertEqual(set(first), {1.0, 5.0})
+    # One pixel of zeros around: columns shift by -1, 0 or 1, never more.
+    middle = policies.crop_and_flip(1, False)(jax.random.key(0), given)
+    self.assertEqual(set(np.asarray(middle['image'][:, 2, 2, 0])), {2.0, 3.0, 4.0})
+    self.assertEqual(set(np.asarray(middle['image'][:, 2, 0, 0])), {0.0, 1.0, 2.0})
+
   def test_another_name(self):
     with self.assertRaisesRegex(ConfigError, 'augment=blur is .* one of none, flip, '):
       policies.by_name('blur', K)
