@@ -298,3 +298,12 @@ def check_bounds(
     least = f'{"above" if above else "at least"} {low}'
     allowed = least if high is None else f'in [{low}, {high}]'
     raise ConfigError(f'{field}={value} is not allowed: must be {allowed}.')
+
+
+def check_choice(field: str, value: Any, of: Iterable[str]):
+  """Raises ConfigError unless the value is one of these words."""
+  words = list(of)
+  if value not in words:
+    raise ConfigError(
+      f'{field}={value} is not allowed: must be one of {", ".join(words)}.'
+    )

@@ -12,6 +12,7 @@ from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 import jax
 
+from dlx.config import check_choice
 from dlx.errors import ConfigError
 from dlx.experiment import Experiment, Field, Function, example_shapes
 from dlx.inspect import receptive_field, spans
@@ -152,10 +153,7 @@ def _function(experiment: Experiment, name: str | None) -> tuple[str, Function]:
   if not functions:
     raise ConfigError('The experiment states no function: there is nothing to trace.')
   name = next(iter(functions)) if name is None else name
-  if name not in functions:
-    raise ConfigError(
-      f'--function={name} is not allowed: must be one of {", ".join(functions)}.'
-    )
+  check_choice('--function', name, functions)
   return name, functions[name]
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlx.errors import ConfigError
+from dlx.config import check_choice
 from dlx.precision import at_least_float32
 from dlx.state import Array
 
@@ -220,9 +220,7 @@ def activation(name: str) -> Callable[[Array], Array]:
     ConfigError: another name.
   """
   name = ALIASES.get(name, name)
-  if name not in ACTIVATIONS:
-    known = ', '.join([*ACTIVATIONS, *ALIASES])
-    raise ConfigError(f'activation={name!r} is not allowed: must be one of {known}.')
+  check_choice('activation', name, [*ACTIVATIONS, *ALIASES])
   return ACTIVATIONS[name].call
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import jax
 
-from dlx.errors import ConfigError
+from dlx.config import check_choice
 from dlx.layers.activations import ACTIVATIONS, ALIASES, activation
 
 Initializer = jax.nn.initializers.Initializer
@@ -77,9 +77,7 @@ def initialiser(name: str) -> Initializer:
     ConfigError: another name.
   """
   name = SYNONYMS.get(name, name)
-  if name not in INITIALISERS:
-    known = ', '.join([*INITIALISERS, *SYNONYMS])
-    raise ConfigError(f'initialiser={name!r} is not allowed: must be one of {known}.')
+  check_choice('initialiser', name, [*INITIALISERS, *SYNONYMS])
   return INITIALISERS[name].call
 
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from dlx.config import check_choice
 from dlx.layers import mesh
 from dlx.layers.activations import gelu
 from dlx.layers.attention.multihead import Array, KVCache, MultiHeadAttention
@@ -136,10 +137,7 @@ def over_layers(
     ValueError: another `remat`.
   """
   remat, unroll = config.remat, config.unroll
-  if remat not in REMAT:
-    raise ValueError(
-      f'remat={remat!r} is not allowed: must be one of {", ".join(REMAT)}.'
-    )
+  check_choice('remat', remat, REMAT)
   if (policy := REMAT[remat]) is not None:
     # In two loops XLA cannot merge the second computation into the first.
     block = nn.remat(block, prevent_cse=unroll >= num_layers, policy=policy)

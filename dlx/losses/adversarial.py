@@ -27,6 +27,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from dlx.config import check_choice
 from dlx.errors import ConfigError
 from dlx.precision import at_least_float32
 from dlx.state import Array
@@ -50,6 +51,7 @@ def discriminator_loss(
   Raises:
     ConfigError: another kind, or a smoothed label for hinge.
   """
+  check_choice('loss', kind, KINDS)
   chex.assert_rank([real_B, fake_B], 1)
   chex.assert_equal_shape([real_B, fake_B])
   real_B, fake_B = at_least_float32(real_B), at_least_float32(fake_B)
@@ -61,14 +63,12 @@ def discriminator_loss(
     return real_loss_B + jax.nn.softplus(fake_B)
   if kind == 'least_squares':
     return 0.5 * (jnp.square(real_B - real_label) + jnp.square(fake_B))
-  if kind == 'hinge':
-    if not _is_one(real_label):
-      raise ConfigError(
-        f'real_label={real_label} is not allowed with hinge: must be 1, since the '
-        'hinge has no target.'
-      )
-    return jax.nn.relu(1 - real_B) + jax.nn.relu(1 + fake_B)
-  raise _unknown(kind)
+  if not _is_one(real_label):
+    raise ConfigError(
+      f'real_label={real_label} is not allowed with hinge: must be 1, since the hinge '
+      'has no target.'
+    )
+  return jax.nn.relu(1 - real_B) + jax.nn.relu(1 + fake_B)
 
 
 def generator_loss(kind: str, fake_B: Array) -> Array:
@@ -77,6 +77,7 @@ def generator_loss(kind: str, fake_B: Array) -> Array:
   Raises:
     ConfigError: another kind.
   """
+  check_choice('loss', kind, KINDS)
   chex.assert_rank(fake_B, 1)
   fake_B = at_least_float32(fake_B)
   if kind == 'minimax':
@@ -85,9 +86,7 @@ def generator_loss(kind: str, fake_B: Array) -> Array:
     return jax.nn.softplus(-fake_B)
   if kind == 'least_squares':
     return 0.5 * jnp.square(fake_B - 1)
-  if kind == 'hinge':
-    return -fake_B
-  raise _unknown(kind)
+  return -fake_B
 
 
 def threshold(kind: str, real_label: float = 1.0) -> float:
@@ -96,8 +95,7 @@ def threshold(kind: str, real_label: float = 1.0) -> float:
   Where real images and samples are equally likely the best D is `real_label / 2`, so
   that with smoothed labels it calls nearly all images fake by D > 1 / 2.
   """
-  if kind not in KINDS:
-    raise _unknown(kind)
+  check_choice('loss', kind, KINDS)
   if kind == 'hinge':
     return 0.0
   half = real_label / 2
@@ -121,9 +119,3 @@ def gradient_penalty(logits_of: Callable[[Array], Array], real_BHWC: Array) -> A
 
 def _is_one(x) -> bool:
   return isinstance(x, (int, float)) and x == 1
-
-
-def _unknown(kind: str) -> ConfigError:
-  return ConfigError(
-    f'loss={kind!r} is not allowed: must be one of {", ".join(KINDS)}.'
-  )

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dlx.config import check_choice
 from dlx.errors import ConfigError
 from dlx.layers.convolution import Conv
 from dlx.layers.normalisation import BatchNorm
@@ -149,10 +150,7 @@ class Discriminator(nn.Module):
       ConfigError: images that are not square, of a side that cannot be, or a norm that
         is none of NORMS.
     """
-    if self.norm not in NORMS:
-      raise ConfigError(
-        f'norm={self.norm!r} is not allowed: must be one of {", ".join(NORMS)}.'
-      )
+    check_choice('norm', self.norm, NORMS)
     dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
     _, doublings = smallest_side(_square(x_BHWC.shape[1:]))
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from dlx import labels
+from dlx.config import check_choice
 from dlx.layers import mesh, transformer
 from dlx.layers.attention.multihead import KVCache, empty_cache
 from dlx.layers.block_config import BlockConfig
@@ -129,11 +130,7 @@ class GPT(nn.Module):
       raise ValueError(
         f'{length} tokens are not allowed: must be at most context={self.context}.'
       )
-    if self.positions not in POSITIONS:
-      raise ValueError(
-        f'positions={self.positions!r} is not allowed: must be one of '
-        f'{", ".join(POSITIONS)}.'
-      )
+    check_choice('positions', self.positions, POSITIONS)
     c = self.blocks
     normal = nn.initializers.normal(self.init_scale)
     embed = nn.Embed(

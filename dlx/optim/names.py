@@ -4,7 +4,7 @@ from typing import Any, Callable, Mapping, NamedTuple
 
 import optax
 
-from dlx.errors import ConfigError
+from dlx.config import check_choice
 from dlx.optim.optimizers import adam, adamw, sgd
 from dlx.optim.schedules import Number, Schedule
 from dlx.optim.variants import adagrad, lamb, lion, muon, rmsprop
@@ -67,9 +67,6 @@ def named_optimizer(
   Raises:
     ConfigError: another name.
   """
-  if name not in OPTIMIZERS:
-    raise ConfigError(
-      f'optimizer={name} is not allowed: must be one of {", ".join(OPTIMIZERS)}.'
-    )
+  check_choice('optimizer', name, OPTIMIZERS)
   rate = RATES[name].default if learning_rate is None else learning_rate
   return OPTIMIZERS[name](rate, **options)

@@ -5,8 +5,7 @@ from typing import Any, Callable, Mapping, Sequence
 import jax.numpy as jnp
 import optax
 
-from dlx.config import check_bounds
-from dlx.errors import ConfigError
+from dlx.config import check_bounds, check_choice
 from dlx.state import Array
 
 Number = float | Array  # An int, an array of rank 0 or a tracer will do.
@@ -172,10 +171,7 @@ def named_schedule(name: str, peak: Number, num_steps: int) -> Schedule:
   Raises:
     ConfigError: another name, or no steps.
   """
-  if name not in SCHEDULES:
-    raise ConfigError(
-      f'schedule={name} is not allowed: must be one of {", ".join(SCHEDULES)}.'
-    )
+  check_choice('schedule', name, SCHEDULES)
   check_bounds('num_steps', num_steps, 1)
   return SCHEDULES[name](peak, num_steps)
 

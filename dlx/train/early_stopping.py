@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dlx.config import check_choice
 from dlx.errors import ConfigError
 from dlx.experiment import Config, Experiment
 from dlx.state import Array, TrainState
@@ -105,10 +106,7 @@ def early_stopping(
     state = own(state, metrics)
     if metric not in metrics:  # Evaluations may have intervals of their own.
       if split in {name.partition('/')[0] for name in metrics}:
-        raise ConfigError(
-          f'early_stop_metric={metric} is not allowed: must be one of '
-          f'{", ".join(sorted(metrics))}.'
-        )
+        check_choice('early_stop_metric', metric, sorted(metrics))
       return state
     value = jnp.broadcast_to(metrics[metric], seen.stop.shape).astype(jnp.float32)
     running = ~seen.stop  # A member that has stopped changes no more.

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dlx.config import Group
+from dlx.config import Group, check_choice
 from dlx.errors import ConfigError
 from dlx.experiment import Experiment
 from dlx.optim.copies import in_float32
@@ -136,10 +136,7 @@ class Plateau(Group):
       state = own(state, metrics)
       if metric not in metrics:  # Evaluations may have intervals of their own.
         if split in {name.partition('/')[0] for name in metrics}:
-          raise ConfigError(
-            f'plateau.metric={metric} is not allowed: must be one of '
-            f'{", ".join(sorted(metrics))}.'
-          )
+          check_choice('plateau.metric', metric, sorted(metrics))
         return state
       is_one = lambda x: isinstance(x, Lowered)
       found = [is_one(x) for x in jax.tree.leaves(state.opt_state, is_leaf=is_one)]

@@ -11,8 +11,8 @@ from typing import Any, Callable, Mapping
 
 import jax
 
+from dlx.config import check_choice
 from dlx.data.images import augment, mixup
-from dlx.errors import ConfigError
 
 Policy = Callable[[jax.Array, Mapping[str, Any]], dict[str, Any]]
 
@@ -67,15 +67,12 @@ def by_name(name: str, num_classes: int) -> Policy | None:
   Raises:
     ConfigError: another name.
   """
+  check_choice('augment', name, NAMES)
   if name == 'none':
     return None
   if name in GEOMETRY:
     warp = augment.per_example(GEOMETRY[name])
     return lambda key, batch: {**batch, 'image': warp(key, batch['image'])}
-  if name not in MIXES:
-    raise ConfigError(
-      f'augment={name} is not allowed: must be one of {", ".join(NAMES)}.'
-    )
   mix = MIXES[name]
 
   def mixed(key, batch):

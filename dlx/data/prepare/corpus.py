@@ -5,6 +5,7 @@ from typing import Any, Mapping, Sequence
 
 import numpy as np
 
+from dlx.config import check_choice
 from dlx.data.prepare import columns, readers, rows
 from dlx.data.prepare.draft import Made, check_name, draft, made_of
 from dlx.data.sets import characters
@@ -86,11 +87,7 @@ _NAMES = {'characters': 'characters', 'words': 'words', 'bpe': 'tokens'}
 
 
 def _check_tokens(tokens: str, vocab_size: int | None):
-  if tokens not in characters.TOKENS:
-    raise ConfigError(
-      f'--tokens={tokens} is not allowed: must be one of '
-      f'{", ".join(characters.TOKENS)}.'
-    )
+  check_choice('--tokens', tokens, characters.TOKENS)
   if vocab_size is not None and tokens not in SIZES:
     raise ConfigError(
       '--vocab_size is not allowed with --tokens=characters: all characters are '

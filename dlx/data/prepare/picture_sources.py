@@ -7,6 +7,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 from etils import epath
 import numpy as np
 
+from dlx.config import check_choice
 from dlx.data.formats import imagenet, labelled_images, parquet
 from dlx.data.prepare import folders, readers, rows
 from dlx.errors import ConfigError, DataError
@@ -53,10 +54,8 @@ def find(
     ConfigError: `form` is unknown, or `label` is given where there is no column.
     DataError: what cannot be taken.
   """
-  if form is not None and form not in FORMATS:
-    raise ConfigError(
-      f'--format={form} is not allowed: must be one of {", ".join(FORMATS)}.'
-    )
+  if form is not None:
+    check_choice('--format', form, FORMATS)
   where = pathlib.Path(places[0])
   listed = _listed(places)
   form = form or labelled_images.format_of(path.name for path in listed)

@@ -5,6 +5,7 @@ from typing import Any, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from dlx.config import check_choice
 from dlx.data.prepare.draft import Draft
 from dlx.data.sources import held_out, of_arrays
 from dlx.errors import ConfigError, DataError
@@ -27,10 +28,8 @@ CHOICES = {
 def check_choices(**given: str | None):
   """Refuses a word that CHOICES does not have; None is allowed."""
   for flag, word in given.items():
-    if word is not None and word not in CHOICES[flag]:
-      raise ConfigError(
-        f'--{flag}={word} is not allowed: must be one of {", ".join(CHOICES[flag])}.'
-      )
+    if word is not None:
+      check_choice(f'--{flag}', word, CHOICES[flag])
 
 
 def check_share(share: float, flag: str = 'test'):

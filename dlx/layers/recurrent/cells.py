@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dlx.errors import ConfigError
+from dlx.config import check_choice
 
 Array = jax.Array
 State = tuple[Array, ...]  # [B, H] each; the first is the output h.
@@ -98,8 +98,7 @@ def cell_by_name(name: str) -> Cell:
   Raises:
     ConfigError: another name.
   """
-  if name not in CELLS:
-    raise ConfigError(f'cell={name} is not allowed: must be one of {", ".join(CELLS)}.')
+  check_choice('cell', name, CELLS)
   return CELLS[name]
 
 

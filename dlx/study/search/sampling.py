@@ -18,6 +18,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
+from dlx.config import check_choice
 from dlx.errors import ConfigError
 from dlx.study.search import SEARCHES
 from dlx.study.search.space import MOST_POINTS, Dimension, Space, generator
@@ -68,10 +69,7 @@ class Plan:
     Raises:
       ConfigError: no such search, or a space that it cannot take.
     """
-    if search not in SEARCHES:
-      raise ConfigError(
-        f'--search={search} is not allowed: must be one of {", ".join(SEARCHES)}.'
-      )
+    check_choice('--search', search, SEARCHES)
     if seed < 0:
       raise ConfigError(f'--seed={seed} is not allowed: must be at least 0.')
     self.search, self.space, self.seed = search, space, seed

@@ -120,7 +120,7 @@ class ActivationTest(parameterized.TestCase):
 
   def test_names(self):
     self.assertIs(activation('swish'), activation('silu'))
-    with self.assertRaisesRegex(ConfigError, "activation='rule' .* one of .*swish"):
+    with self.assertRaisesRegex(ConfigError, 'activation=rule .* one of .*swish'):
       activation('rule')
 
   @parameterized.parameters(*ACTIVATIONS)

@@ -146,9 +146,9 @@ class InitialiserTest(parameterized.TestCase):
 
   def test_names(self):
     self.assertIs(initialiser('glorot_normal'), initialiser('xavier_normal'))
-    with self.assertRaisesRegex(ConfigError, "initialiser='he' .* he_normal.*glorot"):
+    with self.assertRaisesRegex(ConfigError, 'initialiser=he .* he_normal.*glorot'):
       initialiser('he')
-    with self.assertRaisesRegex(ConfigError, "activation='no' is not allowed"):
+    with self.assertRaisesRegex(ConfigError, 'activation=no is not allowed'):
       initialisers.for_activation('no')
 
   @parameterized.parameters('xavier', 'he')

@@ -147,7 +147,7 @@ class TransformerTest(parameterized.TestCase):
     self.assertLess(needed['full'], 0.6 * needed['dots'])
 
   def test_refuses_another_remat(self):
-    with self.assertRaisesRegex(ValueError, "remat='all' .* one of off, dots, full"):
+    with self.assertRaisesRegex(ValueError, 'remat=all .* one of off, dots, full'):
       init(remat='all')
 
   @parameterized.parameters((1, 'off'), (3, 'full'))

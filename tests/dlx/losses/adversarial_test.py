@@ -125,7 +125,7 @@ class LossTest(parameterized.TestCase):
       lambda: generator_loss('wgan', x),
       lambda: adversarial.threshold('wgan'),
     ):
-      with self.assertRaisesRegex(ConfigError, "loss='wgan' .* non_saturating"):
+      with self.assertRaisesRegex(ConfigError, 'loss=wgan .* non_saturating'):
         call()
     with self.assertRaisesRegex(ConfigError, 'real_label=0.9 .* hinge'):
       discriminator_loss('hinge', x, x, 0.9)

@@ -58,7 +58,7 @@ class ShapeTest(parameterized.TestCase):
   def test_other_shapes_and_norms_are_refused(self):
     with self.assertRaisesRegex(ConfigError, '8 x 16 .* square'):
       shapes(dcgan.Discriminator(), jnp.zeros((1, 8, 16, 1)))
-    with self.assertRaisesRegex(ConfigError, "norm='layer' .* spectral"):
+    with self.assertRaisesRegex(ConfigError, 'norm=layer .* spectral'):
       shapes(dcgan.Discriminator(norm='layer'), jnp.zeros((1, 8, 8, 1)))
 
 
