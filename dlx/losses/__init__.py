@@ -23,6 +23,7 @@ from dlx.losses.contrastive import (
   symmetric_info_nce,
 )
 from dlx.losses.divergence import distillation, gaussian_kl, gaussian_kl_terms
+from dlx.losses.domains import coral
 from dlx.losses.focal import sigmoid_focal, softmax_focal
 from dlx.losses.margins import hinge, multiclass_hinge, pair_contrastive, triplet
 from dlx.losses.penalties import L2, l1, l2
@@ -40,6 +41,7 @@ __all__ = [
   'L2',
   'absolute_error',
   'binary_cross_entropy',
+  'coral',
   'ctc',
   'discriminator_loss',
   'distillation',
