@@ -1,4 +1,4 @@
-"""Images blended with photographs: the second domain of domain adaptation.
+"""Images blended with photographs: a second domain of any set of labelled images.
 
 MNIST-M (Ganin et al., arXiv:1505.07818) is MNIST whose every digit lies on a random
 piece p of a photograph: |p - digit|, channel by channel, so that the digit inverts the
@@ -10,49 +10,37 @@ download; figures are near the published ones, not comparable to a decimal.
 import dataclasses
 import functools
 
+import jax
 import numpy as np
 
 from dlx.data.dataset import Loaded, Source
-from dlx.data.sets.images import ImageData, photographs
 
 # A piece covers at least so many pixels of a photograph, averaged to the image's size:
 # eight neighbouring pixels of a photograph are of nearly one colour.
 LEAST = 28
+SUFFIX = '_blended'  # Of the names of such sets.
 _SEEDS = {'train': 0, 'test': 1, 'validation': 2}
 
 
-def blended(data: ImageData) -> ImageData:
-  """The set with every image on a piece of a photograph, and the same labels.
+def over_photographs(source: Source, max_value: int, photographs: Source) -> Source:
+  """Every image of a source on a piece of a photograph, and the same labels.
 
   Row n of a split lies on the same piece in every run.
 
   Args:
-    data: images [H, W, 1] or [H, W, 3], H and W at most 427.
+    source: `image` uint8 [H, W, 1] or [H, W, 3].
+    max_value: of its images.
+    photographs: `image` uint8 of at least H x W pixels.
 
   Returns:
-    uint8 images [H, W, 3] in 0..255. Mean and std are not measured: 0.5 and 0.25.
+    A source of `image` uint8 [H, W, 3] in 0..255.
   """
-  height, width, _ = data.shape
-
-  def over(source: Source) -> Source:
-    shapes = dict(source.shapes)
-    shapes['image'] = type(shapes['image'])((height, width, 3), np.uint8)
-    return dataclasses.replace(
-      source,
-      name=f'{source.name}_blended',
-      shapes=shapes,
-      read=functools.partial(_read, source, data.max_value),
-    )
-
+  shapes = dict(source.shapes)
+  height, width, _ = shapes['image'].shape
+  shapes['image'] = jax.ShapeDtypeStruct((height, width, 3), np.uint8)
+  read = functools.partial(_read, source, max_value, photographs)
   return dataclasses.replace(
-    data,
-    name=f'{data.name}_blended',
-    train=over(data.train),
-    test=over(data.test),
-    shape=(height, width, 3),
-    max_value=255,
-    mean=(0.5,) * 3,
-    std=(0.25,) * 3,
+    source, name=f'{source.name}{SUFFIX}', shapes=shapes, read=read
   )
 
 
@@ -89,8 +77,8 @@ def _shrunk(image_MHWC: np.ndarray, factor: int) -> np.ndarray:
   return np.rint(cut.mean((2, 4))).astype(np.int16)
 
 
-def _read(source: Source, max_value: int, data_dir) -> Loaded:
-  loaded, over = source.read(data_dir), photographs().read(None)
+def _read(source: Source, max_value: int, photographs: Source, data_dir) -> Loaded:
+  loaded, over = source.read(data_dir), photographs.read(None)
   image = np.asarray(loaded.data['image'])
   image = np.rint(image.astype(np.float32) * (255 / max_value)).astype(np.uint8)
   image = blend(image, over.data['image'], _SEEDS[source.split])

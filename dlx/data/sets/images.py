@@ -16,7 +16,7 @@ import numpy as np
 
 from dlx.data.dataset import Loaded, Source
 from dlx.data.formats import cifar, files, idx, tfds
-from dlx.data.sets import cards, registry, scikit
+from dlx.data.sets import blended, cards, registry, scikit
 from dlx.errors import ConfigError, DataError
 
 
@@ -116,7 +116,9 @@ def images(name: str) -> ImageData:
     name: of the kind images; of a set of the user's own, by its card; or any other
       name: a folder of that name in MNIST's idx format, 28x28x1 in 10 classes, or K
       where it is given as NAME:K, sizes known after load. Images of a name that begins
-      with emnist are turned upright: their files hold them transposed.
+      with emnist are turned upright: their files hold them transposed. NAME_blended is
+      the set NAME with every image on a piece of a photograph, as MNIST-M is made of
+      MNIST (dlx/data/sets/blended.py).
 
   Raises:
     ConfigError: a name that cannot be a folder's, or that of a set without images.
@@ -134,6 +136,8 @@ def images(name: str) -> ImageData:
   spec = _SPECS.get(name, _OTHER)
   if card is not None and not colon:
     return _own(card)
+  if name.endswith(blended.SUFFIX) and not colon:
+    return _blended(images(name.removesuffix(blended.SUFFIX)))
   if colon:
     fits = count.isdecimal() and 2 <= int(count) <= 256 and name not in _SPECS
     if not fits:
@@ -176,6 +180,22 @@ def _own(card: cards.Card) -> ImageData:
     max_value=facts['max_value'],
     mean=tuple(facts['mean']),
     std=tuple(facts['std']),
+  )
+
+
+def _blended(data: ImageData) -> ImageData:
+  over = functools.partial(
+    blended.over_photographs, max_value=data.max_value, photographs=photographs()
+  )
+  return dataclasses.replace(
+    data,
+    name=f'{data.name}{blended.SUFFIX}',
+    train=over(data.train),
+    test=over(data.test),
+    shape=(*data.shape[:2], 3),
+    max_value=255,
+    mean=(0.5,) * 3,  # As of every set that is not known beforehand.
+    std=(0.5,) * 3,
   )
 
 

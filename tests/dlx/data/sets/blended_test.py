@@ -5,7 +5,8 @@ import pytest
 
 from dlx.data import sources
 from dlx.data.sets import images
-from dlx.data.sets.blended import blend, blended
+from dlx.data.sets.blended import blend
+from dlx.errors import ConfigError
 
 
 def photographs():
@@ -39,7 +40,7 @@ def test_a_small_image_lies_on_a_piece_that_is_averaged():
 
 
 def test_sets_of_every_kind_have_a_blended_form():
-  data = blended(images.images('digits'))
+  data = images.images('digits_blended')
   plain = images.images('digits')
   assert data.shape == (8, 8, 3) and data.num_classes == 10
   assert data.train.size == 1437 and data.test.size == 360
@@ -57,9 +58,14 @@ def test_sets_of_every_kind_have_a_blended_form():
   assert not np.array_equal(both[0][:300], both[1])
 
 
+def test_a_name_of_the_suffix_alone_is_no_set():
+  with pytest.raises(ConfigError, match='dataset='):
+    images.images('_blended')
+
+
 def test_looking_up_reads_nothing(monkeypatch):
   monkeypatch.setenv('DLX_DATA_DIR', '/nowhere')
-  assert blended(images.images('mnist')).train.shapes['image'].shape == (28, 28, 3)
+  assert images.images('mnist_blended').train.shapes['image'].shape == (28, 28, 3)
 
 
 if __name__ == '__main__':
