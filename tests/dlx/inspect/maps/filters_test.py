@@ -37,7 +37,7 @@ def test_of_a_raw_convolution_in_another_order():
     )
     return {'probabilities': jax.nn.softmax(x.mean((2, 3)))}
 
-  function = Function(call, {'image': nets.IMAGE}, {'probabilities': nets.ODDS})
+  function = nets.predicting(call)
   kernel = jnp.arange(3.0 * 2 * 5 * 4).reshape(3, 2, 5, 4)
   found = filters(Model(function, {'params': kernel}), {'params': kernel})
   np.testing.assert_array_equal(found.weights_NhwC, kernel.transpose(0, 2, 3, 1))

@@ -64,7 +64,7 @@ def test_a_score_without_a_softmax_is_a_log_probability():
     found = nets.call(state, inputs)['probabilities']
     return {'probabilities': (found + 1) / 4}  # No softmax any more.
 
-  function = Function(call, {'image': nets.IMAGE}, {'probabilities': nets.ODDS})
+  function = nets.predicting(call)
   model, state = nets.model(function), nets.weights()
   assert model.score_kind == 'log-probability'
   chosen = jnp.array([2, 2, 2])
@@ -87,7 +87,7 @@ def test_gradients_by_a_turn_of_a_loop():
       x, _ = jax.lax.scan(turn, x, state['params'])
     return {'probabilities': jax.nn.softmax(x)}
 
-  function = Function(call, {'image': nets.IMAGE}, {'probabilities': nets.ODDS})
+  function = nets.predicting(call)
   state = {'params': jnp.full((3, 3), 2.0)}
   model, image = Model(function, state), nets.images(2)
   pixels = np.asarray(image).reshape(2, -1)[:, :3]
@@ -104,7 +104,7 @@ def test_a_net_without_names_has_its_products():
     logits = nets.logits_of(state['params'], maps)
     return {'probabilities': jax.nn.softmax(logits)}
 
-  function = Function(call, {'image': nets.IMAGE}, {'probabilities': nets.ODDS})
+  function = nets.predicting(call)
   assert list(nets.model(function).layers) == ['conv_general_dilated', 'dot_general']
 
 

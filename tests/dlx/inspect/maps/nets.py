@@ -46,7 +46,11 @@ def call(state: Any, inputs: Any) -> dict[str, Any]:
   return {'probabilities': jax.nn.softmax(logits)}
 
 
-PREDICT = Function(call, {'image': IMAGE}, {'probabilities': ODDS})
+def predicting(call: Any) -> Function:
+  return Function(call, {'image': IMAGE}, {'probabilities': ODDS})
+
+
+PREDICT = predicting(call)
 
 
 def model(function: Function = PREDICT, state: Any = None) -> Model:
