@@ -105,13 +105,18 @@ class Model:
         self._output = name
         self._logits = traced.before_softmax(found, place)
         self.classes = field.names or tuple(map(str, range(int(field.shape[-1]))))
-    self.layers = _layers(self.records)
+    self._root = _root(self.records)
+    self.layers = _layers(self.records, self._root)
 
   @property
   def size(self) -> tuple[int, int]:
     """Height and width of an image."""
     height, width, _ = self.field.shape
     return int(height), int(width)
+
+  def name_of(self, path: str) -> str:
+    """Scopes of a record as names of layers have them."""
+    return '/'.join(parts(path)[bool(self._root) :])
 
   @property
   def score_kind(self) -> str:
@@ -319,17 +324,22 @@ def as_map(value: Array, size: tuple[int, int]) -> Array:
   return value
 
 
-def _layers(records: Sequence[traced.Record]) -> dict[str, Layer]:
+def _root(records: Sequence[traced.Record]) -> str:
+  """The scope around all others, as of the model's class; '' where there is none."""
+  paths = [parts(record.path) for record in records]
+  roots = {path[0] for path in paths if path}
+  return roots.pop() if len(roots) == 1 and max(map(len, paths)) > 1 else ''
+
+
+def _layers(records: Sequence[traced.Record], root: str) -> dict[str, Layer]:
   """By name; of scopes that are one in the other with one value both."""
   paths = [parts(record.path) for record in records]
-  longest = max(map(len, paths), default=0)
-  below = len({path[0] for path in paths if path}) == 1 and longest > 1
   found: dict[str, Layer] = {}
   open_: dict[tuple[str, ...], traced.Record] = {}
 
   def close(scope: tuple[str, ...]):
     record = open_.pop(scope)
-    name = '/'.join(scope[1:] if below else scope)
+    name = '/'.join(scope[bool(root) :])
     if name:
       _name(found, name, '/'.join(scope), record)
 

@@ -15,7 +15,7 @@ from dlx.inspect.maps.model import Model
 
 class Changed(NamedTuple):
   """Attributes:
-  layer: scopes of the layer that was shuffled last, with all after it.
+  layer: name of the layer that was shuffled last, with all after it.
   correlation_B: Spearman's, of each map with that of the trained model; 0 where one of
     them is constant.
   map_BHW: the maps.
@@ -39,7 +39,7 @@ def cascade(model: Model, state: Any, key: Any) -> Iterator[tuple[str, Any]]:
     new = [i for i in sorted(record.weights) if i not in seen and _learnt(model, i)]
     seen.update(new)
     if new:
-      by_layer.setdefault(record.path, []).extend(new)
+      by_layer.setdefault(model.name_of(record.path), []).extend(new)
   for layer, numbers in reversed(by_layer.items()):
     for i in numbers:
       flat = jnp.ravel(leaves[i])

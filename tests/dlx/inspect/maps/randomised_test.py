@@ -26,7 +26,7 @@ def test_rank_correlation_is_spearmans():
 def test_weights_are_shuffled_from_the_end():
   model, state = nets.model(), nets.weights()
   told = list(cascade(model, state, jax.random.key(0)))
-  assert [layer for layer, _ in told] == ['Net/head', 'Net/conv']
+  assert [layer for layer, _ in told] == ['head', 'conv']
   head, both = (changed['params'] for _, changed in told)
   np.testing.assert_array_equal(head['conv'], state['params']['conv'])
   for name in ('head', 'bias'):
