@@ -91,9 +91,10 @@ class Model:
     try:
       found = traced.records(self._call, state, shape)
     except TypeError as error:
+      why = str(error).partition('\n')[0]
       raise ConfigError(
         f'{self._input}: pixels between two whole numbers are not allowed by the '
-        f'model ({error}): it has no gradient by them.'
+        f'model ({why}): it has no gradient by them.'
       ) from error
     self.records, self.leaves = found.records, list(leaves_by_path(state))
     self._output: str | None = None
