@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Sequence
 import numpy as np
 
 from dlx.figures.images import image_grid, mosaic, weights_grid
+from dlx.figures.style import new_figure, style_axes
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -84,10 +85,26 @@ def feature_maps(
   return image_grid(shown, [str(k) for k in channels], columns=COLUMNS, title=title)
 
 
+def units(values_BF: Any, names: Sequence[str], *, title: str) -> 'Figure':
+  """What units give, a row a picture, with its name; blue below 0 and red above."""
+  values = np.asarray(values_BF, np.float64)
+  largest = float(np.abs(values).max()) or 1.0
+  figure = new_figure(7.5, 0.9 + 0.3 * len(values))
+  ax = figure.add_subplot()
+  options: dict[str, Any] = {'vmin': -largest, 'vmax': largest, 'aspect': 'auto'}
+  shown = ax.imshow(values, cmap='RdBu_r', interpolation='nearest', **options)
+  ax.set_yticks(range(len(values)), list(names))
+  ax.set_xlabel('Unit')
+  figure.colorbar(shown, ax=ax)
+  style_axes(ax, title)
+  return figure
+
+
 def filter_grid(
   weights_NhwC: Any, channels: Sequence[int], *, title: str | None = None
 ) -> 'Figure':
-  """Filters, 8 a row: in colour where they read three channels, else one by one.
+  """Filters, 8 a row, in colour where they read three channels; of others than one or
+  three a row a filter, an input after the other, 8 at most.
 
   Args:
     weights_NhwC: of outputs.
@@ -103,8 +120,8 @@ def filter_grid(
     texts = [str(k) for k in channels]
     return weights_grid(weights[..., 0], texts, columns=COLUMNS, title=title)
   inputs = min(weights.shape[-1], COLUMNS)
-  few = weights[:ROWS, ..., :inputs].transpose(0, 3, 1, 2)
-  texts = [f'{k} of {i}' for k in channels[:ROWS] for i in range(inputs)]
+  few = weights[..., :inputs].transpose(0, 3, 1, 2)
+  texts = [f'{k} of {i}' for k in channels for i in range(inputs)]
   return weights_grid(
     few.reshape(-1, *few.shape[2:]), texts, columns=inputs, title=title
   )

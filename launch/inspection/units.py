@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from dlx.errors import ConfigError
-from dlx.figures import class_map, image_grid
+from dlx.figures import class_map
 from dlx.figures import maps as draw
 from dlx.inspect.maps import attention as of_attention
 from dlx.inspect.maps import embedding as of_embedding
@@ -24,8 +24,11 @@ def filters(asked: Asked) -> View:
   """Filters of the first product, or of a layer."""
   found = of_filters.filters(asked.model, asked.state, asked.layer_name)
   count, height, width, inputs = found.weights_NhwC.shape
-  chosen = asked.channels(count, GRID)
+  # Of many inputs a row a filter.
+  chosen = asked.channels(count, GRID if inputs in (1, 3) else draw.ROWS)
   title = f'{found.layer}: {_some(chosen, count, "filters")} of {height} x {width}'
+  if inputs > draw.COLUMNS:
+    title += f', {draw.COLUMNS} of {inputs} inputs'
   figure = draw.filter_grid(found.weights_NhwC[chosen], chosen, title=title)
   reads = f'{inputs} channels' if inputs > 1 else 'one channel'
   lead = [
@@ -53,9 +56,7 @@ def features(asked: Asked) -> View:
       figures[f'features_{i + 1}'] = drawn
   if value.ndim != 4:  # One picture of all: a row an image.
     flat = value.reshape(len(value), -1)
-    figures['features'] = image_grid(
-      draw.coloured(flat[None]), title=f'{layer.name}: a row a picture'
-    )
+    figures['features'] = draw.units(flat, asked.captions(), title=layer.name)
   alive = (np.abs(value).reshape(-1, value.shape[-1]).max(0) > 0).mean()
   lead = [
     f'{layer.name} gives {" x ".join(map(str, value.shape[1:]))}; {alive:.0%} of its '

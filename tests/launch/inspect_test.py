@@ -98,6 +98,7 @@ def test_attributions_of_a_file(capsys, workdir):
   ('args', 'files'),
   [
     (['filters'], {'filters': None}),
+    (['filters', '--layer=conv_1'], {'filters': None}),
     (['features', 'grey.png', '--layer=conv_1'], {'features_1': (1, 4, 4, 8)}),
     (['features', '--layer=hidden'], {'features': (2, 16)}),
     (['patches', '--layer=conv_0', '--channels=0,2'], {'patches': None}),

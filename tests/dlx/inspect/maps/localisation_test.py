@@ -1,8 +1,8 @@
 """Grad-CAM finds the digit that a small CNN was trained to name.
 
 Digits of 8 x 8 pixels lie anywhere on 24 x 24 pixels of noise. The most of the map lies
-inside of the digit's box: asked of 90 % of Grad-CAM's, by chance 11 % do. Measured of 200
-digits, one seed (2026-11-30, jax 0.11.2): Grad-CAM 99.0 %, Grad-CAM++ 98.5, guided
+inside of the digit's box: asked of 90 % of Grad-CAM's, by chance 11 % do. Measured of
+200 digits, one seed (2026-11-30, jax 0.11.2): Grad-CAM 99.0 %, Grad-CAM++ 98.5, guided
 99.5, SmoothGrad 95.0, integrated gradients 100.0, occlusion 75.5; with all weights
 shuffled the rank correlation with Grad-CAM's maps is 0.21.
 """
