@@ -18,4 +18,6 @@ places        lines of an experiment's file
 layers           what a model costs, layer by layer, before anything is trained
 sizes            the same of single layers, by arithmetic alone
 receptive_field  of whatever a function computes, by spans and primitives
+
+maps             a trained model of images: filters, features, maps of evidence, units
 """

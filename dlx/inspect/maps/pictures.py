@@ -1,0 +1,71 @@
+"""The pictures that are looked at: a person's files, or examples of a split."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Sequence
+
+import numpy as np
+
+from dlx.errors import ConfigError
+from dlx.experiment import Function
+from dlx.inspect.subject import Subject
+from dlx.run import answers, given
+
+if TYPE_CHECKING:
+  from dlx.run.opened import Run
+
+
+class Pictures(NamedTuple):
+  """Attributes:
+  rows: as the function takes them, [N, H, W, C].
+  names: what each is called.
+  labels: int [N], of examples that have one; else None.
+  """
+
+  rows: np.ndarray
+  names: list[str]
+  labels: np.ndarray | None = None
+
+
+def of_files(function: Function, files: Sequence[str], *, resize: bool) -> Pictures:
+  """Pictures .png, .jpg and what Pillow reads, or arrays .npy, .npz.
+
+  Raises:
+    ConfigError: a file that is not there, is no picture, or has another size.
+  """
+  ((name, field),) = function.inputs.items()
+  found, names = answers.inputs_of_words(function, files)
+  if name not in found:
+    raise ConfigError(f'{files[0]}: holds no {name}: must be pictures, .npy or .npz.')
+  rows = np.asarray(given.read(name, field, found[name], resize=resize).rows)
+  return Pictures(rows, names or [f'{files[0]}:{i}' for i in range(1, len(rows) + 1)])
+
+
+def of_split(
+  run: 'Run', function: Function, num: int, *, data_dir: Any = None
+) -> Pictures:
+  """The first examples of the run's test split, or of its first evaluation.
+
+  Raises:
+    ConfigError: no evaluation holds images as the function takes them.
+    DataError: the data are not there.
+  """
+  ((name, field),) = function.inputs.items()
+  experiment = run.experiment
+  fitting = [
+    split
+    for split, evaluation in experiment.evals.items()
+    if name in (shapes := evaluation.data.shapes[0])
+    and shapes[name].shape[1:] == field.shape
+  ]
+  if not fitting:
+    raise ConfigError(
+      f'No evaluation of the run holds {given.described(function.inputs)}: name FILES.'
+    )
+  split = 'test' if 'test' in fitting else fitting[0]
+  config: Any = run.config
+  subject = Subject(lambda _: experiment, config, data_dir)
+  found = subject.rows(experiment.evals[split].data, num)
+  rows = found[name]
+  labels = found.get('label')
+  is_one = labels is not None and labels.ndim == 1
+  names = [f'{split}:{i}' for i in range(1, len(rows) + 1)]
+  return Pictures(rows, names, labels if is_one else None)

@@ -1,0 +1,210 @@
+"""Looks into a trained model of images: filters, features, maps of evidence, units.
+
+  python -m launch.inspect --workdir=runs/cnn                       its layers
+  python -m launch.inspect --workdir=runs/cnn --what=grad_cam       of the test split
+  python -m launch.inspect --workdir=runs/cnn --what=grad_cam a.png b.png --resize
+  python -m launch.inspect --workdir=runs/cnn --what=features --layer=conv_1
+
+Of any experiment with a function of one image; nothing of it is edited. --what is
+
+  filters               weights of the first layer, or of --layer
+  features              channels of --layer, 4 rows of 8
+  grad_cam              which places make a class likely (arXiv:1610.02391); also
+                        grad_cam_pp (1710.11063) and guided_grad_cam
+  saliency              absolute gradients by the pixels (1312.6034)
+  smooth_grad           the mean of them over noisy copies (1706.03825)
+  integrated_gradients  shares of the score that sum to it (1703.01365)
+  occlusion             the loss of probability where a square is hidden (1311.2901)
+  patches               what makes the channels of --layer largest
+  rollout               attention over all blocks of a transformer (2005.00928)
+  embedding             features in the plane: principal components, t-SNE
+
+--sanity also shuffles the weights, layer by layer: a map that stays as it was does not
+show what was learnt (1810.03292). FILES are pictures; without them examples of the test
+split are taken. Writes WORKDIR/inspect/WHAT/: report.html, PNGs, maps.npz. Exit status
+2: bad input, one line on stderr.
+"""
+
+import os
+import shlex
+import sys
+from typing import Any, Mapping
+
+from absl import flags
+
+from dlx.errors import ConfigError
+from launch.evaluate import parse_step
+from launch.flags import command_line, paths
+from launch.machine import devices
+
+
+def define(values: flags.FlagValues):
+  """The launcher's flags."""
+  own: dict[str, Any] = dict(flag_values=values, module_name='launcher')
+  paths.define(values, 'workdir', None, 'Folder or gs:// address of the run.')
+  flags.DEFINE_string(
+    'what', None, 'What is shown, see above; without it the layers are listed.', **own
+  )
+  flags.DEFINE_string(
+    'layer', None, 'Which layer, by its path; the list without --what has them.', **own
+  )
+  flags.DEFINE_string(
+    'function', None, 'Which function of the model; its first of one image.', **own
+  )
+  flags.DEFINE_string(
+    'target', None, 'Name or number of the class to explain; the likeliest.', **own
+  )
+  channels = 'Numbers of the channels to show, by comma; the first 32, of patches 8.'
+  flags.DEFINE_list('channels', None, channels, **own)
+  flags.DEFINE_integer(
+    'num',
+    None,
+    'Examples of the test split: 8, of features 2, of patches and embedding 1000.',
+    lower_bound=1,
+    **own,
+  )
+  flags.DEFINE_boolean(
+    'sanity', False, 'Compare maps with those of shuffled weights.', **own
+  )
+  flags.DEFINE_integer(
+    'seed', 0, 'Seed of the noise of smooth_grad and of shuffles.', **own
+  )
+  flags.DEFINE_boolean(
+    'resize', False, "Bring pictures to the size of the model's images.", **own
+  )
+  flags.DEFINE_string(
+    'exp',
+    None,
+    'The experiment, where it lies elsewhere than when the run began: the path of the '
+    'fork. Default: as config.json says.',
+    **own,
+  )
+  flags.DEFINE_string(
+    'step', 'latest', 'Which checkpoint: latest, best or a number of steps.', **own
+  )
+  flags.DEFINE_boolean(
+    'trust',
+    False,
+    'Run the code in the workdir, the copy of a fork that is not at hand as it was.',
+    **own,
+  )
+  paths.define(values, 'data_dir', None, 'Folder of data sets. Default: $DLX_DATA_DIR.')
+  paths.define(values, 'out', None, 'Folder to write; WORKDIR/inspect/WHAT.')
+  devices.define(values)
+
+
+@command_line.one_line_errors
+def main(argv: list[str]) -> int:
+  """Runs the launcher; returns the exit status."""
+  devices.use_cpu_without_accelerator()
+  values, words = command_line.parse_words(argv, define, __doc__ or '')
+  if not values.workdir:
+    raise ConfigError('--workdir is missing: must be the folder of a run.')
+  # C++ hides what it computes: queries and keys, and their gradients by places.
+  os.environ.setdefault('DLX_ONEDNN', 'off')
+  # Threads of scikit-learn that spin would take the cores of others.
+  os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+  import dlx
+
+  run = dlx.open(
+    values.workdir,
+    step=parse_step(values.step),
+    exp=values.exp,
+    trust=values.trust,
+    data_dir=values.data_dir,
+  )
+  if isinstance(run.config, Mapping):
+    _ = run.experiment  # Raises: its code may not run.
+  devices.start_jax(run.config, values)
+  from dlx.inspect.maps import Model, function_of_images
+
+  name, function = function_of_images(run.experiment, values.function)
+  if values.what is None:
+    print(listing(name, Model(function, run.state)))
+    return 0
+  from launch.inspection import page, views
+  from launch.inspection.asked import Asked
+
+  channels = check(values, words)
+  num = values.num or views.NUM.get(values.what, views.FEW)
+  model = Model(function, run.state)
+  asked = Asked(
+    model,
+    run.state,
+    pictures_of(run, function, words, values, num) if num else None,
+    layer=values.layer,
+    channels=channels,
+    target=values.target,
+    sanity=values.sanity,
+    seed=values.seed,
+  )
+  view = views.VIEWS[values.what](asked)
+  out = values.out or f'{values.workdir.rstrip("/")}/inspect/{values.what}'
+  facts = {
+    'experiment': run.record['experiment'],
+    'workdir': values.workdir,
+    'step': run.step,
+    'function': name,
+    'command': shlex.join(['python', '-m', 'launch.inspect', *argv[1:]]),
+  }
+  for line in view.lead:
+    print(line)
+  for table in view.tables:
+    from dlx.run.tables import terminal
+
+    terminal(table)
+  print(f'wrote {page.write(out, facts, view)}')
+  return 0
+
+
+def listing(name: str, model: Any) -> str:
+  """The layers of a function, with what each gives for one image."""
+  rows = {x.name: ' x '.join(map(str, x.shape[1:])) for x in model.layers.values()}
+  width = max(map(len, rows), default=0)
+  lines = [f'  {layer:<{width}}  {shape}' for layer, shape in rows.items()]
+  return '\n'.join([f'{name}: layers and what they give for an image', *lines])
+
+
+def check(values: flags.FlagValues, words: list[str]) -> list[int] | None:
+  """Numbers of --channels. Raises ConfigError: flags that do not go together."""
+  from launch.inspection import views
+
+  what = values.what
+  if what not in views.VIEWS:
+    raise ConfigError(
+      f'--what={what} is not allowed: must be one of {", ".join(views.VIEWS)}.'
+    )
+  if values.num is not None and words:
+    raise ConfigError(f'--num is not allowed beside {words[0]}: it counts examples.')
+  if words and what == 'filters':
+    raise ConfigError(f'{words[0]} is not allowed: filters are of no picture.')
+  for flag, allowed in (
+    ('target', views.OF_CLASSES),
+    ('layer', views.OF_LAYERS),
+    ('channels', views.OF_CHANNELS),
+    ('sanity', [x for x in views.OF_CLASSES if x != 'rollout']),
+  ):
+    if getattr(values, flag) not in (None, False) and what not in allowed:
+      raise ConfigError(
+        f'--{flag} is not read by --what={what}, but by {", ".join(allowed)}.'
+      )
+  if values.channels is None:
+    return None
+  if wrong := [x for x in values.channels if not x.strip().isdecimal()]:
+    raise ConfigError(
+      f'--channels={wrong[0]} is not allowed: must be whole numbers, by comma.'
+    )
+  return [int(x) for x in values.channels]
+
+
+def pictures_of(run: Any, function: Any, words: list[str], values: Any, num: int):
+  """Files, or examples of the test split."""
+  from dlx.inspect.maps import pictures
+
+  if words:
+    return pictures.of_files(function, words, resize=values.resize)
+  return pictures.of_split(run, function, num, data_dir=values.data_dir)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))

@@ -1,0 +1,1 @@
+"""What launch.inspect shows: views by name, and the page of one."""
