@@ -40,7 +40,7 @@ class Config(experiment.Config):
   dense: tuple[int, int] = (120, 84)  # Units of both dense layers; 1998 has these.
   reject: float = 1.0  # Penalty of the class of nothing in the loss of 1998, above 0.
   # Augmentation: none, flip, shift, rotation, zoom, affine, mixup or cutmix.
-  augment: str = 'none'
+  augment: str = 'affine'
   lr: float = 3e-3  # Peak of the one-cycle learning rate.
   weight_decay: float = 0.0  # Decoupled decay of the kernels.
 
@@ -62,7 +62,7 @@ class Config(experiment.Config):
 # Fields that are used by arithmetic alone: runs that differ in them share a program.
 SWEPT = ('lr', 'weight_decay', 'reject')
 # The least run that still has every part.
-SMALL = Config.small(channels=(2, 4), dense=(16, 8))
+SMALL = Config.small(channels=(2, 4), dense=(16, 8), augment='none')
 
 
 def build(config: Config) -> experiment.Experiment:
