@@ -163,7 +163,5 @@ def cifar_vgg(depth: int, *, width: int = 64, **fields: Any) -> VGG:
 def _sizes(depth: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
   if depth not in STAGES:
     known = ', '.join(map(str, STAGES))
-    raise ConfigError(
-      f'depth={depth} is not allowed for VGG: must be one of {known}.'
-    )
+    raise ConfigError(f'depth={depth} is not allowed for VGG: must be one of {known}.')
   return STAGES[depth], tuple(width * n for n in (1, 2, 4, 8, 8))

@@ -43,20 +43,21 @@ class Config(experiment.Config):
   norm: bool = False  # Local response normalisation after the first two layers.
   width: float = 0.25  # Factor of channels and units; 1 is as published.
   dropout: float = 0.5  # Share of the units of hidden dense layers that is dropped.
-  kernels: str = 'he_normal'  # Initialiser of the kernels; normal: N(0, 0.01^2), 2012's.
+  kernels: str = 'he_normal'  # Initialiser of the kernels; that of 2012 is normal.
   unit_biases: bool = False  # Whether hidden biases but two begin at 1, as in 2012.
   pad: int = 1  # Pixels of padding before a random crop; 0: no crop.
   flip: bool = False  # Random flips from left to right.
   lr: float = 0.03  # Largest learning rate.
   schedule: str = 'one_cycle'  # one_cycle, cosine, or steps: as published.
-  drops: tuple[float, ...] = (0.5, 0.75)  # Parts of the run that end with a fall.
+  # Shares of the run after which steps divides the rate by 10.
+  drops: tuple[float, ...] = (0.5, 0.75)
   momentum: float = 0.9  # Momentum of SGD.
   weight_decay: float = 5e-4  # Factor of the kernels that is added to the gradient.
 
   def __post_init__(self):
     super().__post_init__()
     if not self.imagenet:
-      self.unused('groups', 'dropout', why='there is one tower and no hidden dense layer')
+      self.unused('groups', 'dropout', why='one tower, no hidden dense layer')
     self.require('groups', self.groups in (1, 2), '1 or 2')
     self.choice('kernels', of=INITIALISERS)
     self.choice('schedule', of=('one_cycle', 'cosine', 'steps'))

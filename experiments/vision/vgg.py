@@ -48,7 +48,8 @@ class Config(experiment.Config):
   flip: bool = False  # Random flips from left to right.
   lr: float = 0.05  # Largest learning rate.
   schedule: str = 'one_cycle'  # one_cycle, cosine, or steps: as published.
-  drops: tuple[float, ...] = (0.5, 0.75)  # Parts of the run that end with a fall.
+  # Shares of the run after which steps divides the rate by 10.
+  drops: tuple[float, ...] = (0.5, 0.75)
   momentum: float = 0.9  # Momentum of SGD.
   weight_decay: float = 5e-4  # Factor of the parameters that is added to the gradient.
   decay_all: bool = False  # Whether batch norm and biases decay, too.
@@ -90,7 +91,6 @@ def build(config: Config) -> experiment.Experiment:
     'cosine': lambda: optim.cosine(config.lr, config.num_steps),
     'steps': lambda: optim.drops(config.lr, config.num_steps, config.drops),
   }
-  masks = {'mask': lambda params: True} if config.decay_all else {}
   return image_classifier(
     config,
     data,
@@ -100,7 +100,7 @@ def build(config: Config) -> experiment.Experiment:
       schedules[config.schedule](),
       momentum=config.momentum,
       weight_decay=config.weight_decay,
-      **masks,
+      mask=(lambda params: True) if config.decay_all else optim.decay_mask,
     ),
     augment=policies.crop_and_flip(config.pad, config.flip),
   )
