@@ -2,8 +2,8 @@
 
   python -m launch.train --exp=lenet
   python -m launch.train --exp=lenet --config.dataset=mnist --config.num_steps=9376 \
-      --data_dir=DATA
-  python -m launch.train --exp=lenet --config.form=1998 --config.lr=1e-3
+      --config.augment=none --data_dir=DATA
+  python -m launch.train --exp=lenet --config.form=1998 --config.augment=none
 
 `modern` has ReLU, max pools and cross-entropy. `1998` has scaled tanh, subsampling with
 weights, the table of connections and distances to fixed codes, trained by the paper's
@@ -13,7 +13,9 @@ to 32 x 32: digits (embedded, the default) from 8 x 8.
 
 Published: MNIST 0.95 % error, 0.8 % with distorted examples, in 20 passes one by one.
 Its second-order rates, one a weight (5e-4 falling to 1e-5), are not here: AdamW and one
-cycle. `augment`=affine distorts.
+cycle. `augment`=affine, the default, distorts.
+
+Measured: MNIST 99.17 % (sd 0.12, 3 seeds), not distorted, 151 s on two cores.
 """
 
 import dataclasses
@@ -36,9 +38,9 @@ class Config(experiment.Config):
   save_every_steps: int | None = 500  # Steps between checkpoints; None: at the end.
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
   form: str = 'modern'  # modern or 1998.
-  channels: tuple[int, int] = (6, 16)  # Maps of both convolutions; 1998 has these.
-  dense: tuple[int, int] = (120, 84)  # Units of both dense layers; 1998 has these.
-  reject: float = 1.0  # Penalty of the class of nothing in the loss of 1998, above 0.
+  channels: tuple[int, int] = (6, 16)  # Maps of both convolutions of the modern form.
+  dense: tuple[int, int] = (120, 84)  # Units of c5 and f6, modern form.
+  reject: float = 1.0  # Penalty of the class of nothing, form of 1998.
   # Augmentation: none, flip, shift, rotation, zoom, affine, mixup or cutmix.
   augment: str = 'affine'
   lr: float = 3e-3  # Peak of the one-cycle learning rate.
