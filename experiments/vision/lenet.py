@@ -70,11 +70,10 @@ SMALL = Config.small(channels=(2, 4), dense=(16, 8), augment='none')
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
 
-  def loss(outputs, batch):
+  def loss(logits, batch):
     if config.form == '1998':
-      nothing_B1 = jnp.full_like(outputs[:, :1], -config.reject)
-      outputs = jnp.concatenate([outputs, nothing_B1], 1)
-    return losses.softmax_cross_entropy(outputs, batch.get('target', batch['label']))
+      return penalties(logits, batch['label'], config.reject)
+    return losses.softmax_cross_entropy(logits, batch.get('target', batch['label']))
 
   given = {'num_outputs': data.num_classes, **config.dtypes}
   if config.form == '1998':
@@ -92,6 +91,21 @@ def build(config: Config) -> experiment.Experiment:
       optim.one_cycle(config.lr, config.num_steps), weight_decay=config.weight_decay
     ),
   )
+
+
+def penalties(logits_BK: jax.Array, label_B: jax.Array, reject: float) -> jax.Array:
+  """Equation 9 of the paper, of each example [B], nats.
+
+  The distance y_D to the code of the true class + log(exp(-reject) + sum_i exp(-y_i)).
+
+  Args:
+    logits_BK: minus the distances y_i.
+    label_B: true classes D.
+    reject: distance of the class of nothing, which no example has.
+  """
+  nothing_B1 = jnp.full_like(logits_BK[:, :1], -reject)
+  with_nothing = jnp.concatenate([logits_BK, nothing_B1], 1)
+  return losses.softmax_cross_entropy(with_nothing, label_B)
 
 
 def fit(image_BHWC: jax.Array) -> jax.Array:
