@@ -13,7 +13,7 @@ to 32 x 32: digits (embedded, the default) from 8 x 8.
 
 Published: MNIST 0.95 % error, 0.8 % with distorted examples, in 20 passes one by one.
 Its second-order rates, one a weight (5e-4 falling to 1e-5), are not here: AdamW and one
-cycle. `augment`=affine, the default, distorts.
+cycle. `augment`=affine, the default, distorts: more than MNIST needs in 10 epochs.
 
 Measured: MNIST 99.17 % (sd 0.12, 3 seeds), not distorted, 151 s on two cores.
 """
