@@ -16,8 +16,10 @@ import chex
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 
 from dlx.errors import ConfigError
+from dlx.precision import EXACT
 
 Array = jax.Array
 Padding = str | Sequence[tuple[int, int]]
@@ -71,6 +73,49 @@ def global_avg_pool(x_BHWC: Array) -> Array:
   chex.assert_rank(x_BHWC, 4)
   dtype = jnp.promote_types(x_BHWC.dtype, jnp.float32)
   return x_BHWC.mean((1, 2), dtype=dtype).astype(x_BHWC.dtype)
+
+
+def adaptive_avg_pool(x_BHWC: Array, size: tuple[int, int]) -> Array:
+  """The mean of each of `size` windows that cover the input; torch's AdaptiveAvgPool2d.
+
+  Window i of n over L entries goes from floor(i L / n) to before ceil((i + 1) L / n).
+  Where n divides L these are windows of L / n; elsewhere neighbours may share entries,
+  and where n is larger than L entries are repeated. Summed in float32 or wider,
+  returned in the dtype of the input.
+
+  Args:
+    x_BHWC: float.
+    size: height and width of the result, at least 1.
+
+  Raises:
+    ConfigError: a size below 1.
+  """
+  chex.assert_rank(x_BHWC, 4)
+  if min(size) < 1:
+    raise ConfigError(
+      f'size={tuple(size)} is not allowed for adaptive pooling: must be two numbers of '
+      'at least 1.'
+    )
+  height, width = x_BHWC.shape[1:3]
+  if height % size[0] == 0 and width % size[1] == 0:
+    return avg_pool(x_BHWC, (height // size[0], width // size[1]))
+  dtype = jnp.promote_types(x_BHWC.dtype, jnp.float32)
+  rows, columns = (
+    jnp.asarray(_shares(length, n), dtype)
+    for length, n in zip((height, width), size, strict=True)
+  )
+  # Two products: windows of many shapes as slices would be one operation each.
+  y = jnp.einsum('gh,bhwc->bgwc', rows, x_BHWC.astype(dtype), precision=EXACT)
+  y = jnp.einsum('vw,bgwc->bgvc', columns, y, precision=EXACT)
+  return y.astype(x_BHWC.dtype)
+
+
+def _shares(length: int, outputs: int) -> np.ndarray:
+  """[outputs, length]: the share of each entry in the mean of each window."""
+  window = np.arange(outputs)[:, None]
+  first, after = window * length // outputs, -(-(window + 1) * length // outputs)
+  entry = np.arange(length)[None]
+  return ((entry >= first) & (entry < after)) / (after - first)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))

@@ -94,12 +94,19 @@ DISTILLATION: Mapping[str, Metric] = {
 }
 
 
-def normalised(data: ImageData) -> Callable[[Batch], Batch]:
-  """batch -> batch with `image` of mean 0 and deviation 1 over the training set."""
+def normalised(
+  data: ImageData, fit: Callable[[Array], Array] = lambda image: image
+) -> Callable[[Batch], Batch]:
+  """batch -> batch with `image` of mean 0 and deviation 1 over the training set.
+
+  Args:
+    data: the set.
+    fit: of the images after that: to another size.
+  """
 
   def prepare(batch: Batch) -> Batch:
     image = data.to_unit(batch['image'])
-    return {**batch, 'image': normalise(image, data.mean, data.std)}
+    return {**batch, 'image': fit(normalise(image, data.mean, data.std))}
 
   return prepare
 
@@ -221,6 +228,7 @@ def image_classifier(
   metrics: Callable[[Any, Batch, Array], Metrics] | None = None,
   train_metrics: Callable[[Any, Batch, Array], Metrics] | None = None,
   eval_loss: Callable[[Any, Batch], Terms] | None = None,
+  fit: Callable[[Array], Array] = lambda image: image,
   augment: Callable[[Key, Batch], Batch] | None = None,
   penalty: Callable[[PyTree, Mapping[str, PyTree]], Terms] | None = None,
   rngs: tuple[str, ...] = (),
@@ -249,7 +257,9 @@ def image_classifier(
     train_metrics: the same for training, besides `accuracy`; None: `metrics`.
     eval_loss: (outputs, batch) -> losses that evaluations report; None: the
       cross-entropy of the logits, whatever the training smooths or adds.
-    augment: (key, batch of normalised images) -> batch, in training.
+    fit: of the normalised images [B, H, W, C], in training and evaluation: what brings
+      them to the size that the model reads.
+    augment: (key, batch of images after `fit`) -> batch, in training.
     penalty, rngs, plateau, radius: see `supervised`.
     train_data: an own stream of `image` and `label` in place of `data.train`.
     eval_data: own splits by name, of which the first is shown in figures.
@@ -259,7 +269,7 @@ def image_classifier(
     overfit: see `Experiment`.
     placement: rules for leaves of the state, see `Experiment`.
   """
-  prepare = normalised(data)
+  prepare = normalised(data, fit)
   outputs = make_predict(config, model, prepare=prepare)
   predict = class_probabilities(
     lambda state, inputs: logits(outputs(state, inputs)),

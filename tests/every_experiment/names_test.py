@@ -17,6 +17,7 @@ COUNTED = re.compile(r'[A-Z]\w*_\d+')
 VARIANTS = {
   'mlp': {'batch_norm': True},
   'resnet': {'imagenet': True, 'depth': 18},
+  'lenet': {'form': '1998'},
   'dcgan': {'discriminator_norm': 'spectral'},
   'vit': {'pool': 'token'},
   'char_gpt': {'positions': 'rotary', 'tie_embeddings': False},

@@ -119,5 +119,51 @@ class AvgPoolTest(parameterized.TestCase):
       np.testing.assert_array_equal(y.astype(jnp.float32).ravel(), [17])
 
 
+class AdaptiveAvgPoolTest(parameterized.TestCase):
+  def test_by_hand(self):
+    # Windows of 5 entries in 3: 0-1, 1-3, 3-4. Of 2 in 3: 0, 0-1, 1.
+    x = jnp.array([[0.0, 2.0, 4.0, 9.0, 5.0]])[:, None, :, None]
+    found = pooling.adaptive_avg_pool(x, (1, 3))
+    np.testing.assert_allclose(found.ravel(), [1, 5, 7], rtol=1e-6)
+    found = pooling.adaptive_avg_pool(x[:, :, :2], (1, 3))
+    np.testing.assert_allclose(found.ravel(), [0, 1, 2], rtol=1e-6)
+
+  def test_whole_windows_are_those_of_other_pools(self):
+    x = distinct(2, 6, 4, 3)
+    pool = pooling.adaptive_avg_pool
+    np.testing.assert_array_equal(pool(x, (3, 2)), pooling.avg_pool(x))
+    np.testing.assert_array_equal(pool(x, (6, 4)), x)
+    found = pool(x, (1, 1)).reshape(2, 3)
+    np.testing.assert_allclose(found, pooling.global_avg_pool(x), atol=1e-6)
+
+  @parameterized.parameters(((7, 5), (3, 2)), ((13, 13), (6, 6)), ((1, 3), (6, 4)))
+  def test_value_and_gradient_are_those_of_torch(self, sizes, outputs):
+    torch = pytest.importorskip(
+      'torch', reason='torch is not installed: pip install .[reference]'
+    )
+    x = distinct(2, *sizes, 3)
+    tx = torch.tensor(np.array(x.transpose(0, 3, 1, 2)), requires_grad=True)
+    ty = torch.nn.functional.adaptive_avg_pool2d(tx, outputs)
+    dy = torch.linspace(-1, 1, ty.numel()).reshape(ty.shape)
+    ty.backward(dy)
+    pool = jax.jit(lambda x: pooling.adaptive_avg_pool(x, outputs))
+    y, pullback = jax.vjp(pool, x)
+    dx = pullback(jnp.array(dy.numpy()).transpose(0, 2, 3, 1))[0]
+    # Sums of up to 36 numbers below 1, in another order.
+    np.testing.assert_allclose(y.transpose(0, 3, 1, 2), ty.detach().numpy(), atol=5e-6)
+    np.testing.assert_allclose(dx.transpose(0, 3, 1, 2), tx.grad.numpy(), atol=5e-6)
+
+  def test_bfloat16_is_summed_in_float32(self):
+    x = distinct(2, 7, 5, 3).astype(jnp.bfloat16)
+    y = pooling.adaptive_avg_pool(x, (3, 2))
+    wanted = pooling.adaptive_avg_pool(x.astype(jnp.float32), (3, 2))
+    # Rounded once, at the end.
+    np.testing.assert_array_equal(y, wanted.astype(jnp.bfloat16))
+
+  def test_refuses_no_windows(self):
+    with self.assertRaisesRegex(ConfigError, r'size=\(0, 2\) is not allowed'):
+      pooling.adaptive_avg_pool(jnp.zeros((1, 4, 4, 1)), (0, 2))
+
+
 if __name__ == '__main__':
   absltest.main()

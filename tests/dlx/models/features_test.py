@@ -9,20 +9,28 @@ import numpy as np
 
 from dlx.layers.block_config import BlockConfig
 from dlx.layers.recurrent.cells import CELLS
+from dlx.models.alexnet import cifar_alexnet
 from dlx.models.cnn import CNN
+from dlx.models.lenet import LeNet
 from dlx.models.mlp import MLP
 from dlx.models.resnet import ResNet
 from dlx.models.text_classifier import TextClassifier
+from dlx.models.vgg import cifar_vgg
 from dlx.models.vit import ViT
 
 IMAGES = jax.random.normal(jax.random.key(1), (3, 8, 8, 1))
+LARGER = jax.random.normal(jax.random.key(1), (3, 16, 16, 1))
 TOKENS = jnp.array([[3, 1, 4, 0], [1, 5, 0, 0]])
+LATE = (False, False, True, True, True)
 BLOCK = BlockConfig(width=8, num_heads=2)
 CLASSIFIERS = {  # The model, its inputs, width of its features.
   'cnn': (CNN((2,), dense=6), IMAGES, 6),
   'mlp': (MLP((7, 5), 10), IMAGES, 5),
   'linear': (MLP((), 10), IMAGES, 64),
   'resnet': (ResNet((1, 1), (2, 4)), IMAGES, 4),
+  'lenet': (LeNet((2, 2), (5, 4)), LARGER, 4),
+  'alexnet': (cifar_alexnet(stride=1, width=0.02), IMAGES, 5),
+  'vgg': (cifar_vgg(11, width=1, pools=LATE), IMAGES, 8),
   'vit': (ViT(1, BLOCK), IMAGES, 8),
   'vit_mean': (ViT(1, BLOCK, pool='mean'), IMAGES, 8),
   'text': (TextClassifier(9, 3, CELLS['gru'], (4,)), TOKENS, 4),
