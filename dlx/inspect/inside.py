@@ -8,22 +8,23 @@ activations        histograms of what every layer gives, on the first batch of a
 dead_units         ReLUs that are 0 for every example of the split, by layer; the share
                    of them is reported beside its other numbers
 gradient_norms     of every tensor whose gradient the train step names, as
-                   steps.gradients and steps.watch do, but not in a branch of two phases;
-                   on the first batch of training, with the labels zero, vanishing (below
-                   1e-7) and exploding (above 100)
-gradients_by_step  of the same gradients the norms by layer over the run, a mean over the
-                   steps of each log window; also in metrics.jsonl and TensorBoard, as
-                   the group `gradient_norms`
+                   steps.gradients and steps.watch do, but not in a branch of two
+                   phases; on the first batch of training, with the labels zero,
+                   vanishing (below 1e-7) and exploding (above 100)
+gradients_by_step  of the same gradients the norms by layer over the run, a mean over
+                   the steps of each log window; also in metrics.jsonl and TensorBoard,
+                   as the group `gradient_norms`
 
 The layers are found in the traced functions, so that any model will do. What it costs:
 in training the norm of each gradient, a pass over as many numbers as there are
 parameters; in an evaluation a reduction over the values of each ReLU, of the pass that
 is made anyway; for the figures one evaluated batch and one train step, each time they
-are drawn (`--config.figure_every_steps`: over the run), and a program each. Of 100 steps
-of `cnn` on digits, compiled anew, that is 17 s of CPU in place of 11; 1500 steps of
-`mlp` took 4.7 s with it and without (two runs each, two cores, jax 0.11.2, 2026-11-30),
-and their parameters had the same bits. An evaluation of a checkpoint reads the training
-set, too, for the gradients; the norms of each single step are `launch.doctor`'s.
+are drawn (`--config.figure_every_steps`: over the run), and a program each. Of 100
+steps of `cnn` on digits, compiled anew, that is 17 s of CPU in place of 11; 1500 steps
+of `mlp` took 4.7 s with it and without (two runs each, two cores, jax 0.11.2,
+2026-11-30), and their parameters had the same bits. An evaluation of a checkpoint reads
+the training set, too, for the gradients; the norms of each single step are
+`launch.doctor`'s.
 """
 
 from collections.abc import Callable, Mapping
