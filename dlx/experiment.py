@@ -60,12 +60,15 @@ class Figure(NamedTuple):
       summary of the last pass of `eval`.
     data: its first batch is given to `compute`; None: an empty batch is.
     eval: name of the evaluation that is drawn where `compute` is None.
+    history: whether `draw` gets what training has logged so far, and no `compute` or
+      `eval` is asked: see `dlx.run.records.history`.
   """
 
   draw: Callable[[Any], Any]
   compute: Callable[[TrainState, Key, Batch], PyTree] | None = None
   data: Dataset | None = None
   eval: str | None = None
+  history: bool = False
 
 
 class Field(NamedTuple):

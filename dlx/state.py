@@ -12,7 +12,8 @@ Key = jax.Array
 Array = jax.Array
 Batch = Mapping[str, Array]
 # Leaves are Mean or raw sums (a confusion matrix): those of two parts of the data
-# added are those of both.
+# added are those of both. A mapping of them, as of norms by layer, is a group: of
+# training it is logged beside the numbers, for figures.
 Metrics = Mapping[str, Any]
 
 
@@ -149,8 +150,16 @@ def zeros_like(tree: PyTree) -> PyTree:
 
 
 def ratios(metrics: Metrics) -> Mapping[str, Any]:
-  """`total / count` of every Mean; raw sums pass through. nan where count is 0."""
-  one = lambda x: x.total / x.count if isinstance(x, Mean) else x
+  """`total / count` of every Mean, in mappings too; raw sums pass through.
+
+  nan where count is 0.
+  """
+
+  def one(x: Any) -> Any:
+    if isinstance(x, Mean):
+      return x.total / x.count
+    return ratios(x) if isinstance(x, Mapping) else x
+
   return {name: one(x) for name, x in metrics.items()}
 
 

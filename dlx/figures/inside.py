@@ -1,10 +1,11 @@
 """What goes on inside a net: activations, dead units, gradient norms. Host only."""
 
+import re
 from typing import TYPE_CHECKING, Any, Mapping
 
 import numpy as np
 
-from dlx.figures.style import BLUE, GREY, INK, RED, RULE, new_figure, style_axes
+from dlx.figures.style import BLUE, GREY, INK, RED, RULE, new_figure, ramp, style_axes
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -125,3 +126,64 @@ def gradient_norms(
   if len(norms) > len(shown):
     figure.supxlabel(f'{len(shown)} of {len(norms)} tensors', fontsize=8, color=GREY)
   return figure
+
+
+def norms_by_step(
+  steps: Any, layers: Mapping[str, Any], vanishing: float, exploding: float
+) -> 'Figure':
+  """A row a layer, a column a log window: the norm of the gradient as a colour.
+
+  Colours are logarithmic, between the least and the largest norm of all that lie within
+  the bounds; what lies beyond is grey or red, what is not known stays white.
+
+  Args:
+    steps: int [N], the last step of each window, rising.
+    layers: by path the norms [N], at least 0 or NaN; in the figure numbers in names
+      count as numbers. Of more than 24 layers those between are left out evenly.
+    vanishing, exploding: bounds of the colours.
+  """
+  from matplotlib.colors import LogNorm
+
+  names = sorted(layers, key=_by_number)
+  if len(names) > MOST:
+    names = [names[i] for i in np.linspace(0, len(names) - 1, MOST).round().astype(int)]
+  figure = new_figure(6.4, 1.5 + 0.2 * max(len(names), 1))
+  ax = figure.add_subplot()
+  if not names:
+    style_axes(ax, 'The train step names no gradients: steps.watch does')
+    ax.set_axis_off()
+    return figure
+  norms = np.stack([np.asarray(layers[name], np.float64) for name in names])
+  usual = norms[(norms >= vanishing) & (norms <= exploding)]
+  low, high = (usual.min(), usual.max()) if usual.size else (vanishing, exploding)
+  colours = ramp('#e8f0f9', '#12355b').with_extremes(under=GREY, over=RED, bad='white')
+  edges = np.concatenate([[0], np.asarray(steps)])
+  scale = LogNorm(low, high if high > low else 10 * low)
+  # What is 0 has no logarithm: it is drawn as what is too small.
+  drawn = np.where(norms == 0, low * 1e-9, norms)
+  mesh = ax.pcolormesh(
+    edges, np.arange(len(names) + 1), drawn, cmap=colours, norm=scale
+  )
+  ax.set_yticks(np.arange(len(names)) + 0.5, names)
+  ax.invert_yaxis()
+  ax.set_xlabel('Step')
+  small, large = (norms < vanishing).sum(), (norms > exploding).sum()
+  extend = ('neither', 'min', 'max', 'both')[bool(small) + 2 * bool(large)]
+  bar = figure.colorbar(mesh, ax=ax, extend=extend, pad=0.02)
+  bar.ax.tick_params(labelsize=7, colors=GREY)
+  bar.outline.set_visible(False)  # pyright: ignore
+  style_axes(ax, 'Norm of the gradient by layer, mean of each log window')
+  ax.tick_params(axis='y', labelsize=7)
+  told = [
+    f'{len(names)} of {len(layers)} layers' * (len(layers) > len(names)),
+    f'grey: below {vanishing:g}, {small / norms.size:.0%}' * bool(small),
+    f'red: above {exploding:g}, {large / norms.size:.0%}' * bool(large),
+  ]
+  figure.supxlabel('; '.join(filter(None, told)), fontsize=8, color=GREY)
+  return figure
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+  """Sorts hidden_2 before hidden_10."""
+  parts = re.split(r'(\d+)', name)
+  return [(int(x), '') if x.isdigit() else (-1, x) for x in parts]

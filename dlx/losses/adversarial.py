@@ -29,6 +29,7 @@ import jax.numpy as jnp
 
 from dlx.config import check_choice
 from dlx.errors import ConfigError
+from dlx.losses.regression import flat_rows
 from dlx.precision import at_least_float32
 from dlx.state import Array
 
@@ -114,7 +115,7 @@ def gradient_penalty(logits_of: Callable[[Array], Array], real_BHWC: Array) -> A
   """
   slope_BHWC = jax.grad(lambda x: logits_of(x).sum())(real_BHWC)
   slope_BHWC = at_least_float32(slope_BHWC)
-  return jnp.square(slope_BHWC).reshape(slope_BHWC.shape[0], -1).sum(1)
+  return flat_rows(jnp.square(slope_BHWC)).sum(1)
 
 
 def _is_one(x) -> bool:

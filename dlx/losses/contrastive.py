@@ -105,7 +105,7 @@ def in_batch_info_nce(
   others_BB = jnp.where(own_BB, -jnp.inf, logits_BB)
   return InfoNCE(
     jax.nn.logsumexp(logits_BB, 1) - own_B,
-    own_B > others_BB.max(1),
+    own_B > others_BB.max(1, initial=-jnp.inf),
     own_B * temperature,
   )
 
@@ -147,7 +147,7 @@ def nt_xent(one_BD: Array, two_BD: Array, temperature: float | Array) -> InfoNCE
   logits_VV = jnp.where(itself_VV, -jnp.inf, logits_VV)
   own_VV = jnp.roll(itself_VV, one_BD.shape[0], 1)
   own_V = jnp.where(own_VV, logits_VV, 0).sum(1)
-  others_V = jnp.where(own_VV, -jnp.inf, logits_VV).max(1)
+  others_V = jnp.where(own_VV, -jnp.inf, logits_VV).max(1, initial=-jnp.inf)
   loss_V = jax.nn.logsumexp(logits_VV, 1) - own_V
   return InfoNCE(loss_V, own_V > others_V, own_V * temperature)
 

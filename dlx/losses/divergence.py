@@ -53,8 +53,9 @@ def distillation(
   teacher_BK = jax.lax.stop_gradient(at_least_float32(teacher_BK)) / temperature
   student_T_BK = at_least_float32(student_BK) / temperature
   log_t, log_s = jax.nn.log_softmax(teacher_BK), jax.nn.log_softmax(student_T_BK)
-  # What the teacher holds impossible (a logit of -inf) counts 0, not 0 times infinity.
-  possible_BK = log_t > -jnp.inf
+  # What the teacher holds impossible (a logit of -inf) counts 0, not 0 times infinity;
+  # a teacher of nan does not count 0.
+  possible_BK = log_t != -jnp.inf
   terms_BK = jnp.where(possible_BK, jnp.exp(log_t) * (log_t - log_s), 0)
   soft_B = temperature**2 * terms_BK.sum(-1)
   if label_B is None:

@@ -1,5 +1,7 @@
 """Losses of real-valued predictions, one value a row."""
 
+import math
+
 import chex
 import jax.numpy as jnp
 
@@ -77,4 +79,9 @@ def _error(prediction: Array, target: Array) -> Array:
 
 
 def _mean_of_rows(values: Array) -> Array:
-  return values.reshape(values.shape[0], -1).mean(1) if values.ndim > 1 else values
+  return flat_rows(values).mean(1) if values.ndim > 1 else values
+
+
+def flat_rows(values: Array) -> Array:
+  """[B, ...] -> [B, all others]; also of no rows, where -1 is no size."""
+  return values.reshape(values.shape[0], math.prod(values.shape[1:]))

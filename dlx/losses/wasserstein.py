@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dlx.losses.margins import distance
+from dlx.losses.regression import flat_rows
 from dlx.precision import at_least_float32
 from dlx.state import Array
 
@@ -48,6 +49,6 @@ def wasserstein_penalty(
   mix = mix_B.reshape(-1, *[1] * (real.ndim - 1)).astype(real.dtype)
   between = mix * real + (1 - mix) * fake
   slope = jax.grad(lambda x: at_least_float32(critic(x)).sum())(between)
-  slope_BX = slope.reshape(slope.shape[0], -1)
+  slope_BX = flat_rows(slope)
   # Where the critic is flat the norm has no derivative: 0 is taken.
   return jnp.square(distance(slope_BX, jnp.zeros_like(slope_BX)) - 1)

@@ -30,11 +30,12 @@ def calibration_sums(
 
   Returns:
     `count`, `confidence` and `correct`, each [num_bins]; the last is nan where a label
-    that has a weight is none of the classes.
+    that has a weight is none of the classes, all of them where a probability that has
+    one is nan.
   """
   weight_B = jnp.ones(label_B.shape) if weight_B is None else weight_B
   known_B = labels.is_index(label_B, probs_BK.shape[1]) | (weight_B == 0)
-  confidence_B = probs_BK.max(1)
+  confidence_B = jnp.where(weight_B == 0, 0, probs_BK.max(1))  # Not nan times 0.
   bin_B = jnp.clip(jnp.ceil(confidence_B * num_bins).astype(int) - 1, 0, num_bins - 1)
   hot_BN = jax.nn.one_hot(bin_B, num_bins) * weight_B[:, None]
   right_B = (probs_BK.argmax(1) == label_B).astype(jnp.float32)
@@ -49,7 +50,7 @@ def calibration_sums(
 def calibration_error(found: Mapping[str, Array]) -> Array:
   """Expected calibration error: mean |accuracy - confidence| over the bins, in [0, 1].
 
-  Weighted by the examples of a bin.
+  Weighted by the examples of a bin; nan of none.
   """
   gap_N = jnp.abs(found['correct'] - found['confidence'])
   return gap_N.sum(-1) / found['count'].sum(-1)

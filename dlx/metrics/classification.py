@@ -6,7 +6,8 @@ and can be mapped over members. Counts in float32 are exact up to 2**24 = 16.8 m
 for each sum; beyond it, additions of 1 are lost.
 
 `weight_B` is 0 for padding rows and 1 for real ones; None means all ones. A label
-outside [0, K) whose weight is not 0 makes a sum nan.
+outside [0, K), or a row of logits with a nan, whose weight is not 0 makes a sum nan.
+Of no examples a mean is nan, and precision, recall and F1 are 0.
 """
 
 from typing import Any, Mapping
@@ -108,7 +109,9 @@ def confusion(
   counted_B1 = weight_B[:, None] != 0
   hot = lambda class_B: jnp.where(counted_B1, labels.one_hot(class_B, num_classes), 0)
   true_BK = hot(label_B) * weight_B[:, None]
-  predicted_BK = hot(logits_BK.argmax(1))
+  # argmax finds the first nan: as a prediction it is none of the classes.
+  broken_B = jnp.isnan(logits_BK).any(1)
+  predicted_BK = hot(jnp.where(broken_B, -1, logits_BK.argmax(1)))
   # A product of one-hot rows rather than a scatter: sharded rows need one all-reduce.
   # HIGHEST, since weights other than 0 and 1 would be rounded to bfloat16 on TPU.
   return jnp.einsum('bi,bj->ij', true_BK, predicted_BK, precision=EXACT).astype(
@@ -177,8 +180,10 @@ def classification_summary(metrics: Metrics) -> Mapping[str, Any]:
 def _of_labels(
   value_B: Array, logits_BK: Array, label_B: Array, weight_B: Array | None
 ) -> Array:
-  """The values as floats; nan where a label that counts is none of the classes."""
+  """The values as floats; nan where a label that counts is none of the classes, or
+  logits are nan."""
   known_B = labels.is_index(label_B, logits_BK.shape[1])
+  known_B &= ~jnp.isnan(logits_BK).any(1)
   if weight_B is not None:
     known_B |= weight_B == 0
   return jnp.where(known_B, value_B.astype(jnp.float32), jnp.nan)

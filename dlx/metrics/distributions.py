@@ -54,7 +54,8 @@ def polynomial_kernel(degree: int = 3) -> Kernel:
 
 def median_distance(x_NF: Array, y_MF: Array) -> Array:
   """Median distance of a row of x and a row of y, a usual bandwidth; nan of no rows."""
-  return jnp.median(jnp.sqrt(_squared(x_NF, y_MF)))
+  distance_NM = jnp.sqrt(_squared(x_NF, y_MF))
+  return jnp.median(distance_NM) if distance_NM.size else jnp.asarray(jnp.nan)
 
 
 def mmd(

@@ -1,5 +1,6 @@
 """Measures of generated images: Frechet distance, nearest neighbours, diversity."""
 
+import math
 from typing import Mapping
 
 import jax.numpy as jnp
@@ -43,7 +44,9 @@ def place_rows(
 
   Images of weight 0 and those from `num_rows` on are left out.
   """
-  flat_BF = image_BHWC.reshape(image_BHWC.shape[0], -1) * weight_B[:, None]
+  size = math.prod(image_BHWC.shape[1:])  # Also of no rows, where -1 is no size.
+  flat_BF = image_BHWC.reshape(image_BHWC.shape[0], size) * weight_B[:, None]
+  flat_BF = jnp.where(weight_B[:, None] != 0, flat_BF, 0)  # Not nan times 0.
   blank = jnp.zeros((num_rows, flat_BF.shape[1]), flat_BF.dtype)
   return blank.at[index_B].add(flat_BF, mode='drop')
 
@@ -51,14 +54,14 @@ def place_rows(
 def nearest_distance(rows_NF: Array, count: Array | int) -> Array:
   """Distance of each row to the nearest other, [N]: root mean square over entries.
 
-  Rows from `count` on are nobody's neighbour and have nan.
+  inf of a row that is alone. Rows from `count` on are nobody's neighbour and have nan.
   """
   number_N = jnp.arange(rows_NF.shape[0])
   square_N = jnp.square(rows_NF).sum(1)
   dot_NN = jnp.matmul(rows_NF, rows_NF.T, precision=EXACT)
   distance_NN = square_N[:, None] + square_N[None, :] - 2 * dot_NN
   barred_NN = (number_N[:, None] == number_N[None, :]) | (number_N >= count)[None, :]
-  nearest_N = jnp.where(barred_NN, jnp.inf, distance_NN).min(1)
+  nearest_N = jnp.where(barred_NN, jnp.inf, distance_NN).min(1, initial=jnp.inf)
   distance_N = jnp.sqrt(jnp.maximum(nearest_N, 0) / rows_NF.shape[1])
   return jnp.where(number_N < count, distance_N, jnp.nan)
 
@@ -70,7 +73,7 @@ def nearest_rows(
 
   Args:
     query_MF: of M examples.
-    bank_NF: of N examples; two where `itself_M` bars one.
+    bank_NF: of N examples, at least one; two where `itself_M` bars one.
     itself_M: int, a row of the bank that query m must not find: leave-one-out.
     chunk: queries at a time: `chunk` x N distances are held at once.
 
@@ -127,6 +130,7 @@ def frechet_distance(
 
 def feature_moments(feature_BF: Array, weight_B: Array) -> dict[str, Array]:
   """Sums of weight, w x and w x x^T; additive over batches."""
+  feature_BF = jnp.where(weight_B[:, None] != 0, feature_BF, 0)  # Not nan times 0.
   weighted_BF = feature_BF * weight_B[:, None]
   return {
     'n': weight_B.sum(),

@@ -7,14 +7,15 @@ from dlx.state import Array
 
 
 def alignment(x_BD: Array, y_BD: Array) -> Array:
-  """Mean squared distance of pairs of views, in [0, 4]; 0 is best."""
+  """Mean squared distance of pairs of views, in [0, 4]; 0 is best, nan of no pairs."""
   return jnp.square(x_BD - y_BD).sum(-1).mean()
 
 
 def uniformity(x_BD: Array) -> Array:
   """`log mean exp(-2 d^2)` over pairs of different rows; lower is more even.
 
-  0 where all are one point; about -4 for directions drawn at random.
+  0 where all are one point; about -4 for directions drawn at random; nan of less than
+  two rows.
   """
   squared_BB = 2 - 2 * jnp.dot(x_BD, x_BD.T, precision=EXACT)
   n = x_BD.shape[0]
@@ -25,7 +26,8 @@ def uniformity(x_BD: Array) -> Array:
 def principal_components(x_NF: Array, count: int = 2) -> Array:
   """The first principal components [N, count] of the rows, by SVD.
 
-  The sign of a component is that which makes its largest weight positive.
+  The sign of a component is that which makes its largest weight positive. All 0 where
+  all rows are equal, nan where a number is.
   """
   x_NF = x_NF - x_NF.mean(0, keepdims=True)
   _, _, axes_RF = jnp.linalg.svd(x_NF, full_matrices=False)

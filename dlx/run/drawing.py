@@ -27,6 +27,7 @@ def draw_figures(
   events: EventWriter | None,
   batch: Callable[[Dataset], Any],
   summary: Callable[[str], Mapping[str, np.ndarray]],
+  history: Callable[[], Mapping[str, Any]],
 ):
   """Draws every figure into FOLDER/figures and TensorBoard.
 
@@ -42,12 +43,14 @@ def draw_figures(
     events: None on all processes but the first, which draw nothing.
     batch: gives the first batch of a data set, placed.
     summary: gives the summary of an evaluation of `state`, by its name.
+    history: gives what training has logged so far, on the first process.
   """
+  gives = {'batch': batch, 'summary': summary, 'history': history}
   for name, figure in figures.items():
     processes.meet()  # Drawing took process 0 some time.
     try:
       program = programs.get(name)
-      tree = compute(name, figure, program, state, step, batch=batch, summary=summary)
+      tree = compute(name, figure, program, state, step, **gives)
       if events is None:
         continue
       drawn = figure.draw(tree)
@@ -77,6 +80,7 @@ def compute(
   *,
   batch: Callable[[Dataset], Any],
   summary: Callable[[str], Mapping[str, np.ndarray]],
+  history: Callable[[], Mapping[str, Any]],
 ) -> Any:
   """What `figure.draw` is given, as NumPy arrays; see `draw_figures`."""
   if program is not None:
@@ -84,6 +88,8 @@ def compute(
     key = jax.random.fold_in(rng, zlib.crc32(name.encode()) & 0x7FFFFFFF)
     data = {} if figure.data is None else batch(figure.data)
     tree = program(state, jax.random.fold_in(key, step), data)
+  elif figure.history:
+    tree = history()
   else:
     assert figure.eval is not None
     tree = summary(figure.eval)

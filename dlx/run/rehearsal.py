@@ -84,7 +84,7 @@ def rehearse(experiment: Experiment, config: Config, dispatch: Dispatch) -> Rehe
     if figure.compute is not None:
       with _tracing(f'the figure {name!r}'):
         figures[name] = _figure(figure, dispatch)
-    elif figure.eval not in experiment.evals:
+    elif not figure.history and figure.eval not in experiment.evals:
       raise ConfigError(
         f'Figure {name!r} draws the evaluation {figure.eval!r}, which is not there: '
         f'must be one of {", ".join(experiment.evals) or "none"}; or give `compute`.'

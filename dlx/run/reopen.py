@@ -16,7 +16,9 @@ from dlx.run.checkpoint.checkpointer import Checkpointer
 from dlx.run.checkpoint.pick import pick
 from dlx.run.dispatch import Dispatch, make_dispatch
 from dlx.run.evaluation import Evaluations
+from dlx.run.records import history
 from dlx.run.records.json_files import read_json
+from dlx.run.records.metrics_file import MetricsFile
 from dlx.run.records.reporter import as_floats, reported
 from dlx.run.records.workdir import absolute
 from dlx.run.rehearsal import Rehearsed, rehearse
@@ -151,6 +153,9 @@ def draw(
     int(found.state.step),
     batch=lambda dataset: feed.one_batch(found.data[id(dataset)], 0),
     summary=found.summary,
+    history=lambda: history.of_training(
+      MetricsFile(absolute(workdir)).read(), int(found.state.step)
+    ),
   )
   return figure.draw(tree)
 

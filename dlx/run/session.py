@@ -54,6 +54,7 @@ class Session(NamedTuple):
         events=self.records.events,
         batch=lambda dataset: feed.one_batch(self.data[id(dataset)], 0),
         summary=lambda name: run([name], at.state)[name].figures,
+        history=self.records.history,
       )
 
 

@@ -45,6 +45,13 @@ class Joint(NamedTuple):
         found[name] = float(value)
     return found
 
+  def _line(self, line: Mapping[str, Any], i: int) -> dict[str, Any]:
+    """A line of metrics.jsonl of one member."""
+    own = {**line, 'metrics': self._own(line['metrics'], i)}
+    if groups := line.get('groups'):
+      own['groups'] = {name: self._own(group, i) for name, group in groups.items()}
+    return own
+
   def write(self, there: epath.Path, i: int, config: Mapping[str, Any]):
     """The folder of a member, result.json last; nothing where that is there.
 
@@ -64,8 +71,7 @@ class Joint(NamedTuple):
     write_json(
       there / 'config.json', {**self.config, 'config': dict(config), 'together': of}
     )
-    own = ({**x, 'metrics': self._own(x['metrics'], i)} for x in self.lines)
-    text = ''.join(to_text(line) + '\n' for line in own)
+    text = ''.join(to_text(self._line(x, i)) + '\n' for x in self.lines)
     write_bytes(there / 'metrics.jsonl', text.encode())
     result = {
       **self.result,

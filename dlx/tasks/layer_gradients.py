@@ -1,19 +1,20 @@
 """How the gradient changes from layer to layer: an evaluation and a figure.
 
-layer_gradients  an Eval: the gradient at the first layer over that at the last
-LAYERS           declarations of what it reports
+  return layer_gradients(image_classifier(config, ...), ['hidden_0', 'hidden_1'])
+
+adds them to any experiment of one model: numbers over a whole split, as a study needs
+them, where `dlx.inspect.inside` draws the gradients that training has taken.
 """
 
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 
-from dlx.data.dataset import Dataset
-from dlx.experiment import Eval, Figure
+from dlx.experiment import Eval, Experiment, Figure
 from dlx.figures.layers import gradient_by_layer
 from dlx.precision import euclidean_norm
-from dlx.state import Array, Batch, Mean, Metric, PyTree, TrainState, ratios
+from dlx.state import Array, Batch, Mean, Metric, TrainState, ratios
 
 LAYERS: Mapping[str, Metric] = {
   'gradients/first': Metric(
@@ -42,27 +43,29 @@ LAYERS: Mapping[str, Metric] = {
 
 
 def layer_gradients(
-  loss: Callable[[PyTree, TrainState, Batch], Array],
-  data: Dataset,
-  layers: Sequence[str],
-) -> tuple[Eval, Figure]:
-  """The evaluation `gradients`, and the figure of the same by layer.
+  experiment: Experiment, layers: Sequence[str], split: str = 'test'
+) -> Experiment:
+  """The experiment with the evaluation `gradients` and the figure of the same by layer.
 
-  Norms are of the gradient of the mean loss of a batch, averaged over the batches.
+  Norms are of the gradient of the mean loss of a batch, as the evaluation of `split`
+  computes it: without dropout, of averaged parameters where they are kept. They are
+  averaged over the batches.
 
   Args:
-    loss: (parameters, state, batch) -> the loss of each example [B], without dropout.
-    data: one pass; its batches hold `weight`.
+    experiment: whose evaluation reports `loss` as a Mean.
     layers: names in the parameters, from the first to the last, two or more; each has a
       `kernel`.
+    split: name of the evaluation.
   """
+  own = experiment.evals[split]
 
   def norms(state: TrainState, batch: Batch) -> Array:
     def mean(params):
-      weight_B = batch['weight']
-      return (loss(params, state, batch) * weight_B).sum() / weight_B.sum()
+      used = {'ema': params} if jax.tree.leaves(state.ema) else {'params': params}
+      loss = own.step(state._replace(**used), batch)['loss']
+      return loss.total / loss.count
 
-    grads: Any = jax.grad(mean)(state.params)
+    grads: Any = jax.grad(mean)(state.averaged)
     # As exact of 1e-30, whose square float32 does not hold.
     kernels = [grads[name]['kernel'].reshape(-1) for name in layers]
     return jnp.stack([euclidean_norm(x) for x in kernels])
@@ -82,5 +85,10 @@ def layer_gradients(
     del key
     return norms(state, batch)
 
-  figure = Figure(lambda norm_L: gradient_by_layer(norm_L, layers), compute, data)
-  return Eval(step, data, summarize=summarize), figure
+  figure = Figure(lambda norm_L: gradient_by_layer(norm_L, layers), compute, own.data)
+  gradients = Eval(step, own.data, summarize=summarize)
+  return experiment._replace(
+    evals={**experiment.evals, 'gradients': gradients},
+    figures={**experiment.figures, 'gradients': figure},
+    metrics={**experiment.metrics, **LAYERS},
+  )

@@ -286,7 +286,9 @@ def _of_first(e: Experiment, n: int) -> Experiment:
     compute, of_eval = figure.compute, figure.eval
 
     def draw(tree):
-      if of_eval is not None and compute is None:
+      if figure.history:
+        tree = jax.tree.map(lambda x: x[:, 0] if x.ndim > 1 else x, tree)
+      elif of_eval is not None and compute is None:
         tree = jax.tree.map(lambda x: x[0], tree)
       return _titled(figure.draw(tree), f'member 0 of {n}')
 

@@ -27,29 +27,14 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from dlx import experiment, figures, losses, metrics, optim
+from dlx import experiment, losses, metrics, optim
 from dlx.config import Group
 from dlx.data.batches.choose import splits
 from dlx.data.sets import images
 from dlx.models import rbm
-from dlx.precision import at_least_float32
-from dlx.state import Metric, create, seed_keys
-from dlx.tasks import classification
+from dlx.state import Metric, create
+from dlx.tasks import boltzmann, classification
 from dlx.train import curves, steps
-
-SHOWN = 40  # Hidden units whose weights are drawn.
-
-
-def _reconstruction(k: int) -> Metric:
-  what = f'the hidden units of machine {k - 1}' if k else 'the pixels'
-  return Metric(
-    f'Reconstruction error, machine {k}',
-    'lower',
-    f'Mean squared error of {what}, made anew from the probabilities of the hidden '
-    'units above.',
-    group='reconstruction',
-  )
-
 
 LOSS = Metric(
   'Loss',
@@ -120,16 +105,12 @@ def build(config: Config) -> experiment.Experiment:
     for k, (name, sizes) in enumerate(zip(names, zip(widths[:-1], widths[1:]))):
       own = jax.random.fold_in(key, k)
       params[name] = rbm.init(own, *sizes, config.param_dtype)
-      net[f'hidden_{k}'] = jax.tree.map(jnp.copy, as_layer(params[name]))
+      net[f'hidden_{k}'] = jax.tree.map(jnp.copy, rbm.as_layer(params[name]))
     head = jnp.zeros((widths[-1], data.num_classes), config.param_dtype)
     net['head'] = {'kernel': head, 'bias': jnp.zeros_like(head[0])}
     params['net'] = net
     opt_state = {name: txs[name].init(p) for name, p in params.items()}
     return create(params, opt_state, jax.random.fold_in(key, len(names)))
-
-  def as_layer(machine):
-    """The layer of the net that a machine becomes."""
-    return {'kernel': machine['kernel'], 'bias': machine['hidden']}
 
   def stack_of(state, count=None):
     """The first `count` machines, or all, in the dtype of the arithmetic."""
@@ -142,37 +123,9 @@ def build(config: Config) -> experiment.Experiment:
     image = data.to_unit(batch['image'])
     return computed(image.reshape(image.shape[0], -1))
 
-  def error(a_BV, b_BV):
-    return at_least_float32(jnp.square(a_BV - b_BV)).mean(1)
-
-  def contrast(machine, v_BV, key):
-    """One step of contrastive divergence: what to descend, and the errors [B]."""
-    h_BH = rbm.up(machine, v_BV)
-    made_BV = rbm.down(machine, rbm.draw(key, h_BH))
-    then_BH = rbm.up(machine, made_BV)
-    grads = {
-      'kernel': (made_BV.T @ then_BH - v_BV.T @ h_BH) / len(v_BV),
-      'visible': (made_BV - v_BV).mean(0),
-      'hidden': (then_BH - h_BH).mean(0),
-    }
-    return jax.tree.map(at_least_float32, grads), error(v_BV, made_BV)
-
-  def dropped(x_BF, rate, key):
-    if key is None or rate == 0:
-      return x_BF
-    keep = jax.random.bernoulli(key, 1 - rate, x_BF.shape)
-    return jnp.where(keep, x_BF / (1 - rate), 0)
-
   def logits_of(net, v_BV, rng=None):
-    """Of the net of sigmoids; with a key, units are dropped."""
-    keys = [None] * len(widths) if rng is None else jax.random.split(rng, len(widths))
-    v_BV = dropped(v_BV, config.input_dropout, keys[0])
-    for k, key in enumerate(keys[1:]):
-      layer = net[f'hidden_{k}']
-      v_BV = jax.nn.sigmoid(v_BV @ layer['kernel'] + layer['bias'][None])
-      v_BV = dropped(v_BV, config.dropout, key)
-    head = net['head']
-    return at_least_float32(v_BV @ head['kernel'] + head['bias'][None])
+    rates = {'dropout': config.dropout, 'input_dropout': config.input_dropout}
+    return rbm.net_logits(net, v_BV, rng, **rates)
 
   def update(name, params, opt_state, grads, step):
     """Moves one part: (params, opt_state) with it, and its curves."""
@@ -185,14 +138,14 @@ def build(config: Config) -> experiment.Experiment:
   def machine(k, state, batch, rng):
     """A step of machine k; all else keeps every byte."""
     *below, own = stack_of(state, k + 1)
-    grads, error_B = contrast(own, rbm.up_all(below, pixels(batch)), rng)
+    grads, error_B = rbm.contrast(own, rbm.up_all(below, pixels(batch)), rng)
     parts = state.params, state.opt_state
     params, opt_state, seen = update(names[k], *parts, grads, state.step)
     return params, opt_state, {'loss': metrics.mean(error_B), **seen}
 
   def learn_labels(state, batch, rng):
     """A step of the net, which begins with the weights of the machines."""
-    taken = {f'hidden_{k}': as_layer(state.params[x]) for k, x in enumerate(names)}
+    taken = {f'hidden_{k}': rbm.as_layer(state.params[x]) for k, x in enumerate(names)}
     own = {layer: state.params['net'][layer] for layer in taken}
     net = {**state.params['net'], **steps.where(state.step == first, taken, own)}
 
@@ -221,58 +174,12 @@ def build(config: Config) -> experiment.Experiment:
 
   def test(state, batch):
     found = classification.sums(logits(state, batch), batch['label'], batch['weight'])
-    v_BV, errors = pixels(batch), {}
-    for k, machine in enumerate(stack_of(state)):
-      h_BH = rbm.up(machine, v_BV)
-      error_B = error(v_BV, rbm.down(machine, h_BH))
-      errors[f'reconstruction_{k}'] = metrics.mean(error_B, batch['weight'])
-      v_BV = h_BH
+    errors = boltzmann.sums(stack_of(state), pixels(batch), batch['weight'])
     return {**found, **errors}
 
-  def shaped(v_BV):
-    return {'image': at_least_float32(v_BV).reshape(-1, *data.shape)}
-
-  def encode(state, inputs):
-    return {'features': at_least_float32(rbm.up_all(stack_of(state), pixels(inputs)))}
-
-  def reconstruct(state, inputs, machines=None):
-    stack = stack_of(state, machines)
-    return shaped(rbm.down_all(stack, rbm.up_all(stack, pixels(inputs))))
-
-  def sample(state, inputs, steps=200):
-    """Draws of the whole net: a Gibbs chain on top, then down by probabilities."""
-    stack = stack_of(state)
-
-    def chain(key):
-      start, key = jax.random.split(key)
-      h_1H = rbm.draw(start, jnp.full((1, widths[-1]), 0.5, config.compute_dtype))
-      return rbm.gibbs(stack[-1], key, h_1H, steps)[0]
-
-    return shaped(rbm.down_all(stack, jax.vmap(chain)(seed_keys(inputs['seed']))))
-
-  def filters(state, key, batch):
-    del key, batch
-    kernel_VH = state.params[names[0]]['kernel'][:, :SHOWN]
-    return kernel_VH.T.reshape(-1, height, width, channels).mean(-1)
-
-  def reconstructions(state, key, batch):
-    del key
-    some = {'image': batch['image'][:16]}
-    rows = [data.to_unit(some['image'])]
-    for count in range(1, len(names) + 1):
-      rows.append(reconstruct(state, some, machines=count)['image'])
-    return jnp.stack(rows)
-
-  def samples(state, key, batch):
-    del batch
-    return sample(state, {'seed': jax.random.bits(key, (40,))})['image']
-
   image = {'image': experiment.Field('image', data.shape, 'uint8', data.max_value)}
-  made = {'image': experiment.Field('image', data.shape, 'float32')}
-  seed = {'seed': experiment.Field('seed', (), 'uint32')}
-  code = {'features': experiment.Field('features', (widths[-1],), 'float32')}
+  able = boltzmann.functions(data, stack_of, pixels, widths[-1])
   phases = [(part, k * of.num_steps) for k, part in enumerate((*names, 'labels'))]
-  depths = [f'{k} deep' for k in range(1, len(names) + 1)]
   return experiment.Experiment(
     init,
     train_step,
@@ -280,14 +187,12 @@ def build(config: Config) -> experiment.Experiment:
     {name: classification.evaluation(test, rows) for name, rows in passes.items()},
     functions={
       'predict': classification.class_probabilities(logits, image, data.class_names),
-      'encode': experiment.Function(encode, image, code),
-      'reconstruct': experiment.Function(reconstruct, image, made),
-      'sample': experiment.Function(sample, seed, made, {'steps': 200}),
+      **able,
     },
     metrics={
       **classification.of_classes(data.num_classes),
       'train/loss': LOSS,
-      **{f'reconstruction_{k}': _reconstruction(k) for k in range(len(names))},
+      **boltzmann.declared(len(names)),
     },
     headline=('test/accuracy', 'test/loss', 'test/reconstruction_0'),
     # A reconstruction from drawn units does not come so far.
@@ -295,24 +200,6 @@ def build(config: Config) -> experiment.Experiment:
     phases=tuple(phase for phase in phases if phase[1] < config.num_steps),
     figures={
       'confusion': classification.confusion(data.class_names),
-      'filters': experiment.Figure(
-        lambda weights: figures.weights_grid(
-          weights, columns=10, title='Weights of the first machine, a unit a square'
-        ),
-        compute=filters,
-      ),
-      'reconstructions': experiment.Figure(
-        lambda rows: figures.mosaic(
-          rows, ['image', *depths], title='Images, and what the machines make of them'
-        ),
-        compute=reconstructions,
-        data=passes['test'],
-      ),
-      'samples': experiment.Figure(
-        lambda found: figures.image_grid(
-          found, columns=10, title='Samples: a Gibbs chain in the machine on top'
-        ),
-        compute=samples,
-      ),
+      **boltzmann.figures(data, stack_of, len(names), able, passes['test']),
     },
   )

@@ -76,14 +76,25 @@ class MetricsFile:
     self.close()
 
   def write(
-    self, step: int, split: str, metrics: Mapping[str, Any], time: Mapping[str, Any]
+    self,
+    step: int,
+    split: str,
+    metrics: Mapping[str, Any],
+    time: Mapping[str, Any],
+    groups: Mapping[str, Mapping[str, Any]] | None = None,
   ) -> None:
     """Adds a line; on a local disk it outlives the process once this returns.
+
+    Args:
+      groups: numbers that belong together, as norms by layer; a line without any has no
+        such key.
 
     Raises:
       StorageError: the file was removed or moved since it was opened.
     """
-    record = {'step': int(step), 'split': split, 'metrics': metrics, 'time': time}
+    record = {'step': int(step), 'split': split, 'metrics': metrics}
+    record |= {'groups': groups} if groups else {}
+    record['time'] = time
     file = self._open() if self._file is None else self._file
     self._check_there()
     # One write call without a buffer: the kernel has all of the line, or the file ends

@@ -5,6 +5,7 @@ from typing import Any, Mapping, NamedTuple
 import jax
 import numpy as np
 
+from dlx.run.records import history
 from dlx.run.records.environment import environment
 from dlx.run.records.json_files import write_json
 from dlx.run.records.reporter import Reporter
@@ -79,6 +80,10 @@ class Records:
     """TensorBoard; None on other processes than the first."""
     return self._reporter.events
 
+  def history(self) -> Mapping[str, Any]:
+    """What training has logged, also in former sessions; see history.py."""
+    return history.of_training(self._reporter.lines())
+
   def note(self, text: str):
     """Tells a person something."""
     self._reporter.note(text)
@@ -116,7 +121,7 @@ class Records:
     since, train = self._mark
     rate = (step - since) * self._rows / max(seconds['train'] - train, 1e-9)
     self._mark = step, seconds['train']
-    values = {name: np.array(value) for name, value in fetched.items()}
+    values = jax.tree.map(np.array, dict(fetched))
     self._reporter.write(step, 'train', values, seconds, rate)
 
   def evaluated(self, step: int, found: Mapping[str, Mapping[str, np.ndarray]]):

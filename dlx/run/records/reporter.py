@@ -72,11 +72,15 @@ class Reporter:
     self,
     step: int,
     split: str,
-    values: Mapping[str, np.ndarray],
+    values: Mapping[str, Any],
     seconds: Mapping[str, float],
     rate: float | None = None,
   ):
-    """One line of metrics; `rate` (examples a second) marks a line of training."""
+    """One line of metrics; `rate` (examples a second) marks a line of training.
+
+    Groups of numbers, as norms by layer, are written of training alone: into the line
+    and to TensorBoard, not to the terminal.
+    """
     metrics = self.scalars(values)
     self.latest |= {f'{split}/{k}': v for k, v in metrics.items()}
     if self.events is None or self._progress is None:
@@ -84,7 +88,14 @@ class Reporter:
     time: dict[str, Any] = {'seconds': {k: round(v, 3) for k, v in seconds.items()}}
     if rate is not None:
       time['examples_per_second'] = round(rate, 1)
-    self._lines.write(step, split, metrics, time)
+    groups = {
+      name: {k: as_floats(v) for k, v in sorted(group.items())}
+      for name, group in values.items()
+      if isinstance(group, Mapping) and rate is not None
+    }
+    self._lines.write(step, split, metrics, time, groups)
+    for name, group in groups.items():
+      self.events.scalars(step, {f'{name}/{k}': np.mean(v) for k, v in group.items()})
     means = {k: float(np.mean(v)) for k, v in metrics.items()}
     self.events.scalars(step, {f'{split}/{k}': v for k, v in means.items()})
     if rate is None:
@@ -92,6 +103,10 @@ class Reporter:
       self._progress.evaluation(step, {f'{split}/{k}': v for k, v in means.items()})
     else:
       self._progress.update(step, means, rate)
+
+  def lines(self) -> list[dict[str, Any]]:
+    """All lines so far, of former sessions too; none on other processes."""
+    return [] if self.events is None else self._lines.read()
 
   def note(self, text: str):
     """Tells a person something, above the progress bar."""

@@ -1,5 +1,6 @@
 """Activations, dead units and gradient norms as figures: exact numbers, every model."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,8 @@ import pytest
 from dlx.experiment import Eval, Experiment
 from dlx.figures import inside as draw
 from dlx.inspect import operations
-from dlx.inspect.inside import inside
-from dlx.run import experiments_by_name
+from dlx.inspect.inside import NORMS, inside
+from dlx.run import experiments_by_name, loop, reopen
 from dlx.state import Mean, add, create
 from dlx.train import steps
 from tests import turns
@@ -89,7 +90,7 @@ def test_dead_units_are_exact_over_unequal_batches_and_the_rest_is_as_before():
 
 
 def test_gradient_norms_have_the_three_labels():
-  experiment = inside(planted())
+  experiment = inside(planted()._replace(evals={}))
   figure = experiment.figures['gradient_norms']
   assert figure.compute is not None and figure.data is DATA
   state = experiment.init(jax.random.key(0))
@@ -105,8 +106,79 @@ def test_gradient_norms_have_the_three_labels():
   assert '3 of 6' in drawn.axes[0].get_title('left')
 
 
+def test_the_step_reports_the_norm_of_each_layer_and_is_the_step_before():
+  def loss_fn(params, model_state, batch, rng):
+    one, two = params['one'], params['two']
+    loss = (3 * one['kernel'] + 4 * one['bias'] + params['alone'] * batch['x']).sum()
+    return Mean(loss + jnp.sqrt(two['kernel']), jnp.float32(1)), (model_state, {})
+
+  def train_step(state, batch):
+    grads, _, sums = steps.gradients(loss_fn, state.params, (), batch, state.rng)
+    params = jax.tree.map(lambda p, g: p - 0.1 * g, state.params, grads)
+    return state._replace(step=state.step + 1, params=params), sums
+
+  params = {'one': {'kernel': 1.0, 'bias': 1.0}, 'two': {'kernel': 0.0}, 'alone': 1e30}
+  state = create(jax.tree.map(jnp.float32, params), (), jax.random.key(0))
+  plain = Experiment(lambda key: state, train_step, DATA)
+  large = {'x': jnp.array([3e30])}
+  new, sums = jax.jit(inside(plain).train_step)(state, large)
+  # A layer is a folder; a norm that is not finite counts nothing, a large one 1e30.
+  found = {name: (float(x.total), float(x.count)) for name, x in sums[NORMS].items()}
+  assert found == {'one': (5, 1), 'two': (0, 0), 'alone': (pytest.approx(1e30), 1)}
+  wanted, own = jax.jit(plain.train_step)(state, large)
+  np.testing.assert_array_equal(new.params['one']['bias'], wanted.params['one']['bias'])
+  assert set(sums) == {*own, NORMS}
+
+
+def test_a_run_logs_the_norms_goes_on_with_them_and_draws_them(tmp_path):
+  config = kinds.Small(num_steps=5, log_every_steps=2)
+  experiment = inside(planted()._replace(evals={}))
+  figure = experiment.figures['gradients_by_step']
+  shown = []
+  watched = experiment._replace(
+    figures={'f': figure._replace(draw=lambda tree: shown.append(tree) or 'text')}
+  )
+  loop.fit(watched, config, tmp_path, stop_at=3)
+  assert not shown
+  loop.fit(watched, config, tmp_path)
+  (logged,) = shown
+  assert list(logged['step']) == [2, 4, 5]
+  layers = logged['groups'][NORMS]
+  assert set(layers) == set(PARAMS)
+  np.testing.assert_array_equal(layers['kernel'], [3, 3, 3])
+  np.testing.assert_array_equal(layers['unused'], [0, 0, 0])
+  figure.draw(logged)
+  again = reopen.draw(watched, config, tmp_path, 'f')
+  assert again == 'text'
+  chex.assert_trees_all_equal(shown[1], logged)
+
+
+def test_the_picture_of_norms_by_step_marks_what_is_out_of_bounds():
+  steps_N = np.array([10, 20, 25])
+  layers = {f'hidden_{i}': np.full(3, 0.1 * 2**i) for i in (10, 2, 1)}
+  layers |= {'dead': np.array([0, 1e-9, np.nan]), 'wild': np.array([1.0, 101, 99])}
+  drawn = draw.norms_by_step(steps_N, layers, 1e-7, 100)
+  ax, bar = drawn.axes
+  rows = [row.get_text() for row in ax.get_yticklabels()]
+  assert rows == ['dead', 'hidden_1', 'hidden_2', 'hidden_10', 'wild']
+  colours = ax.collections[0]
+  values = colours.get_array().reshape(5, 3)
+  low, high = colours.get_clim()
+  assert (low, high) == (0.2, 99)  # hidden_10 is 102.4: above.
+  assert (values[0, :2] < low).all() and values.mask[0, 2]
+  np.testing.assert_array_equal(values[4], layers['wild'])
+  assert drawn.get_supxlabel() == 'grey: below 1e-07, 13%; red: above 100, 27%'
+  assert len(bar.collections) or bar.has_data()
+  many = {f'l{i}': np.ones(3) for i in range(100)}
+  rows = draw.norms_by_step(steps_N, many, 1e-7, 100).axes[0].get_yticklabels()
+  assert len(rows) == draw.MOST
+  assert (rows[0].get_text(), rows[-1].get_text()) == ('l0', 'l99')
+  empty = draw.norms_by_step(steps_N[:0], {}, 1e-7, 100)
+  assert 'names no gradients' in empty.axes[0].get_title('left')
+
+
 def test_activations_are_what_the_next_layer_reads_and_the_last_one_gives():
-  experiment = inside(planted())
+  experiment = inside(planted()._replace(evals={}))
   figure, state = experiment.figures['activations'], experiment.init(jax.random.key(0))
   tree = jax.jit(figure.compute)(state, jax.random.key(0), batch(1.0, 2.0, 3.0))
   assert list(tree) == ['000 input', '001 hidden', '002 head']
@@ -168,7 +240,7 @@ def test_a_histogram_of_what_is_not_finite_and_of_one_number(value):
 
 def test_without_an_evaluation_gradients_alone_are_drawn():
   experiment = inside(planted()._replace(evals={}))
-  assert list(experiment.figures) == ['gradient_norms']
+  assert list(experiment.figures) == ['gradient_norms', 'gradients_by_step']
 
 
 def test_pictures_of_many_layers_and_of_none():
@@ -210,6 +282,8 @@ def test_every_experiment_takes_it(name):
     plain = jax.eval_shape(lambda s, b, e=own: e.summarize(e.step(s, b)), state, shapes)
     assert set(plain) <= set(found) <= {*plain, 'dead_units', 'units'}
   key = jax.eval_shape(lambda: jax.random.key(0))
+  _, sums = jax.eval_shape(experiment.train_step, state, built.train_data.shapes[0])
+  assert (NORMS in sums) == (name not in UNNAMED)
   for figure in ('activations', 'gradient_norms'):
     made = experiment.figures.get(figure)
     if made is not None:

@@ -133,6 +133,15 @@ def test_one_class_has_no_ranking(label):
   assert all(np.isnan(float(x)) for x in found.values())
 
 
+def test_the_margin_is_half_of_the_pairs_that_share_a_bin():
+  # Of 2 x 2 pairs one shares a bin: its order is open, by a half of a pair each way.
+  score, label = jnp.array([0.1, 0.15, 0.6, 0.9]), jnp.array([1, 0, 0, 1])
+  sums = metrics.score_sums(score, label, num_bins=4)
+  found = metrics.ranking_of_bins(sums)
+  assert float(found['roc_auc']) == (0.5 + 0 + 1 + 1) / 4
+  assert float(found['roc_auc_margin']) == 0.5 / 4
+
+
 def test_no_rows_and_nan():
   none, label = jnp.zeros(0), jnp.zeros(0, jnp.int32)
   assert np.isnan(metrics.roc_auc(none, label))

@@ -1,7 +1,6 @@
 """Gradients by layer: by hand on a linear net, tiny ones, none; mlp's fields."""
 
 import dataclasses
-import types
 
 from absl.testing import absltest
 import jax
@@ -11,30 +10,37 @@ import numpy as np
 from dlx.data.batches.resident import InOrder
 from dlx.data.sources import of_arrays
 from dlx.errors import ConfigError
+from dlx.experiment import Eval, Experiment
 from dlx.figures.layers import gradient_by_layer
+from dlx.state import create, mean
 from dlx.tasks.layer_gradients import layer_gradients
 from experiments.foundations import mlp
 
 ROWS = {'x': np.array([[1.0], [3.0]], np.float32)}
 
 
-def state(a, b):
+def state(a, b, **more):
   params = {
     'one': {'kernel': jnp.full((1, 1), a), 'bias': jnp.zeros(1)},
     'two': {'kernel': jnp.full((1, 1), b)},
   }
-  return types.SimpleNamespace(params=params)
+  return create(params, (), jax.random.key(0), **more)
 
 
 def made():
   """The loss of x is a b x + bias: its slopes are b x and a x."""
 
-  def loss(params, state, batch):
-    del state
-    one, two = params['one'], params['two']
-    return (batch['x'] @ one['kernel'] @ two['kernel'] + one['bias'][None])[:, 0]
+  def step(state, batch):
+    one, two = state.averaged['one'], state.averaged['two']
+    loss_B = (batch['x'] @ one['kernel'] @ two['kernel'] + one['bias'][None])[:, 0]
+    return {'loss': mean(loss_B, batch['weight'])}
 
-  return layer_gradients(loss, InOrder(of_arrays(ROWS), 2), ['one', 'two'])
+  data = InOrder(of_arrays(ROWS), 2)
+  experiment = Experiment(
+    lambda key: state(1.0, 1.0), lambda s, b: (s, {}), data, {'test': Eval(step, data)}
+  )
+  built = layer_gradients(experiment, ['one', 'two'])
+  return built.evals['gradients'], built.figures['gradients']
 
 
 class LayerGradientsTest(absltest.TestCase):
@@ -51,6 +57,12 @@ class LayerGradientsTest(absltest.TestCase):
     self.assertEqual(found, {'first': 1.0, 'last': 10.0, 'ratio': np.float32(0.1)})
     # What only fills a batch up counts nothing.
     self.assertEqual(self.report(5.0, 0.5, (1.0, 0.0))['first'], 0.5)
+
+  def test_of_averaged_parameters_where_they_are_kept(self):
+    found, _ = made()
+    batch = {'x': jnp.asarray(ROWS['x']), 'weight': jnp.ones(2)}
+    sums = found.step(state(5.0, 0.5, ema=state(3.0, 0.25).params), batch)
+    self.assertEqual((sums['first'].total, sums['last'].total), (0.5, 6.0))
 
   def test_tiny_and_none(self):
     # The square of 1e-30 is no float32.
