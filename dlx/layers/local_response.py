@@ -10,11 +10,7 @@ from dlx.errors import ConfigError
 
 
 def local_response_norm(
-  x: jax.Array,
-  size: int = 5,
-  alpha: float = 1e-4,
-  beta: float = 0.75,
-  k: float = 2.0,
+  x: jax.Array, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
 ) -> jax.Array:
   """x / (k + alpha / size * the sum of squares of `size` channels around)^beta.
 

@@ -201,6 +201,8 @@ class ValuesTest(parameterized.TestCase):
       compiled = jax.jit(jax.grad(loss)).lower(shapes['params'], x).compile()
       return compiled.memory_analysis().temp_size_in_bytes
 
+    if tuple(map(int, jax.__version__.split('.')[:2])) < (0, 11):
+      self.skipTest('XLA:CPU of jax 0.10 merges what is computed again: 12.2 MB twice.')
     # 33.4 and 7.7 MB of 24 layers; 12.2 and 4.1 of these.
     self.assertLess(needed(12, remat=True), 0.4 * needed(12, remat=False))
 
