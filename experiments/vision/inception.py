@@ -29,7 +29,7 @@ from typing import Any
 from dlx import experiment, losses, metrics, optim
 from dlx.data.images import policies
 from dlx.data.sets import images
-from dlx.models import inception
+from dlx.models import inception, inception_tables
 from dlx.state import Array, Metric
 from dlx.tasks.classification import image_classifier
 from dlx.train.objective import Terms
@@ -65,16 +65,16 @@ class Config(experiment.Config):
     _ = self.stages  # Refuses counts of blocks that there are not.
 
   @property
-  def stages(self) -> inception.Stages:
+  def stages(self) -> inception_tables.Stages:
     """The blocks of each stage."""
     stages = FORMS[self.form][1]
-    return inception.kept(stages, self.blocks) if self.blocks else stages
+    return inception_tables.kept(stages, self.blocks) if self.blocks else stages
 
 
 FORMS = {
-  'cifar': (inception.cifar_googlenet, inception.GOOGLENET),
-  'googlenet': (inception.googlenet, inception.GOOGLENET),
-  'bn_inception': (inception.bn_inception, inception.BN_INCEPTION),
+  'cifar': (inception.cifar_googlenet, inception_tables.GOOGLENET),
+  'googlenet': (inception.googlenet, inception_tables.GOOGLENET),
+  'bn_inception': (inception.bn_inception, inception_tables.BN_INCEPTION),
 }
 
 
@@ -105,7 +105,7 @@ def build(config: Config) -> experiment.Experiment:
   model = make(
     stages=config.stages,
     width=config.width,
-    auxiliary=inception.AUXILIARY if config.auxiliary_weight else (),
+    auxiliary=inception_tables.AUXILIARY if config.auxiliary_weight else (),
     dropout=config.dropout,
     num_outputs=data.num_classes,
     **config.dtypes,
@@ -128,7 +128,7 @@ def build(config: Config) -> experiment.Experiment:
       'final': of_head('the head'),
       **{
         f'auxiliary_{name}': of_head(f'the auxiliary head at {name}')
-        for name in inception.AUXILIARY
+        for name in inception_tables.AUXILIARY
       },
     },
   )

@@ -72,7 +72,6 @@ class SizesTest(parameterized.TestCase):
   def test_models_have_these_sizes(self, make, side, giga):
     self.check(make(), (side, side, 3), giga)
 
-  @pytest.mark.slow
   @parameterized.parameters(
     (lambda: cifar(250, 24, True), 32, 5.42),
     (lambda: imagenet(161), 224, 7.73),
@@ -80,6 +79,7 @@ class SizesTest(parameterized.TestCase):
     (lambda: imagenet(201), 224, 4.29),
     (lambda: imagenet(264), 224, 5.75),
   )
+  @pytest.mark.slow
   def test_large_models_have_these_sizes(self, make, side, giga):
     self.check(make(), (side, side, 3), giga)
 

@@ -11,7 +11,8 @@ from dlx.layers.block_config import BlockConfig
 from dlx.layers.recurrent.cells import CELLS
 from dlx.models.cnn import CNN
 from dlx.models.densenet import DenseNet
-from dlx.models.inception import GOOGLENET, cifar_googlenet, kept
+from dlx.models.inception import cifar_googlenet
+from dlx.models.inception_tables import GOOGLENET, kept
 from dlx.models.mlp import MLP
 from dlx.models.resnet import ResNet
 from dlx.models.text_classifier import TextClassifier

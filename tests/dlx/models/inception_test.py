@@ -7,15 +7,8 @@ import numpy as np
 import pytest
 
 from dlx.errors import ConfigError
-from dlx.models.inception import (
-  BN_INCEPTION,
-  GOOGLENET,
-  Inception,
-  bn_inception,
-  cifar_googlenet,
-  googlenet,
-  kept,
-)
+from dlx.models.inception import Inception, bn_inception, cifar_googlenet, googlenet
+from dlx.models.inception_tables import BN_INCEPTION, GOOGLENET, kept
 from tests.dlx.models.by_shape import layers
 
 # Table 1 of arXiv 1409.4842: output, parameters (K = 1024), multiply-adds (M).
