@@ -11,6 +11,9 @@ from dlx.layers.block_config import BlockConfig
 from dlx.layers.recurrent.cells import CELLS
 from dlx.models.alexnet import cifar_alexnet
 from dlx.models.cnn import CNN
+from dlx.models.densenet import DenseNet
+from dlx.models.inception import cifar_googlenet
+from dlx.models.inception_tables import GOOGLENET, kept
 from dlx.models.lenet import LeNet
 from dlx.models.mlp import MLP
 from dlx.models.resnet import ResNet
@@ -23,9 +26,12 @@ LARGER = jax.random.normal(jax.random.key(1), (3, 16, 16, 1))
 TOKENS = jnp.array([[3, 1, 4, 0], [1, 5, 0, 0]])
 LATE = (False, False, True, True, True)
 BLOCK = BlockConfig(width=8, num_heads=2)
+INCEPTION = {'stages': kept(GOOGLENET, (1, 1, 1)), 'width': 1 / 64}
 CLASSIFIERS = {  # The model, its inputs, width of its features.
   'cnn': (CNN((2,), dense=6), IMAGES, 6),
   'mlp': (MLP((7, 5), 10), IMAGES, 5),
+  'densenet': (DenseNet((1, 1), 2, 3), IMAGES, 7),
+  'inception': (cifar_googlenet(**INCEPTION), IMAGES, 6 + 6 + 2 + 2),
   'linear': (MLP((), 10), IMAGES, 64),
   'resnet': (ResNet((1, 1), (2, 4)), IMAGES, 4),
   'lenet': (LeNet((2, 2), (5, 4)), LARGER, 4),
@@ -51,6 +57,7 @@ class FeaturesTest(parameterized.TestCase):
     @jax.jit
     def both(variables, inputs):
       outputs = model.apply(variables, inputs, train=False)
+      outputs = getattr(outputs, 'logits', outputs)  # Beside those of other heads.
       return outputs, model.apply(variables, inputs, method='features')
 
     outputs, features = both(variables, inputs)

@@ -1,0 +1,71 @@
+"""Parameters, multiply-adds and maps of an image model, by shapes: nothing is compiled.
+
+A multiply-add with padding counts, as in the tables of papers.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dlx.state import leaves_by_path
+
+
+class Layer(NamedTuple):
+  """One module.
+
+  Attributes:
+    output: shape of what it gives for one image, without the batch axis.
+    params: numbers in its own parameters and those below it.
+    weights: likewise, without vectors: biases, scales.
+    multiply_adds: of its products and those below it, for one image.
+  """
+
+  output: tuple[int, ...]
+  params: int
+  weights: int
+  multiply_adds: int
+
+
+def layers(model: Any, image: tuple[int, ...]) -> dict[str, Layer]:
+  """By path of the module; '' is the whole model.
+
+  Args:
+    model: a Flax module, called as `model(x_BHWC, train=...)`.
+    image: H, W, C.
+  """
+
+  def run(key):
+    x = jnp.zeros((1, *image))
+    variables = model.init(key, x, train=False)
+    _, seen = model.apply(
+      variables, x, train=False, capture_intermediates=True, mutable=['intermediates']
+    )
+    return variables['params'], seen['intermediates']
+
+  params, seen = jax.eval_shape(run, jax.random.key(0))
+  shapes = {path: x.shape for path, x in leaves_by_path(params).items()}
+  outputs = {
+    path.removesuffix('__call__/0').rstrip('/'): x.shape[1:]
+    for path, x in leaves_by_path(seen).items()
+    if path.endswith('__call__/0')
+  }
+
+  def products(path: str) -> int:
+    """Of one parameter: a kernel meets every position of what its layer gives."""
+    layer, _, name = path.rpartition('/')
+    if name != 'kernel':
+      return 0
+    return math.prod(shapes[path]) * math.prod(outputs[layer][:-1])
+
+  found = {}
+  for name in {'', *outputs}:
+    inside = [path for path in shapes if not name or path.startswith(f'{name}/')]
+    found[name] = Layer(
+      outputs.get(name, ()),
+      sum(math.prod(shapes[path]) for path in inside),
+      sum(math.prod(shapes[path]) for path in inside if len(shapes[path]) > 1),
+      sum(map(products, inside)),
+    )
+  return found
