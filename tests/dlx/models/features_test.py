@@ -11,6 +11,7 @@ from dlx.layers.block_config import BlockConfig
 from dlx.layers.recurrent.cells import CELLS
 from dlx.models.cnn import CNN
 from dlx.models.mlp import MLP
+from dlx.models.modern_cnn import ModernCNN
 from dlx.models.resnet import ResNet
 from dlx.models.text_classifier import TextClassifier
 from dlx.models.vit import ViT
@@ -22,6 +23,7 @@ CLASSIFIERS = {  # The model, its inputs, width of its features.
   'cnn': (CNN((2,), dense=6), IMAGES, 6),
   'mlp': (MLP((7, 5), 10), IMAGES, 5),
   'linear': (MLP((), 10), IMAGES, 64),
+  'modern_cnn': (ModernCNN((2, 3)), IMAGES, 3),
   'resnet': (ResNet((1, 1), (2, 4)), IMAGES, 4),
   'vit': (ViT(1, BLOCK), IMAGES, 8),
   'vit_mean': (ViT(1, BLOCK, pool='mean'), IMAGES, 8),
