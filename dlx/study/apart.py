@@ -45,6 +45,10 @@ class Joint(NamedTuple):
         found[name] = float(value)
     return found
 
+  def of_member(self, i: int) -> list[dict[str, Any]]:
+    """The lines of one member."""
+    return [{**x, 'metrics': self._own(x['metrics'], i)} for x in self.lines]
+
   def write(self, there: epath.Path, i: int, config: Mapping[str, Any]):
     """The folder of a member, result.json last; nothing where that is there.
 
@@ -64,8 +68,7 @@ class Joint(NamedTuple):
     write_json(
       there / 'config.json', {**self.config, 'config': dict(config), 'together': of}
     )
-    own = ({**x, 'metrics': self._own(x['metrics'], i)} for x in self.lines)
-    text = ''.join(to_text(line) + '\n' for line in own)
+    text = ''.join(to_text(line) + '\n' for line in self.of_member(i))
     write_bytes(there / 'metrics.jsonl', text.encode())
     result = {
       **self.result,

@@ -267,8 +267,9 @@ def alone(
       result = read_json(folder / 'result.json')
       seconds = float(result['seconds'].get('total', 0.0))
       metrics = {k: float(v) for k, v in result['metrics'].items() if _number(v)}
-      return 'finished', {trial.name: _finished(trial, metrics, seconds, False)}
-  return 'finished', {trial.name: _finished(trial, {}, lost, True)}
+      lines = MetricsFile(folder).read()
+      return 'finished', {trial.name: _finished(trial, metrics, seconds, False, lines)}
+  return 'finished', {trial.name: _finished(trial, {}, lost, True, ())}
 
 
 def _diverged(folder: epath.Path, trial: Trial) -> float | None:
@@ -302,10 +303,22 @@ def spent(folder: epath.Path) -> float:
 
 
 def _finished(
-  trial: Trial, metrics: Mapping[str, float], seconds: float, diverged: bool
+  trial: Trial,
+  metrics: Mapping[str, float],
+  seconds: float,
+  diverged: bool,
+  lines: Sequence[Mapping[str, Any]],
 ) -> Finished:
   config = config_to_json(trial.config)
-  return Finished(trial.run, config, {} if diverged else metrics, seconds, diverged)
+  if diverged:
+    return Finished(trial.run, config, {}, seconds, True)
+  curves: dict[str, list[tuple[int, float]]] = {}
+  for line in lines:
+    for name, value in line['metrics'].items():
+      if _number(value):
+        points = curves.setdefault(f'{line["split"]}/{name}', [])
+        points.append((line['step'], float(value)))
+  return Finished(trial.run, config, metrics, seconds, False, curves)
 
 
 def _number(value: Any) -> bool:
@@ -347,7 +360,8 @@ def joint(
   found = {}
   for i, trial in enumerate(group):
     lost = records.diverged[i]
-    found[trial.name] = _finished(trial, records.metrics(i), records.seconds, lost)
+    own = records.of_member(i)
+    found[trial.name] = _finished(trial, records.metrics(i), records.seconds, lost, own)
     config = found[trial.name].config
     records.write(workdir / RUNS / trial.name, i, config)
   return 'finished', found

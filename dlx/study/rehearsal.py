@@ -57,17 +57,14 @@ def rehearse(study: Study, trials: Sequence[Trial], mesh: str | None) -> dict[st
           f'one of {", ".join(sorted(known))}.'
         )
   rng = np.random.default_rng(0)
-  made_up = Results(
-    {
-      t.name: Finished(
-        t.run,
-        config_to_json(t.config),
-        {metric: float(rng.uniform(0.1, 0.9)) for metric in names[t.found.name]},
-        1.0,
-      )
-      for t in trials
-    }
-  )
+
+  def finished(trial: Trial) -> Finished:
+    metrics = {name: float(rng.uniform(0.1, 0.9)) for name in names[trial.found.name]}
+    curves = {name: [(1, 0.9), (2, value)] for name, value in metrics.items()}
+    config = config_to_json(trial.config)
+    return Finished(trial.run, config, metrics, 1.0, curves=curves)
+
+  made_up = Results({trial.name: finished(trial) for trial in trials})
   for check in study.claims.values():
     check(made_up)
   rows_of(study, made_up)

@@ -20,6 +20,8 @@ class Finished(NamedTuple):
     metrics: last figures by "split/name"; {} of a run that diverged.
     seconds: its share of the time, compilation included.
     diverged: whether a step gave what is not finite.
+    curves: (step, value) of each line of metrics.jsonl, by "split/name"; {} of a run
+      that diverged.
   """
 
   run: Run
@@ -27,6 +29,7 @@ class Finished(NamedTuple):
   metrics: Mapping[str, float]
   seconds: float
   diverged: bool = False
+  curves: Mapping[str, Sequence[tuple[int, float]]] = {}
 
 
 class Results:
@@ -75,6 +78,24 @@ class Results:
           f'{", ".join(sorted(metrics))}.'
         )
     return np.array([metrics[metric] for metrics in found], np.float64)
+
+  def curves(self, metric: str, group: str) -> list[Sequence[tuple[int, float]]]:
+    """(step, value) as they were logged, of each run of a group that did not diverge.
+
+    Raises:
+      ConfigError: no such group, or a run that did not log the metric.
+    """
+    found = []
+    for finished in self.of(group):
+      if finished.diverged:
+        continue
+      if metric not in finished.curves:
+        raise ConfigError(
+          f'{metric} was not logged by the runs of {group}: must be one of '
+          f'{", ".join(sorted(finished.curves))}.'
+        )
+      found.append(finished.curves[metric])
+    return found
 
   def mean(self, metric: str, group: str) -> float:
     """Of the group; nan where all of it diverged."""
