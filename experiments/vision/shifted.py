@@ -16,8 +16,8 @@ import dataclasses
 
 from dlx import experiment, losses, optim
 from dlx.data.batches.choose import in_order, splits
-from dlx.data.canvas import around, moved, on_canvas
 from dlx.data.sets import images
+from dlx.data.sets.canvas import around, moved, on_canvas
 from dlx.models.cnn import CNN
 from dlx.models.mlp import MLP
 from dlx.models.modern_cnn import ModernCNN

@@ -4,8 +4,8 @@ from absl.testing import absltest
 import jax
 import numpy as np
 
-from dlx.data.canvas import around, moved, on_canvas
 from dlx.data.dataset import Loaded, Source
+from dlx.data.sets.canvas import around, moved, on_canvas
 from dlx.data.sets.images import images
 from dlx.data.sources import read
 from dlx.errors import ConfigError
