@@ -82,8 +82,10 @@ class WhiteningConv(nn.Module):
     inputs = x_BHWC.shape[-1]
     count = self.size * self.size * inputs
 
+    wide = jnp.promote_types(self.dtype, jnp.float32)
+
     def picking():
-      eye = jnp.eye(count, dtype=jnp.float32)
+      eye = jnp.eye(count, dtype=wide)
       shape = (self.size, self.size, inputs, 2 * count)
       return jnp.concatenate([eye, -eye], -1).reshape(shape)
 
@@ -91,15 +93,12 @@ class WhiteningConv(nn.Module):
     known = self.variable('batch_stats', 'known', lambda: jnp.zeros((), jnp.bool_))
     bias = self.param('bias', nn.initializers.zeros, (2 * count,), self.param_dtype)
     if train and not self.is_initializing():
-      found = lambda x: whitening_filters(x, self.size, self.epsilon)
-      kernel.value = jax.lax.stop_gradient(
-        jax.lax.cond(
-          known.value,
-          lambda x, old: old,
-          lambda x, old: found(x).astype(old.dtype),
-          jax.lax.stop_gradient(x_BHWC),
-          kernel.value,
-        )
+      kernel.value = jax.lax.cond(
+        known.value,
+        lambda x, old: old,
+        lambda x, old: whitening_filters(x, self.size, self.epsilon).astype(old.dtype),
+        jax.lax.stop_gradient(x_BHWC).astype(wide),
+        kernel.value,
       )
       known.value = jnp.ones((), jnp.bool_)
     y = conv_general_dilated(

@@ -274,12 +274,15 @@ def grouped(
 
   def labels(params):
     found = jax.tree.map(lambda _: 'rest', params)
-    for pattern in reversed(groups):
+    for name, pattern in reversed(names.items()):
       mask = by_path(pattern)(params)
-      found = jax.tree.map(lambda old, hit, p=pattern: p if hit else old, found, mask)
+      found = jax.tree.map(lambda old, hit, n=name: n if hit else old, found, mask)
     return found
 
-  parted = optax.partition({**groups, 'rest': rest}, labels)
+  # Not the patterns: names become part of the paths of the state.
+  names = {f'group_{i}': pattern for i, pattern in enumerate(groups)}
+  txs = {name: groups[pattern] for name, pattern in names.items()}
+  parted = optax.partition({**txs, 'rest': rest}, labels)
   return rated(parted, getattr(rest, 'rate', None))
 
 

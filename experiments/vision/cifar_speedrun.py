@@ -30,6 +30,9 @@ Measured: MEASURED
 
 import dataclasses
 
+import jax.numpy as jnp
+import numpy as np
+
 from dlx import experiment, losses, optim
 from dlx.data.batches.choose import splits
 from dlx.data.batches.numbered import numbered
@@ -120,6 +123,13 @@ def channels_for(config: Config, size: int) -> tuple[int, ...]:
   return config.channels[: max(1, count)]
 
 
+def least_loss(config: Config, num_classes: int) -> float:
+  """The entropy of a smoothed target, below which no loss is."""
+  rest = config.label_smoothing / num_classes
+  shares = np.array([1 - config.label_smoothing + rest] + [rest] * (num_classes - 1))
+  return float(-(shares * np.log(np.maximum(shares, 1e-30))).sum())
+
+
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
   stream, passes = splits(data.train, data.test, config, by_class='label')
@@ -141,4 +151,7 @@ def build(config: Config) -> experiment.Experiment:
     augment=policies.chain(flips, policies.translate(config.pad)),
     train_data=numbered(stream),
     eval_data=passes,
+    overfit=experiment.Overfit(
+      least=lambda batch: jnp.asarray(least_loss(config, data.num_classes))
+    ),
   )

@@ -27,9 +27,9 @@ KINDS = {'plain': False, 'residual': True}  # Whether blocks have shortcuts.
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(StudyConfig):
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
-  num_steps: int = 200  # Optimiser steps of each run.
+  num_steps: int = 120  # Optimiser steps of each run.
   batch_size: int = 32  # Examples of one batch.
-  depths: tuple[int, ...] = (8, 32)  # Two depths, rising, each 6 n + 2.
+  depths: tuple[int, ...] = (8, 20)  # Two depths, rising, each 6 n + 2.
   width: int = 4  # Channels of the first stage; 16 in the paper.
   lr: float = 0.1  # Largest learning rate.
   schedule: str = 'one_cycle'  # one_cycle, cosine, or steps: as published.
@@ -63,7 +63,7 @@ def study(config: Config) -> Study:
     'pad': config.pad,
     'flip': config.flip,
     'log_every_steps': max(1, config.num_steps // 20),
-    'eval_every_steps': max(1, config.num_steps // 4),
+    'eval_every_steps': max(1, config.num_steps // 2),
     'save_every_steps': None,
   }
   shallow, deep = config.depths

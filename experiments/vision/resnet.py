@@ -103,6 +103,8 @@ class Config(experiment.Config):
     self.require('depth', known, f'{each} n + {rest}: {several}, ...')
 
 
+# Fields that are used by arithmetic alone: runs that differ in them share a program.
+SWEPT = ('lr', 'weight_decay')
 SCHEDULES = {'one_cycle': optim.one_cycle, 'cosine': optim.cosine, 'steps': optim.drops}
 
 
