@@ -139,7 +139,8 @@ class WhitenedCNN(nn.Module):
         )(x_BHWC)
         x_BHWC = gelu(x_BHWC)
     wide = jnp.promote_types(self.dtype, jnp.float32)
-    x_BC = max_pool(x_BHWC, x_BHWC.shape[1:3])[:, 0, 0].astype(wide)
+    _, height, width, _ = x_BHWC.shape
+    x_BC = max_pool(x_BHWC, (height, width))[:, 0, 0].astype(wide)
     uniform: Any = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
     head = nn.Dense(
       self.num_outputs,

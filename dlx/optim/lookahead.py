@@ -61,10 +61,11 @@ def lookahead(
     now = done % every == 0
     if last is not None:
       now |= done == last
-    of_fast = shares(done)
+    of_fast = jnp.asarray(shares(done))
 
     def follow(slow, p, move):
-      return jnp.where(now, slow + of_fast.astype(slow.dtype) * (p + move - slow), slow)
+      ahead = p + move - slow
+      return jnp.where(now, slow + of_fast.astype(slow.dtype) * ahead, slow)
 
     slow = jax.tree.map(follow, state.slow, params, moves)
     moves = jax.tree.map(

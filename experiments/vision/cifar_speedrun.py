@@ -108,11 +108,12 @@ def optimiser(config: Config):
     },
     rest=sgd(),
   )
-  if config.lookahead_every is None:
+  every = config.lookahead_every
+  if every is None:
     return tx
   # Slow weights follow nearly at once in the beginning, and by a quarter at the end.
-  follow = lambda t: 1 - 0.95**config.lookahead_every * (t / config.num_steps) ** 3
-  return optim.lookahead(tx, config.lookahead_every, follow, last=config.num_steps)
+  follow = lambda t: 1 - 0.95**every * (t / config.num_steps) ** 3
+  return optim.lookahead(tx, every, follow, last=config.num_steps)
 
 
 def channels_for(config: Config, size: int) -> tuple[int, ...]:

@@ -78,7 +78,7 @@ class WhitenedCnnTest(parameterized.TestCase):
       variables = shown.init(jax.random.key(0), x, train=False)
       one = lambda x: plain.apply(variables, x, train=False)
       found, shares = views(x, True, 1)
-      wanted = sum(share * one(v) for v, share in zip(found, shares))
+      wanted = sum(jnp.asarray(one(v)) * share for v, share in zip(found, shares))
       return shown.apply(variables, x, train=False), wanted
 
     found, wanted = run(x)
