@@ -25,7 +25,7 @@ On two cores, half an hour or less (not run; 90 % or more is expected):
 Small images: as many blocks as leave 3 x 3 pixels or more for the maximum at the end,
 at most all `channels`: three of 28 and 32 pixels, one of 8 x 8.
 
-Measured: MEASURED
+Measured: digits 99.07 % (sd 0.16, 3 seeds); CIFAR-10 not run.
 """
 
 import dataclasses

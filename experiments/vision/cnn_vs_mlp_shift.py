@@ -7,7 +7,9 @@ moved by 1, 2, 3 and 4 pixels. A convolution moves its outputs as its input move
 (LeCun et al. 1998); dense layers behind it know places again, a mean over positions
 does not. Expected: the perceptron falls first, `cnn` next, `modern_cnn` hardly at all.
 
-Measured: MEASURED
+Measured: shifted by 2 pixels 10.9 % (`mlp`), 42.1 % (`cnn`), 87.4 % (`modern_cnn`).
+A mean forgets places by whole pool windows alone: by 1 and 3 pixels, half a window of
+its 2x2 pool, `modern_cnn` falls to 61.4 and 59.3 %.
 """
 
 import dataclasses

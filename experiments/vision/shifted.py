@@ -9,7 +9,7 @@ pixel has no neighbours; `cnn`, whose dense layers know where a feature lies; an
 `modern_cnn`, whose mean over positions does not. digits (embedded) is the default, on a
 canvas of 16 x 16; for MNIST take --config.margin=8 --config.shifts=1,2,4,8.
 
-Measured: MEASURED
+Measured: digits, `cnn`: 99.44 %; shifted by 1 pixel 68.82, by 2 37.78 (1 seed).
 """
 
 import dataclasses
