@@ -53,12 +53,13 @@ class Config(experiment.Config):
   pad: int = 1  # Pixels by which training images are moved either way, at most.
   test_shift: int = 1  # Pixels by which test images are moved, too; 0: none.
   label_smoothing: float = 0.2  # Probability that is spread over all classes.
-  lr: float = 11.5  # Peak of the learning rate, see `rates`.
-  weight_decay: float = 0.0153  # Decay apart from the learning rate, see `rates`.
+  # Peak of the learning rate for 1024 examples, times 1 + 1 / (1 - momentum).
+  lr: float = 11.5
+  weight_decay: float = 0.0153  # Decay of a step in the unit of lr, apart from lr.
   momentum: float = 0.85  # Nesterov's momentum.
   norm_scale: float = 64.0  # Learning rate of batch norm's shifts over that of others.
   whiten_share: float = 0.3  # Share of the run in which the first layer's bias learns.
-  lookahead_every: int | None = 5  # Steps between those of the slow weights; None: off.
+  lookahead_every: int | None = 5  # Steps between updates of slow weights; None: off.
 
   def __post_init__(self):
     super().__post_init__()

@@ -37,7 +37,7 @@ class Form(Group):
 
   preactivation: bool = False  # Batch norm and ReLU before each convolution, not after.
   bottleneck: bool = False  # CIFAR blocks of 1x1, 3x3, 1x1; depth 9 n + 2.
-  # Channels of a wide net's blocks over its stem's; depth 6 n + 4. None: not wide.
+  # Widening factor k of a wide net, whose depth is 6 n + 4; None: not wide.
   wide: int | None = None
   dropout: float = 0.0  # Share of units dropped within blocks of pre-activation.
   # ImageNet nets: a, as published; b, v1.5; c, deep stem; d, and mean shortcut.

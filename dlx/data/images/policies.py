@@ -54,7 +54,7 @@ def crop_and_flip(pad: int, flip: bool) -> Policy | None:
 
 
 def translate(pad: int) -> Policy | None:
-  """Moves by up to `pad` pixels either way, with reflected edges; None of 0 pixels."""
+  """Moves by up to `pad` pixels either way, edges mirrored; None of 0 pixels."""
   if not pad:
     return None
   move = augment.per_example(
