@@ -1,5 +1,6 @@
 """A classifier of images that is tested on images shifted by 0, 1, 2 ... pixels.
 
+  python -m launch.train --exp=shifted
   python -m launch.train --exp=shifted --config.net=modern_cnn
 
 Trained on images in the middle of a canvas, tested on images moved down, up, right and
