@@ -1,6 +1,7 @@
 """Optimisers and learning-rate schedules; every number may be a tracer of a sweep."""
 
 from dlx.optim.copies import in_float32
+from dlx.optim.lookahead import lookahead
 from dlx.optim.names import OPTIMIZERS, RATES, Rates, named_optimizer
 from dlx.optim.optimizers import (
   Mask,
@@ -11,6 +12,7 @@ from dlx.optim.optimizers import (
   decay_mask,
   freeze,
   global_norm,
+  grouped,
   learning_rate,
   sgd,
 )
@@ -25,6 +27,7 @@ from dlx.optim.schedules import (
   named_schedule,
   one_cycle,
   step_decay,
+  triangle,
   warmup,
   warmup_cosine,
 )
@@ -52,10 +55,12 @@ __all__ = [
   'exponential',
   'freeze',
   'global_norm',
+  'grouped',
   'in_float32',
   'lamb',
   'learning_rate',
   'lion',
+  'lookahead',
   'matrices',
   'muon',
   'named_optimizer',
@@ -65,6 +70,7 @@ __all__ = [
   'rmsprop',
   'sgd',
   'step_decay',
+  'triangle',
   'warmup',
   'warmup_cosine',
   'zero_weights',

@@ -13,7 +13,7 @@ traced number of a wider dtype widens moments, and `train.steps.update` casts th
 """
 
 import re
-from typing import Callable
+from typing import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -229,7 +229,7 @@ def clip(
   return rated(clipping, getattr(tx, 'rate', None))
 
 
-# Freezing.
+# Groups of parameters, and those that are frozen.
 
 
 def by_path(*patterns: str) -> Callable[[PyTree], PyTree]:
@@ -256,6 +256,34 @@ def by_path(*patterns: str) -> Callable[[PyTree], PyTree]:
     return jax.tree_util.tree_unflatten(treedef, hits)
 
   return mask
+
+
+def grouped(
+  groups: Mapping[str, optax.GradientTransformation], rest: optax.GradientTransformation
+) -> optax.GradientTransformation:
+  """An optimiser for each group of parameters; the rate that is told is of `rest`.
+
+  Args:
+    groups: by a regular expression on whole paths, see `by_path`; the first that
+      matches a parameter has it.
+    rest: of what none matches.
+
+  Raises:
+    ConfigError: when it is used: an expression matches no parameter.
+  """
+
+  def labels(params):
+    found = jax.tree.map(lambda _: 'rest', params)
+    for name, pattern in reversed(names.items()):
+      mask = by_path(pattern)(params)
+      found = jax.tree.map(lambda old, hit, n=name: n if hit else old, found, mask)
+    return found
+
+  # Not the patterns: names become part of the paths of the state.
+  names = {f'group_{i}': pattern for i, pattern in enumerate(groups)}
+  txs = {name: groups[pattern] for name, pattern in names.items()}
+  parted = optax.partition({**txs, 'rest': rest}, labels)
+  return rated(parted, getattr(rest, 'rate', None))
 
 
 def freeze(

@@ -86,6 +86,38 @@ def one_cycle(
   return schedule
 
 
+def triangle(
+  peak: Number,
+  num_steps: Number,
+  at: Number = 0.23,
+  first_fraction: Number = 0.2,
+  final_fraction: Number = 0.07,
+) -> Schedule:
+  """Linear from `peak * first_fraction` to `peak`, then to `peak * final_fraction`.
+
+  The defaults are those of arXiv 2404.00498.
+
+  Args:
+    peak: largest value.
+    num_steps: count at which the final value is reached.
+    at: share of the steps at which the peak lies, in [0, 1].
+    first_fraction: of the peak, at count 0, in [0, 1].
+    final_fraction: of the peak, in [0, 1].
+  """
+  check_bounds('num_steps', num_steps, 1)
+  check_bounds('at', at, 0, 1)
+  check_bounds('first_fraction', first_fraction, 0, 1)
+  check_bounds('final_fraction', final_fraction, 0, 1)
+
+  def schedule(count):
+    t, top = _float(count), at * num_steps
+    rising = first_fraction + (1 - first_fraction) * _fraction(t, 0, top)
+    falling = 1 - (1 - final_fraction) * _fraction(t, top, num_steps)
+    return peak * jnp.where(t < top, rising, falling)
+
+  return schedule
+
+
 def step_decay(peak: Number, every_steps: Number, factor: Number = 0.1) -> Schedule:
   """`peak * factor^n` after n times `every_steps` updates."""
   check_bounds('every_steps', every_steps, 1)

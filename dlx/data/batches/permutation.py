@@ -201,10 +201,29 @@ def stream_rows(
   Returns:
     int32[R] in [0, n).
   """
+  high, low, offset = _places(step, rows, n, batch_size, xp)
+  return permute(offset, n, seed, high, low, xp=xp, rounds=rounds)
+
+
+def stream_epochs(step, rows, n: int, batch_size: int, *, xp: ModuleType = jnp):
+  """How often the stream had given all examples before each row of batch `step`.
+
+  Args:
+    step, rows, n, batch_size, xp: see `stream_rows`.
+
+  Returns:
+    int32[R]: the lower 31 bits of the count.
+  """
+  _, low, _ = _places(step, rows, n, batch_size, xp)
+  return (low & np.uint32(2**31 - 1)).astype(np.int32)
+
+
+def _places(step, rows, n: int, batch_size: int, xp: ModuleType) -> Position:
+  """The place in the stream of rows of a batch, uint32[R] each."""
   high, low, offset = position(step, n, batch_size, xp=xp)
   start = offset + _uint32(rows, xp)  # Below 2**32: both are below 2**31.
   high, low = _add(high, low, np.uint32(0), start // np.uint32(n))
-  return permute(start % np.uint32(n), n, seed, high, low, xp=xp, rounds=rounds)
+  return Position(high, low, start % np.uint32(n))
 
 
 def host_rows(seed: int, step: int, rows: slice, n: int, batch_size: int) -> np.ndarray:

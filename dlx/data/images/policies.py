@@ -10,9 +10,10 @@ import functools
 from typing import Any, Callable, Mapping
 
 import jax
+import jax.numpy as jnp
 
 from dlx.config import check_choice
-from dlx.data.images import augment, mixup
+from dlx.data.images import augment, geometry, mixup
 
 Policy = Callable[[jax.Array, Mapping[str, Any]], dict[str, Any]]
 
@@ -50,6 +51,59 @@ def crop_and_flip(pad: int, flip: bool) -> Policy | None:
     return None
   move = augment.per_example(augment.compose(*moves))
   return lambda key, batch: {**batch, 'image': move(key, batch['image'])}
+
+
+def translate(pad: int) -> Policy | None:
+  """Moves by up to `pad` pixels either way, edges mirrored; None of 0 pixels."""
+  if not pad:
+    return None
+  move = augment.per_example(
+    functools.partial(augment.random_crop, padding=pad, fill='reflect')
+  )
+  return lambda key, batch: {**batch, 'image': move(key, batch['image'])}
+
+
+def alternating_flip(seed: int | jax.Array) -> Policy:
+  """Left to right in every other epoch: half of the images in the first, then the rest.
+
+  By a coin for each epoch half of the images are seen the same way in two epochs in a
+  row, a quarter in three; in turn, two epochs show both sides of all (arXiv
+  2404.00498).
+
+  Args:
+    seed: says which images are flipped in the first epoch.
+
+  Returns:
+    A policy of batches with the fields `index` and `epoch` of
+    dlx/data/batches/numbered.py, which takes nothing from its key.
+  """
+
+  def flipped(key, batch):
+    del key
+    keys_B = jax.vmap(jax.random.fold_in, (None, 0))(
+      jax.random.key(seed), batch['index']
+    )
+    first_B = jax.vmap(jax.random.bernoulli)(keys_B)
+    turned_B = first_B ^ (batch['epoch'] % 2 == 1)
+    image = batch['image']
+    mirrored = geometry.flip_left_right(image)
+    return {**batch, 'image': jnp.where(turned_B[:, None, None, None], mirrored, image)}
+
+  return flipped
+
+
+def chain(*policies: Policy | None) -> Policy | None:
+  """One after the other, each with a key of its own; None where all are None."""
+  own = [policy for policy in policies if policy is not None]
+  if not own:
+    return None
+
+  def apply(key, batch):
+    for i, policy in enumerate(own):
+      batch = policy(jax.random.fold_in(key, i), batch)
+    return batch
+
+  return apply
 
 
 def by_name(name: str, num_classes: int) -> Policy | None:

@@ -16,6 +16,7 @@ from dlx.models.inception import cifar_googlenet
 from dlx.models.inception_tables import GOOGLENET, kept
 from dlx.models.lenet import LeNet
 from dlx.models.mlp import MLP
+from dlx.models.modern_cnn import ModernCNN
 from dlx.models.resnet import ResNet
 from dlx.models.text_classifier import TextClassifier
 from dlx.models.vgg import cifar_vgg
@@ -33,6 +34,7 @@ CLASSIFIERS = {  # The model, its inputs, width of its features.
   'densenet': (DenseNet((1, 1), 2, 3), IMAGES, 7),
   'inception': (cifar_googlenet(**INCEPTION), IMAGES, 6 + 6 + 2 + 2),
   'linear': (MLP((), 10), IMAGES, 64),
+  'modern_cnn': (ModernCNN((2, 3)), IMAGES, 3),
   'resnet': (ResNet((1, 1), (2, 4)), IMAGES, 4),
   'lenet': (LeNet((2, 2), (5, 4)), LARGER, 4),
   'alexnet': (cifar_alexnet(stride=1, width=0.02), IMAGES, 5),

@@ -90,6 +90,18 @@ def test_runs_that_differ_in_numbers_are_one_program(done):
   assert (workdir / 'runs' / 'linear' / 'checkpoints').is_dir()
 
 
+def test_curves_are_the_lines_of_each_run(done):
+  workdir, outcome = done
+  for name in ('fast-1', 'linear'):  # Trained with others, and alone.
+    curves = outcome.results.runs[name].curves
+    text = (workdir / 'runs' / name / 'metrics.jsonl').read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    wanted = [(x['step'], x['metrics']['loss']) for x in lines if x['split'] == 'train']
+    assert curves['train/loss'] == wanted and len(wanted) >= 1
+    assert curves[LOSS][-1][1] == outcome.results.runs[name].metrics[LOSS]
+  assert outcome.results.runs['lost-0'].curves == {}
+
+
 def test_each_run_has_the_records_of_its_own(done, tmp_path):
   workdir, outcome = done
   config = mlp.Config(**FIELDS, lr=1e-2, seed=1)

@@ -50,6 +50,22 @@ def test_numbers_of_a_group_leave_out_what_diverged():
     found.mean('test/los', 'c')
 
 
+def test_curves_of_a_group_leave_out_what_diverged():
+  run, config = Run('mlp', {}, 'a'), {'seed': 0}
+  curve = [(2, 0.5), (4, 0.25)]
+  found = Results(
+    {
+      'a-0': Finished(run, config, {LOSS: 0.25}, 1.0, curves={LOSS: curve}),
+      'a-1': Finished(run, config, {}, 1.0, diverged=True),
+    }
+  )
+  assert found.curves(LOSS, 'a') == [curve]
+  with pytest.raises(
+    ConfigError, match='train/x was not logged by the runs of a: must'
+  ):
+    found.curves('train/x', 'a')
+
+
 def test_claims_count_standard_errors():
   # Means 2 and 5, variances 1 and 4 of three runs each: error sqrt(1/3 + 4/3) = 1.291.
   found = results(a=[1.0, 2.0, 3.0], b=[3.0, 5.0, 7.0], one=[9.0], lost=[None, None])

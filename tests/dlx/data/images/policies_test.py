@@ -34,6 +34,23 @@ class PoliciesTest(parameterized.TestCase):
     self.assertEqual(set(np.asarray(middle['image'][:, 2, 2, 0])), {2.0, 3.0, 4.0})
     self.assertEqual(set(np.asarray(middle['image'][:, 2, 0, 0])), {0.0, 1.0, 2.0})
 
+  def test_translate_mirrors_what_lies_beyond_the_edge(self):
+    self.assertIsNone(policies.translate(0))
+    rows = jnp.arange(1.0, 6).reshape(1, 1, 5, 1)  # 1 2 3 4 5 in every row.
+    given = {'image': jnp.tile(rows, (64, 5, 1, 1)), 'label': jnp.arange(64)}
+    found = policies.translate(2)(jax.random.key(0), given)
+    seen = {tuple(map(int, row)) for row in np.asarray(found['image'][:, 0, :, 0])}
+    # From two pixels to the right to two to the left.
+    ways = [(2, 1, 1, 2, 3), (1, 1, 2, 3, 4), (1, 2, 3, 4, 5), (2, 3, 4, 5, 5)]
+    self.assertEqual(seen, {*ways, (3, 4, 5, 5, 4)})
+
+  def test_a_chain_gives_each_its_own_key(self):
+    self.assertIsNone(policies.chain(None, None))
+    drawn = lambda key, batch: {**batch, 'x': [*batch['x'], jax.random.bits(key)]}
+    found = policies.chain(drawn, None, drawn)(jax.random.key(0), {'x': []})
+    self.assertLen(found['x'], 2)
+    self.assertNotEqual(*map(int, found['x']))
+
   def test_another_name(self):
     with self.assertRaisesRegex(ConfigError, 'augment=blur is .* one of none, flip, '):
       policies.by_name('blur', K)
