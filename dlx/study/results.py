@@ -9,7 +9,7 @@ import numpy as np
 from dlx.errors import ConfigError
 from dlx.study.curves import Curve, steps_to
 from dlx.study.declaration import Run, Verdict
-from dlx.study.statistics import paired_error, standard_error
+from dlx.study.statistics import Interval, paired_error, standard_error, welch_interval
 
 
 class Finished(NamedTuple):
@@ -170,6 +170,22 @@ class Results:
     values = [[one.metrics[metric] for one in pair] for pair in kept]
     a, b = np.array(values, np.float64).reshape(-1, 2).T
     return a, b
+
+  def interval(
+    self, metric: str, group: str, than: str, *, confidence: float = 0.95
+  ) -> Interval | None:
+    """Welch's interval of the mean of a group less that of another.
+
+    Returns:
+      None, where fewer than two runs of either did not diverge.
+
+    Raises:
+      ConfigError: no such group or metric.
+    """
+    a, b = self.values(metric, group), self.values(metric, than)
+    if len(a) < 2 or len(b) < 2:
+      return None
+    return welch_interval(a, b, confidence=confidence)
 
   def lower(
     self,
