@@ -13,6 +13,7 @@ Measured: not run.
 """
 
 import dataclasses
+import math
 
 from dlx.figures import comparison as figures
 from dlx.study.declaration import Run, Study, StudyConfig, Verdict, over_seeds
@@ -107,27 +108,30 @@ def study(config: Config) -> Study:
     names = of_rates(results, net, WITHOUT)
     best = max(names, key=lambda name: results.mean(CHOSEN_BY, name))
     curves = results.curves(metric, best)
-    return min((max(value for _, value in c) for c in curves), default=0.0)
+    return min((max(value for _, value in c) for c in curves), default=math.nan)
 
   def steps(results, net, name, metric):
     return results.steps_to(metric, name, level(results, net, metric))
 
+  def mean(steps_K):
+    """inf where one never comes there, or there is none."""
+    return float(steps_K.mean()) if len(steps_K) else math.inf
+
   def fastest(results, net, norm):
     """The rate of the fewest steps, by the examples that were held out."""
     names = of_rates(results, net, norm)
-    return min(names, key=lambda name: steps(results, net, name, CHOSEN_BY).mean())
+    return min(names, key=lambda name: mean(steps(results, net, name, CHOSEN_BY)))
 
   def halves(net):
     def check(results):
       found = {norm: fastest(results, net, norm) for norm in blocks}
       taken = {k: steps(results, net, name, ACCURACY) for k, name in found.items()}
-      mean = {norm: values.mean() for norm, values in taken.items()}
       told = '; '.join(
-        f'{found[norm]}: {mean[norm]:.4g} steps '
+        f'{found[norm]}: {mean(taken[norm]):.4g} steps '
         f'({", ".join(f"{x:g}" for x in taken[norm])})'
         for norm in blocks
       )
-      ratio = mean[WITHOUT] / mean[WITH]
+      ratio = mean(taken[WITHOUT]) / mean(taken[WITH])  # nan of two infinities.
       return Verdict(
         bool(ratio >= 2),
         f'{ACCURACY} of {level(results, net, ACCURACY):.4g}: {told}; {ratio:.3g} times '
@@ -148,7 +152,7 @@ def study(config: Config) -> Study:
               'net': net,
               'batch norm': norm,
               'rate': f'{rate:g}',
-              'steps to the level': f'{taken.mean():.4g}' if len(taken) else '–',
+              'steps to the level': f'{mean(taken):.4g}' if len(taken) else '–',
               **results.row(name, (ACCURACY, CHOSEN_BY)),
             }
           )

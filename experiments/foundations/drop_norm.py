@@ -40,8 +40,8 @@ class Config(StudyConfig):
   held_out: float = 0.8  # Share of the training examples that are not trained on.
   depth: int = 3  # Hidden layers.
   width: int = 128  # Units of each of them.
-  shares: tuple[float, ...] = (0.1, 0.3)  # Shares of the units dropped, rising.
-  rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)  # Peaks of the learning rate, rising.
+  shares: tuple[float, ...] = (0.1, 0.3, 0.5)  # Shares of the units dropped, rising.
+  rates: tuple[float, ...] = (1e-3, 3e-3)  # Peaks of the learning rate, rising.
 
   def __post_init__(self):
     super().__post_init__()

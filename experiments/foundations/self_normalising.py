@@ -33,13 +33,13 @@ DROPS = {'dropout': 'dropout', 'alpha': 'alpha_dropout'}
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(StudyConfig):
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
-  num_steps: int = 400  # Optimiser steps of each run that is trained.
+  num_steps: int = 300  # Optimiser steps of each run that is trained.
   held_out: float = 0.2  # Share of the training examples by which rates are chosen.
   depths: tuple[int, ...] = (2, 10, 30)  # Hidden layers of the nets that are trained.
   width: int = 64  # Units of each of these layers.
   rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)  # Peaks of the learning rate, rising.
   signal_depth: int = 30  # Hidden layers of the nets whose signal is measured.
-  signal_width: int = 1024  # Units of each of these layers.
+  signal_width: int = 512  # Units of each of these layers.
   dropped: tuple[float, ...] = (0.05, 0.1)  # Shares of the units dropped, rising.
 
   def __post_init__(self):

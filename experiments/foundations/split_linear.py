@@ -31,12 +31,12 @@ KINDS = {
 class Config(StudyConfig):
   seeds: int = 5  # Runs of each setting, which differ in their seed alone.
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
-  num_steps: int = 600  # Optimiser steps of each run.
+  num_steps: int = 300  # Optimiser steps of each run.
   held_out: float = 0.2  # Share of the training examples by which rates are chosen.
   depth: int = 3  # Hidden layers.
   width: int = 256  # Units of each of them.
   parts: tuple[int, ...] = (2, 4, 8)  # Parts of a layer, divisors, rising.
-  rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)  # Peaks of the learning rate, rising.
+  rates: tuple[float, ...] = (1e-3, 3e-3)  # Peaks of the learning rate, rising.
 
   def __post_init__(self):
     super().__post_init__()
