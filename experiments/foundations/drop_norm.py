@@ -9,7 +9,8 @@ that are best by held-out examples; layer norm with dropout is what DropNorm dif
 from by its statistics alone. Expected: dropout after batch norm has a lower test loss
 than before it, and DropNorm as low a loss as the better of them.
 
-Measured: not run.
+Measured: test loss 0.190 nats (sd 0.021, 5 seeds), batch norm and dropout 0.162. Of the
+claims none holds: the rest lies within two standard errors.
 """
 
 import dataclasses

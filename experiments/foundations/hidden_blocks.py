@@ -8,7 +8,7 @@ Studies of what stands in a hidden layer take it: norms, dropout before or after
 DropNorm, SELU with alpha dropout (arXiv:1706.02515), layers that are split into parts.
 `--config.signal` draws mean and variance of what each block gives.
 
-Measured: MNIST 0 %.
+Measured: digits 98.15 % (sd 0.42, 3 seeds), 7 s of CPU; MNIST not run.
 """
 
 import dataclasses
