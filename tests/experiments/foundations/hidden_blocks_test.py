@@ -11,11 +11,12 @@ import pytest
 from dlx.errors import ConfigError
 from dlx.layers.activations import activation
 from dlx.layers.initialisers import initialiser
+from dlx.models.hidden_blocks import Blocks
 from experiments.foundations import hidden_blocks
 
 
 def blocks(*block, **fields):
-  return hidden_blocks.Blocks(
+  return Blocks(
     **{
       'depth': 2,
       'width': 4,
