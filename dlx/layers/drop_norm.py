@@ -24,7 +24,7 @@ class DropNorm(nn.Module):
   evaluation all are kept and nothing is divided: layer norm.
 
   Attributes:
-    rate: probability that a unit is dropped, in [0, 1).
+    rate: probability that a unit is dropped, in [0, 1); it may be traced.
     deterministic: nothing is dropped.
     epsilon: added to the variance.
     stream: name of the random stream.
@@ -32,7 +32,7 @@ class DropNorm(nn.Module):
     param_dtype: of the parameters.
   """
 
-  rate: float
+  rate: float | Array
   deterministic: bool
   epsilon: float = 1e-5
   stream: str = 'dropout'

@@ -7,6 +7,7 @@ from etils import epath
 
 from dlx.run.records.json_files import read_json, to_text, write_bytes, write_json
 from dlx.run.records.metrics_file import MetricsFile
+from dlx.study.curves import Curve, of_lines
 from dlx.train.members import DIVERGED
 
 
@@ -34,6 +35,14 @@ class Joint(NamedTuple):
   def metrics(self, i: int) -> dict[str, float]:
     """Last figures of one member by "split/name"."""
     return self._own(self.result['metrics'], i)
+
+  def curves(self, i: int) -> dict[str, Curve]:
+    """Of one member, by "split/name"."""
+    return of_lines(self._lines(i))
+
+  def _lines(self, i: int) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, of one member."""
+    return [self._line(x, i) for x in self.lines]
 
   def _own(self, metrics: Mapping[str, Any], i: int) -> dict[str, float]:
     """The numbers of one member; what is one number for all is that of each."""
@@ -71,7 +80,7 @@ class Joint(NamedTuple):
     write_json(
       there / 'config.json', {**self.config, 'config': dict(config), 'together': of}
     )
-    text = ''.join(to_text(self._line(x, i)) + '\n' for x in self.lines)
+    text = ''.join(to_text(line) + '\n' for line in self._lines(i))
     write_bytes(there / 'metrics.jsonl', text.encode())
     result = {
       **self.result,

@@ -31,6 +31,7 @@ from dlx.run.records.metrics_file import MetricsFile
 from dlx.run.records.workdir import absolute, move_aside
 from dlx.run.tables import markdown
 from dlx.study import apart
+from dlx.study.curves import Curve, of_lines
 from dlx.study.declaration import Study, StudyConfig, Verdict
 from dlx.study.rehearsal import rehearse
 from dlx.study.results import Finished, Results
@@ -267,8 +268,9 @@ def alone(
       result = read_json(folder / 'result.json')
       seconds = float(result['seconds'].get('total', 0.0))
       metrics = {k: float(v) for k, v in result['metrics'].items() if _number(v)}
-      return 'finished', {trial.name: _finished(trial, metrics, seconds, False)}
-  return 'finished', {trial.name: _finished(trial, {}, lost, True)}
+      curves = of_lines(MetricsFile(folder).read())
+      return 'finished', {trial.name: _finished(trial, metrics, curves, seconds)}
+  return 'finished', {trial.name: _finished(trial, {}, {}, lost, diverged=True)}
 
 
 def _diverged(folder: epath.Path, trial: Trial) -> float | None:
@@ -302,10 +304,16 @@ def spent(folder: epath.Path) -> float:
 
 
 def _finished(
-  trial: Trial, metrics: Mapping[str, float], seconds: float, diverged: bool
+  trial: Trial,
+  metrics: Mapping[str, float],
+  curves: Mapping[str, Curve],
+  seconds: float,
+  diverged: bool = False,
 ) -> Finished:
   config = config_to_json(trial.config)
-  return Finished(trial.run, config, {} if diverged else metrics, seconds, diverged)
+  if diverged:
+    metrics, curves = {}, {}
+  return Finished(trial.run, config, metrics, seconds, diverged, curves)
 
 
 def _number(value: Any) -> bool:
@@ -346,8 +354,8 @@ def joint(
   records = apart.read(folder, len(group))
   found = {}
   for i, trial in enumerate(group):
-    lost = records.diverged[i]
-    found[trial.name] = _finished(trial, records.metrics(i), records.seconds, lost)
+    of_member = records.metrics(i), records.curves(i), records.seconds
+    found[trial.name] = _finished(trial, *of_member, diverged=records.diverged[i])
     config = found[trial.name].config
     records.write(workdir / RUNS / trial.name, i, config)
   return 'finished', found

@@ -57,20 +57,20 @@ def rehearse(study: Study, trials: Sequence[Trial], mesh: str | None) -> dict[st
           f'one of {", ".join(sorted(known))}.'
         )
   rng = np.random.default_rng(0)
-  made_up = Results(
-    {
-      t.name: Finished(
-        t.run,
-        config_to_json(t.config),
-        {metric: float(rng.uniform(0.1, 0.9)) for metric in names[t.found.name]},
-        1.0,
-      )
-      for t in trials
-    }
-  )
+  made_up = Results({t.name: _made_up(t, names[t.found.name], rng) for t in trials})
   for check in study.claims.values():
     check(made_up)
   rows_of(study, made_up)
   for draw in study.figures.values():
     draw(made_up)
   return said
+
+
+def _made_up(trial: Trial, names: Sequence[str], rng: np.random.Generator) -> Finished:
+  """A run of which every metric is drawn at the start, half-way and at the end."""
+  last = trial.config.num_steps
+  steps = sorted({0, last // 2, last})
+  drawn = lambda: [(step, float(rng.uniform(0.1, 0.9))) for step in steps]
+  curves = {metric: drawn() for metric in names}
+  metrics = {metric: curve[-1][1] for metric, curve in curves.items()}
+  return Finished(trial.run, config_to_json(trial.config), metrics, 1.0, curves=curves)

@@ -7,8 +7,9 @@ from typing import Any, Mapping, NamedTuple, Sequence
 import numpy as np
 
 from dlx.errors import ConfigError
+from dlx.study.curves import Curve, steps_to
 from dlx.study.declaration import Run, Verdict
-from dlx.study.statistics import paired_error, standard_error
+from dlx.study.statistics import Interval, paired_error, standard_error, welch_interval
 
 
 class Finished(NamedTuple):
@@ -20,6 +21,7 @@ class Finished(NamedTuple):
     metrics: last figures by "split/name"; {} of a run that diverged.
     seconds: its share of the time, compilation included.
     diverged: whether a step gave what is not finite.
+    curves: all figures over the run by "split/name"; {} of a run that diverged.
   """
 
   run: Run
@@ -27,6 +29,7 @@ class Finished(NamedTuple):
   metrics: Mapping[str, float]
   seconds: float
   diverged: bool = False
+  curves: Mapping[str, Curve] = {}
 
 
 class Results:
@@ -68,13 +71,36 @@ class Results:
       ConfigError: no such group, or a run that does not report the metric.
     """
     found = [finished.metrics for finished in self.of(group) if not finished.diverged]
-    for metrics in found:
-      if metric not in metrics:
-        raise ConfigError(
-          f'{metric} is no metric of the runs of {group}: must be one of '
-          f'{", ".join(sorted(metrics))}.'
-        )
-    return np.array([metrics[metric] for metrics in found], np.float64)
+    return np.array([_one(metrics, metric, group) for metrics in found], np.float64)
+
+  def curves(self, metric: str, group: str) -> list[Curve]:
+    """(step, value) over the run, of each run of a group that did not diverge.
+
+    Of an evaluation a point a pass: `eval_every_steps` and `eval_at_start` of the run
+    say when; of `train/...` a point every `log_every_steps`, the mean since the last.
+
+    Raises:
+      ConfigError: as `values`.
+    """
+    found = [finished.curves for finished in self.of(group) if not finished.diverged]
+    return [_one(curves, metric, group) for curves in found]
+
+  def steps_to(
+    self, metric: str, group: str, level: float, *, better: str = 'higher'
+  ) -> np.ndarray:
+    """Steps until the metric has reached a level: float64 [K], as `values`.
+
+    Args:
+      metric: "split/name".
+      group: of the runs.
+      level: see `dlx.study.curves.steps_to`; inf of a run that never reaches it.
+      better: 'higher' or 'lower'.
+
+    Raises:
+      ConfigError: as `values`.
+    """
+    curves = self.curves(metric, group)
+    return np.array([steps_to(c, level, better=better) for c in curves], np.float64)
 
   def mean(self, metric: str, group: str) -> float:
     """Of the group; nan where all of it diverged."""
@@ -145,6 +171,22 @@ class Results:
     a, b = np.array(values, np.float64).reshape(-1, 2).T
     return a, b
 
+  def interval(
+    self, metric: str, group: str, than: str, *, confidence: float = 0.95
+  ) -> Interval | None:
+    """Welch's interval of the mean of a group less that of another.
+
+    Returns:
+      None, where fewer than two runs of either did not diverge.
+
+    Raises:
+      ConfigError: no such group or metric.
+    """
+    a, b = self.values(metric, group), self.values(metric, than)
+    if len(a) < 2 or len(b) < 2:
+      return None
+    return welch_interval(a, b, confidence=confidence)
+
   def lower(
     self,
     metric: str,
@@ -200,6 +242,15 @@ class Results:
     ratio = '' if error == 0 else f' ({abs(difference) / error:.1f} of them)'
     wanted = f'asked {"below -" if sign < 0 else "above "}{errors:g} standard errors'
     return Verdict(sign * difference > errors * error, f'{said}{ratio}; {wanted}.')
+
+
+def _one(of_run: Mapping[str, Any], metric: str, group: str) -> Any:
+  if metric not in of_run:
+    raise ConfigError(
+      f'{metric} is no metric of the runs of {group}: must be one of '
+      f'{", ".join(sorted(of_run))}.'
+    )
+  return of_run[metric]
 
 
 def mean_and_sd(mean: float, sd: float) -> str:

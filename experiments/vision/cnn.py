@@ -30,7 +30,7 @@ class Config(experiment.Config):
   dense: int = 128  # Width of the hidden dense layer.
   dropout: float = 0.3  # Share of hidden units dropped in training.
   label_smoothing: float = 0.0  # Probability that is spread over all classes.
-  # Augmentation: none, flip, shift, rotation, zoom, affine, mixup or cutmix.
+  # Augmentation: none, flip, crop_flip, shift, rotation, zoom, affine, mixup, cutmix.
   augment: str = 'none'
   lr: float = 3e-3  # Peak of the one-cycle learning rate.
   plateau: Plateau = Plateau()

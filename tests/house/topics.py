@@ -132,6 +132,27 @@ AREAS: dict[str, tuple[Topic, ...]] = {
       tests='layers/dropout',
     ),
     part('SplitLinear', 'layers/split_linear', tests='layers/dropout'),
+    run(
+      'Hidden layers of parts by name',
+      'foundations/hidden_blocks',
+      'hidden-blocks',
+      test='foundations/hidden_blocks',
+    ),
+    run(
+      'What batch norm saves',
+      'foundations/batch_norm_speed',
+      'batch-norm-speed',
+      test='foundations/batch_norm_speed',
+    ),
+    run('SELU over 30 layers', 'foundations/self_normalising', 'self-normalising'),
+    run('DropNorm beside norms and dropout', 'foundations/drop_norm', 'drop-norm'),
+    run(
+      'SplitLinear beside dense layers',
+      'foundations/split_linear',
+      'split-linear',
+      test='foundations/split_linear',
+    ),
+    part('Mean and variance by layer', 'tasks/signal', tests='tasks/signal'),
     part(
       'Cross entropy and distances',
       *('losses/classification', 'losses/regression'),

@@ -19,6 +19,9 @@ Policy = Callable[[jax.Array, Mapping[str, Any]], dict[str, Any]]
 
 GEOMETRY: Mapping[str, augment.Augment] = {
   'flip': augment.random_flip,
+  'crop_flip': augment.compose(
+    functools.partial(augment.random_crop, padding=4), augment.random_flip
+  ),
   'shift': functools.partial(augment.random_shift, fraction=0.2),
   'rotation': functools.partial(augment.random_rotation, degrees=20.0),
   'zoom': functools.partial(augment.random_zoom, amount=0.2),
@@ -109,10 +112,10 @@ def chain(*policies: Policy | None) -> Policy | None:
 def by_name(name: str, num_classes: int) -> Policy | None:
   """One of NAMES; None of 'none'.
 
-  flip: left to right, half of the images. shift: up to a fifth of height and width, by
-  whole pixels. rotation: up to 20 degrees either way. zoom: by a factor of 0.8 to 1.2.
-  affine: rotation, zoom and shift in one. mixup and cutmix: with weights drawn from
-  Beta(1, 1).
+  flip: left to right, half of the images. crop_flip: `crop_and_flip` with 4 pixels of
+  padding. shift: up to a fifth of height and width, by whole pixels. rotation: up to 20
+  degrees either way. zoom: by a factor of 0.8 to 1.2. affine: rotation, zoom and shift
+  in one. mixup and cutmix: with weights drawn from Beta(1, 1).
 
   Args:
     name: of the policy.

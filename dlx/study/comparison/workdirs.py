@@ -17,12 +17,11 @@ from dlx.errors import ConfigError, DataError
 from dlx.run.records import declared
 from dlx.run.records.json_files import flat, is_remote, read_json
 from dlx.run.records.metrics_file import MetricsFile
+from dlx.study.curves import Curve
 
 COSTS = ('seconds', 'train_seconds', 'examples_per_second', 'parameters', 'flops')
 DEPTH = 3  # Of folders of runs within a folder that is named.
 _MOVES = ('path', 'downloaded')  # Parts of an origin that a moved folder changes.
-
-Curve = Sequence[tuple[float, float]]
 
 
 class Trained(NamedTuple):

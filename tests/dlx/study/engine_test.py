@@ -126,6 +126,19 @@ def test_each_run_has_the_records_of_its_own(done, tmp_path):
   assert outcome.results.runs['fast-1'].metrics[LOSS] == one['metrics'][LOSS]
 
 
+def test_results_have_the_curves_of_runs_alone_and_together(done):
+  workdir, outcome = done
+  found = outcome.results
+  for name in ('fast-1', 'linear'):
+    lines = (workdir / 'runs' / name / 'metrics.jsonl').read_text().splitlines()
+    trained = [x for x in map(json.loads, lines) if x['split'] == 'train']
+    wanted = [(line['step'], line['metrics']['loss']) for line in trained]
+    assert found.runs[name].curves['train/loss'] == wanted and wanted
+    assert found.runs[name].curves[LOSS][-1] == (4, found.runs[name].metrics[LOSS])
+  assert found.runs['lost-0'].curves == {}
+  assert found.runs['linear_lost'].curves == {}
+
+
 def test_a_run_of_many_is_opened_and_evaluated(done, tmp_path):
   import shutil
 

@@ -84,6 +84,17 @@ def test_claims_count_standard_errors():
   assert not found.higher(LOSS, 'lost', than='a').holds
 
 
+def test_an_interval_of_a_difference():
+  # Equal variances: df 4, t 2.776; 2 sqrt(1/3 + 1/3) of it.
+  found = results(a=[1.0, 2.0, 3.0], b=[3.0, 4.0, 5.0], one=[9.0])
+  of = found.interval(LOSS, 'a', 'b')
+  assert (of.difference, of.confidence) == (-2, 0.95)
+  assert of.high - of.low == pytest.approx(2 * 2.7764 * math.sqrt(2 / 3), rel=1e-4)
+  narrower = found.interval(LOSS, 'a', 'b', confidence=0.5)
+  assert of.low < narrower.low < narrower.high < of.high
+  assert found.interval(LOSS, 'a', 'one') is None
+
+
 def test_claims_on_pairs_of_seeds():
   # Differences -1, -2, -3: mean -2, error 1 / sqrt 3 = 0.577; 3.46 of them. Of the
   # means the error is sqrt((100 + 121) / 3) = 8.6.

@@ -51,6 +51,12 @@ class PoliciesTest(parameterized.TestCase):
     self.assertLen(found['x'], 2)
     self.assertNotEqual(*map(int, found['x']))
 
+  def test_crop_flip_by_name(self):
+    given = batch()
+    named = policies.by_name('crop_flip', K)(jax.random.key(0), given)
+    own = policies.crop_and_flip(4, True)(jax.random.key(0), given)
+    np.testing.assert_array_equal(named['image'], own['image'])
+
   def test_another_name(self):
     with self.assertRaisesRegex(ConfigError, 'augment=blur is .* one of none, flip, '):
       policies.by_name('blur', K)
