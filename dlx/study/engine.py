@@ -267,7 +267,8 @@ def alone(
       result = read_json(folder / 'result.json')
       seconds = float(result['seconds'].get('total', 0.0))
       metrics = {k: float(v) for k, v in result['metrics'].items() if _number(v)}
-      return 'finished', {trial.name: _finished(trial, metrics, seconds, False)}
+      found = _finished(trial, metrics, seconds, False, apart.costs(result, 1))
+      return 'finished', {trial.name: found}
   return 'finished', {trial.name: _finished(trial, {}, lost, True)}
 
 
@@ -302,10 +303,14 @@ def spent(folder: epath.Path) -> float:
 
 
 def _finished(
-  trial: Trial, metrics: Mapping[str, float], seconds: float, diverged: bool
+  trial: Trial,
+  metrics: Mapping[str, float],
+  seconds: float,
+  diverged: bool,
+  costs: Mapping[str, float] = {},
 ) -> Finished:
-  config = config_to_json(trial.config)
-  return Finished(trial.run, config, {} if diverged else metrics, seconds, diverged)
+  config, kept = config_to_json(trial.config), {} if diverged else metrics
+  return Finished(trial.run, config, kept, seconds, diverged, costs)
 
 
 def _number(value: Any) -> bool:
@@ -347,7 +352,9 @@ def joint(
   found = {}
   for i, trial in enumerate(group):
     lost = records.diverged[i]
-    found[trial.name] = _finished(trial, records.metrics(i), records.seconds, lost)
+    costs = apart.costs(records.result, len(group))
+    told = records.metrics(i), records.seconds, lost, costs
+    found[trial.name] = _finished(trial, *told)
     config = found[trial.name].config
     records.write(workdir / RUNS / trial.name, i, config)
   return 'finished', found
