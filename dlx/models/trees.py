@@ -2,7 +2,7 @@
 
 Trees of unequal size lie in one array, T trees of N nodes, filled up with leaves that
 nothing reaches. Node 0 is the root. An example goes left where its feature is at most
-the threshold of the node; a leaf leads to itself, so that all trees take `depth` steps.
+the threshold of the node; a leaf leads to itself.
 """
 
 from typing import Any, NamedTuple, Sequence
@@ -21,14 +21,12 @@ class Trees(NamedTuple):
     feature_TN: int32, which feature a node looks at; 0 of a leaf.
     threshold_TN: float32.
     left_TN, right_TN: int32, the next node; of a leaf the leaf itself.
-    depth: int32 [], of the deepest leaf; a single root has 0.
   """
 
   feature_TN: Any
   threshold_TN: Any
   left_TN: Any
   right_TN: Any
-  depth: Any
 
 
 class Nodes(NamedTuple):
@@ -59,7 +57,7 @@ def blank(trees: int, nodes: int) -> Trees:
   """Trees of which each is a single leaf."""
   whole = lambda dtype: jnp.zeros((trees, nodes), dtype)
   itself = jnp.broadcast_to(jnp.arange(nodes, dtype=jnp.int32), (trees, nodes))
-  return Trees(whole(jnp.int32), whole(jnp.float32), itself, itself, jnp.int32(0))
+  return Trees(whole(jnp.int32), whole(jnp.float32), itself, itself)
 
 
 def pack(grown: Sequence[Nodes], trees: int, nodes: int) -> Trees:
@@ -76,17 +74,13 @@ def pack(grown: Sequence[Nodes], trees: int, nodes: int) -> Trees:
   feature = np.zeros((trees, nodes), np.int32)
   threshold = np.zeros((trees, nodes), np.float32)
   left = np.tile(np.arange(nodes, dtype=np.int32), (trees, 1))
-  right, depth = left.copy(), 0
+  right = left.copy()
   for i, tree in enumerate(grown):
     inner = (~np.asarray(tree.leaf_N, bool)).nonzero()[0]
     feature[i, inner] = tree.feature_N[inner]
     threshold[i, inner] = at_most(tree.threshold_N[inner])
     left[i, inner], right[i, inner] = tree.left_N[inner], tree.right_N[inner]
-    level, steps = np.zeros(1, np.int32), 0
-    while len(level := level[~np.asarray(tree.leaf_N, bool)[level]]):
-      level, steps = np.concatenate([left[i, level], right[i, level]]), steps + 1
-    depth = max(depth, steps)
-  return Trees(feature, threshold, left, right, np.int32(depth))
+  return Trees(feature, threshold, left, right)
 
 
 def leaves(trees: Trees, x_BF: Array) -> Array:
@@ -96,9 +90,7 @@ def leaves(trees: Trees, x_BF: Array) -> Array:
     trees: of features in [0, F).
     x_BF: float32, without nan.
   """
-  trees = jax.tree.map(jnp.asarray, trees)
-  down = lambda _, node_BT: _next(trees, x_BF, node_BT)
-  return jax.lax.fori_loop(0, trees.depth, down, _roots(trees, x_BF))
+  return _down(trees, x_BF, lambda node_BT, next_BT, found: found, ())[0]
 
 
 def values(value_TN: Array, leaf_BT: Array) -> Array:
@@ -116,28 +108,38 @@ def decisions(trees: Trees, x_BF: Array) -> Array:
 
   Mean over the examples and the trees.
   """
-  trees, num_trees = jax.tree.map(jnp.asarray, trees), trees.feature_TN.shape[0]
-  tree_T = jnp.arange(num_trees)
+  tree_T = jnp.arange(trees.feature_TN.shape[0])
+  feature_TN = jnp.asarray(trees.feature_TN)
 
-  def down(_, carry):
-    node_BT, count_F = carry
-    next_BT = _next(trees, x_BF, node_BT)
+  def count(node_BT, next_BT, count_F):
     moved_BT = (next_BT != node_BT).astype(jnp.float32)
-    feature_BT = trees.feature_TN[tree_T[None], node_BT]
-    return next_BT, count_F.at[feature_BT].add(moved_BT)
+    return count_F.at[feature_TN[tree_T[None], node_BT]].add(moved_BT)
 
-  start = _roots(trees, x_BF), jnp.zeros(x_BF.shape[1], jnp.float32)
-  count_F = jax.lax.fori_loop(0, trees.depth, down, start)[1]
-  return count_F / (x_BF.shape[0] * num_trees)
-
-
-def _roots(trees: Trees, x_BF: Array) -> Array:
-  return jnp.zeros((x_BF.shape[0], trees.feature_TN.shape[0]), jnp.int32)
+  zeros_F = jnp.zeros(x_BF.shape[1], jnp.float32)
+  node_BT, count_F = _down(trees, x_BF, count, zeros_F)
+  return count_F / node_BT.size
 
 
-def _next(trees: Trees, x_BF: Array, node_BT: Array) -> Array:
-  """The node after each, of every example in every tree."""
-  at = jnp.arange(trees.feature_TN.shape[0])[None], node_BT
-  value_BT = jnp.take_along_axis(jnp.asarray(x_BF), trees.feature_TN[at], axis=1)
-  go_left = value_BT <= trees.threshold_TN[at]
-  return jnp.where(go_left, trees.left_TN[at], trees.right_TN[at])
+def _down(trees: Trees, x_BF: Array, see: Any, found: Any) -> tuple[Array, Any]:
+  """The leaves int32 [B, T], and `found = see(nodes, next nodes, found)` of each step.
+
+  No way is longer than there are nodes, whatever arrays were given for trees.
+  """
+  trees = jax.tree.map(jnp.asarray, trees)
+  num_trees, most = trees.feature_TN.shape
+  tree_1T = jnp.arange(num_trees)[None]
+
+  def step(carry):
+    i, node_BT, _, found = carry
+    at = tree_1T, node_BT
+    value_BT = jnp.take_along_axis(x_BF, trees.feature_TN[at], axis=1)
+    go_left = value_BT <= trees.threshold_TN[at]
+    next_BT = jnp.where(go_left, trees.left_TN[at], trees.right_TN[at])
+    moving = (next_BT != node_BT).any()
+    return i + 1, next_BT, moving, see(node_BT, next_BT, found)
+
+  root_BT = jnp.zeros((x_BF.shape[0], num_trees), jnp.int32)
+  start = jnp.int32(0), root_BT, jnp.bool_(True), found
+  more = lambda carry: carry[2] & (carry[0] < most)
+  _, node_BT, _, found = jax.lax.while_loop(more, step, start)
+  return node_BT, found

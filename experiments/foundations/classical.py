@@ -91,7 +91,7 @@ class Config(experiment.Config):
 
 
 # The least run that still has every part.
-SMALL = Config.small(trees=3, max_leaves=8)
+SMALL = Config.small(trees=8, max_leaves=8)
 
 
 class Fit(NamedTuple):
@@ -129,7 +129,7 @@ def build(config: Config) -> experiment.Experiment:
   source, held = parts(data.train, config, by_class='label')
   source, recall = remembering(source)
   if config.model in TREES:
-    kind = of_trees(config, data.num_classes, source.size)
+    kind = of_trees(config, data, source.size)
   else:
     kind = of_layers(config, data)
 
@@ -293,7 +293,7 @@ def of_layers(config: Config, data: images.ImageData) -> Kind:
   return Kind(blank, fit, logits, importance)
 
 
-def of_trees(config: Config, num_classes: int, size: int | None) -> Kind:
+def of_trees(config: Config, data: images.ImageData, size: int | None) -> Kind:
   """A tree or several, with a vector of values at each node.
 
   Of a tree and a forest these are shares of the classes, whose mean is the answer; of
@@ -303,6 +303,7 @@ def of_trees(config: Config, num_classes: int, size: int | None) -> Kind:
     size: examples of the fit, no fewer than the leaves; None: not known.
   """
   boosting, most = config.model == 'boosting', config.max_leaves or 0
+  num_classes = data.num_classes
   bounded = size is None or size > most
   nodes = 2 * (most if bounded else size or 1) - 1
   number = {'tree': 1, 'forest': config.trees, 'boosting': config.trees * num_classes}
@@ -340,20 +341,24 @@ def of_trees(config: Config, num_classes: int, size: int | None) -> Kind:
       value[i, : len(x)] = x
     leaves = sum(int(tree.leaf_N.sum()) for tree in grown.nodes)
     splits = sum(len(tree.leaf_N) for tree in grown.nodes) - leaves
-    packed = trees.pack(grown.nodes, number, nodes)
+    # Pixels are whole numbers: halves between them divide them as well, in any unit.
+    halves = lambda tree: (np.floor(tree.threshold_N) + 0.5) / data.max_value
+    in_unit = [tree._replace(threshold_N=halves(tree)) for tree in grown.nodes]
+    packed = trees.pack(in_unit, number, nodes)
     params = {'trees': packed, 'value': value, 'base': grown.base_K}
     return Fit(params, 2 * splits + width * leaves, model)
 
   def logits(params, x_BF):
-    found = trees.values(params['value'], trees.leaves(params['trees'], x_BF))
+    found = trees.values(
+      params['value'], trees.leaves(params['trees'], x_BF / data.max_value)
+    )
     if boosting:
-      return (
-        found.reshape(found.shape[0], -1, num_classes).sum(1) + params['base'][None]
-      )
+      by_round = found.reshape(found.shape[0], -1, num_classes)
+      return by_round.sum(1) + params['base'][None]
     return jnp.log(jnp.maximum(found.mean(1), EPSILON))
 
   def importance(params, x_BF):
     """Decisions on each pixel on the way down."""
-    return trees.decisions(params['trees'], x_BF)
+    return trees.decisions(params['trees'], x_BF / data.max_value)
 
   return Kind(blank, fit, logits, importance)

@@ -64,6 +64,7 @@ class Config(experiment.Config):
     self.unused(*fitting, why='nothing is fitted')
 
 
+SWEPT = ()  # Runs that differ in their seed alone share a program.
 # The least run that still has every part.
 SMALL = Config.small(bank=96)
 

@@ -22,7 +22,6 @@ ROOT = Nodes(*(np.array([x]) for x in (-2, -2.0, -1, -1)), np.array([True]))
 class TreesTest(absltest.TestCase):
   def test_ways_down_by_hand(self):
     packed = trees.pack([DEEP, ROOT], trees=3, nodes=7)
-    self.assertEqual(int(packed.depth), 2)
     x_BF = jnp.array([[9.0, 0.5], [2.0, 0.6], [2.1, 0.6]])
     leaf_BT = trees.leaves(packed, x_BF)
     np.testing.assert_array_equal(leaf_BT, [[1, 0, 0], [3, 0, 0], [4, 0, 0]])

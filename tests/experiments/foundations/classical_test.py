@@ -46,8 +46,8 @@ class ClassicalTest(parameterized.TestCase):
   def test_answers_are_those_of_scikit_learn(self, model):
     passes = 10 if model == 'mlp' else 200
     config = classical.Config(
-      model=model, trees=5, max_leaves=20, features=(16,), passes=passes, seed=3, lr=0.01,
-      num_steps=1, validation=0.7,
+      model=model, trees=5, max_leaves=20, features=(16,), passes=passes, seed=3,
+      num_steps=1, validation=0.7, lr=0.01,
     ).resolved()  # fmt: skip
     built, workdir = classical.build(config), self.create_tempdir().full_path
     outcome = fit(built._replace(figures={}), config, workdir)
