@@ -145,12 +145,14 @@ def build(config: Config) -> experiment.Experiment:
 
   def fit(state):
     """The state with the fitted model, and what fitted it."""
+    from sklearn.exceptions import ConvergenceWarning
+
     found, start = checked(source, recall()), time.perf_counter()
     # On little data threads cost more than they give, on a busy machine a hundredfold.
     threads = 1 if found['image'].size < FEW else None
     with threadpoolctl.threadpool_limits(threads), warnings.catch_warnings():
-      # Whether L-BFGS converged stands in the origin.
-      warnings.simplefilter('ignore')
+      # Fewer iterations than `passes`, in the origin, say that L-BFGS converged.
+      warnings.simplefilter('ignore', ConvergenceWarning)
       fitted = kind.fit(pixels(np.asarray(found['image'])), np.asarray(found['label']))
     params = {'model': fitted.params, 'size': np.int32(fitted.size)}
     as_declared = lambda old, new: jnp.asarray(new, old.dtype)

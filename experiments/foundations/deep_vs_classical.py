@@ -30,6 +30,7 @@ ACCURACY = 'test/accuracy'
 CLASSICAL = ('logistic', 'knn', 'forest', 'boosting', 'scikit_mlp')
 NETS = ('softmax_regression', 'mlp', 'cnn')
 SHOWN = ('logistic', 'knn', 'forest', 'boosting', 'mlp', 'cnn')  # Drawn as lines.
+NEEDED = ('scikit_mlp', 'mlp', 'cnn')  # Of which claims tell.
 CLOSE = 0.5  # Points of accuracy.
 
 
@@ -37,6 +38,7 @@ CLOSE = 0.5  # Points of accuracy.
 class Config(StudyConfig):
   dataset: str = 'digits'  # digits, mnist, cifar10, or a set of your own.
   examples: tuple[int, ...] = (100, 400, 1437)  # Training examples, rising.
+  learners: tuple[str, ...] = (*CLASSICAL, *NETS)  # Learners that are compared.
   num_steps: int = 600  # Optimiser steps of a net, as whole passes for the perceptrons.
   batch_size: int = 128  # Examples of one batch, at most.
   trees: int = 100  # Trees of the forest; rounds of boosting.
@@ -49,6 +51,12 @@ class Config(StudyConfig):
     self.bounds('num_steps', 'batch_size', 'trees', 'width', 'neighbours', least=1)
     self.bounds('channels', least=1, some=True)
     self.bounds('examples', least=10, some=True)
+    known = set(NEEDED) <= set(self.learners) <= {*CLASSICAL, *NETS}
+    self.require(
+      'learners',
+      known and len(set(self.learners)) == len(self.learners),
+      f'each once, of {", ".join((*CLASSICAL, *NETS))}; {", ".join(NEEDED)} among them',
+    )
     rising = self.examples == tuple(sorted(set(self.examples)))
     self.require('examples', rising, 'rising')
     self.require('neighbours', self.neighbours <= self.examples[0], 'in the examples')
@@ -87,7 +95,7 @@ def study(config: Config) -> Study:
       'dropout': 0.0,
       'input_dropout': 0.0,
     }
-    return {
+    found = {
       'logistic': classical('logistic'),
       'knn': Run('knn', {**scored, 'bank': n, 'k': config.neighbours}),
       'forest': classical('forest', trees=config.trees),
@@ -97,6 +105,7 @@ def study(config: Config) -> Study:
       'mlp': Run('mlp', {**trained, **perceptron, **plain}),
       'cnn': Run('cnn', {**trained, 'features': config.channels}),
     }
+    return {name: found[name] for name in config.learners}
 
   learners = {n: of_size(n) for n in config.examples}
   named = lambda name, n: f'{name}-{n}'
@@ -107,6 +116,7 @@ def study(config: Config) -> Study:
     return 100 * results.mean(ACCURACY, named(name, n))
 
   def best(results, names, n):
+    names = [name for name in names if name in config.learners]
     return max(names, key=lambda name: score(results, name, n))
 
   def beats(names, others, n):
@@ -167,6 +177,7 @@ def study(config: Config) -> Study:
           100 * (1 - results.values(ACCURACY, named(name, n))) for n in config.examples
         ]
         for name in SHOWN
+        if name in config.learners
       },  # fmt: skip
       xlabel='Training examples',
       ylabel='Test error (%)',

@@ -74,6 +74,8 @@ class DeepVsClassicalTest(parameterized.TestCase):
   @parameterized.parameters(
     (dict(examples=(400, 100)), 'examples=.* must be rising'),
     (dict(examples=(5,)), 'examples=.* at least 10'),
+    (dict(learners=('mlp', 'cnn')), 'learners=.*; scikit_mlp, mlp, cnn among them'),
+    (dict(learners=('svm', *dvc.NEEDED)), 'learners=.* of logistic, knn'),
     (dict(neighbours=200), 'neighbours=200 .* in the examples'),
   )
   def test_refused(self, fields, message):
@@ -89,7 +91,7 @@ class DeepVsClassicalTest(parameterized.TestCase):
   @pytest.mark.slow  # Six runs of 600 steps.
   @pytest.mark.usefixtures('optimised')
   def test_mlp_is_as_good_as_that_of_scikit_learn(self):
-    config = dvc.Config(examples=(1437,), seeds=3)
+    config = dvc.Config(examples=(1437,), seeds=3, learners=dvc.NEEDED)
     study = dvc.study(config)
     both = {k: r for k, r in study.runs.items() if r.group.split('-')[0] in
             ('mlp', 'scikit_mlp')}  # fmt: skip
