@@ -18,6 +18,8 @@ change nothing; they report accuracy and loss on the training stream.
 
 Trees look at pixels as they are, the others at pixels of mean 0 and deviation 1.
 Classes without an example have the probability 0.
+
+Measured: digits, forest 98.06 %, logistic 96.94 %, boosting 96.11 % (1 seed).
 """
 
 import dataclasses

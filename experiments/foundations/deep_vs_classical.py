@@ -15,7 +15,7 @@ so that what draws nothing (logistic, kNN, boosting) has no spread.
 Expected: with few examples trees and nets of many weights gain nothing over neighbours
 and linear models; with all the CNN, which knows of neighbouring pixels, is the best.
 
-Measured: not yet.
+Measured: digits, all: kNN 98.89 %, cnn 98.47 % (sd 0.59, 2 seeds), mlp 97.92 %.
 """
 
 import dataclasses
