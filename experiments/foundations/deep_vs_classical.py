@@ -63,7 +63,9 @@ class Config(StudyConfig):
 
 
 # The least study that still has every part.
-SMALL = Config(seeds=2, examples=(40, 60), num_steps=4, trees=2, width=4, channels=(2,))
+SMALL = Config(
+  seeds=2, examples=(40,), learners=NEEDED, num_steps=4, width=4, channels=(2,)
+)
 
 
 def study(config: Config) -> Study:
