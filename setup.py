@@ -30,6 +30,7 @@ CORE = [
   'scikit-learn>=1.9,<2',
   'scipy>=1.17,<2',  # MATLAB files.
   'tensorboard>=2.21,<3',  # Its EventFileWriter needs no TensorFlow.
+  'threadpoolctl>=3.6,<4',  # scikit-learn brings it, too.
   'tensorflow-datasets>=4.9.10,<5',  # Reading a prepared set needs no TensorFlow.
 ]
 

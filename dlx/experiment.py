@@ -190,8 +190,9 @@ class Experiment(NamedTuple):
     train_data: the training stream, without an end.
     evals: by split name; metrics are reported as "split/name".
     warm_start: host; (state) -> (state, origin); may read other workdirs, see
-      dlx/run/warm_start.py. Called once, after `init` and before step 0 of a fresh
-      workdir; resume never calls it. `origin`, as JSON, stands in config.json.
+      dlx/run/warm_start.py, or fit what is fitted at once. Called once, after the data
+      was read and `init`, before step 0 of a fresh workdir; resume never calls it.
+      `origin`, as JSON, stands in config.json.
     after_eval: pure; (state, {"split/name": scalar}) -> state. Plateau and early
       stopping live here, so that they resume exactly.
     placement: (pattern on the path of a leaf, spec), before the size rule.

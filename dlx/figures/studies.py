@@ -9,8 +9,8 @@ from dlx.figures.style import BLUE, GREY, INK, RED, RULE, new_figure, style_axes
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
-_COLOURS = (BLUE, '#c77f1a', '#2f8f4e', '#8a5fb0')
-_MARKERS = 'os^D'
+_COLOURS = (BLUE, '#c77f1a', '#2f8f4e', '#8a5fb0', '#56b4e9', '#7a6a53')
+_MARKERS = 'os^DvP'
 
 
 def over_values(
@@ -44,8 +44,8 @@ def over_values(
     runs = [np.asarray(g, np.float64).reshape(-1) for g in groups]
     mean = np.array([g.mean() if g.size else np.nan for g in runs])
     ax.plot(
-      x, mean, color=colour, linewidth=1.6, marker=_MARKERS[i % 4], markersize=4,
-      label=name, zorder=3,
+      x, mean, color=colour, linewidth=1.6, markersize=4,
+      marker=_MARKERS[i % len(_MARKERS)], label=name, zorder=3,
     )  # fmt: skip
     flat = [(a, value) for a, g in zip(x, runs, strict=True) for value in g]
     if flat:

@@ -15,7 +15,7 @@ class CNN(nn.Module):
   """Blocks of 3x3 convolution, batch norm, ReLU, 2x2 max pool; then two Dense.
 
   Each block halves height and width, rounded down: 28 -> 14 -> 7, 8 -> 4 -> 2.
-  Convolutions have no bias: batch norm would take it out again, its gradient is
+  With batch norm convolutions have no bias: it would take it out again, its gradient is
   rounding noise, and Adam divides noise by noise.
 
   Layers are `conv_0`, `norm_0`, `conv_1`, ..., `hidden`, `hidden_norm` and `head`.
@@ -25,6 +25,7 @@ class CNN(nn.Module):
     dense: width of the hidden Dense layer.
     num_outputs: K.
     dropout: probability that a unit of the hidden Dense layer is dropped.
+    batch_norm: whether it stands after the convolutions (arXiv:1502.03167).
     dense_batch_norm: batch norm in the hidden Dense layer too, in place of its bias.
     momentum: of the running statistics, `momentum * old + (1 - momentum) * new`.
     dtype: of the arithmetic; the output layer is at least float32.
@@ -35,6 +36,7 @@ class CNN(nn.Module):
   dense: int = 128
   num_outputs: int = 10
   dropout: float = 0.3
+  batch_norm: bool = True
   dense_batch_norm: bool = False
   momentum: float = 0.9
   dtype: Any = jnp.float32
@@ -67,8 +69,11 @@ class CNN(nn.Module):
       return norm(x)
 
     for i, channels in enumerate(self.channels):
-      conv = Conv(channels, (3, 3), use_bias=False, name=f'conv_{i}', **dtypes)
-      x_BHWC = max_pool(norm_relu(conv(x_BHWC), f'norm_{i}'))
+      plain = not self.batch_norm
+      conv = Conv(channels, (3, 3), use_bias=plain, name=f'conv_{i}', **dtypes)
+      x_BHWC = conv(x_BHWC)
+      x_BHWC = nn.relu(x_BHWC) if plain else norm_relu(x_BHWC, f'norm_{i}')
+      x_BHWC = max_pool(x_BHWC)
     x_BF = x_BHWC.reshape(x_BHWC.shape[0], -1)
     biased = not self.dense_batch_norm
     x_BF = nn.Dense(self.dense, use_bias=biased, name='hidden', **dtypes)(x_BF)

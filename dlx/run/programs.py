@@ -76,7 +76,8 @@ class Programs:
       reads.insert(0, ('init_from', source.take))
     reads = [(name, take) for name, take in reads if take is not None]
     for name, take in reads:
-      with folder.starting() as record:
+      # A fit on the host is training, too.
+      with folder.starting() as record, self._clock.span('train'):
         state, record[name] = take(state)
         if step := int(state.step):
           raise ConfigError(

@@ -92,6 +92,13 @@ class Joint(NamedTuple):
     write_json(there / 'result.json', result)
 
 
+def costs(result: Mapping[str, Any], n: int) -> dict[str, float]:
+  """What one of n members cost by result.json, as `Finished.costs`."""
+  seconds = result.get('seconds', {}).get('train')
+  found = {'train_seconds': seconds, 'parameters': result.get('parameters')}
+  return {name: float(x) / n for name, x in found.items() if x is not None}
+
+
 def read(folder: epath.Path, n: int) -> Joint:
   """The records of n members, finished."""
   lines = MetricsFile(folder).read()

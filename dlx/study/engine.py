@@ -268,9 +268,9 @@ def alone(
       result = read_json(folder / 'result.json')
       seconds = float(result['seconds'].get('total', 0.0))
       metrics = {k: float(v) for k, v in result['metrics'].items() if _number(v)}
-      curves = of_lines(MetricsFile(folder).read())
-      return 'finished', {trial.name: _finished(trial, metrics, curves, seconds)}
-  return 'finished', {trial.name: _finished(trial, {}, {}, lost, diverged=True)}
+      found = of_lines(MetricsFile(folder).read()), apart.costs(result, 1)
+      return 'finished', {trial.name: _finished(trial, metrics, seconds, *found)}
+  return 'finished', {trial.name: _finished(trial, {}, lost, {}, {}, diverged=True)}
 
 
 def _diverged(folder: epath.Path, trial: Trial) -> float | None:
@@ -306,14 +306,15 @@ def spent(folder: epath.Path) -> float:
 def _finished(
   trial: Trial,
   metrics: Mapping[str, float],
-  curves: Mapping[str, Curve],
   seconds: float,
+  curves: Mapping[str, Curve],
+  costs: Mapping[str, float],
   diverged: bool = False,
 ) -> Finished:
   config = config_to_json(trial.config)
   if diverged:
     metrics, curves = {}, {}
-  return Finished(trial.run, config, metrics, seconds, diverged, curves)
+  return Finished(trial.run, config, metrics, seconds, diverged, curves, costs)
 
 
 def _number(value: Any) -> bool:
@@ -354,8 +355,9 @@ def joint(
   records = apart.read(folder, len(group))
   found = {}
   for i, trial in enumerate(group):
-    of_member = records.metrics(i), records.curves(i), records.seconds
-    found[trial.name] = _finished(trial, *of_member, diverged=records.diverged[i])
+    told = records.metrics(i), records.seconds, records.curves(i)
+    costs, lost = apart.costs(records.result, len(group)), records.diverged[i]
+    found[trial.name] = _finished(trial, *told, costs, diverged=lost)
     config = found[trial.name].config
     records.write(workdir / RUNS / trial.name, i, config)
   return 'finished', found

@@ -22,6 +22,8 @@ class Finished(NamedTuple):
     seconds: its share of the time, compilation included.
     diverged: whether a step gave what is not finite.
     curves: all figures over the run by "split/name"; {} of a run that diverged.
+    costs: `train_seconds`, its share of those in steps and fits alone, and
+      `parameters`, their number; {} where not known.
   """
 
   run: Run
@@ -30,6 +32,7 @@ class Finished(NamedTuple):
   seconds: float
   diverged: bool = False
   curves: Mapping[str, Curve] = {}
+  costs: Mapping[str, float] = {}
 
 
 class Results:
@@ -111,6 +114,12 @@ class Results:
     """Standard deviation of the runs, n - 1; nan of fewer than two."""
     values = self.values(metric, group)
     return float(values.std(ddof=1)) if len(values) > 1 else math.nan
+
+  def cost(self, name: str, group: str) -> float:
+    """Mean over the runs of a group of `seconds` or one of `costs`; nan: not known."""
+    known = [{'seconds': run.seconds, **run.costs} for run in self.of(group)]
+    found = [costs.get(name, math.nan) for costs in known]
+    return sum(found) / len(found)
 
   def field(self, name: str, group: str) -> Any:
     """The value of a field in the runs of a group, a name with dots in a nested one.

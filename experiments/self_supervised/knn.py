@@ -25,8 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from dlx import experiment, metrics
-from dlx.data.batches.choose import training
-from dlx.data.batches.resident import InOrder
+from dlx.data.batches.choose import in_order, parts, training
 from dlx.data.images.levels import normalise
 from dlx.data.sets import images
 from dlx.data.sources import indexed
@@ -65,13 +64,15 @@ class Config(experiment.Config):
     self.unused(*fitting, why='nothing is fitted')
 
 
+SWEPT = ()  # Runs that differ in their seed alone share a program.
 # The least run that still has every part.
 SMALL = Config.small(bank=96)
 
 
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
-  size = min(config.bank, data.train.size or config.bank)
+  source, held = parts(data.train, config, by_class='label')
+  size = min(config.bank, source.size or config.bank)
   encoder, workdir = config.encoder.module(**config.dtypes), config.encoder.workdir
 
   def embed(state, image) -> Any:
@@ -144,8 +145,8 @@ def build(config: Config) -> experiment.Experiment:
       {'probabilities': probabilities},
     ),
   }
-  labelled = TrainTest(data.train, data.test, num_train=min(size, 5000), num_test=2000)
-  test_data = InOrder(data.test, config.eval_batch_size)
+  labelled = TrainTest(source, data.test, num_train=min(size, 5000), num_test=2000)
+  tested = {'test': data.test, **({} if held is None else {'validation': held})}
   confusion = classification.confusion(data.class_names)
   restore = functools.partial(restore_encoder, encoder=config.encoder)
   weights = lambda state: state.model_state['encoder']
@@ -153,8 +154,11 @@ def build(config: Config) -> experiment.Experiment:
   return experiment.Experiment(
     init,
     train_step,
-    training(indexed(data.train, size), config),
-    {'test': classification.evaluation(test, test_data)},
+    training(indexed(source, size), config),
+    {
+      split: classification.evaluation(test, in_order(of, config.eval_batch_size))
+      for split, of in tested.items()
+    },
     auxiliary.warm_start(workdir, restore, weights, restored),
     functions=functions,
     metrics={

@@ -29,6 +29,7 @@ class Config(experiment.Config):
   features: tuple[int, ...] = (32, 64)  # Channels of each block.
   dense: int = 128  # Width of the hidden dense layer.
   dropout: float = 0.3  # Share of hidden units dropped in training.
+  batch_norm: bool = True  # Whether batch norm stands after the convolutions.
   label_smoothing: float = 0.0  # Probability that is spread over all classes.
   # Augmentation: none, flip, crop_flip, shift, rotation, zoom, affine, mixup, cutmix.
   augment: str = 'none'
@@ -60,6 +61,7 @@ def build(config: Config) -> experiment.Experiment:
     dense=config.dense,
     num_outputs=data.num_classes,
     dropout=config.dropout,
+    batch_norm=config.batch_norm,
     **config.dtypes,
   )
   classifier = image_classifier(

@@ -108,6 +108,7 @@ SWEPT = ('lr', 'weight_decay')
 SCHEDULES = {'one_cycle': optim.one_cycle, 'cosine': optim.cosine, 'steps': optim.drops}
 
 
+SWEPT = ()  # Runs that differ in their seed alone share a program.
 # The least run that still has every part.
 SMALL = Config.small(width=4)
 

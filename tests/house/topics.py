@@ -94,6 +94,22 @@ AREAS: dict[str, tuple[Topic, ...]] = {
     run('Perceptron of several layers, in Flax', 'foundations/mlp', 'mlp-mnist'),
     run('Softmax regression', 'foundations/softmax_regression', 'softmax-mnist'),
     run(
+      "scikit-learn's learners: forest, boosting, logistic regression, perceptron",
+      'foundations/classical',
+      'classical-forest / boosting / logistic / mlp / tree',
+      test='foundations/classical',
+    ),
+    part('Trees as arrays', 'models/trees', 'models/estimators', tests='models/trees'),
+    run(
+      'Deep or classical, by the number of examples',
+      'foundations/deep_vs_classical',
+      'deep-vs-classical',
+      test='foundations/deep_vs_classical',
+    ),
+    run(
+      'Tips, each with and without', 'foundations/tips', 'tips', test='foundations/tips'
+    ),
+    run(
       'One hidden layer fits a function',
       'foundations/curve',
       'curve-sine / bump',

@@ -63,6 +63,15 @@ def training(source: Source, config: Any, batch_size: int | None = None) -> Data
   )
 
 
+def parts(
+  train: Source, config: Any, *, by_class: str | None = None
+) -> tuple[Source, Source | None]:
+  """What is trained on, and the split 'validation'; see `splits`."""
+  if config.validation:
+    return held_out(train, config.validation, by_class=by_class)
+  return train, train.held
+
+
 def splits(
   train: Source, test: Source, config: Any, *, by_class: str | None = None
 ) -> tuple[Dataset, dict[str, Dataset]]:
@@ -77,10 +86,7 @@ def splits(
     by_class: see `held_out`.
   """
   passes: dict[str, Dataset] = {'test': in_order(test, config.eval_batch_size)}
-  if config.validation:
-    train, held = held_out(train, config.validation, by_class=by_class)
-  else:
-    held = train.held
+  train, held = parts(train, config, by_class=by_class)
   if held is not None:
     passes = {'validation': in_order(held, config.eval_batch_size), **passes}
   return training(train, config), passes

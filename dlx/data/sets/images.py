@@ -51,6 +51,12 @@ class ImageData:
     """Images as read, NumPy or jnp, in [0, 1], float32."""
     return image.astype(np.float32) / self.max_value
 
+  def as_stored(self) -> 'ImageData':
+    """The set with a mean and std by which normalised pixels are as they are stored."""
+    channels = self.shape[-1]
+    std = (1 / self.max_value,) * channels
+    return dataclasses.replace(self, mean=(0.0,) * channels, std=std)
+
 
 class _Spec(NamedTuple):
   sizes: tuple[int | None, int | None] = (None, None)  # Training and test images.

@@ -37,6 +37,12 @@ class CNNTest(parameterized.TestCase):
     stats = 2 * (32 + 64 + 128 * dense_batch_norm)
     self.assertEqual(size(variables['batch_stats']), stats)
 
+  def test_without_batch_norm_convolutions_have_biases(self):
+    variables = init(CNN(batch_norm=False), 2, 8, 8, 1)
+    self.assertNotIn('batch_stats', variables)
+    count = 288 + 32 + 18432 + 64 + 2 * 2 * 8192 + 128 + 1290
+    self.assertEqual(size(variables['params']), count)
+
   def test_no_bias_before_batch_norm(self):
     params = init(CNN((4, 4), dense_batch_norm=True), 1, 8, 8, 1)['params']
     with_bias = {name for name, layer in params.items() if 'bias' in layer}

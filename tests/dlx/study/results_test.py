@@ -7,6 +7,7 @@ import pytest
 
 from dlx.errors import ConfigError
 from dlx.run.tables import markdown
+from dlx.study import apart
 from dlx.study.declaration import Run, StudyConfig, over_seeds
 from dlx.study.results import Finished, Results, mean_and_sd
 from dlx.study.table import as_table
@@ -60,10 +61,22 @@ def test_curves_of_a_group_leave_out_what_diverged():
     }
   )
   assert found.curves(LOSS, 'a') == [curve]
-  with pytest.raises(
-    ConfigError, match='train/x was not logged by the runs of a: must'
-  ):
+  with pytest.raises(ConfigError, match='train/x is no metric of the runs of a: must'):
     found.curves('train/x', 'a')
+
+
+def test_costs_of_a_group_are_means():
+  run = lambda seconds, **costs: Finished(
+    Run('mlp', {}, 'a'), {}, {}, seconds, costs=costs
+  )
+  found = Results(
+    {'a-0': run(2.0, train_seconds=1.0), 'a-1': run(4.0, train_seconds=2.0)}
+  )
+  assert found.cost('seconds', 'a') == 3 and found.cost('train_seconds', 'a') == 1.5
+  assert math.isnan(found.cost('parameters', 'a'))
+  result = {'seconds': {'train': 3.0, 'total': 9.0}, 'parameters': 30}
+  assert apart.costs(result, 3) == {'train_seconds': 1.0, 'parameters': 10.0}
+  assert apart.costs({}, 3) == {}
 
 
 def test_claims_count_standard_errors():

@@ -146,6 +146,18 @@ class ProbeTest(parameterized.TestCase):
     self.assertGreater(wrong, 5)
     self.assertAlmostEqual(float(loss.total), wrong, delta=1)
 
+  def test_knn_holds_out_what_others_hold_out(self):
+    config = knn.Config(validation=0.9, num_steps=2, batch_size=80)
+    outcome = run(knn, config, self.create_tempdir().full_path)
+    # 144 images of 1437 are left, some of each class, and fill the bank.
+    bank = outcome.state.model_state['bank']
+    self.assertEqual(bank['label'].shape, (144,))
+    self.assertTrue(np.all(bank['filled']))
+    self.assertGreaterEqual(np.bincount(bank['label'], minlength=10).min(), 13)
+    held = knn.build(config).evals['validation'].data.load().data['label']
+    self.assertEqual(len(held), 1293)
+    self.assertGreater(outcome.metrics['validation/accuracy'], 0.8)
+
   def test_an_encoder_of_another_shape_is_refused_in_one_line(self):
     # Other strides and groups have the same weights.
     for module, wrong, message in (

@@ -84,6 +84,12 @@ class TestDeclared:
 
 
 class TestDigits:
+  def test_as_stored(self):
+    data = images.images('digits').as_stored()
+    image = np.arange(17, dtype=np.uint8).reshape(1, 17, 1, 1)
+    found = (data.to_unit(image) - np.float32(data.mean)) / np.float32(data.std)
+    np.testing.assert_allclose(found, image, rtol=1e-6)
+
   def test_declared(self, nothing_elsewhere):
     data = images.images('digits')
     train, _ = check_declared(data, None)
