@@ -10,6 +10,8 @@ import numpy as np
 from dlx.layers.block_config import BlockConfig
 from dlx.layers.recurrent.cells import CELLS
 from dlx.models.cnn import CNN
+from dlx.models.convnext import ConvNeXt
+from dlx.models.inverted_residual import InvertedResidualNet, Stage
 from dlx.models.mlp import MLP
 from dlx.models.resnet import ResNet
 from dlx.models.text_classifier import TextClassifier
@@ -22,6 +24,12 @@ CLASSIFIERS = {  # The model, its inputs, width of its features.
   'cnn': (CNN((2,), dense=6), IMAGES, 6),
   'mlp': (MLP((7, 5), 10), IMAGES, 5),
   'linear': (MLP((), 10), IMAGES, 64),
+  'convnext': (ConvNeXt((1,), (4,), patch=2), IMAGES, 4),
+  'inverted': (
+    InvertedResidualNet((Stage(2, 2, 1, 2),), 2, last=6, squeeze=0.5),
+    IMAGES,
+    6,
+  ),
   'resnet': (ResNet((1, 1), (2, 4)), IMAGES, 4),
   'vit': (ViT(1, BLOCK), IMAGES, 8),
   'vit_mean': (ViT(1, BLOCK, pool='mean'), IMAGES, 8),
