@@ -59,11 +59,13 @@ def study(config: Config) -> Study:
     'save_every_steps': None,
   }
   runs = over_seeds(config, {name: Run(name, shared) for name in config.experiments})
-  # Other sizes of a test batch give the same figures, and a program to each run, whose
-  # seconds are then its own.
+  # Another size of a test batch gives the same figures, and each run a program of its
+  # own, whose seconds are then its own.
   alone = {
-    name: run._replace(fields={**run.fields, 'eval_batch_size': 128 + number})
-    for number, (name, run) in enumerate(runs.items())
+    name: run._replace(
+      fields={**run.fields, 'eval_batch_size': 128 + run.fields['seed']}
+    )
+    for name, run in runs.items()
   }
 
   def all_good(results):

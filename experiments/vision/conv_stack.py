@@ -31,8 +31,8 @@ from dlx.tasks.fields import FIELDS, receptive_fields
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(experiment.Config):
-  num_steps: int = 300  # Optimiser steps of the whole run.
-  eval_every_steps: int | None = 300  # Steps between evaluations; None: at the end.
+  num_steps: int = 200  # Optimiser steps of the whole run.
+  eval_every_steps: int | None = 200  # Steps between evaluations; None: at the end.
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
   side: int = 33  # Pixels each way to which images are enlarged or reduced.
   num_layers: int = 8  # Convolutions.

@@ -25,8 +25,12 @@ def shapes_of(model, image):
 
 
 def parameters(model, image) -> int:
-  variables, _ = shapes_of(model, image)
-  return sum(math.prod(p.shape) for p in jax.tree.leaves(variables['params']))
+  return numbers_in(shapes_of(model, image)[0]['params'])
+
+
+def numbers_in(params) -> int:
+  """Of a tree of arrays or shapes."""
+  return sum(math.prod(p.shape) for p in jax.tree.leaves(params))
 
 
 def multiply_adds(model, image) -> int:
