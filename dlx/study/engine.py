@@ -267,21 +267,8 @@ def alone(
       result = read_json(folder / 'result.json')
       seconds = float(result['seconds'].get('total', 0.0))
       metrics = {k: float(v) for k, v in result['metrics'].items() if _number(v)}
-      done = _finished(trial, metrics, seconds, False)
-      return 'finished', {trial.name: done._replace(costs=_costs(result))}
+      return 'finished', {trial.name: _finished(trial, metrics, seconds, False)}
   return 'finished', {trial.name: _finished(trial, {}, lost, True)}
-
-
-def _costs(result: Mapping[str, Any]) -> dict[str, float]:
-  """See `Finished.costs`; what result.json does not tell is left out."""
-  found = {
-    'parameters': result.get('parameters'),
-    'flops': result.get('flops_per_step'),
-  }
-  trained, steps = result['seconds'].get('train'), result.get('step')
-  if trained is not None and steps:
-    found['step_seconds'] = trained / steps
-  return {name: float(value) for name, value in found.items() if _number(value)}
 
 
 def _diverged(folder: epath.Path, trial: Trial) -> float | None:

@@ -20,8 +20,6 @@ class Finished(NamedTuple):
     metrics: last figures by "split/name"; {} of a run that diverged.
     seconds: its share of the time, compilation included.
     diverged: whether a step gave what is not finite.
-    costs: `parameters`, `flops` of a step and `step_seconds`, without compilation, of a
-      run that was trained by a program of its own; {} of another.
   """
 
   run: Run
@@ -29,7 +27,6 @@ class Finished(NamedTuple):
   metrics: Mapping[str, float]
   seconds: float
   diverged: bool = False
-  costs: Mapping[str, float] = {}
 
 
 class Results:
@@ -88,15 +85,6 @@ class Results:
     """Standard deviation of the runs, n - 1; nan of fewer than two."""
     values = self.values(metric, group)
     return float(values.std(ddof=1)) if len(values) > 1 else math.nan
-
-  def cost(self, name: str, group: str) -> float:
-    """Mean of a cost of the runs of a group that did not diverge; nan where unknown.
-
-    Args:
-      name: of `Finished.costs`.
-    """
-    kept = [f.costs.get(name, math.nan) for f in self.of(group) if not f.diverged]
-    return float(np.mean(kept)) if kept else math.nan
 
   def field(self, name: str, group: str) -> Any:
     """The value of a field in the runs of a group, a name with dots in a nested one.

@@ -86,11 +86,8 @@ def test_runs_that_differ_in_numbers_are_one_program(done):
   (folder,) = (workdir / 'together').iterdir()
   names = json.loads((folder / 'members.json').read_text())['runs']
   assert names == ['slow-0', 'slow-1', 'fast-0', 'fast-1', 'lost-0', 'lost-1']
-  # One run is a workdir of its own, with its checkpoints, and its costs are known.
+  # One run is a workdir of its own, with its checkpoints.
   assert (workdir / 'runs' / 'linear' / 'checkpoints').is_dir()
-  cost = outcome.results.cost
-  assert cost('parameters', 'linear') == 64 * 10 + 10 and cost('flops', 'linear') > 0
-  assert cost('step_seconds', 'linear') > 0 and np.isnan(cost('parameters', 'slow'))
 
 
 def test_each_run_has_the_records_of_its_own(done, tmp_path):

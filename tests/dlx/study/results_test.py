@@ -50,20 +50,6 @@ def test_numbers_of_a_group_leave_out_what_diverged():
     found.mean('test/los', 'c')
 
 
-def test_costs_are_means_of_what_did_not_diverge():
-  found = results(a=[1.0, 3.0, None], b=[2.0, 2.0], c=[None])
-  costs = [{'flops': 4.0}, {'flops': 6.0}, {'flops': 90.0}]
-  runs = dict(found.runs)
-  for i, cost in enumerate(costs):
-    runs[f'a-{i}'] = runs[f'a-{i}']._replace(costs=cost)
-  runs['b-0'] = runs['b-0']._replace(costs={'flops': 1.0})
-  found = Results(runs)
-  assert found.cost('flops', 'a') == 5
-  # Of one of two it is not known; of none there is no mean.
-  assert math.isnan(found.cost('flops', 'b')) and math.isnan(found.cost('flops', 'c'))
-  assert math.isnan(found.cost('parameters', 'a'))
-
-
 def test_claims_count_standard_errors():
   # Means 2 and 5, variances 1 and 4 of three runs each: error sqrt(1/3 + 4/3) = 1.291.
   found = results(a=[1.0, 2.0, 3.0], b=[3.0, 5.0, 7.0], one=[9.0], lost=[None, None])
