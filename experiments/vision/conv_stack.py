@@ -23,10 +23,10 @@ import jax.numpy as jnp
 from dlx import experiment, losses, optim
 from dlx.data.images.resize import resize
 from dlx.data.sets import images
+from dlx.inspect.fields import FIELDS, receptive_fields
 from dlx.layers.activations import activation
 from dlx.layers.convolution import Conv
 from dlx.tasks.classification import image_classifier, normalised
-from dlx.tasks.fields import FIELDS, receptive_fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -30,10 +30,10 @@ class Config(StudyConfig):
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
   num_steps: int = 150  # Optimiser steps of each run that is trained.
   batch_size: int = 32  # Examples of one batch.
-  depths: tuple[int, ...] = (2, 4, 8)  # Convolutions, rising.
+  depths: tuple[int, ...] = (4, 8, 16)  # Convolutions, rising.
   kernel: int = 3  # Side of their filters, odd.
   features: int = 8  # Their channels.
-  side: int = 21  # Pixels each way to which images are enlarged or reduced.
+  side: int = 33  # Pixels each way to which images are enlarged or reduced.
 
   def __post_init__(self):
     super().__post_init__()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from dlx.figures.fields import gradient_map
+from dlx.inspect.fields import receptive_fields
 from dlx.state import create
-from dlx.tasks.fields import receptive_fields
 
 SIDE = 9
 DATA = types.SimpleNamespace(
