@@ -4,6 +4,8 @@ On the CPU, inside a while body or a branch of cond, XLA leaves the dimension or
 a filter gradient as autodiff made it and falls back to a naive loop: 80 times slower
 (28 x 28 x 32 -> 64 channels, batch 64, jax 0.10.2: 10.2 s against 0.12 s). kernels.conv
 writes it as an ordinary convolution, and takes measured kernels where there are some.
+A depthwise convolution and its input gradient are 3 to 500 times faster there as sums
+of shifted products than by lax: kernels/conv/xla.py has the figures.
 
 Where oneDNN is built (kernels/onednn), a CPU computes all three products of a float32
 convolution by it, in the same order of magnitude of rounding but not the same bits.

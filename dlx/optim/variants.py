@@ -22,6 +22,8 @@ def rmsprop(
   eps: Number = 1e-8,
   momentum: Number | None = None,
   centered: bool = False,
+  weight_decay: Number | None = None,
+  mask: Mask = decay_mask,
 ) -> optax.GradientTransformation:
   """Gradients over the root of their running mean square (Hinton 2012, lecture 6e).
 
@@ -33,12 +35,18 @@ def rmsprop(
     eps: added to its root.
     momentum: of the steps, heavy ball; None: none.
     centered: take the running variance in place of the mean square (arXiv:1308.0850).
+    weight_decay: `weight_decay * params` is added to the gradient, as an L2 penalty
+      does; None: none.
+    mask: what is decayed.
   """
   check_bounds('learning_rate', learning_rate, 0)
   check_bounds('momentum', momentum, 0, 1)
   tx = optax.rmsprop(
     learning_rate, decay, eps, eps_in_sqrt=False, centered=centered, momentum=momentum
   )
+  if weight_decay is not None:
+    check_bounds('weight_decay', weight_decay, 0)
+    tx = optax.chain(optax.add_decayed_weights(weight_decay, mask), tx)
   return rated(in_float32(tx), learning_rate)
 
 

@@ -52,7 +52,8 @@ def count(jaxpr: Any, platform: str = 'tpu') -> Flops:
 
   Args:
     jaxpr: as `jax.jit(f).trace(...).jaxpr`. Of branches the dearest counts.
-    platform: 'cpu', 'cuda' or 'tpu': whose branch of lax.platform_dependent counts.
+    platform: 'cpu', 'cuda' or 'tpu': whose branch of lax.platform_dependent counts;
+      where that has no product, as a call of a library has none, the dearest other.
   """
   return _sum(by_scope(jaxpr, platform))
 
@@ -178,13 +179,15 @@ class _Counter:
     self, eqn: Any, bodies: list[Any], given: Known, again: bool, used: Used
   ) -> tuple[Tally, Known]:
     found = [self.walk(body, given[1:], again, used) for body in bodies]
+    dearest = max((part for part, _ in found), key=lambda part: _sum(part).total)
     taken = _branch(eqn.params.get('branches_platforms'), self.platform)
-    if taken is None and given[0] is not None:
-      taken = min(max(given[0], 0), len(bodies) - 1)
     if taken is not None:
-      return found[taken]
-    dearest = max(found, key=lambda each: _sum(each[0]).total)
-    return dearest[0], (None,) * len(eqn.outvars)
+      part, results = found[taken]
+      # No product: what a library computes, or sums of shifted products on a CPU.
+      return (part if _sum(part).total else dearest), results
+    if given[0] is not None:
+      return found[min(max(given[0], 0), len(bodies) - 1)]
+    return dearest, (None,) * len(eqn.outvars)
 
   def _loop(self, eqn: Any, given: Known, again: bool) -> tuple[Tally, Known]:
     params = eqn.params

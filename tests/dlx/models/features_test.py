@@ -11,9 +11,11 @@ from dlx.layers.block_config import BlockConfig
 from dlx.layers.recurrent.cells import CELLS
 from dlx.models.alexnet import cifar_alexnet
 from dlx.models.cnn import CNN
+from dlx.models.convnext import ConvNeXt
 from dlx.models.densenet import DenseNet
 from dlx.models.inception import cifar_googlenet
 from dlx.models.inception_tables import GOOGLENET, kept
+from dlx.models.inverted_residual import InvertedResidualNet, Stage
 from dlx.models.lenet import LeNet
 from dlx.models.mlp import MLP
 from dlx.models.modern_cnn import ModernCNN
@@ -35,6 +37,12 @@ CLASSIFIERS = {  # The model, its inputs, width of its features.
   'inception': (cifar_googlenet(**INCEPTION), IMAGES, 6 + 6 + 2 + 2),
   'linear': (MLP((), 10), IMAGES, 64),
   'modern_cnn': (ModernCNN((2, 3)), IMAGES, 3),
+  'convnext': (ConvNeXt((1,), (4,), patch=2), IMAGES, 4),
+  'inverted': (
+    InvertedResidualNet((Stage(2, 2, 1, 2),), 2, last=6, squeeze=0.5),
+    IMAGES,
+    6,
+  ),
   'resnet': (ResNet((1, 1), (2, 4)), IMAGES, 4),
   'lenet': (LeNet((2, 2), (5, 4)), LARGER, 4),
   'alexnet': (cifar_alexnet(stride=1, width=0.02), IMAGES, 5),

@@ -104,6 +104,11 @@ def test_is_its_formula(tx, formula, slots):
       'RMSprop',
       {'alpha': 0.9, 'centered': True, 'momentum': 0.9},
     ),
+    (
+      optim.rmsprop(0.01, weight_decay=0.1, mask=everything),
+      'RMSprop',
+      {'weight_decay': 0.1},
+    ),
     (optim.adagrad(0.01), 'Adagrad', {}),
     (optim.sgd(0.01), 'SGD', {}),
     (optim.named_optimizer('momentum', 0.01), 'SGD', {'momentum': 0.9}),

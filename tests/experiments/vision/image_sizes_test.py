@@ -1,0 +1,56 @@
+"""What the nets for 224 pixels do at 8, 28 and 32: by the rules of their docstrings."""
+
+import jax
+import pytest
+
+from dlx.models.mobilenet import STRIDES
+from experiments.vision import convnext, mobilenet
+from tests.dlx.models import counting
+
+
+@pytest.mark.parametrize(
+  'side, wanted',
+  [
+    (3, (1, 1, 1, 1, 1, 1, 1, 1)),
+    (8, (1, 1, 1, 1, 1, 1, 2, 1)),
+    (28, (1, 1, 1, 2, 2, 1, 2, 1)),
+    (32, (1, 1, 1, 2, 2, 1, 2, 1)),
+    (64, (1, 1, 2, 2, 2, 1, 2, 1)),
+    (128, STRIDES),
+    (224, STRIDES),
+  ],
+)
+def test_the_first_strides_are_1_where_too_little_would_be_left(side, wanted):
+  assert mobilenet.strides_of(side) == wanted
+
+
+def test_the_stem_of_convnext_cuts_small_images_finer():
+  sides = (8, 15, 16, 28, 32, 63, 64, 224)
+  assert [convnext.patch_of(side) for side in sides] == [1, 1, 2, 2, 2, 2, 4, 4]
+
+
+def test_the_nets_of_the_papers_are_a_flag_away():
+  of = lambda experiment: counting.numbers_in(
+    jax.eval_shape(experiment.init, jax.random.key(0)).params
+  )
+  # Of 10 classes in place of 1000: 990 rows and biases less; of one channel in place of
+  # three: fewer weights of the stem.
+  tiny = convnext.build(convnext.Config(size='tiny', layer_scale=1e-6))
+  stem = 96 * (4 * 4 * 3 - 1)
+  assert of(tiny) == 28589128 - 990 * 769 - stem
+  v2 = mobilenet.build(mobilenet.Config(width=1.0, depth=1.0))
+  assert of(v2) == 3504872 - 990 * 1281 - 32 * 9 * 2
+
+
+def test_published_recipes_are_accepted():
+  steps = mobilenet.Config(
+    optimizer='rmsprop', schedule='steps', lr=0.045, decay_every_steps=10
+  )
+  assert [round(float(steps.rate(n)), 6) for n in (0, 9, 10, 20)] == [
+    0.045,
+    0.045,
+    0.0441,
+    0.043218,
+  ]
+  for optimizer in mobilenet.OPTIMIZERS:
+    mobilenet.build(mobilenet.Config(optimizer=optimizer))
