@@ -102,7 +102,7 @@ def build(config: Config) -> experiment.Experiment:
       SCHEDULES[config.schedule](config.lr, config.num_steps),
       weight_decay=config.weight_decay,
     ),
-    augment=policies.in_turn(
+    augment=policies.chain(
       policies.crop_and_flip(config.pad, config.flip),
       policies.by_name(config.mix, data.num_classes),
     ),

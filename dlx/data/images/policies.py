@@ -138,17 +138,3 @@ def by_name(name: str, num_classes: int) -> Policy | None:
     return {**batch, 'image': image, 'target': target_BK}
 
   return mixed
-
-
-def in_turn(*policies: Policy | None) -> Policy | None:
-  """One after the other, each with a random key of its own; None: nothing to do."""
-  chosen = [policy for policy in policies if policy is not None]
-  if not chosen:
-    return None
-
-  def all_of(key, batch):
-    for each, policy in zip(jax.random.split(key, len(chosen)), chosen, strict=True):
-      batch = policy(each, batch)
-    return batch
-
-  return all_of

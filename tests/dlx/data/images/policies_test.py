@@ -57,18 +57,18 @@ class PoliciesTest(parameterized.TestCase):
     own = policies.crop_and_flip(4, True)(jax.random.key(0), given)
     np.testing.assert_array_equal(named['image'], own['image'])
 
-  def test_in_turn(self):
-    self.assertIsNone(policies.in_turn(None, None))
+  def test_a_chain_goes_from_the_first_to_the_last(self):
+    self.assertIsNone(policies.chain(None, None))
     keys = []
 
     def step(key, batch):
       keys.append(key)
       return {**batch, 'row': 2 * batch['row'] + len(keys)}
 
-    found = policies.in_turn(step, None, step)(jax.random.key(0), batch())
+    found = policies.chain(step, None, step)(jax.random.key(0), batch())
     np.testing.assert_array_equal(found['row'], 2 * (2 * np.arange(6) + 1) + 2)
     self.assertNotEqual(*map(str, keys))
-    both = policies.in_turn(
+    both = policies.chain(
       policies.crop_and_flip(1, True), policies.by_name('mixup', K)
     )(jax.random.key(0), batch())
     self.assertEqual(both['target'].shape, (6, K))
