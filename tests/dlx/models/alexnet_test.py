@@ -8,7 +8,7 @@ import pytest
 
 from dlx.errors import ConfigError
 from dlx.models.alexnet import cifar_alexnet, imagenet_alexnet
-from tests.dlx.models import costs
+from tests.dlx.models import by_shape
 
 IMAGENET, CIFAR = (224, 224, 3), (32, 32, 3)
 
@@ -21,9 +21,9 @@ class AlexNetTest(parameterized.TestCase):
   )
   def test_imagenet_form(self, groups, parameters, multiply_adds, channels):
     model = imagenet_alexnet(groups=groups, num_outputs=1000)
-    self.assertEqual(costs.parameters(model, IMAGENET), parameters)
-    self.assertEqual(costs.multiply_adds(model, IMAGENET), multiply_adds)
-    maps = costs.maps(model, IMAGENET)
+    self.assertEqual(by_shape.parameters(model, IMAGENET), parameters)
+    self.assertEqual(by_shape.multiply_adds(model, IMAGENET), multiply_adds)
+    maps = by_shape.maps(model, IMAGENET)
     sides = (55, 27, 13, 13, 13)
     for i, (side, count) in enumerate(zip(sides, channels, strict=True), 1):
       self.assertEqual(maps[f'conv{i}'], (side, side, count))
@@ -34,18 +34,18 @@ class AlexNetTest(parameterized.TestCase):
     # By hand: each kernel with its biases.
     sizes = ((363, 64), (1600, 192), (1728, 384), (3456, 256), (2304, 256), (256, 10))
     model = cifar_alexnet()
-    found = costs.parameters(model, CIFAR)
+    found = by_shape.parameters(model, CIFAR)
     self.assertEqual(found, sum(inputs * n + n for inputs, n in sizes))
     self.assertEqual(f'{found / 1e6:.2f}', '2.47')
-    maps = costs.maps(model, CIFAR)
+    maps = by_shape.maps(model, CIFAR)
     sides = [maps[f'conv{i}'][0] for i in range(1, 6)]
     self.assertEqual(sides, [8, 4, 2, 2, 2])
     # Of 8 x 8 pixels as many are left.
-    small = costs.maps(cifar_alexnet(stride=1), (8, 8, 1))
+    small = by_shape.maps(cifar_alexnet(stride=1), (8, 8, 1))
     self.assertEqual([small[f'conv{i}'][0] for i in range(1, 6)], sides)
 
   def test_width_is_rounded_to_whole_groups(self):
-    maps = costs.maps(imagenet_alexnet(groups=2, width=0.02), IMAGENET)
+    maps = by_shape.maps(imagenet_alexnet(groups=2, width=0.02), IMAGENET)
     self.assertEqual([maps[f'conv{i}'][-1] for i in range(1, 6)], [2, 6, 8, 8, 6])
     self.assertEqual(maps['fc7'], (82,))
 
@@ -119,7 +119,7 @@ class AlexNetTest(parameterized.TestCase):
     with self.assertRaisesRegex(ConfigError, 'stride=0 is not allowed'):
       cifar_alexnet(stride=0)
     with self.assertRaisesRegex(ConfigError, 'Pooling window .* is not allowed'):
-      costs.maps(cifar_alexnet(), (16, 16, 3))
+      by_shape.maps(cifar_alexnet(), (16, 16, 3))
 
 
 if __name__ == '__main__':

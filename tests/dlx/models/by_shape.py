@@ -69,3 +69,18 @@ def layers(model: Any, image: tuple[int, ...]) -> dict[str, Layer]:
       sum(map(products, inside)),
     )
   return found
+
+
+def parameters(model: Any, image: tuple[int, ...]) -> int:
+  """Numbers in `params`."""
+  return layers(model, image)[''].params
+
+
+def multiply_adds(model: Any, image: tuple[int, ...]) -> int:
+  """Of one image in all layers that have a `kernel`."""
+  return layers(model, image)[''].multiply_adds
+
+
+def maps(model: Any, image: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+  """Output of each layer, without the batch axis, by its path."""
+  return {path: layer.output for path, layer in layers(model, image).items() if path}

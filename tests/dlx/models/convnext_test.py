@@ -1,5 +1,7 @@
 """Sizes of ConvNeXt, shapes of its stages, and its values against torch."""
 
+from typing import Any
+
 from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
@@ -65,7 +67,7 @@ class ValuesTest(absltest.TestCase):
     x = jax.random.normal(jax.random.key(0), (2, 5, 6, 3))
     variables = model.init(jax.random.key(1), x, train=False)
     found = model.apply(variables, x, method='features')
-    stem = variables['params']['stem']
+    stem: Any = variables['params']['stem']
     # Patches by hand; the fifth row of pixels is left over.
     x_BP = x[:, :4].reshape(2, 2, 2, 3, 2, 3).transpose(0, 1, 3, 2, 4, 5)
     y = (

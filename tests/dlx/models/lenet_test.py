@@ -9,7 +9,7 @@ import pytest
 from dlx.errors import ConfigError
 from dlx.models import lenet
 from dlx.models.lenet import CONNECTIONS, LeNet, LeNet5, TableConv, codes
-from tests.dlx.models import costs
+from tests.dlx.models import by_shape
 
 IMAGE = (32, 32, 1)
 MAPS = {
@@ -35,8 +35,8 @@ class LeNet5Test(parameterized.TestCase):
     params = shapes['params']
     wanted = {'c1': 156, 's2': 12, 'c3': 1516, 's4': 32, 'c5': 48120, 'f6': 10164}
     self.assertEqual(sizes(params), wanted)
-    self.assertEqual(costs.parameters(LeNet5(), IMAGE), 60000)
-    maps = costs.maps(LeNet5(), IMAGE)
+    self.assertEqual(by_shape.parameters(LeNet5(), IMAGE), 60000)
+    maps = by_shape.maps(LeNet5(), IMAGE)
     self.assertEqual(maps, MAPS)
     # A parameter of a map is a connection at each of its places; of the pools the
     # coefficient is one for each of four inputs. With the output: 340,908 in all.
@@ -136,12 +136,12 @@ class LeNet5Test(parameterized.TestCase):
 
 class LeNetTest(absltest.TestCase):
   def test_parameters_and_sizes(self):
-    self.assertEqual(costs.parameters(LeNet(), IMAGE), 61706)
-    maps = costs.maps(LeNet(), IMAGE)
+    self.assertEqual(by_shape.parameters(LeNet(), IMAGE), 61706)
+    maps = by_shape.maps(LeNet(), IMAGE)
     kept = {name: MAPS[name] for name in ('c1', 'c3', 'c5', 'f6')}
     self.assertEqual(maps, {**kept, 'head': (10,)})
     # c1 28^2 x 150, c3 10^2 x 2400, then 400 x 120, 120 x 84, 84 x 10.
-    self.assertEqual(costs.multiply_adds(LeNet(), IMAGE), 416520)
+    self.assertEqual(by_shape.multiply_adds(LeNet(), IMAGE), 416520)
 
   def test_equals_torch(self):
     torch = pytest.importorskip(

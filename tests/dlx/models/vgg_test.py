@@ -8,7 +8,7 @@ import pytest
 
 from dlx.errors import ConfigError
 from dlx.models.vgg import STAGES, cifar_vgg, imagenet_vgg
-from tests.dlx.models import costs
+from tests.dlx.models import by_shape
 
 IMAGENET, CIFAR = (224, 224, 3), (32, 32, 3)
 
@@ -24,11 +24,11 @@ class VGGTest(parameterized.TestCase):
   )
   def test_imagenet_form(self, depth, plain, normed, multiply_adds):
     model = imagenet_vgg(depth, num_outputs=1000)
-    self.assertEqual(costs.parameters(model, IMAGENET), plain)
-    found = costs.multiply_adds(model, IMAGENET) / 1e9
+    self.assertEqual(by_shape.parameters(model, IMAGENET), plain)
+    found = by_shape.multiply_adds(model, IMAGENET) / 1e9
     self.assertEqual(round(found, 2), multiply_adds)
     with_norm = imagenet_vgg(depth, num_outputs=1000, batch_norm=True, conv_bias=True)
-    self.assertEqual(costs.parameters(with_norm, IMAGENET), normed)
+    self.assertEqual(by_shape.parameters(with_norm, IMAGENET), normed)
     # Batch norm has two numbers a channel, and takes the place of one bias.
     channels = sum(
       count * width for count, width in zip(STAGES[depth], (64, 128, 256, 512, 512),
@@ -36,8 +36,8 @@ class VGGTest(parameterized.TestCase):
     )  # fmt: skip
     self.assertEqual(normed - plain, 2 * channels)
     unbiased = imagenet_vgg(depth, num_outputs=1000, batch_norm=True)
-    self.assertEqual(costs.parameters(unbiased, IMAGENET), normed - channels)
-    maps = costs.maps(model, IMAGENET)
+    self.assertEqual(by_shape.parameters(unbiased, IMAGENET), normed - channels)
+    maps = by_shape.maps(model, IMAGENET)
     convs = [name for name in maps if name.startswith('conv')]
     self.assertLen(convs, depth - 3)
     for i, (side, width) in enumerate(
@@ -52,14 +52,14 @@ class VGGTest(parameterized.TestCase):
   @parameterized.parameters((16, 14728266, 313.2), (19, 20040522, 398.1))
   def test_cifar_form(self, depth, parameters, millions):
     model = cifar_vgg(depth, conv_bias=True)
-    self.assertEqual(costs.parameters(model, CIFAR), parameters)
-    found = costs.multiply_adds(model, CIFAR) / 1e6
+    self.assertEqual(by_shape.parameters(model, CIFAR), parameters)
+    found = by_shape.multiply_adds(model, CIFAR) / 1e6
     self.assertEqual(round(found, 1), millions)
-    maps = costs.maps(model, CIFAR)
+    maps = by_shape.maps(model, CIFAR)
     sides = [maps[f'conv{i}_1'][0] for i in range(1, 6)]
     self.assertEqual(sides, [32, 16, 8, 4, 2])
     late = cifar_vgg(depth, pools=(False, False, True, True, True))
-    maps = costs.maps(late, (8, 8, 1))
+    maps = by_shape.maps(late, (8, 8, 1))
     sides = [maps[f'conv{i}_1'][0] for i in range(1, 6)]
     self.assertEqual(sides, [8, 8, 8, 4, 2])
 
@@ -108,7 +108,7 @@ class VGGTest(parameterized.TestCase):
     with self.assertRaisesRegex(ConfigError, 'depth=12 is not allowed for VGG'):
       cifar_vgg(12)
     with self.assertRaisesRegex(ConfigError, 'Pooling window .* is not allowed'):
-      costs.maps(cifar_vgg(11), (16, 16, 3))
+      by_shape.maps(cifar_vgg(11), (16, 16, 3))
 
 
 if __name__ == '__main__':
