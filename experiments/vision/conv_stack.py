@@ -14,18 +14,14 @@ Measured: field 17 pixels, effective 13.34; accuracy 64.44 % (1 seed).
 """
 
 import dataclasses
-from typing import Any
 
-import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from dlx import experiment, losses, optim
 from dlx.data.images.resize import resize
 from dlx.data.sets import images
 from dlx.inspect.fields import FIELDS, receptive_fields
-from dlx.layers.activations import activation
-from dlx.layers.convolution import Conv
+from dlx.models.conv_stack import ConvStack
 from dlx.tasks.classification import image_classifier, normalised
 
 
@@ -52,58 +48,6 @@ class Config(experiment.Config):
 SMALL = Config.small(side=9, num_layers=2, features=4)
 
 
-class ConvStack(nn.Module):
-  """Convolutions of one stride, and a linear layer on the unit in the middle.
-
-  Attributes: as in Config.
-  """
-
-  num_layers: int
-  kernel: int
-  features: int
-  linear: bool
-  side: int
-  num_outputs: int
-  dtype: Any = jnp.float32
-  param_dtype: Any = jnp.float32
-
-  def __call__(self, x_BHWC: jax.Array, *, train: bool) -> jax.Array:
-    """Logits [B, K], of images of any size."""
-    del train
-    return self.forward(enlarged(x_BHWC, self.side))[0]
-
-  def map(self, x_BHWC: jax.Array) -> jax.Array:
-    """The last map [B, side, side, features], of images that have this side."""
-    return self.forward(x_BHWC)[1]
-
-  @nn.compact
-  def forward(self, x_BHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Logits and the last map."""
-    for i in range(self.num_layers):
-      x_BHWC = Conv(
-        self.features,
-        (self.kernel, self.kernel),
-        padding='SAME',
-        kernel_init=nn.initializers.he_normal(),
-        dtype=self.dtype,
-        param_dtype=self.param_dtype,
-        name=f'conv{i + 1}',
-      )(x_BHWC)
-      if not self.linear:
-        x_BHWC = activation('relu')(x_BHWC)
-    wide = jnp.promote_types(self.dtype, jnp.float32)
-    middle_BC = x_BHWC[:, self.side // 2, self.side // 2].astype(wide)
-    head = nn.Dense(
-      self.num_outputs, dtype=wide, param_dtype=self.param_dtype, name='head'
-    )
-    return head(middle_BC), x_BHWC
-
-
-def enlarged(x_BHWC: jax.Array, side: int) -> jax.Array:
-  """[B, H, W, C] -> [B, side, side, C], bilinear."""
-  return jax.vmap(lambda image: resize(image, side, side))(x_BHWC)
-
-
 def build(config: Config) -> experiment.Experiment:
   data = images.images(config.dataset)
   model = ConvStack(
@@ -111,25 +55,27 @@ def build(config: Config) -> experiment.Experiment:
     kernel=config.kernel,
     features=config.features,
     linear=config.linear,
-    side=config.side,
     num_outputs=data.num_classes,
     **config.dtypes,
   )
+  fit = lambda image: resize(image, config.side, config.side)
   classifier = image_classifier(
     config,
     data,
     model=model,
+    fit=fit,
     loss=lambda logits, batch: losses.softmax_cross_entropy(logits, batch['label']),
     tx=optim.adamw(optim.one_cycle(config.lr, config.num_steps)),
   )
-  prepare = normalised(data)
+  prepare = normalised(data, fit)
 
-  def last_map(state, x_BHWC) -> Any:
-    return model.apply({'params': state.averaged}, x_BHWC, method='map')
+  def last_map(state, x_BHWC):
+    found = model.apply({'params': state.averaged}, x_BHWC, method='map')
+    return jnp.asarray(found)
 
   field, figure = receptive_fields(
     last_map,
-    lambda batch: enlarged(prepare(batch)['image'], config.side),
+    lambda batch: prepare(batch)['image'],
     classifier.init,
     classifier.evals['test'].data,
   )

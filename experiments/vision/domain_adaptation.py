@@ -22,9 +22,7 @@ with DANN. Test labels of the target choose nothing.
 """
 
 import dataclasses
-from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +36,7 @@ from dlx.data.sources import unlabelled
 from dlx.figures.features import class_map
 from dlx.layers.gradient_reversal import ramp, reverse_gradient
 from dlx.models.cnn import CNN
+from dlx.models.mlp import MLP
 from dlx.state import Mean, Metric, create
 from dlx.tasks import classification
 from dlx.tasks.classification import normalised
@@ -98,20 +97,6 @@ class Config(experiment.Config):
 SMALL = Config.small(features=(4, 8), dense=16, hidden=8)
 
 
-class Discriminator(nn.Module):
-  """Logit [B] of the source domain from features [B, D]."""
-
-  hidden: int
-  dtype: Any = jnp.float32
-  param_dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x_BD: jax.Array) -> jax.Array:
-    dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
-    x_BH = nn.relu(nn.Dense(self.hidden, name='hidden', **dtypes)(x_BD))
-    return nn.Dense(1, name='head', **dtypes)(x_BH)[:, 0]
-
-
 def build(config: Config) -> experiment.Experiment:
   source, target = images.images(config.source), images.images(config.dataset)
   fits = target.num_classes == source.num_classes
@@ -122,7 +107,7 @@ def build(config: Config) -> experiment.Experiment:
   net = CNN(
     config.features, config.dense, source.num_classes, config.dropout, **config.dtypes
   )
-  discriminator = Discriminator(config.hidden, **config.dtypes)
+  discriminator = MLP((config.hidden,), 1, **config.dtypes)
   tx = optim.clip(
     optim.adamw(optim.one_cycle(config.lr, config.num_steps)), **config.clipping
   )
@@ -150,7 +135,9 @@ def build(config: Config) -> experiment.Experiment:
       stats['target'] = jax.tree.map(jnp.copy, stats['source'])
     if config.method == 'dann':
       features = jnp.zeros((1, config.dense))
-      params['discriminator'] = discriminator.init(domain_key, features)['params']
+      params['discriminator'] = discriminator.init(domain_key, features, train=False)[
+        'params'
+      ]
     return create(params, tx.init(params), rng, model_state=stats)
 
   def forward(params, stats, image, rng):
@@ -172,7 +159,7 @@ def build(config: Config) -> experiment.Experiment:
     features = jnp.concatenate([source_BD, target_BD])
     features = reverse_gradient(features, config.strength * ramp(progress))
     variables = {'params': params['discriminator']}
-    logits = jnp.asarray(discriminator.apply(variables, features))
+    logits = jnp.asarray(discriminator.apply(variables, features, train=True))[:, 0]
     truth = jnp.repeat(jnp.array([1.0, 0.0]), source_BD.shape[0])
     found = losses.sigmoid_binary_cross_entropy(logits, truth)
     right = (logits > 0) == (truth > 0)

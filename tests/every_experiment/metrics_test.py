@@ -17,7 +17,11 @@ from tests.every_experiment.small import load, small
 NAMES = experiments_by_name.names()
 
 # Without curves of training, and why: no gradient, or seven nets with their own rates.
-NO_CURVES = {'knn': 'nothing is fitted', 'optimizer_race': 'it would be of all racers'}
+NO_CURVES = {
+  'classical': 'scikit-learn fits, not the train step',
+  'knn': 'nothing is fitted',
+  'optimizer_race': 'it would be of all racers',
+}
 
 NO_NOUN = re.compile(r'\b(it|its|them|those)\b', re.I)
 

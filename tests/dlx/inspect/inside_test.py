@@ -259,7 +259,8 @@ def test_pictures_of_many_layers_and_of_none():
 
 # Their train steps have or name no gradients, or do so in a branch of phases alone.
 UNNAMED = (
-  *('dcgan', 'deep_belief_net', 'distill', 'gan', 'knn', 'perceptron', 'transfer'),
+  *('classical', 'dcgan', 'deep_belief_net', 'distill', 'gan', 'knn', 'perceptron'),
+  'transfer',
 )
 
 

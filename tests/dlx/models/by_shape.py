@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dlx.run import flops
 from dlx.state import leaves_by_path
 
 
@@ -84,3 +85,19 @@ def multiply_adds(model: Any, image: tuple[int, ...]) -> int:
 def maps(model: Any, image: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
   """Output of each layer, without the batch axis, by its path."""
   return {path: layer.output for path, layer in layers(model, image).items() if path}
+
+
+def multiply_adds_traced(model: Any, image: tuple[int, ...]) -> float:
+  """The same by dlx/run/flops.py: without products with padding."""
+  x = jax.ShapeDtypeStruct((1, *image), 'float32')
+  zeros = lambda: jnp.zeros((1, *image))
+  variables = jax.eval_shape(
+    lambda: model.init(jax.random.key(0), zeros(), train=False)
+  )
+  run = lambda variables, x: model.apply(variables, x, train=False)
+  return flops.count(jax.make_jaxpr(run)(variables, x), 'cpu').total / 2
+
+
+def numbers_in(params: Any) -> int:
+  """Of a tree of arrays or shapes."""
+  return sum(math.prod(p.shape) for p in jax.tree.leaves(params))

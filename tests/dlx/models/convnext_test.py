@@ -10,7 +10,7 @@ import pytest
 
 from dlx.errors import ConfigError
 from dlx.models.convnext import ConvNeXt, convnext
-from tests.dlx.models import counting
+from tests.dlx.models import by_shape
 
 IMAGE = (224, 224, 3)
 
@@ -33,22 +33,22 @@ class SizesTest(parameterized.TestCase):
   )
   def test_parameters_and_multiply_adds(self, size, parameters, millions, billions):
     model = convnext(size, num_outputs=1000)
-    self.assertEqual(counting.parameters(model, IMAGE), parameters)
+    self.assertEqual(by_shape.parameters(model, IMAGE), parameters)
     self.assertEqual(f'{parameters / 1e6:.1f}', millions)
-    found = counting.multiply_adds(model, IMAGE)
+    found = by_shape.multiply_adds(model, IMAGE)
     self.assertEqual(f'{found / 1e9:.1f}', billions)
     if size == 'tiny':  # Products with padding, of depthwise filters alone.
-      traced = counting.multiply_adds_traced(model, IMAGE)
+      traced = by_shape.multiply_adds_traced(model, IMAGE)
       self.assertBetween(traced / found, 0.99, 1)
 
   def test_shapes_of_the_stages(self):
-    _, seen = counting.shapes_of(convnext('tiny'), IMAGE)
+    seen = by_shape.maps(convnext('tiny'), IMAGE)
     for i, (side, channels) in enumerate(((56, 96), (28, 192), (14, 384), (7, 768)), 1):
       for j in (1, 3):
-        block = seen[f'stage{i}_block{j}']
-        self.assertEqual(block['__call__'][0].shape, (1, side, side, channels))
-        self.assertEqual(block['expand']['__call__'][0].shape[-1], 4 * channels)
-    self.assertEqual(seen['norm']['__call__'][0].shape, (1, 768))
+        block = f'stage{i}_block{j}'
+        self.assertEqual(seen[block], (side, side, channels))
+        self.assertEqual(seen[f'{block}/expand'][-1], 4 * channels)
+    self.assertEqual(seen['norm'], (768,))
 
   def test_refuses_what_does_not_fit(self):
     with self.assertRaisesRegex(ConfigError, 'size=huge is not allowed: .*tiny'):

@@ -10,7 +10,7 @@ from dlx.errors import ConfigError
 from dlx.models.efficientnet import SIZES, efficientnet
 from dlx.models.inverted_residual import InvertedResidualNet, Stage, rounded
 from dlx.models.mobilenet import mobilenet_v2
-from tests.dlx.models import counting
+from tests.dlx.models import by_shape
 
 
 class SizesTest(parameterized.TestCase):
@@ -29,27 +29,26 @@ class SizesTest(parameterized.TestCase):
     model, image = family(size, num_outputs=1000), (side, side, 3)
     if name == 'efficientnet':
       self.assertEqual(SIZES[size].image, side)
-    self.assertEqual(counting.parameters(model, image), parameters)
-    found = counting.multiply_adds(model, image)
+    self.assertEqual(by_shape.parameters(model, image), parameters)
+    found = by_shape.multiply_adds(model, image)
     self.assertEqual(f'{found / 1e9:.2f}', billions)
     if size in (1.0, 'b0'):
-      traced = counting.multiply_adds_traced(model, image)
+      traced = by_shape.multiply_adds_traced(model, image)
       self.assertBetween(traced / found, 0.985, 1)
 
   def test_shapes_of_the_stages(self):
-    _, seen = counting.shapes_of(mobilenet_v2(num_outputs=1000), (224, 224, 3))
+    seen = by_shape.maps(mobilenet_v2(num_outputs=1000), (224, 224, 3))
     sides, channels = (112, 56, 28, 14, 14, 7, 7), (16, 24, 32, 64, 96, 160, 320)
     for i, (side, width, blocks) in enumerate(
       zip(sides, channels, (1, 2, 3, 4, 3, 3, 1), strict=True), 1
     ):
       self.assertNotIn(f'stage{i}_block{blocks + 1}', seen)
       for j in (1, blocks):
-        out = seen[f'stage{i}_block{j}']['__call__'][0]
-        self.assertEqual(out.shape, (1, side, side, width))
-    self.assertEqual(seen['last']['__call__'][0].shape, (1, 7, 7, 1280))
+        self.assertEqual(seen[f'stage{i}_block{j}'], (side, side, width))
+    self.assertEqual(seen['last'], (7, 7, 1280))
     # Six times the channels of the block's input.
-    self.assertEqual(seen['stage3_block1']['expand']['__call__'][0].shape[-1], 144)
-    self.assertNotIn('expand', seen['stage1_block1'])
+    self.assertEqual(seen['stage3_block1/expand'][-1], 144)
+    self.assertNotIn('stage1_block1/expand', seen)
 
   def test_compound_scaling(self):
     b2 = efficientnet('b2')

@@ -18,39 +18,13 @@ from dlx.models.resnet import (
   mean_of_windows,
   wide_resnet,
 )
-from dlx.state import leaves_by_path
+from tests.dlx.models import by_shape
 
 SMALL = (32, 32, 3)
 
 
-def traced(model, image):
-  """Shapes of the variables, and of what each layer gives for one image."""
-
-  def run():
-    x = jnp.zeros((1, *image))
-    variables = model.init(jax.random.key(0), x, train=False)
-    kept = {'capture_intermediates': True, 'mutable': ['intermediates']}
-    return variables, model.apply(variables, x, train=False, **kept)[1]
-
-  variables, seen = jax.eval_shape(run)
-  return variables['params'], leaves_by_path(seen['intermediates'])
-
-
 def num_params(model, image=SMALL):
-  return sum(np.prod(x.shape) for x in jax.tree.leaves(traced(model, image)[0]))
-
-
-def multiply_adds(model, image):
-  """As the papers count: a whole window at every output, padding included."""
-  params, seen = traced(model, image)
-  total = 0
-  for path, x in leaves_by_path(params).items():
-    if path.endswith('/kernel'):
-      (out,) = [
-        y for name, y in seen.items() if name.startswith(path[:-6] + '__call__')
-      ]
-      total += int(np.prod(x.shape) * np.prod(out.shape[1:-1]))
-  return total
+  return by_shape.parameters(model, image)
 
 
 class SizesTest(parameterized.TestCase):
@@ -58,7 +32,7 @@ class SizesTest(parameterized.TestCase):
   @parameterized.parameters((18, 1.8), (34, 3.6), (50, 3.8), (152, 11.3))
   def test_operations_as_published(self, depth, billions):
     model = imagenet_resnet(depth, num_outputs=1000, form='a')
-    found = multiply_adds(model, (224, 224, 3)) / 1e9
+    found = by_shape.multiply_adds(model, (224, 224, 3)) / 1e9
     self.assertAlmostEqual(found, billions, delta=0.07)
 
   # Table 5 of arXiv 1812.01187; parameters as libraries publish weights of them.
@@ -70,7 +44,7 @@ class SizesTest(parameterized.TestCase):
   )
   def test_forms(self, form, billions, params):
     model = imagenet_resnet(50, num_outputs=1000, form=form)
-    found = multiply_adds(model, (224, 224, 3)) / 1e9
+    found = by_shape.multiply_adds(model, (224, 224, 3)) / 1e9
     self.assertAlmostEqual(found, billions, delta=0.07)
     self.assertEqual(num_params(model, (224, 224, 3)), params)
 
@@ -91,7 +65,9 @@ class SizesTest(parameterized.TestCase):
 
   def test_wide_to_the_last_parameter(self):
     self.assertEqual(num_params(wide_resnet(28, 10)), 36479194)
-    self.assertAlmostEqual(multiply_adds(wide_resnet(28, 10), SMALL) / 1e9, 5.2, 1)
+    self.assertAlmostEqual(
+      by_shape.multiply_adds(wide_resnet(28, 10), SMALL) / 1e9, 5.2, 1
+    )
 
   # arXiv 1603.05027 names nets of 1.7 M parameters at 110 and 164 layers.
   @parameterized.parameters((110, False, '1.7'), (164, True, '1.7'))

@@ -5,7 +5,7 @@ import pytest
 
 from dlx.models.mobilenet import STRIDES
 from experiments.vision import convnext, mobilenet
-from tests.dlx.models import counting
+from tests.dlx.models import by_shape
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_the_stem_of_convnext_cuts_small_images_finer():
 
 
 def test_the_nets_of_the_papers_are_a_flag_away():
-  of = lambda experiment: counting.numbers_in(
+  of = lambda experiment: by_shape.numbers_in(
     jax.eval_shape(experiment.init, jax.random.key(0)).params
   )
   # Of 10 classes in place of 1000: 990 rows and biases less; of one channel in place of
