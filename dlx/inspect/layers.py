@@ -272,7 +272,7 @@ class _Run:
     if not inside:
       return path
     called = self.called
-    if '.' in called or '<' in called:
+    if not called or '.' in called or '<' in called:
       called = self.last.eqn.primitive.name  # A method, or a nameless function.
     if called == path.rpartition('/')[2]:
       return path
