@@ -31,7 +31,7 @@ class Config(experiment.Config):
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
   depth: int = 4  # Hidden blocks.
   width: int = 128  # Units of each block.
-  # Parts of a block in their order: dense or split, then any of batch_norm, layer_norm,
+  # Parts of a block in order: dense or split, then any of batch_norm, layer_norm,
   # drop_norm, activation, dropout, alpha_dropout and shuffle.
   block: tuple[str, ...] = ('dense', 'batch_norm', 'activation', 'dropout')
   split: int = 1  # Parts of the units that split and shuffle treat alike.

@@ -22,7 +22,7 @@ class Config(experiment.Config):
   batch_size: int = 128  # Examples of one global batch.
   eval_every_steps: int | None = 586  # Steps between evaluations; None: at the end.
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
-  # Whether pixels are brought to mean 0 and deviation 1; else they stay as stored.
+  # Whether pixels are brought to mean 0 and deviation 1; False: pixels as stored.
   normalise: bool = True
   lr: float = 5e-3  # Peak of the one-cycle learning rate of Adam.
   weight_decay: float = 0.0  # Decoupled decay of the weights, not of the biases.

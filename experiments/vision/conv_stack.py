@@ -32,8 +32,8 @@ class Config(experiment.Config):
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
   side: int = 33  # Pixels each way to which images are enlarged or reduced.
   num_layers: int = 8  # Convolutions.
-  kernel: int = 3  # Side of their filters, odd.
-  features: int = 8  # Their channels.
+  kernel: int = 3  # Side of the filters, odd.
+  features: int = 8  # Channels of each convolution.
   linear: bool = False  # Whether there is nothing between the convolutions; else ReLU.
   lr: float = 3e-3  # Peak of the one-cycle learning rate.
 

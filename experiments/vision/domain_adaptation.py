@@ -74,7 +74,7 @@ class Config(experiment.Config):
   dataset: str = 'digits_blended'  # Domain without labels: a set, or NAME_blended.
   source: str = 'digits'  # Domain with labels: digits, mnist, or a folder's name.
   method: str = 'dann'  # source_only, adabn, coral or dann.
-  strength: float = 1.0  # Factor of the domains' loss; of dann at the end of its rise.
+  strength: float = 1.0  # Factor of the domains' loss, with dann at the end.
   features: tuple[int, ...] = (32, 64)  # Channels of the blocks.
   dense: int = 128  # Width of the hidden dense layer, whose features are aligned.
   dropout: float = 0.3  # Probability that a unit of the hidden dense layer is dropped.

@@ -45,7 +45,7 @@ class Config(experiment.Config):
   form: str = 'cifar'  # The net: cifar, googlenet or bn_inception.
   blocks: tuple[int, ...] = ()  # Blocks kept of each of three stages; none: all.
   width: float = 0.25  # Factor of all channels; 1 in the papers.
-  auxiliary_weight: float = 0.3  # Of each auxiliary loss in training; 0: no such heads.
+  auxiliary_weight: float = 0.3  # Factor of the auxiliary losses; 0: no such heads.
   dropout: float = 0.0  # Share of features dropped before the head; 0.4 in GoogLeNet.
   pad: int = 1  # Pixels of padding before a random crop; 0: no crop.
   flip: bool = False  # Random flips from left to right.

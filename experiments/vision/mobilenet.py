@@ -35,17 +35,17 @@ class Config(experiment.Config):
   eval_every_steps: int | None = 200  # Steps between evaluations; None: at the end.
   save_every_steps: int | None = 600  # Steps between checkpoints; None: at the end.
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
-  width: float = 0.35  # Channels over those of the paper, rounded to multiples of 8.
-  depth: float = 0.3  # Blocks of each stage over those of the paper, rounded up.
+  width: float = 0.35  # Factor of the paper's channels, rounded to multiples of 8.
+  depth: float = 0.3  # Factor of the paper's blocks of each stage, rounded up.
   dropout: float = 0.2  # Share of units dropped before the last layer.
   pad: int = 1  # Pixels of padding before a random crop; 0: no crop.
   flip: bool = False  # Random flips from left to right.
   optimizer: str = 'adamw'  # adamw, sgd, or rmsprop: as published.
   lr: float = 4e-3  # Largest learning rate.
   schedule: str = 'one_cycle'  # one_cycle, cosine, or steps: as published.
-  decay_every_steps: int = 1000  # Of the schedule steps: times decay_factor each time.
-  decay_factor: float = 0.98  # Of the schedule steps.
-  weight_decay: float = 0.01  # Of the kernels: decoupled (adamw), or to the gradient.
+  decay_every_steps: int = 1000  # Steps between drops of the schedule steps.
+  decay_factor: float = 0.98  # Factor of the rate at each drop of the schedule steps.
+  weight_decay: float = 0.01  # Decay of kernels; adamw's is decoupled.
   label_smoothing: float = 0.0  # Share of a target spread over all classes.
 
   def __post_init__(self):
