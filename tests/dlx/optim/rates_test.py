@@ -12,15 +12,22 @@ from tests.every_experiment.small import load
 
 # Whose default lies elsewhere, and why.
 ELSEWHERE = {
+  'cifar_speedrun': 'its unit is 1024 images, times 1 + 1 / (1 - momentum)',
   'curve': 'its hidden weights begin six times as large as usual',
   'linear_probe': 'its layer alone is trained, on features of deviation 1',
 }
 
 
 def of_source(name):
-  """Optimisers that the file of an experiment names."""
-  text = pathlib.Path(load(name).__file__).read_text(encoding='utf-8')
-  return set(re.findall(rf'optim\.({"|".join(optim.OPTIMIZERS)})\(', text))
+  """Optimisers that the file of an experiment names, or its field by default."""
+  if name == 'classical':
+    return {'adam'}  # scikit-learn's own.
+  module = load(name)
+  text = pathlib.Path(module.__file__).read_text(encoding='utf-8')
+  found = set(re.findall(rf'optim\.({"|".join(optim.OPTIMIZERS)})\(', text))
+  if 'optim.named_optimizer(' in text:
+    found.add(module.Config().optimizer)
+  return found
 
 
 def rated():
