@@ -10,7 +10,7 @@ from dlx.state import Array
 def coral(source_BD: Array, target_ND: Array) -> Array:
   """Squared distance of the covariances of features, over 4 D^2 (arXiv:1607.01719).
 
-  Means do not count. A batch of one row has the covariance 0.
+  Means do not count. A batch of one row, or none, has the covariance 0.
 
   Args:
     source_BD: features of one domain.
@@ -24,8 +24,9 @@ def coral(source_BD: Array, target_ND: Array) -> Array:
 
   def covariance(x_BD):
     x_BD = at_least_float32(x_BD)
-    x_BD = x_BD - x_BD.mean(0, keepdims=True)
-    return x_BD.T @ x_BD / max(x_BD.shape[0] - 1, 1)
+    rows = x_BD.shape[0]
+    x_BD = x_BD - x_BD.sum(0, keepdims=True) / max(rows, 1)
+    return x_BD.T @ x_BD / max(rows - 1, 1)
 
   apart_DD = covariance(source_BD) - covariance(target_ND)
   return jnp.square(apart_DD).sum() / (4 * source_BD.shape[1] ** 2)

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 import optax
 
 from dlx import figures as draw
-from dlx import losses, metrics
+from dlx import losses, metrics, optim
 from dlx.data.batches.choose import splits
 from dlx.data.dataset import Dataset
 from dlx.data.images.levels import normalise
@@ -232,6 +232,7 @@ def image_classifier(
   augment: Callable[[Key, Batch], Batch] | None = None,
   penalty: Callable[[PyTree, Mapping[str, PyTree]], Terms] | None = None,
   rngs: tuple[str, ...] = (),
+  frozen: optim.Mask | None = None,
   plateau: Plateau | None = None,
   radius: float | None = None,
   train_data: Dataset | None = None,
@@ -260,7 +261,7 @@ def image_classifier(
     fit: of the normalised images [B, H, W, C], in training and evaluation: what brings
       them to the size that the model reads.
     augment: (key, batch of images after `fit`) -> batch, in training.
-    penalty, rngs, plateau, radius: see `supervised`.
+    penalty, rngs, frozen, plateau, radius: see `supervised`.
     train_data: an own stream of `image` and `label` in place of `data.train`.
     eval_data: own splits by name, of which the first is shown in figures.
     functions: besides `predict`, from images as read to probabilities.
@@ -305,6 +306,7 @@ def image_classifier(
     augment=augment,
     penalty=penalty,
     rngs=rngs,
+    frozen=frozen,
     plateau=plateau,
     radius=radius,
     train_data=train_data,

@@ -97,6 +97,8 @@ def build(config: Config) -> experiment.Experiment:
       weight_decay=config.weight_decay,
       **OPTIMIZERS[config.optimizer],
     ),
+    # The batch norms that follow take these out: their gradient is rounding noise.
+    frozen=optim.by_path('.*/project_norm/bias'),
     augment=policies.crop_and_flip(config.pad, config.flip),
   )
 

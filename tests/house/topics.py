@@ -1,4 +1,4 @@
-"""What dlx covers of the foundations: topic, code, test and figure, as a table.
+"""What dlx covers of foundations and vision: topic, code, test and figure, as a table.
 
 `python -m tests.house.topics` writes it into experiments/README.md anew. Figures come
 from the results of the areas, so that none is written twice.
@@ -270,6 +270,71 @@ AREAS: dict[str, tuple[Topic, ...]] = {
       'Activations, dead units and gradients of any experiment, by one line',
       'inspect/inside',
       tests='inspect/inside',
+    ),
+  ),
+  'Convolutional nets': (
+    part(
+      'Receptive fields',
+      *('inspect/receptive_field', 'inspect/fields'),
+      tests='inspect/receptive_field inspect/fields',
+    ),
+    run(
+      'Theory, gradients and what the middle unit sees',
+      'vision/conv_stack',
+      'conv-stack',
+    ),
+    run('The same over depth', 'vision/receptive_field', 'receptive-field'),
+    run(
+      'A perceptron, or convolutions, on images that have moved',
+      'vision/cnn_vs_mlp_shift',
+      'cnn-vs-mlp-shift',
+    ),
+    run('A small net on digits', 'vision/cnn', 'cnn-mnist'),
+    run('LeNet', 'vision/lenet', 'lenet-mnist', test='vision/lenet'),
+    run('AlexNet', 'vision/alexnet', 'alexnet-digits', test='vision/small_images'),
+    run('VGG', 'vision/vgg', 'vgg-digits', test='vision/small_images'),
+    run('Inception', 'vision/inception', 'inception-digits', test='vision/inception'),
+    run('Residual nets', 'vision/resnet', 'resnet-cifar10', test='vision/resnet'),
+    run('Why shortcuts', 'vision/residual_depth', 'residual-depth'),
+    run('Densely connected nets', 'vision/densenet', 'densenet-digits'),
+    run(
+      'A mean over positions in place of dense layers',
+      'vision/modern_cnn',
+      'modern-cnn-digits',
+    ),
+    run(
+      'CIFAR-10 as fast as can be',
+      'vision/cifar_speedrun',
+      'speedrun-digits',
+      test='vision/cifar_speedrun',
+    ),
+    run('ConvNeXt', 'vision/convnext', 'convnext-digits', test='vision/image_sizes'),
+    run('MobileNet', 'vision/mobilenet', 'mobilenet-digits', test='vision/image_sizes'),
+    run(
+      'EfficientNet',
+      'vision/efficientnet',
+      'efficientnet-digits',
+      test='vision/image_sizes',
+    ),
+    run('Sound as a picture', 'vision/spectrogram', 'spectrogram-cnn / rnn / waveform'),
+    run(
+      'From one domain to another',
+      'vision/domain_adaptation',
+      'domain-adaptation-source_only / adabn / coral / dann',
+      test='vision/domain_adaptation',
+    ),
+    run(
+      'What pretraining is worth',
+      'vision/transfer',
+      'transfer-25-scratch / features / last / full',
+    ),
+    part(
+      'Filters, maps, Grad-CAM and its kin, of any run',
+      'inspect/maps/gradients',
+      'inspect/maps/filters',
+      'inspect/maps/occlusion',
+      'inspect/maps/patches',
+      tests='inspect/maps/gradients inspect/maps/filters inspect/maps/localisation',
     ),
   ),
 }

@@ -31,3 +31,4 @@ def test_means_and_order_do_not_count_and_one_row_has_no_covariance():
   one = losses.coral(x[:1], x[1:2])
   assert float(one) == 0 and losses.coral(x.astype(jnp.bfloat16), x).dtype == 'float32'
   assert np.isfinite(jax.grad(losses.coral)(x[:1], x)).all()
+  assert losses.coral(x[:0], x) == losses.coral(x[:1], x) > 0

@@ -104,8 +104,8 @@ TOGETHER = {
   'symmetric_info_nce': lambda x: losses.symmetric_info_nce(x, x, 0.5),
   'nt_xent': lambda x: losses.nt_xent(x, x, 0.5),
 }
-# A name, a number, or sums of weights; each has tests of its own.
-OTHERS = {'example_weight', 'l1', 'l2', 'threshold'}
+# A name, a number, of two batches, or sums of weights; each has tests of its own.
+OTHERS = {'coral', 'example_weight', 'l1', 'l2', 'threshold'}
 
 
 @pytest.fixture(scope='module')

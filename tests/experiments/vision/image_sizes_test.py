@@ -4,10 +4,11 @@ import jax
 import pytest
 
 from dlx.models.mobilenet import STRIDES
-from experiments.vision import convnext, mobilenet
+from experiments.vision import convnext, efficientnet, mobilenet
 from tests.dlx.models import by_shape
 
 
+@pytest.mark.parametrize('module', (mobilenet, efficientnet))
 @pytest.mark.parametrize(
   'side, wanted',
   [
@@ -20,8 +21,8 @@ from tests.dlx.models import by_shape
     (224, STRIDES),
   ],
 )
-def test_the_first_strides_are_1_where_too_little_would_be_left(side, wanted):
-  assert mobilenet.strides_of(side) == wanted
+def test_the_first_strides_are_1_where_too_little_would_be_left(module, side, wanted):
+  assert module.strides_of(side) == wanted
 
 
 def test_the_stem_of_convnext_cuts_small_images_finer():
@@ -38,8 +39,11 @@ def test_the_nets_of_the_papers_are_a_flag_away():
   tiny = convnext.build(convnext.Config(size='tiny', layer_scale=1e-6))
   stem = 96 * (4 * 4 * 3 - 1)
   assert of(tiny) == 28589128 - 990 * 769 - stem
-  v2 = mobilenet.build(mobilenet.Config(width=1.0, depth=1.0))
+  whole = {'width': 1.0, 'depth': 1.0}
+  v2 = mobilenet.build(mobilenet.Config(**whole))
   assert of(v2) == 3504872 - 990 * 1281 - 32 * 9 * 2
+  b2 = efficientnet.build(efficientnet.Config(size='b2', **whole))
+  assert of(b2) == 9109994 - 990 * 1409 - 32 * 9 * 2
 
 
 def test_published_recipes_are_accepted():
@@ -52,5 +56,6 @@ def test_published_recipes_are_accepted():
     0.0441,
     0.043218,
   ]
-  for optimizer in mobilenet.OPTIMIZERS:
-    mobilenet.build(mobilenet.Config(optimizer=optimizer))
+  for module in (mobilenet, efficientnet):
+    for optimizer in module.OPTIMIZERS:
+      module.build(module.Config(optimizer=optimizer))
