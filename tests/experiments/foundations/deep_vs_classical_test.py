@@ -22,7 +22,7 @@ def results(config, accuracy):
     value = accuracy.get((name, int(n)), accuracy.get(name, 0.5))
     metrics = {dvc.ACCURACY: value, 'test/fitted': 77.0}
     config_of = config_to_json(trial.config)
-    found[trial.name] = Finished(trial.run, config_of, metrics, 2.0, False, COSTS)
+    found[trial.name] = Finished(trial.run, config_of, metrics, 2.0, costs=COSTS)
   return Results(found)
 
 
