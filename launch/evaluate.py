@@ -13,7 +13,7 @@ from absl import flags
 
 from dlx.errors import ConfigError
 from dlx.run import experiments_by_name
-from launch.flags import command_line, paths
+from launch.flags import command_line, opened, paths
 from launch.machine import devices
 
 
@@ -23,14 +23,7 @@ def define(values: flags.FlagValues):
   def text(name, default, help_):
     flags.DEFINE_string(name, default, help_, values, module_name='launcher')
 
-  paths.define(values, 'workdir', None, 'Folder or gs:// address of the run.')
-  text(
-    'exp',
-    None,
-    'The experiment, where it lies elsewhere than when the run began: the path of the '
-    'fork. Default: as config.json says.',
-  )
-  text('step', 'latest', 'Which checkpoint: latest, best or a number of steps.')
+  opened.define(values, trust=False)
   paths.define(
     values,
     'data_dir',

@@ -34,14 +34,14 @@ from absl import flags
 
 from dlx.errors import ConfigError
 from launch.evaluate import parse_step
-from launch.flags import command_line, paths
+from launch.flags import command_line, opened, paths
 from launch.machine import devices
 
 
 def define(values: flags.FlagValues):
   """The launcher's flags."""
   own: dict[str, Any] = dict(flag_values=values, module_name='launcher')
-  paths.define(values, 'workdir', None, 'Folder or gs:// address of the run.')
+  opened.define(values, trust=True)
   flags.DEFINE_string(
     'what', None, 'What is shown, see above; without it the layers are listed.', **own
   )
@@ -71,22 +71,6 @@ def define(values: flags.FlagValues):
   )
   flags.DEFINE_boolean(
     'resize', False, "Bring pictures to the size of the model's images.", **own
-  )
-  flags.DEFINE_string(
-    'exp',
-    None,
-    'The experiment, where it lies elsewhere than when the run began: the path of the '
-    'fork. Default: as config.json says.',
-    **own,
-  )
-  flags.DEFINE_string(
-    'step', 'latest', 'Which checkpoint: latest, best or a number of steps.', **own
-  )
-  flags.DEFINE_boolean(
-    'trust',
-    False,
-    'Run the code in the workdir, the copy of a fork that is not at hand as it was.',
-    **own,
   )
   paths.define(values, 'data_dir', None, 'Folder of data sets. Default: $DLX_DATA_DIR.')
   paths.define(values, 'out', None, 'Folder to write; WORKDIR/inspect/WHAT.')
