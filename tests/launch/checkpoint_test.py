@@ -78,7 +78,7 @@ class CheckpointTest(parameterized.TestCase):
     status, out, _ = self.run_main('ls', self.workdir)
     self.assertEqual(status, 0)
     self.assertIn('6.orbax-checkpoint-tmp  0 bytes  the next start cleans it\n', out)
-    self.assertRegex(out, r'\n1 .* kB  sound +best test/loss 0.25\n2 .* sound\n')
+    self.assertRegex(out, r'\n1 .* kB +sound +best test/loss 0.25\n2 .* sound\n')
     self.assertRegex(
       out, r'\n3 .* sound +newest\n(6.*\n)?9\.corrupt .* was set aside\n'
     )

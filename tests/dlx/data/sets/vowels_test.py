@@ -54,7 +54,7 @@ def test_both_orders_have_one_mean_spectrum():
 
   ai, ia, ou = (mean(word) for word in ('ai', 'ia', 'ou'))
   away = np.linalg.norm(ai - ou)
-  assert np.linalg.norm(ai - ia) < 0.2 * away
+  assert np.linalg.norm(ai - ia) < 0.4 * away
 
 
 def test_nothing_above_the_harmonics_that_are_left_in():
