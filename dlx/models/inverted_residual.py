@@ -226,3 +226,19 @@ def rounded(channels: float, divisor: int = 8) -> int:
   """
   nearest = max(divisor, int(channels + divisor / 2) // divisor * divisor)
   return nearest + divisor if nearest < 0.9 * channels else nearest
+
+
+def strides_for(side: int, strides: Sequence[int], least: int = 4) -> tuple[int, ...]:
+  """The strides of a paper for smaller images: the first are 1, as many as needed.
+
+  Args:
+    side: of the images, in pixels.
+    strides: of the paper, from the stem on; their product divides its images.
+    least: pixels that are left each way at the end, or more.
+  """
+  halved, found = 1, []
+  for stride in reversed(strides):
+    left = -(-side // (halved * stride))
+    found.append(stride if left >= least else 1)
+    halved *= found[-1]
+  return tuple(reversed(found))

@@ -28,6 +28,7 @@ from dlx import experiment, losses, optim
 from dlx.data.images import policies
 from dlx.data.sets import images
 from dlx.models.efficientnet import SIZES, STRIDES, efficientnet
+from dlx.models.inverted_residual import strides_for
 from dlx.tasks.classification import image_classifier
 
 
@@ -87,7 +88,7 @@ def build(config: Config) -> experiment.Experiment:
     config.size,
     width=config.width,
     depth=config.depth,
-    strides=strides_of(min(data.shape[:2])),
+    strides=strides_for(min(data.shape[:2]), STRIDES),
     num_outputs=data.num_classes,
     dropout=config.dropout,
     drop_path=config.drop_path,
@@ -111,17 +112,3 @@ def build(config: Config) -> experiment.Experiment:
     frozen=optim.by_path('.*/project_norm/bias'),
     augment=policies.crop_and_flip(config.pad, config.flip),
   )
-
-
-def strides_of(side: int) -> tuple[int, ...]:
-  """Those of the paper; the first are 1 where less than 4 pixels would be left.
-
-  Args:
-    side: of the images, in pixels.
-  """
-  halved, found = 1, []
-  for stride in reversed(STRIDES):
-    left = -(-side // (halved * stride))
-    found.append(stride if left >= 4 else 1)
-    halved *= found[-1]
-  return tuple(reversed(found))

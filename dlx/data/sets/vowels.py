@@ -3,9 +3,10 @@
 A voice is a series of harmonics of its pitch; the throat and mouth let those near two
 resonances, the formants, pass (Peterson and Barney 1952). A sound glides from the
 formants of one vowel to those of another. Five pairs of vowels in both orders are the
-classes, so that each shares its mean spectrum with another: only what comes first tells
-them apart. Pitch, its fall, size of the speaker, loudness, speed, beginning and noise
-differ from sound to sound. Every row is a pure function of split, size and seed.
+classes; played backwards a sound is one of the other order, so that both have one mean
+spectrum and only what comes first tells them apart. Pitch, its glide, size of the
+speaker, loudness, speed, beginning and noise differ from sound to sound. Every row is a
+pure function of split, size and seed.
 """
 
 import functools
@@ -70,7 +71,9 @@ def sound(rng: np.random.Generator, label: int, noise: float) -> np.ndarray:
   middle, width = rng.uniform(0.4, 0.6), rng.uniform(0.1, 0.35)
   share = np.clip((at - middle) / width + 0.5, 0, 1)[:, None]
   formant_T2 = ((1 - share) * first + share * second) * rng.uniform(0.88, 1.15)
-  pitch = rng.uniform(90, 220) * (1 - rng.uniform(0, 0.2) * at)
+  # As often rising as falling: played backwards, a sound is one of the other order.
+  way = at if rng.integers(2) else 1 - at
+  pitch = rng.uniform(90, 220) * (1 - rng.uniform(0, 0.2) * way)
   phase = 2 * np.pi * np.cumsum(pitch) / RATE
   harmonic = np.arange(1, int(RATE / 2 / pitch.min()) + 1)
   hertz_TK = pitch[:, None] * harmonic

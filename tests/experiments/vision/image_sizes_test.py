@@ -3,12 +3,13 @@
 import jax
 import pytest
 
+from dlx.models import efficientnet as efficientnet_model
+from dlx.models.inverted_residual import strides_for
 from dlx.models.mobilenet import STRIDES
 from experiments.vision import convnext, efficientnet, mobilenet
 from tests.dlx.models import by_shape
 
 
-@pytest.mark.parametrize('module', (mobilenet, efficientnet))
 @pytest.mark.parametrize(
   'side, wanted',
   [
@@ -21,8 +22,9 @@ from tests.dlx.models import by_shape
     (224, STRIDES),
   ],
 )
-def test_the_first_strides_are_1_where_too_little_would_be_left(module, side, wanted):
-  assert module.strides_of(side) == wanted
+def test_the_first_strides_are_1_where_too_little_would_be_left(side, wanted):
+  assert strides_for(side, STRIDES) == wanted
+  assert strides_for(side, efficientnet_model.STRIDES) == wanted
 
 
 def test_the_stem_of_convnext_cuts_small_images_finer():
