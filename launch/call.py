@@ -15,15 +15,14 @@ on stderr.
 """
 
 import sys
-from typing import Any, Mapping
+from typing import Any
 
 from absl import flags
 
 from dlx.errors import ConfigError
 from launch.data import progress
-from launch.evaluate import parse_step
 from launch.flags import command_line, opened, paths
-from launch.machine import devices
+from launch.machine import devices, opening
 
 
 def define(values: flags.FlagValues):
@@ -76,20 +75,7 @@ def main(argv: list[str]) -> int:
   """Runs the launcher; returns the exit status."""
   devices.use_cpu_without_accelerator()
   values, words = command_line.parse_words(argv, define, __doc__ or '')
-  if not values.workdir:
-    raise ConfigError('--workdir is missing: must be the folder of a run.')
-  import dlx
-
-  run = dlx.open(
-    values.workdir,
-    step=parse_step(values.step),
-    exp=values.exp,
-    trust=values.trust,
-    data_dir=values.data_dir,
-  )
-  if isinstance(run.config, Mapping):
-    _ = run.experiment  # Raises: its code may not run.
-  devices.start_jax(run.config, values)
+  run = opening.start(values)
   if not words:
     print(listing(run))
     return 0

@@ -41,17 +41,6 @@ def define(values: flags.FlagValues):
   devices.define(values)
 
 
-def parse_step(text: str) -> str | int:
-  """'latest', 'best' or a number of steps."""
-  if text in ('latest', 'best'):
-    return text
-  if not text.isdecimal():
-    raise ConfigError(
-      f'--step={text} is not allowed: must be latest, best or a number of steps.'
-    )
-  return int(text)
-
-
 def table(metrics: Mapping[str, Any]) -> str:
   """One metric a line, aligned; of a list over members, all of them."""
   import numpy as np  # Not before the flags are known to be right.
@@ -128,7 +117,7 @@ def main(argv: list[str]) -> int:
   """Runs the launcher; returns the exit status."""
   devices.use_cpu_without_accelerator()
   values = command_line.parse_alone(argv, define, __doc__ or '')
-  step = parse_step(values.step)
+  step = opened.parse_step(values.step)
   if not values.workdir:
     raise ConfigError('--workdir is missing: must be the folder of a run.')
   from dlx.run.records.config_file import read_run

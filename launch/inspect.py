@@ -9,6 +9,7 @@ Of any experiment with a function of one image; nothing of it is edited. --what 
 
   filters               weights of the first layer, or of --layer
   features              channels of --layer, 4 rows of 8
+  activations           histograms of what every layer gives
   grad_cam              which places make a class likely (arXiv:1610.02391); also
                         grad_cam_pp (1710.11063) and guided_grad_cam
   saliency              absolute gradients by the pixels (1312.6034)
@@ -20,22 +21,21 @@ Of any experiment with a function of one image; nothing of it is edited. --what 
   embedding             features in the plane: principal components, t-SNE
 
 --sanity also shuffles the weights, layer by layer: a map that stays as it was does not
-show what was learnt (1810.03292). FILES are pictures; without them examples of the test
-split are taken. Writes WORKDIR/inspect/WHAT/: report.html, PNGs, maps.npz. Exit status
-2: bad input, one line on stderr.
+show what was learnt (1810.03292). FILES are pictures; without them examples of
+--dataset are taken, or of the test split. Writes WORKDIR/inspect/WHAT/: report.html,
+PNGs, maps.npz. Exit status 2: bad input, one line on stderr.
 """
 
 import os
 import shlex
 import sys
-from typing import Any, Mapping
+from typing import Any
 
 from absl import flags
 
 from dlx.errors import ConfigError
-from launch.evaluate import parse_step
 from launch.flags import command_line, opened, paths
-from launch.machine import devices
+from launch.machine import devices, opening
 
 
 def define(values: flags.FlagValues):
@@ -59,8 +59,16 @@ def define(values: flags.FlagValues):
   flags.DEFINE_integer(
     'num',
     None,
-    'Examples of the test split: 8, of features 2, of patches and embedding 1000.',
+    'Examples of the split: 8, of features 2, activations 256, patches and embedding '
+    '1000.',
     lower_bound=1,
+    **own,
+  )
+  flags.DEFINE_string(
+    'dataset',
+    None,
+    'Examples of this set, NAME or NAME:SPLIT (train, validation, test; default test); '
+    ':SPLIT is of the set that the run was trained on.',
     **own,
   )
   flags.DEFINE_boolean(
@@ -82,24 +90,11 @@ def main(argv: list[str]) -> int:
   """Runs the launcher; returns the exit status."""
   devices.use_cpu_without_accelerator()
   values, words = command_line.parse_words(argv, define, __doc__ or '')
-  if not values.workdir:
-    raise ConfigError('--workdir is missing: must be the folder of a run.')
   # C++ hides what it computes: queries and keys, and their gradients by places.
   os.environ.setdefault('DLX_ONEDNN', 'off')
   # Threads of scikit-learn that spin would take the cores of others.
   os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
-  import dlx
-
-  run = dlx.open(
-    values.workdir,
-    step=parse_step(values.step),
-    exp=values.exp,
-    trust=values.trust,
-    data_dir=values.data_dir,
-  )
-  if isinstance(run.config, Mapping):
-    _ = run.experiment  # Raises: its code may not run.
-  devices.start_jax(run.config, values)
+  run = opening.start(values)
   from dlx.inspect.maps import Model, function_of_images
 
   name, function = function_of_images(run.experiment, values.function)
@@ -115,7 +110,7 @@ def main(argv: list[str]) -> int:
   asked = Asked(
     model,
     run.state,
-    pictures_of(run, function, words, values, num) if num else None,
+    pictures_of(run, name, words, values, num) if num else None,
     layer=values.layer,
     channels=channels,
     target=values.target,
@@ -162,6 +157,9 @@ def check(values: flags.FlagValues, words: list[str]) -> list[int] | None:
     raise ConfigError(f'--num is not allowed beside {words[0]}: it counts examples.')
   if words and what == 'filters':
     raise ConfigError(f'{words[0]} is not allowed: filters are of no picture.')
+  if values.dataset is not None and (words or what == 'filters'):
+    why = f'beside {words[0]}' if words else 'with --what=filters'
+    raise ConfigError(f'--dataset={values.dataset} is not allowed {why}.')
   for flag, allowed in (
     ('target', views.OF_CLASSES),
     ('layer', views.OF_LAYERS),
@@ -181,13 +179,18 @@ def check(values: flags.FlagValues, words: list[str]) -> list[int] | None:
   return [int(x) for x in values.channels]
 
 
-def pictures_of(run: Any, function: Any, words: list[str], values: Any, num: int):
-  """Files, or examples of the test split."""
+def pictures_of(run: Any, what: str, words: list[str], values: Any, num: int):
+  """Files, examples of --dataset, or of the test split."""
   from dlx.inspect.maps import pictures
 
+  function, data_dir = run.functions[what], values.data_dir
   if words:
     return pictures.of_files(function, words, resize=values.resize)
-  return pictures.of_split(run, function, num, data_dir=values.data_dir)
+  if values.dataset is None:
+    return pictures.of_split(run, function, num, data_dir=data_dir)
+  return pictures.of_dataset(
+    run, what, values.dataset, num, resize=values.resize, data_dir=data_dir
+  )
 
 
 if __name__ == '__main__':

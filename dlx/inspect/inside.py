@@ -75,10 +75,10 @@ def inside(experiment: Experiment, split: str | None = None) -> Experiment:
     title = f'Dead units over {split}'
     figures |= {
       'activations': Figure(
-        lambda tree: draw.activations(_named(tree)), _histograms(own.step), own.data
+        lambda tree: draw.activations(named(tree)), histograms(own.step), own.data
       ),
       'dead_units': Figure(
-        lambda found: draw.dead_units(_named(found.get('units', {})), title), eval=split
+        lambda found: draw.dead_units(named(found.get('units', {})), title), eval=split
       ),
     }
   figures['gradient_norms'] = Figure(
@@ -106,8 +106,11 @@ def _numbered(found: list[tuple[str, Any]]) -> dict[str, Any]:
   return {f'{i:03d} {name}': value for i, (name, value) in enumerate(found)}
 
 
-def _named(tree: Mapping[str, Any]) -> dict[str, Any]:
-  """By name alone, in the order of the net; a name that comes again gets a number."""
+def named(tree: Mapping[str, Any]) -> dict[str, Any]:
+  """What `histograms` computes, by name alone, in the order of the net.
+
+  A name that comes again gets a number.
+  """
   found: dict[str, Any] = {}
   for key, value in sorted(tree.items()):
     name = again = key.partition(' ')[2]
@@ -119,10 +122,14 @@ def _named(tree: Mapping[str, Any]) -> dict[str, Any]:
   return found
 
 
-def _histograms(step: Callable) -> Callable[[TrainState, Any, Batch], dict[str, Any]]:
-  """(state, key, batch) -> a Histogram a layer."""
+def histograms(step: Callable) -> Callable[[TrainState, Any, Any], dict[str, Any]]:
+  """(state, key, batch) -> an `operations.Histogram` a layer, see `named`.
 
-  def compute(state: TrainState, key: Any, batch: Batch) -> dict[str, Any]:
+  Args:
+    step: (state, batch) -> anything, as an evaluation or a function of a model.
+  """
+
+  def compute(state: TrainState, key: Any, batch: Any) -> dict[str, Any]:
     del key
     _, taps = operations.tapped('activation', step)(state, batch)
     found = []
@@ -213,7 +220,7 @@ def _norms(train_step: Callable) -> Callable[[TrainState, Any, Batch], dict[str,
 
 
 def _draw_norms(tree: Mapping[str, Any]) -> Any:
-  norms = {name: float(x) for name, x in _named(tree).items()}
+  norms = {name: float(x) for name, x in named(tree).items()}
   labels = {name: gradients.label(norm) for name, norm in norms.items()}
   bad = sum(map(bool, labels.values()))
   title = f'{bad} of {len(norms)} gradients are zero, vanishing or exploding'

@@ -74,15 +74,9 @@ def in_parts(
   Raises:
     ConfigError: no such set, or one without the inputs of the function.
   """
-  function, (name, split) = run.function(what), parse(dataset)
-  name = name or getattr(run.config, 'dataset', '')
-  if not name:
-    raise ConfigError(
-      f'--dataset={dataset} is not allowed: the config of the run names no set: give '
-      'the name of one.'
-    )
-  found = examples(name, split)
-  taken = _taken(what, function, found, given, resize)
+  function, found = run.function(what), named(run, dataset)
+  name = found.told.rpartition(':')[0]
+  taken = taken_from(found, what, function, given, resize)
   data = read(found.source, data_dir).data
   # A graph's labels tell its model the number of nodes alone.
   asked = () if function.of_graph else taken.values()
@@ -112,7 +106,7 @@ def in_parts(
   for start in range(0, total, ROWS):
     end = min(start + ROWS, total)
     inputs = {
-      k: _rows(data[v][start:end], v, function.inputs[k], found)
+      k: as_given(data[v][start:end], function.inputs[k], found)
       for k, v in taken.items()
     }
     part = {k: given[k][start:end] for k in seeds}
@@ -125,10 +119,30 @@ def in_parts(
     tick(end, total)
 
 
-def _taken(
-  what: str, function: Function, found: Examples, given: Mapping[str, Any], resize: bool
+def named(run: 'Run', dataset: str) -> Examples:
+  """A split by NAME[:SPLIT], as `in_parts` takes it; reads at most its card.
+
+  Raises:
+    ConfigError: no such set or split, or no name where the run has none.
+  """
+  name, split = parse(dataset)
+  name = name or getattr(run.config, 'dataset', '')
+  if not name:
+    raise ConfigError(
+      f'--dataset={dataset} is not allowed: the config of the run names no set: give '
+      'the name of one.'
+    )
+  return examples(name, split)
+
+
+def taken_from(
+  found: Examples, what: str, function: Function, given: Mapping[str, Any], resize: bool
 ) -> dict[str, str]:
-  """The field of the set for each input that is not given."""
+  """The field of the set for each input of a function that is not given.
+
+  Raises:
+    ConfigError: the set does not have one, or the function reads no example.
+  """
   shapes, taken = found.source.shapes, {}
   for name, field in function.inputs.items():
     words = field.kind == 'tokens'
@@ -170,7 +184,7 @@ def _fits(field: Field, shape: Any, found: Examples, resize: bool) -> bool:
   )
 
 
-def _rows(values: Any, name: str, field: Field, found: Examples) -> Any:
+def as_given(values: Any, field: Field, found: Examples) -> Any:
   """Some examples of one field as a function takes them."""
   if field.kind == 'tokens':
     return texts_of(values)

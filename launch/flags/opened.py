@@ -4,6 +4,7 @@ from typing import Any
 
 from absl import flags
 
+from dlx.errors import ConfigError
 from launch.flags import paths
 
 
@@ -33,3 +34,14 @@ def define(values: flags.FlagValues, *, trust: bool):
       'Run the code in the workdir, the copy of a fork that is not at hand as it was.',
       **own,
     )
+
+
+def parse_step(text: str) -> str | int:
+  """'latest', 'best' or a number of steps."""
+  if text in ('latest', 'best'):
+    return text
+  if not text.isdecimal():
+    raise ConfigError(
+      f'--step={text} is not allowed: must be latest, best or a number of steps.'
+    )
+  return int(text)

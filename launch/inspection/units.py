@@ -7,12 +7,15 @@ import numpy as np
 
 from dlx.errors import ConfigError
 from dlx.figures import class_map
+from dlx.figures import inside as of_values
 from dlx.figures import maps as draw
+from dlx.inspect import inside
 from dlx.inspect.maps import attention as of_attention
 from dlx.inspect.maps import embedding as of_embedding
 from dlx.inspect.maps import filters as of_filters
 from dlx.inspect.maps import patches as of_patches
 from dlx.inspect.maps.model import Layer, as_map
+from dlx.run.tables import Table
 from launch.inspection.asked import Asked, View, said
 
 GRID = draw.ROWS * draw.COLUMNS
@@ -63,6 +66,32 @@ def features(asked: Asked) -> View:
     'channels are not 0 everywhere on these pictures. Each map has its own scale.'
   ]
   return View('Feature maps', lead, figures, arrays={'features': value})
+
+
+def activations(asked: Asked) -> View:
+  """The values that every layer gives for the pictures, as histograms."""
+  call = inside.histograms(asked.model.answers)
+  found = inside.named(jax.jit(call)(asked.state, None, asked.pictures.rows))
+  layers = {name: jax.tree.map(np.asarray, x) for name, x in found.items()}
+  rows = [
+    (name, f'{x.mean:.4g}', f'{x.deviation:.4g}', f'{x.low:.4g}', f'{x.high:.4g}',
+     f'{100 * x.zero:.1f}')
+    for name, x in layers.items()
+  ]  # fmt: skip
+  table = Table(
+    'What the layers give',
+    ('layer', 'mean', 'deviation', 'least', 'largest', 'zeros, %'),
+    rows,
+    'After the activation, where a layer has one.',
+  )
+  lead = [f'Values of {len(layers)} layers for {len(asked.pictures.rows)} pictures.']
+  arrays = {
+    f'{name}/{part}': value
+    for name, x in layers.items()
+    for part, value in x._asdict().items()
+  }
+  figures = {'activations': of_values.activations(layers)}
+  return View('Activations', lead, figures, [table], arrays)
 
 
 def _first_map(asked: Asked) -> Layer:

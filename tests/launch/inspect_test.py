@@ -8,6 +8,9 @@ from PIL import Image
 import pytest
 
 import dlx
+from dlx.data.sets.images import images
+from dlx.data.sources import read
+from dlx.inspect.maps import Model
 from dlx.run.opened import Run
 from experiments.foundations import curve
 from experiments.vision import cnn
@@ -99,6 +102,7 @@ def test_attributions_of_a_file(capsys, workdir):
   [
     (['filters'], {'filters': None}),
     (['filters', '--layer=conv_1'], {'filters': None}),
+    (['activations'], {'activations': None}),
     (['features', 'grey.png', '--layer=conv_1'], {'features_1': (1, 4, 4, 8)}),
     (['features', '--layer=hidden'], {'features': (2, 16)}),
     (['patches', '--layer=conv_0', '--channels=0,2'], {'patches': None}),
@@ -115,6 +119,37 @@ def test_views(capsys, workdir, args, files):
       with np.load(folder / 'maps.npz') as found:
         assert found['features'].shape == shape
   assert (folder / 'report.html').exists()
+
+
+def test_histograms_are_of_what_the_layers_give(capsys, workdir, made):
+  """Those of the head, against the model's own logits."""
+  said(capsys, '--what=activations', '--num=5')
+  _, experiment, state = made['cnn']
+  rows = read(images('digits').test).data['image'][:5]
+  model = Model(experiment.functions['predict'], state)
+  image = model.unit(rows)
+  logits = np.asarray(model.value(model.layer('head'), state, image))
+  with np.load(workdir / 'cnn' / 'inspect' / 'activations' / 'maps.npz') as found:
+    assert found['head/counts'].sum() == 5 * 10
+    for part, expected in (
+      ('mean', logits.mean()),
+      ('deviation', logits.std()),
+      ('low', logits.min()),
+      ('high', logits.max()),
+    ):
+      np.testing.assert_allclose(found[f'head/{part}'], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_examples_of_another_split(capsys, workdir):
+  args = '--what=saliency', '--num=2', '--dataset=:train'
+  said(capsys, *args)
+  with np.load(workdir / 'cnn' / 'inspect' / 'saliency' / 'maps.npz') as found:
+    train = found['map']
+  said(capsys, *args[:-1])
+  with np.load(workdir / 'cnn' / 'inspect' / 'saliency' / 'maps.npz') as found:
+    assert found['map'].shape == train.shape and (found['map'] != train).any()
+  page = workdir / 'cnn' / 'inspect' / 'saliency' / 'report.html'
+  assert page.exists()
 
 
 @pytest.mark.parametrize(
@@ -137,6 +172,13 @@ def test_views(capsys, workdir, args, files):
     (['--what=filters', '--channels=a'], '--channels=a is not allowed'),
     (['--what=filters', '--channels=4'], 'must lie in [0, 4)'),
     (['--what=filters', 'grey.png'], 'filters are of no picture'),
+    (['--what=filters', '--dataset=digits'], 'not allowed with --what=filters'),
+    (
+      ['--what=grad_cam', 'grey.png', '--dataset=digits'],
+      'not allowed beside grey.png',
+    ),
+    (['--what=grad_cam', '--dataset=digits:valid'], 'dataset=digits:valid'),
+    (['--what=grad_cam', '--dataset=iris'], 'iris:test'),
     (['--what=rollout', 'grey.png'], 'no attention that can be seen'),
     (['--what=embedding', 'grey.png'], '1 images are not allowed'),
   ],
