@@ -28,6 +28,15 @@ def test_of_the_first_convolution():
     filters(model, state, 'hidden')
 
 
+def test_of_a_depthwise_convolution():
+  """A filter a channel, also where it is computed tap by tap."""
+  model, state = opened('convnext', blocks=(1,), features=(4,), patch=4)
+  found = filters(model, state, 'stage1_block1/depthwise')
+  kernel = state.params['stage1_block1']['depthwise']['kernel']
+  assert kernel.shape == (7, 7, 1, 4)
+  np.testing.assert_array_equal(found.weights_NhwC, kernel.transpose(3, 0, 1, 2))
+
+
 def test_of_a_raw_convolution_in_another_order():
   def call(state, inputs):
     x = inputs['image'].transpose(0, 3, 1, 2)
