@@ -7,6 +7,7 @@ refused, and so is a file that is truncated or no picture: whatever Pillow raise
 """
 
 import io
+import math
 from typing import Any, Callable
 
 import numpy as np
@@ -89,12 +90,11 @@ def part(
   right = min(left + box.width * x, image.width)
   bottom = min(top + box.height * y, image.height)
   how = Image.Resampling[method.upper()]
-  if box.around:
-    image = image.resize((size, size), how, box=(left, top, right, bottom))
-  else:
-    left, top = int(left), int(top)
-    right, bottom = max(left + 1, round(right)), max(top + 1, round(bottom))
-    image = image.crop((left, top, right, bottom)).resize((size, size), how)
+  if not box.around:
+    x, y = int(left), int(top)
+    image = image.crop((x, y, math.ceil(right), math.ceil(bottom)))
+    left, top, right, bottom = left - x, top - y, right - x, bottom - y
+  image = image.resize((size, size), how, box=(left, top, right, bottom))
   out = np.asarray(image).reshape(size, size, -1)
   return out[:, ::-1] if box.flipped else out
 
