@@ -255,8 +255,11 @@ def each(
 
   with futures.ThreadPoolExecutor(workers or os.cpu_count()) as pool:
     try:
-      for row, fault in enumerate(pool.map(one, range(len(pictures)))):
-        yield fault
-        tick(row + 1)
+      # Not all at once: what waits in a pool takes a kilobyte a picture.
+      for start in range(0, len(pictures), CHUNK):
+        rows_of = range(start, min(start + CHUNK, len(pictures)))
+        for row, fault in zip(rows_of, pool.map(one, rows_of), strict=True):
+          yield fault
+          tick(row + 1)
     finally:
       pool.shutdown(cancel_futures=True)
