@@ -91,9 +91,10 @@ def part(
   bottom = min(top + box.height * y, image.height)
   how = Image.Resampling[method.upper()]
   if not box.around:
-    x, y = int(left), int(top)
-    image = image.crop((x, y, math.ceil(right), math.ceil(bottom)))
-    left, top, right, bottom = left - x, top - y, right - x, bottom - y
+    # Pixels beside the part would count where Pillow resizes a box of the whole.
+    column, row = int(left), int(top)
+    image = image.crop((column, row, math.ceil(right), math.ceil(bottom)))
+    left, right, top, bottom = left - column, right - column, top - row, bottom - row
   image = image.resize((size, size), how, box=(left, top, right, bottom))
   out = np.asarray(image).reshape(size, size, -1)
   return out[:, ::-1] if box.flipped else out
