@@ -6,6 +6,7 @@
   python -m launch.bench --suite=mnist --data_dir=DIR --out=mnist.json
   python -m launch.bench --suite=call --out=call.json
   python -m launch.bench --suite=data --out=data.json
+  python -m launch.bench --suite=pictures --out=pictures.json
   python -m launch.bench --suite=sweep --out=sweep.json
 
 Every side is a process of its own with the same cores, the same thread count, the same
@@ -28,8 +29,11 @@ evaluations included, three seeds in turns. `call`: seconds until a trained `cnn
 is opened in a new process has answered, and milliseconds of a warm answer. `data`:
 10,000 JPEGs prepared beside Pillow alone, and batches of them beside a plain loop over
 the same arrays in memory, PyTorch's DataLoader and Hugging Face's datasets, where they
-are installed. `sweep`: the 128 runs of `learning_rate_sweep` in one program beside the
-same runs one after the other in one process, and how far their figures are apart.
+are installed. `pictures`: JPEGs of 500 x 375 decoded as random parts of 224, images a
+second and core, beside Pillow alone, the decoders simplejpeg, imagecodecs and OpenCV,
+and PyTorch's DataLoader with torchvision, where they are installed. `sweep`: the 128
+runs of `learning_rate_sweep` in one program beside the same runs one after the other in
+one process, and how far their figures are apart.
 """
 
 import datetime
@@ -75,10 +79,10 @@ def define(values: flags.FlagValues):
   flags.DEFINE_enum(
     'suite',
     'cpu',
-    ['cpu', 'gpu', 'mnist', 'call', 'data', 'sweep'],
+    ['cpu', 'gpu', 'mnist', 'call', 'data', 'pictures', 'sweep'],
     'cpu: dlx beside its peers. gpu: dlx alone, with model FLOP utilisation. mnist: '
     'seconds to 99 %. call: answers of a trained model. data: pictures and batches. '
-    'sweep: many runs in one program.',
+    'pictures: JPEGs decoded on demand. sweep: many runs in one program.',
     flag_values=values,
     module_name='launcher',
   )
@@ -252,6 +256,10 @@ def alone(values: flags.FlagValues) -> dict[str, Any]:
     from launch.benchmarks import sweeping
 
     return sweeping.measure({})
+  if values.suite == 'pictures':
+    from launch.benchmarks import decoding
+
+    return decoding.measure(256, 8, values.rounds)
   from launch.benchmarks import reading
 
   return reading.measure(10_000, 400, values.rounds)
@@ -331,7 +339,7 @@ def main(argv: list[str]) -> int:
       else:
         print(f'{name} is left out: it is not installed (pip install .[bench]).')
   out = None if values.out is None else pathlib.Path(values.out)
-  if values.suite in ('mnist', 'call', 'data', 'sweep'):
+  if values.suite in ('mnist', 'call', 'data', 'pictures', 'sweep'):
     rows = [alone(values)]
     if out is not None:
       out.write_text(json.dumps(document(rows, None, argv), indent=1) + '\n')
