@@ -2,6 +2,8 @@
 
   python -m launch.data images DIR             pictures, one folder a class; Parquet
                                                files; CIFAR-100, SVHN, STL-10, EMNIST
+  python -m launch.data images DIR --keep=files           as ImageNet's: the files stay
+                                               and are decoded as a run reads them
   python -m launch.data table FILE --target=Y  columns; Y is what to predict
   python -m launch.data text FILE --text=X --label=Y      sentences and their classes;
                                                or DIR, one folder a class of .txt
@@ -13,9 +15,10 @@
   python -m launch.data show NAME              one of them; --out=FILE.png: its pictures
 
 Columns are a .csv, .tsv, .jsonl or .parquet, or several of them with the same columns.
-A set is a folder in --data_dir (or $DLX_DATA_DIR): a card, and its rows as .npy files.
-It is there when it is whole. Exit status: 0; 1 where `show` finds damage; 2 bad input,
-one line on stderr, nothing made.
+A set is a folder in --data_dir (or $DLX_DATA_DIR): a card, and its rows as .npy files,
+or of --keep=files the names and sums of the pictures, which must stay. It is there when
+it is whole. Exit status: 0; 1 where `show` finds damage; 2 bad input, one line on
+stderr, nothing made.
 """
 
 import contextlib
@@ -43,7 +46,7 @@ _WORDS = {
 }
 # The flags that each reads, beside --data_dir; those that make a set read --name, too.
 _READS = {
-  'images': 'format label size fit grey test seed repeats skip_bad workers',
+  'images': 'keep format label size fit grey test seed repeats skip_bad workers',
   'table': 'target predict categories leave_out test seed repeats encoding',
   'text': (
     'text label max_length leave_out test validation seed repeats skip_bad encoding'
@@ -88,8 +91,16 @@ def define(values: flags.FlagValues):
   length = 'text: tokens after which texts are cut; 256.'
   flags.DEFINE_integer('max_length', None, length, **module)
   flags.DEFINE_integer(
-    'size', None, 'images: height and width; that of all pictures, else 64.', **module
+    'size',
+    None,
+    'images: height and width; that of all pictures, else 64; of --keep=files 224.',
+    **module,
   )
+  keep = (
+    'images: rows of --size as arrays, or the files, of which a run decodes parts at '
+    'random to train on, and the middle to evaluate; rows.'
+  )
+  flags.DEFINE_enum('keep', None, ['rows', 'files'], keep, **module)
   fit = 'images: crop the middle, pad with black, or stretch; crop.'
   flags.DEFINE_enum('fit', None, ['crop', 'pad', 'stretch'], fit, **module)
   flags.DEFINE_boolean('grey', None, 'images: one channel in place of three.', **module)
@@ -184,10 +195,23 @@ def _make(
   given: dict[str, Any],
   tick: Callable[[int, int], None],
 ):
-  from dlx.data.prepare import arrays, corpus, graph, pairs, pictures, sentences, table
+  from dlx.data.prepare import (
+    arrays,
+    corpus,
+    graph,
+    pairs,
+    picture_files,
+    pictures,
+    sentences,
+    table,
+  )
 
   if command == 'images':
-    return pictures.prepare(places, name, data_dir, tick=tick, **given)
+    if given.pop('keep', 'rows') == 'rows':
+      return pictures.prepare(places, name, data_dir, tick=tick, **given)
+    if others := sorted({'format', 'label', 'fit'} & given.keys()):
+      raise ConfigError(f'--{others[0]} is not read with --keep=files: leave it out.')
+    return picture_files.prepare(places, name, data_dir, tick=tick, **given)
   if command == 'graph':
     return graph.prepare(places[0], places[1], name, data_dir, **given)
   if command == 'arrays':

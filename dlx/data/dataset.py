@@ -44,7 +44,9 @@ class Source:
     shapes: shape and dtype of one example, by field, without a batch axis.
     size: number of examples, checked on load; None: known only once it was read.
     read: (data_dir or None) -> Loaded, all fields as arrays with a leading axis. The
-      only I/O. Raises DataError.
+      only I/O, but for rows that are made on demand. Raises DataError.
+    on_demand: whether a field holds `dlx.data.lazy.Rows` that are made when they are
+      asked for, in training by their place in the stream: never on the devices.
     held: of a training split: the validation split that comes with it; None: there is
       none.
   """
@@ -54,6 +56,7 @@ class Source:
   shapes: Shapes
   size: int | None
   read: Callable[[Any], Loaded]
+  on_demand: bool = False
   held: 'Source | None' = None
 
 

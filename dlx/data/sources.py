@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from dlx.data.dataset import MAX, Loaded, Shapes, Source
-from dlx.data.room import picked
+from dlx.data.lazy import Rows, first, pick
 from dlx.errors import ConfigError, DataError
 
 
@@ -27,46 +27,12 @@ def unlabelled(source: Source) -> Source:
 Arrays = Mapping[str, Any]
 
 
-class Picked:
-  """Some rows of a memory-mapped array, which are read when they are asked for.
-
-  Attributes:
-    base: the mapped array.
-    rows: numbers of its rows, int [N].
-    dtype, shape, ndim: as of an array of these rows.
-  """
-
-  def __init__(self, base: np.ndarray, rows: np.ndarray):
-    self.base, self.rows = base, rows
-    self.dtype, self.shape = base.dtype, (len(rows), *base.shape[1:])
-    self.ndim = base.ndim
-
-  def __len__(self) -> int:
-    return len(self.rows)
-
-  def __getitem__(self, index: Any) -> np.ndarray:
-    """Rows by number, slice or mask, as an array in memory."""
-    rows = self.rows[index]
-    return picked(self.base, rows) if rows.ndim == 1 else np.asarray(self.base[rows])
-
-  def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-    del copy  # There is no other way.
-    return self[:] if dtype is None else self[:].astype(dtype)
-
-
-def pick(x: Any, rows: np.ndarray) -> Any:
-  """These rows of an array: in memory, but of what is mapped as `Picked`."""
-  if isinstance(x, Picked):
-    return Picked(x.base, x.rows[rows])
-  return Picked(x, rows) if isinstance(x, np.memmap) else np.asarray(x)[rows]
-
-
 def read(source: Source, data_dir: Any = None) -> Loaded:
   """Reads a source and checks what came against what it declares.
 
   Returns:
-    The declared fields, in their declared order, as C-contiguous arrays; rows that were
-    picked of mapped files as `Picked`.
+    The declared fields, in their declared order, as C-contiguous arrays; rows that are
+    read when they are asked for as `Rows`.
 
   Raises:
     DataError: nothing found, or a field, shape, dtype or size that is not the declared
@@ -86,7 +52,7 @@ def read(source: Source, data_dir: Any = None) -> Loaded:
   sizes = {}
   for name, declared in source.shapes.items():
     found = loaded.data[name]
-    found = found if isinstance(found, Picked) else np.asanyarray(found)
+    found = found if isinstance(found, Rows) else np.asanyarray(found)
     if found.dtype != declared.dtype:
       raise wrong(f'dtype of field {name!r}', np.dtype(declared.dtype), found.dtype)
     if found.ndim < 1 or found.shape[1:] != tuple(declared.shape):
@@ -107,7 +73,7 @@ def read(source: Source, data_dir: Any = None) -> Loaded:
 
 
 def _contiguous(x: Any) -> Any:
-  if isinstance(x, Picked):
+  if isinstance(x, Rows):
     return x
   x = np.asanyarray(x)
   return x if x.flags.c_contiguous else np.ascontiguousarray(x)
@@ -203,7 +169,7 @@ def indexed(source: Source, limit: int | None = None) -> Source:
 
   def read_some(data_dir):
     loaded = source.read(data_dir)
-    data = {name: x[:limit] for name, x in loaded.data.items()}
+    data = {name: first(x, limit) for name, x in loaded.data.items()}
     n = num_examples(data)
     data['index'] = np.arange(n, dtype=np.int32)
     return Loaded(data, {**loaded.origin, 'size': n})

@@ -26,8 +26,8 @@ import numpy as np
 
 from dlx import experiment, losses, metrics, optim
 from dlx.data.dataset import Loaded, Source
+from dlx.data.lazy import pick
 from dlx.data.sets import images
-from dlx.data.sources import pick
 from dlx.models.mlp import MLP, PLACEMENT
 from dlx.state import Metric
 from dlx.tasks.classification import image_classifier

@@ -58,6 +58,24 @@ def trains(capfd) -> list[str]:
   return ['train', *flags, *config]
 
 
+def test_pictures_that_stay_files(capfd):
+  pictures()
+  said = made(capfd, 'images', 'pets', '--keep=files', '--size=8')
+  assert 'pets  labelled images  train 6, test 2\n' in said
+  assert '  image uint8 [8, 8, 3]\n' in said
+  assert 'all sums of its files are right' in made(capfd, 'show', 'pets')
+  config = ['--config.dataset=pets', '--config.num_steps=2', '--config.batch_size=4']
+  run = ['train', '--exp=softmax_regression', '--data_dir=data', '--workdir=run']
+  assert train.main([*run, *config]) == 0
+  told = json.loads(pathlib.Path('run', 'result.json').read_text())
+  assert told['dataset']['train']['card']['decoded'] == {'short_side': 9}
+  pathlib.Path('pets', 'a', '0.png').write_bytes(b'another')
+  assert data.main(['data', 'show', 'pets', '--data_dir=data']) == 1
+  assert 'DAMAGED: ' in capfd.readouterr().out
+  err = refused(capfd, 'images', 'pets', '--keep=files', '--name=b', '--fit=pad')
+  assert '--fit is not read with --keep=files' in err
+
+
 class TestImages:
   def test_the_card_says_what_is_trained(self, capfd):
     args = trains(capfd)

@@ -1,7 +1,7 @@
 """Batches of sources as the config says, with a split held out where it asks.
 
-What is larger than RESIDENT_BYTES is read on the host whatever the config says: the
-same batches, of which few are in memory at a time.
+What is larger than RESIDENT_BYTES, or is made on demand, as pictures of files are, is
+read on the host whatever the config says: the same batches, few in memory at a time.
 """
 
 from typing import Any
@@ -13,23 +13,34 @@ from dlx.data.dataset import Dataset, Source
 from dlx.data.sources import held_out
 
 RESIDENT_BYTES = 4 << 30  # Of a split; more is not put on the devices.
+WORTH_WORKERS = 2048  # Pictures of a pass; starting workers takes as long as decoding.
 
 
 def fits(source: Source) -> bool:
   """Whether a split may lie on the devices, by the size that it declares."""
+  if source.on_demand:
+    return False
   of_one = sum(
     np.dtype(x.dtype).itemsize * int(np.prod(x.shape)) for x in source.shapes.values()
   )
   return (source.size or 0) * of_one <= RESIDENT_BYTES
 
 
-def in_order(source: Source, batch_size: int) -> Dataset:
-  """One pass over a source: on the devices, or from the host where it is too large."""
+def in_order(source: Source, batch_size: int, workers: int = 0) -> Dataset:
+  """One pass over a source: on the devices, or from the host where it is too large.
+
+  Args:
+    source: what is read.
+    batch_size: rows of one global batch.
+    workers: processes that make rows which are made on demand; 0, and for few rows,
+      which take less time than processes to start: threads of this one.
+  """
   if fits(source):
     return InOrder(source, batch_size)
   from dlx.data.batches.streamed import InOrderStream
 
-  return InOrderStream(source, batch_size, num_workers=0)
+  many = source.on_demand and (source.size or 0) >= WORTH_WORKERS
+  return InOrderStream(source, batch_size, num_workers=workers if many else 0)
 
 
 def shuffled(
@@ -85,8 +96,9 @@ def splits(
     config: of the run.
     by_class: see `held_out`.
   """
-  passes: dict[str, Dataset] = {'test': in_order(test, config.eval_batch_size)}
+  one_pass = lambda x: in_order(x, config.eval_batch_size, config.stream_workers)
+  passes: dict[str, Dataset] = {'test': one_pass(test)}
   train, held = parts(train, config, by_class=by_class)
   if held is not None:
-    passes = {'validation': in_order(held, config.eval_batch_size), **passes}
+    passes = {'validation': one_pass(held), **passes}
   return training(train, config), passes

@@ -29,6 +29,7 @@ from dlx.data.batches.workers import (
   start_workers,
 )
 from dlx.data.dataset import Loaded, Shapes, Source, Streamed
+from dlx.data.lazy import drawn
 from dlx.data.room import picked
 from dlx.data.sources import batch_shapes, loaded_for, num_examples, read
 from dlx.errors import ConfigError
@@ -77,7 +78,11 @@ class ShuffledStream(_FromSource):
 
   def get(self, data: Any, step: int, rows: slice) -> dict[str, np.ndarray]:
     index = host_rows(self.seed, step, rows, self.count(data), self.batch_size)
-    return self.examples(data, index)
+    if not self.source.on_demand:
+      return self.examples(data, index)
+    within = np.arange(*rows.indices(self.batch_size), dtype=np.uint64)
+    place = np.uint64(step) * np.uint64(self.batch_size) + within
+    return {name: drawn(x, index, self.seed, place) for name, x in data.items()}
 
 
 class InOrderStream(_FromSource):

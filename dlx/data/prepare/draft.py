@@ -72,13 +72,21 @@ class Draft:
         new[start : start + CHUNK] = old[kept[start : start + CHUNK]]
       moved.unlink()
 
-  def finish(self, kind: str, facts: Mapping[str, Any], made: Mapping[str, Any]):
+  def finish(
+    self,
+    kind: str,
+    facts: Mapping[str, Any],
+    made: Mapping[str, Any],
+    pictures: str | None = None,
+  ):
     """Writes the card.
 
     Args:
       kind: a kind of registry.KINDS.
-      facts: see `cards.Card`; what the arrays say is added.
+      facts: see `cards.Card`; what the arrays say of fields and sizes is added where
+        they do not.
       made: how it was made, in JSON.
+      pictures: see `cards.Card`.
     """
     train = self.rows['train']
     sums = {}
@@ -104,6 +112,8 @@ class Draft:
       'files': sums,
       'made': {**made, 'versions': versions},
     }
+    if pictures is not None:
+      text['pictures'] = pictures
     path = self.folder / cards.FILE
     path.write_text(json.dumps(text, indent=2, allow_nan=False))
 

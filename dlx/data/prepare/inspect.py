@@ -23,6 +23,8 @@ def twins(card: cards.Card) -> list[str]:
     return []
   base = card.folder.parent if card.folder else None
   splits = {s: cards.source(card, s).read(base).data for s in card.facts['sizes']}
+  if card.pictures is not None:
+    splits = {s: cards.stored(card, s) for s in splits}
   found = []
   for split, data in splits.items():
     counts = collections.Counter(rows.digests(data))

@@ -6,16 +6,16 @@ DIR/train/CLASS/...           and DIR/validation, DIR/test: as they are
 
 from concurrent import futures
 import os
-from typing import Any, Callable, Iterator, Sequence
+import pathlib
+from typing import Any, Callable, Iterable, Iterator, Sequence
 import warnings
 
 import numpy as np
 
+from dlx.data.pictures.decode import FORMATS, upright
 from dlx.data.prepare import folders, picture_sources, rows
 from dlx.data.prepare.draft import CHUNK, Draft, Made, check_name, draft, made_of
 from dlx.errors import DISK, ConfigError, DataError
-
-_FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
 
 
 def prepare(
@@ -59,8 +59,7 @@ def prepare(
     ConfigError: an argument that is not allowed.
     DataError: a folder or picture that cannot be taken; names it.
   """
-  if size is not None and not 1 <= size <= 4096:
-    raise ConfigError(f'--size={size} is not allowed: must be in [1, 4096].')
+  check_size(size)
   rows.check_share(test)
   rows.check_choices(fit=fit, repeats=repeats)
   check_name(name, data_dir)
@@ -69,38 +68,26 @@ def prepare(
   size = size or (shape[0] if shape else 64)
   grey = bool(shape and shape[1] == 1) if grey is None else grey
   repeats = repeats or ('keep' if shape else 'refuse')
-  splits, notes = folders.assigned(found, folder, test, seed)
-  if found.passed:
-    notes.append(
-      f'{found.passed} file(s) passed over: not {", ".join(picture_sources.SUFFIXES)}.'
-    )
+  splits, notes = assigned(found, folder, test, seed)
   channels = 1 if grey else 3
   with draft(name, data_dir) as new, warnings.catch_warnings():
     from PIL import Image
 
     # A picture of too many pixels is refused before it is unpacked.
     warnings.simplefilter('error', Image.DecompressionBombWarning)
-    read = lambda path: decode(path, size, fit, grey)
     total, done = sum(map(len, splits.values())), 0
     for split, pictures in splits.items():
       image = new.new(split, 'image', (len(pictures), size, size, channels), np.uint8)
       label_N = new.new(split, 'label', (len(pictures),), np.int32)
       label_N[...] = [p.label for p in pictures]
-      bad = []
-      for row, fault in enumerate(_decoded(pictures, image, read, workers)):
-        if fault and not skip_bad:
-          raise DataError(f'{fault}: mend it, or leave out such files by --skip_bad.')
-        if fault:
-          bad.append(row)
-          notes.append(f'Left out: {fault}.')
-        done += 1
-        tick(done, total)
-      if bad:
-        kept = np.setdiff1d(np.arange(len(pictures)), bad)
-        if not kept.size:
-          raise DataError(f'{folder}: no picture of the split {split} can be read.')
-        new.keep(split, kept)
-        splits[split] = [pictures[i] for i in kept]
+
+      def fill(row: int, path: Any, image=image):
+        image[row] = decode(path, size, fit, grey)
+
+      told = lambda n, before=done: tick(before + n, total)
+      faults = each(pictures, fill, workers, told)
+      done += len(pictures)
+      splits[split] = left(new, split, pictures, faults, skip_bad, notes)
     path_of = lambda split, row: str(splits[split][row].path)
     rows.settle_repeats(new, repeats, path_of, notes)
     facts = image_facts(new, found.classes, folder, notes)
@@ -121,12 +108,24 @@ def prepare(
   return made_of(name, data_dir, notes)
 
 
+def check_size(size: int | None):
+  """Refuses a height and width that images cannot have; None is allowed."""
+  if size is not None and not 1 <= size <= 4096:
+    raise ConfigError(f'--size={size} is not allowed: must be in [1, 4096].')
+
+
 def image_facts(
-  new: Draft, classes: Sequence[str], where: Any, notes: list[str]
+  new: Draft, classes: Sequence[str], where: Any, notes: list[str], image: Any = None
 ) -> dict[str, Any]:
   """The facts of labelled images: classes, their counts, mean and deviation.
 
-  Mean and deviation are exact, from counts of the values of the training split.
+  Args:
+    new: with the labels of all splits.
+    classes: by label.
+    where: names the set in errors.
+    notes: gets a sentence on what a person should know.
+    image: uint8 [N, H, W, C], of which mean and deviation are, exact, from counts of
+      the values; None: the images of the training split.
   """
   from PIL import Image
 
@@ -134,7 +133,7 @@ def image_facts(
   rows.check_classes(where, label['train'], classes, least=1)
   rows.note_absent(label, classes, notes)
   rows.note_few(new, notes)
-  image = new.rows['train']['image']
+  image = new.rows['train']['image'] if image is None else image
   channels, counts = image.shape[-1], np.zeros((image.shape[-1], 256), np.int64)
   for start in range(0, len(image), CHUNK):
     # One below the other: Pillow counts four times as fast as NumPy.
@@ -154,7 +153,7 @@ def image_facts(
 
 
 def decode(path: Any, size: int, fit: str, grey: bool) -> np.ndarray:
-  """One picture, uint8 [size, size, 1 or 3]: upright, the first frame, on white.
+  """One picture, uint8 [size, size, 1 or 3]; see dlx/data/pictures/decode.py.
 
   Args:
     path: of a file; a file in memory; or pixels, uint8 [H, W, 1 or 3].
@@ -165,25 +164,11 @@ def decode(path: Any, size: int, fit: str, grey: bool) -> np.ndarray:
   from PIL import Image, ImageOps
 
   if isinstance(path, np.ndarray):
-    image = Image.fromarray(path[..., 0] if path.shape[-1] == 1 else path)
+    pixels = Image.fromarray(path[..., 0] if path.shape[-1] == 1 else path)
+    image = upright(pixels, grey)
   else:
-    with Image.open(path, formats=_FORMATS) as opened:
-      opened.load()
-      ImageOps.exif_transpose(opened, in_place=True)
-      image = opened
-  if image.mode.startswith('I'):  # 16 bits.
-    value = np.asarray(image)
-    if value.min() < 0 or value.max() > 65535:
-      raise ValueError(f'values {value.min()} to {value.max()} are not of 16 bits')
-    image = Image.fromarray((value // 256).astype(np.uint8))
-  if image.mode == 'F':
-    raise ValueError('numbers with fractions are no grey levels')
-  if image.has_transparency_data:
-    image = image.convert('RGBA')
-    white = Image.new('RGBA', image.size, 'white')
-    image = Image.alpha_composite(white, image)
-  mode = 'L' if grey else 'RGB'
-  image = image if image.mode == mode else image.convert(mode)  # It would be a copy.
+    with Image.open(path, formats=FORMATS) as opened:
+      image = upright(opened, grey)
   if fit == 'crop':
     image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
   elif fit == 'pad':
@@ -193,20 +178,73 @@ def decode(path: Any, size: int, fit: str, grey: bool) -> np.ndarray:
   return np.asarray(image).reshape(size, size, -1)
 
 
-def _decoded(
+def assigned(
+  found: folders.Found, folder: pathlib.Path, test: float, seed: int
+) -> tuple[dict[str, list[folders.Labelled]], list[str]]:
+  """`folders.assigned`, with a note on files that were passed over."""
+  splits, notes = folders.assigned(found, folder, test, seed)
+  if found.passed:
+    notes.append(
+      f'{found.passed} file(s) passed over: not {", ".join(picture_sources.SUFFIXES)}.'
+    )
+  return splits, notes
+
+
+def left(
+  new: Draft,
+  split: str,
   pictures: Sequence[folders.Labelled],
-  image: np.ndarray,
-  read: Callable[[Any], np.ndarray],
+  faults: Iterable[str | None],
+  skip_bad: bool,
+  notes: list[str],
+) -> list[folders.Labelled]:
+  """The pictures of a split that can be read; the rows of others are taken out.
+
+  Args:
+    new: has a row for each picture, once its fault is told.
+    split: of the set.
+    pictures: of the split.
+    faults: of each picture, in order, or None.
+    skip_bad: False: a fault is an error.
+    notes: gets a sentence for each that is left out.
+  """
+  bad = []
+  for row, fault in enumerate(faults):
+    if fault and not skip_bad:
+      raise DataError(f'{fault}: mend it, or leave out such files by --skip_bad.')
+    if fault:
+      bad.append(row)
+      notes.append(f'Left out: {fault}.')
+  if not bad:
+    return list(pictures)
+  kept = np.setdiff1d(np.arange(len(pictures)), bad)
+  if not kept.size:
+    raise DataError(f'No picture of the split {split} can be read: {pictures[0].path}.')
+  new.keep(split, kept)
+  return [pictures[i] for i in kept.tolist()]
+
+
+def each(
+  pictures: Sequence[folders.Labelled],
+  work: Callable[[int, Any], None],
   workers: int | None,
+  tick: Callable[[int], None],
 ) -> Iterator[str | None]:
-  """Fills the rows of `image`; gives what is wrong with each, in order, or None."""
+  """Calls `work` for each picture; gives what is wrong with it, in order, or None.
+
+  Args:
+    pictures: files, or places in them.
+    work: (row, file or what lies in a file); raises where the picture cannot be taken.
+    workers: threads; None: one a CPU.
+    tick: called with the pictures that are done.
+  """
 
   def one(row: int) -> str | None:
     path = pictures[row].path
     inside = isinstance(path, picture_sources.Inside)
     raw = path.read() if inside else path
     try:
-      image[row] = read(raw)
+      work(row, raw)
     except Exception as error:  # Pillow raises many kinds, all of them the file's.
       if isinstance(error, OSError) and error.errno in DISK:
         return f'{path}: {DISK[error.errno]}'
@@ -217,6 +255,8 @@ def _decoded(
 
   with futures.ThreadPoolExecutor(workers or os.cpu_count()) as pool:
     try:
-      yield from pool.map(one, range(len(pictures)))
+      for row, fault in enumerate(pool.map(one, range(len(pictures)))):
+        yield fault
+        tick(row + 1)
     finally:
       pool.shutdown(cancel_futures=True)

@@ -22,6 +22,8 @@ import numpy as np
 
 from dlx.data.dataset import Loaded, Source
 from dlx.data.formats import files
+from dlx.data.pictures.crops import Crop
+from dlx.data.pictures.files import PictureFiles
 from dlx.data.sets import facts
 from dlx.errors import DataError
 
@@ -48,12 +50,15 @@ class Card(NamedTuple):
       by split, and what the kind needs, e.g. `classes`, `mean`, `vocabulary`.
     files: bytes and sha256 of each file, by its path in the folder.
     folder: where it lies; None: recalled from a run.
+    pictures: folder of pictures that are decoded when they are asked for, seen from
+      `folder`; None: there are none.
   """
 
   name: str
   facts: Mapping[str, Any]
   files: Mapping[str, Any]
   folder: epath.Path | None
+  pictures: str | None = None
 
   @property
   def kind(self) -> str:
@@ -150,7 +155,7 @@ def source(card: Card, split: str) -> Source:
         f'{there.folder / FILE}: says other than when the experiment was built: start '
         'again, or bring back the set of that time.'
       )
-    data = {field: _rows(there, f'{split}/{field}.npy') for field in card.shapes}
+    data = stored(there, split)
     if 'label' in data and card.kind != 'graphs':  # Some of its nodes have none.
       where = there.folder / split / 'label.npy'
       label_N, classes = np.asarray(data['label']), card.facts['classes']
@@ -169,6 +174,8 @@ def source(card: Card, split: str) -> Source:
     for field, x in data.items():
       where = there.folder / split / f'{field}.npy'
       files.check_finite(where, x, may_lack=field == 'features')
+    if there.pictures is not None:
+      data = {'image': _pictures(there, split, data), 'label': data['label']}
     sums = {p: x['sha256'] for p, x in there.files.items() if p.startswith(split + '/')}
     origin = {
       'name': card.name,
@@ -182,20 +189,60 @@ def source(card: Card, split: str) -> Source:
     return Loaded(data, origin)
 
   size = card.facts['sizes'][split]
-  made = Source(card.name, split, card.shapes, size, read_split)
+  on_demand = 'decoded' in card.facts
+  made = Source(card.name, split, card.shapes, size, read_split, on_demand)
   if split == 'train' and 'validation' in card.facts['sizes']:
     made = dataclasses.replace(made, held=source(card, 'validation'))
   return made
 
 
 def damaged(card: Card) -> str | None:
-  """The first file that is not as the card says, whatever its size; None: all are."""
-  for path in card.files:
-    try:
+  """The first file that is not as the card says, whatever its size; None: all are.
+
+  Of pictures that are decoded when they are asked for, their files, too.
+  """
+  try:
+    for path in card.files:
       _rows(card, path, up_to=None)
-    except DataError as error:
-      return str(error)
+    for split in card.facts['sizes'] if card.pictures is not None else ():
+      data = stored(card, split)
+      if fault := _pictures(card, split, data).damaged(data['sha256']):
+        return fault
+  except DataError as error:
+    return str(error)
   return None
+
+
+def stored(card: Card, split: str) -> dict[str, np.ndarray]:
+  """The fields of a split that lie in its folder, see `facts.stored`, mapped."""
+  return {x: _rows(card, f'{split}/{x}.npy') for x in facts.stored(card.facts)}
+
+
+def _pictures(card: Card, split: str, data: Mapping[str, np.ndarray]) -> PictureFiles:
+  """The images of a split whose pictures are decoded when they are asked for."""
+  assert card.folder is not None and card.pictures is not None
+  size, _, channels = card.shapes['image'].shape
+  n = card.facts['sizes'][split]
+  found = {x: (data[x].dtype, data[x].shape) for x in ('file', 'bytes', 'sha256')}
+  wanted = {
+    'file': (np.uint8, (n, *data['file'].shape[1:2])),
+    'bytes': (np.int64, (n,)),
+    'sha256': (np.uint8, (n, 32)),
+  }
+  if found != wanted or data['file'].ndim != 2:
+    raise DataError(
+      f'{card.folder / split}: file, bytes or sha256 are no arrays of {n} pictures: '
+      'remove the folder and prepare the set again.'
+    )
+  return PictureFiles(
+    os.path.normpath(os.path.join(os.fspath(card.folder), card.pictures)),
+    data['file'],
+    data['bytes'],
+    size=size,
+    channels=channels,
+    short_side=card.facts['decoded']['short_side'],
+    crop=Crop(),
+  )
 
 
 def _told(error: Exception) -> str:
@@ -235,11 +282,13 @@ def _parsed(name: str, raw: bytes, folder: epath.Path) -> Card:
     if text['format'] != FORMAT:
       raise ValueError(f'format is {text["format"]!r}, not {FORMAT}')
     kept = text['files']
-    card = Card(name, text['facts'], kept, folder)
+    pictures = text.get('pictures')
+    card = Card(name, text['facts'], kept, folder, pictures)
     facts.check(card.facts, card.shapes)
-    paths = {
-      f'{split}/{field}.npy' for split in card.facts['sizes'] for field in card.shapes
-    }
+    if isinstance(pictures, str) != ('decoded' in card.facts):
+      raise ValueError(f'pictures are in {pictures!r}')
+    fields = facts.stored(card.facts)
+    paths = {f'{split}/{x}.npy' for split in card.facts['sizes'] for x in fields}
     if set(kept) != paths:
       raise ValueError(f'files are {sorted(kept)}')
     for known in kept.values():

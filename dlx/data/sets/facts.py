@@ -77,6 +77,18 @@ def check(facts: Mapping[str, Any], shapes: Mapping[str, jax.ShapeDtypeStruct]):
     _check_graph(facts, shapes)
   else:
     _check_numbers(facts, shapes)
+  if 'decoded' in facts:
+    _check_decoded(facts, shapes)
+
+
+def stored(facts: Mapping[str, Any]) -> tuple[str, ...]:
+  """The fields that lie in the folder of a set.
+
+  Those of its examples; of pictures that are decoded when they are asked for their
+  `file`, below the folder of the pictures, its `bytes` and its `sha256`.
+  """
+  names = ('file', 'bytes', 'sha256', 'label')
+  return names if 'decoded' in facts else tuple(facts['fields'])
 
 
 def columns(facts: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
@@ -214,6 +226,16 @@ def _check_numbers(facts, shapes):
     above_0 = name.endswith(('std', 'max_value'))
     if x.shape != (length,) or not np.isfinite(x).all() or (above_0 and x.min() <= 0):
       raise ValueError(f'{name} is {facts[name]}')
+
+
+def _check_decoded(facts, shapes):
+  """Of pictures that are decoded when they are asked for."""
+  height, width, channels = shapes['image'].shape
+  if shapes['image'].dtype != np.uint8 or height != width or channels not in (1, 3):
+    raise ValueError(f'a picture is {shapes["image"]}')
+  short_side = facts['decoded']['short_side']
+  if not _whole(short_side, height):
+    raise ValueError(f'short_side is {short_side}')
 
 
 def _whole(n: Any, least: int) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 
 from dlx.data.dataset import Loaded, Source
 from dlx.data.formats import cifar, files, idx, tfds
+from dlx.data.pictures.crops import Crop
 from dlx.data.sets import blended, cards, registry, scikit
 from dlx.errors import ConfigError, DataError
 
@@ -35,6 +36,8 @@ class ImageData:
     mean: of each channel of the training images over max_value. Of a set that is not
       known beforehand: 0.5.
     std: likewise, over all pixels of a channel.
+    crop: of a set of picture files: which part of a picture the training stream shows,
+      turned left to right or not; None: images are arrays, which it shows as they are.
   """
 
   name: str
@@ -46,6 +49,7 @@ class ImageData:
   max_value: int
   mean: tuple[float, ...]
   std: tuple[float, ...]
+  crop: Crop | None = None
 
   def to_unit(self, image: Any) -> Any:
     """Images as read, NumPy or jnp, in [0, 1], float32."""
@@ -186,10 +190,39 @@ def _own(card: cards.Card) -> ImageData:
     max_value=facts['max_value'],
     mean=tuple(facts['mean']),
     std=tuple(facts['std']),
+    crop=Crop() if 'decoded' in facts else None,
   )
 
 
+def with_crop(data: ImageData, crop: Crop) -> ImageData:
+  """A set whose training stream shows other parts of its pictures.
+
+  Args:
+    data: of picture files; of a set of arrays it is returned as it is.
+    crop: what is shown in training; its method resizes in evaluations, too.
+  """
+  if data.crop is None:
+    return data
+
+  def cropped(source: Source) -> Source:
+    def read(data_dir: Any) -> Loaded:
+      loaded = source.read(data_dir)
+      image = loaded.data['image'].cropped(crop)
+      return loaded._replace(data={**loaded.data, 'image': image})
+
+    held = None if source.held is None else cropped(source.held)
+    return dataclasses.replace(source, read=read, held=held)
+
+  train, test = cropped(data.train), cropped(data.test)
+  return dataclasses.replace(data, train=train, test=test, crop=crop)
+
+
 def _blended(data: ImageData) -> ImageData:
+  if data.crop is not None:
+    raise ConfigError(
+      f'dataset={data.name}{blended.SUFFIX} is not allowed: must be of images, and '
+      f'{data.name} is of files of pictures: prepare it without --keep=files.'
+    )
   over = functools.partial(
     blended.over_photographs, max_value=data.max_value, photographs=photographs()
   )

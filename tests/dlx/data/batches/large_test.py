@@ -12,9 +12,10 @@ from dlx.data.batches import choose
 from dlx.data.batches.resident import InOrder, Shuffled
 from dlx.data.batches.streamed import ShuffledStream, batches
 from dlx.data.batches.workers import SharedBatches, WholeBatches
+from dlx.data.lazy import Picked, pick
 from dlx.data.prepare import draft, pictures
 from dlx.data.sets import images
-from dlx.data.sources import Picked, of_arrays, pick, subset
+from dlx.data.sources import of_arrays, subset
 
 
 def made(tmp_path, monkeypatch, size: int, pixels: int):
