@@ -31,6 +31,7 @@ import functools
 from dlx import experiment, losses, metrics, optim
 from dlx.config import Group
 from dlx.data.images import augment, erasing, mixup, policies, randaugment
+from dlx.data.pictures.crops import Crop
 from dlx.data.sets import images
 from dlx.models.convnext import SIZES, ConvNeXt
 from dlx.tasks.classification import image_classifier
@@ -98,7 +99,8 @@ SMALL = Config.small(blocks=(1, 1), features=(4, 8))
 
 
 def build(config: Config) -> experiment.Experiment:
-  data = images.images(config.dataset)
+  crop = Crop(min_area=config.min_area, flip=config.flip, method='bicubic')
+  data = images.with_crop(images.images(config.dataset), crop)
   height, width = data.shape[:2]
   shape = config.blocks, config.features
   if config.size is not None:
@@ -112,14 +114,18 @@ def build(config: Config) -> experiment.Experiment:
     drop_path=config.drop_path,
     **config.dtypes,
   )
-  crop = functools.partial(
-    augment.random_resized_crop,
-    height=height,
-    width=width,
-    scale=(config.min_area, 1.0),
-    method='bicubic',
-  )
-  moves = [crop] + [augment.random_flip] * config.flip
+  moves = []
+  if data.crop is None:  # Picture files are cropped and flipped as they are read.
+    moves.append(
+      functools.partial(
+        augment.random_resized_crop,
+        height=height,
+        width=width,
+        scale=(config.min_area, 1.0),
+        method='bicubic',
+      )
+    )
+    moves += [augment.random_flip] * config.flip
   how = config.augment
   if how.magnitude:
     chosen = randaugment.increasing(how.magnitude, how.spread)
@@ -145,7 +151,7 @@ def build(config: Config) -> experiment.Experiment:
       weight_decay=config.weight_decay,
     ),
     augment=policies.chain(
-      policies.in_unit(data.mean, data.std, *moves),
+      policies.in_unit(data.mean, data.std, *moves) if moves else None,
       policies.each(erase) if how.erase else None,
       policies.mixing(mix, data.num_classes),
     ),

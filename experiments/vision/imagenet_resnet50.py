@@ -28,6 +28,7 @@ import functools
 
 from dlx import experiment, losses, metrics, optim
 from dlx.data.images import augment, policies
+from dlx.data.pictures.crops import Crop
 from dlx.data.sets import images
 from dlx.models.resnet import ResNet
 from dlx.tasks.classification import image_classifier
@@ -68,7 +69,8 @@ SMALL = Config.small(blocks=(1, 1), width=2)
 
 
 def build(config: Config) -> experiment.Experiment:
-  data = images.images(config.dataset)
+  crop = Crop(min_area=config.min_area, flip=config.flip)
+  data = images.with_crop(images.images(config.dataset), crop)
   height, width = data.shape[:2]
   model = ResNet(
     blocks=config.blocks,
@@ -78,12 +80,14 @@ def build(config: Config) -> experiment.Experiment:
     num_outputs=data.num_classes,
     **config.dtypes,
   )
-  crop = functools.partial(
-    augment.random_resized_crop,
-    height=height,
-    width=width,
-    scale=(config.min_area, 1.0),
-  )
+  moves = [
+    functools.partial(
+      augment.random_resized_crop,
+      height=height,
+      width=width,
+      scale=(config.min_area, 1.0),
+    )
+  ] + [augment.random_flip] * config.flip
   return image_classifier(
     config,
     data,
@@ -99,7 +103,8 @@ def build(config: Config) -> experiment.Experiment:
       nesterov=True,
       weight_decay=config.weight_decay,
     ),
-    augment=policies.each(augment.compose(crop, *(augment.random_flip,) * config.flip)),
+    # Picture files are cropped and flipped as they are read.
+    augment=policies.each(augment.compose(*moves)) if data.crop is None else None,
     metrics=lambda logits, batch, weight: {
       'top_5': metrics.top_k(logits, batch['label'], weight, k=min(5, data.num_classes))
     },
