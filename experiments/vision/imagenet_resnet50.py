@@ -21,6 +21,8 @@ itself, which is what the published runs do with a device's part. Pictures that 
 from their files are cropped and flipped as they are read; those of a set of arrays on
 the device. Below 64 pixels a 3x3 convolution takes the place of the stem. digits
 (embedded) is the default, at an eighth of the width.
+
+Measured: digits 98.33 % (1 seed), 87 s of CPU; ImageNet not run.
 """
 
 import dataclasses
