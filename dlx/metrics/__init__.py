@@ -4,6 +4,7 @@ from dlx.metrics.calibration import CALIBRATION, calibration_error, calibration_
 from dlx.metrics.classification import (
   CLASSIFICATION,
   CROSS_ENTROPY,
+  TOP_5,
   accuracy,
   classification_summary,
   classification_sums,
@@ -69,6 +70,7 @@ __all__ = [
   'Neighbours',
   'PICTURES',
   'RANKING',
+  'TOP_5',
   'accuracy',
   'alignment',
   'average_precision',

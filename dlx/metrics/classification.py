@@ -54,6 +54,13 @@ CLASSIFICATION: Mapping[str, Metric] = {
     'share',
   ),
 }
+TOP_5 = Metric(
+  'Top-5 accuracy',
+  'higher',
+  'Share of the examples whose true class is among the five likeliest.',
+  '%',
+  'share',
+)
 CROSS_ENTROPY = Metric(
   'Cross-entropy',
   'lower',

@@ -2,6 +2,7 @@
 
 imagenet_vgg(16)   11, 13, 16, 19 layers, A, B, D, E of the paper: 132,863,336,
                    133,047,848, 138,357,544 and 143,667,240 parameters
+imagenet_vgg(16, third_kernel=1)   C: 133,638,952
 cifar_vgg(16)      the same convolutions before one dense layer
 """
 
@@ -38,6 +39,8 @@ class VGG(nn.Module):
     stages: convolutions of each stage.
     channels: of each stage.
     pools: by stage, whether a 2x2 max pool ends it; the paper's all do.
+    third_kernel: side of the filters of the third convolution of a stage, odd; with 1
+      and 16 layers it is form C of the paper, less good than D.
     dense: units of the dense layers before the head, each with ReLU and dropout.
     pooled: height and width to which the last map is averaged.
     num_outputs: K.
@@ -53,6 +56,7 @@ class VGG(nn.Module):
   stages: Sequence[int]
   channels: Sequence[int]
   pools: Sequence[bool] = (True,) * 5
+  third_kernel: int = 3
   dense: Sequence[int] = ()
   pooled: int = 1
   num_outputs: int = 10
@@ -87,8 +91,6 @@ class VGG(nn.Module):
     biased = self.conv_bias
     conv: Any = functools.partial(
       Conv,
-      kernel_size=(3, 3),
-      padding=1,
       use_bias=not self.batch_norm if biased is None else biased,
       # He et al. (arXiv 1502.01852): the paper's N(0, 0.01^2) does not train more than
       # 11 layers from scratch.
@@ -107,7 +109,9 @@ class VGG(nn.Module):
     sizes = zip(self.stages, self.channels, self.pools, strict=True)
     for i, (count, channels, pool) in enumerate(sizes, 1):
       for j in range(1, count + 1):
-        x = conv(channels, name=f'conv{i}_{j}')(x)
+        size = self.third_kernel if j == 3 else 3
+        side = {'kernel_size': (size, size), 'padding': size // 2}
+        x = conv(channels, name=f'conv{i}_{j}', **side)(x)
         x = norm(name=f'norm{i}_{j}')(x) if self.batch_norm else nn.relu(x)
       x = max_pool(x) if pool else x
     x = adaptive_avg_pool(x, (self.pooled, self.pooled))

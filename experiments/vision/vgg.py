@@ -43,6 +43,8 @@ class Config(experiment.Config):
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
   imagenet: bool = False  # The ImageNet form, of 3 dense layers.
   depth: int = 11  # Layers with weights of the ImageNet form: 11, 13, 16 or 19.
+  # Kernels of 1 x 1 at the end of the last three stages, form C of the paper; of 16.
+  ones: bool = False
   width: int = 8  # Channels of the first stage; 64 in the paper.
   batch_norm: bool = True  # Batch norm after each convolution; the paper has none.
   dropout: float = 0.5  # Share of the units of hidden dense layers that is dropped.
@@ -62,6 +64,7 @@ class Config(experiment.Config):
       self.unused('dropout', why='there is no hidden dense layer')
     known = ', '.join(map(str, STAGES))
     self.require('depth', self.depth in STAGES, f'one of {known}')
+    self.require('ones', not self.ones or self.depth == 16, 'False but with depth=16')
     self.choice('schedule', of=('one_cycle', 'cosine', 'steps'))
     self.bounds('width', least=1)
     self.bounds('pad', 'weight_decay', least=0)
@@ -79,6 +82,7 @@ def build(config: Config) -> experiment.Experiment:
   fields = {
     'width': config.width,
     'batch_norm': config.batch_norm,
+    'third_kernel': 1 if config.ones else 3,
     'num_outputs': data.num_classes,
     **config.dtypes,
   }

@@ -52,6 +52,7 @@ def run(title: str, path: str, *runs: str, test: str = '') -> Topic:
   return Topic(title, (f'experiments/{path}.py',), (own,), runs)
 
 
+AUGMENTATIONS = ('randaugment', 'mixup', 'erasing', 'lighting')
 AREAS: dict[str, tuple[Topic, ...]] = {
   'From scratch': (
     lesson(
@@ -242,6 +243,11 @@ AREAS: dict[str, tuple[Topic, ...]] = {
     run('Larger batches', 'foundations/batch_size_scaling', 'batch-size-scaling'),
     run('16 bits', 'foundations/mixed_precision', 'mixed-precision'),
     run('Augmentation', 'vision/augmentation', 'augmentation'),
+    part(
+      'RandAugment, mixup and CutMix, erasing, changes of light',
+      *(f'data/images/{name}' for name in AUGMENTATIONS),
+      tests=' '.join(f'data/images/{name}' for name in AUGMENTATIONS),
+    ),
     run(
       'Vanishing gradients', 'foundations/vanishing_gradients', 'vanishing-gradients'
     ),
@@ -315,6 +321,18 @@ AREAS: dict[str, tuple[Topic, ...]] = {
       'vision/efficientnet',
       'efficientnet-digits',
       test='vision/image_sizes',
+    ),
+    run(
+      'ResNet-50 on ImageNet',
+      'vision/imagenet_resnet50',
+      'imagenet-resnet50-digits',
+      test='vision/imagenet',
+    ),
+    run(
+      'ConvNeXt on ImageNet',
+      'vision/imagenet_convnext',
+      'imagenet-convnext-digits',
+      test='vision/imagenet',
     ),
     run('Sound as a picture', 'vision/spectrogram', 'spectrogram-cnn / rnn / waveform'),
     run(

@@ -211,6 +211,30 @@ def random_box(
   `ratio`. The first of `attempts` draws that fits is taken; where none does, the
   largest box in the middle whose ratio is within bounds: a box is always valid.
   """
+  found, rows, columns, place_key = fitting_box(
+    key, height, width, scale, ratio, attempts
+  )
+  whole = width / height
+  aspect = min(max(whole, ratio[0]), ratio[1])
+  middle_rows = max(1, min(height, round(width / aspect)))
+  middle_columns = max(1, min(width, round(height * aspect)))
+  rows = jnp.where(found, rows, middle_rows)
+  columns = jnp.where(found, columns, middle_columns)
+  room = jnp.stack([height - rows, width - columns])
+  place = jax.random.randint(place_key, (2,), 0, room + 1, dtype=jnp.int32)
+  top, left = jnp.where(found, place, room // 2)
+  return top, left, rows, columns
+
+
+def fitting_box(
+  key: jax.Array,
+  height: int,
+  width: int,
+  scale: tuple[float, float],
+  ratio: tuple[float, float],
+  attempts: int,
+) -> tuple[jax.Array, ...]:
+  """The size of `random_box`: (whether a draw fits, int32 height and width, a key)."""
   check('scale', scale, lambda s: 0 < s[0] <= s[1] <= 1, 'in (0, 1], low first')
   check('ratio', ratio, lambda r: 0 < r[0] <= r[1], 'above 0, low first')
   check('attempts', attempts, lambda a: a >= 1, 'at least 1')
@@ -222,17 +246,8 @@ def random_box(
   rows = jnp.round(jnp.sqrt(area / aspect)).astype(jnp.int32)
   columns = jnp.round(jnp.sqrt(area * aspect)).astype(jnp.int32)
   fits = (rows >= 1) & (rows <= height) & (columns >= 1) & (columns <= width)
-  first, found = jnp.argmax(fits), fits.any()
-  whole = width / height
-  aspect = min(max(whole, ratio[0]), ratio[1])
-  middle_rows = max(1, min(height, round(width / aspect)))
-  middle_columns = max(1, min(width, round(height * aspect)))
-  rows = jnp.where(found, rows[first], middle_rows)
-  columns = jnp.where(found, columns[first], middle_columns)
-  room = jnp.stack([height - rows, width - columns])
-  place = jax.random.randint(place_key, (2,), 0, room + 1, dtype=jnp.int32)
-  top, left = jnp.where(found, place, room // 2)
-  return top, left, rows, columns
+  first = jnp.argmax(fits)
+  return fits.any(), rows[first], columns[first], place_key
 
 
 def random_resized_crop(
@@ -359,24 +374,6 @@ def random_blur(
   if radius is None:
     radius = max(1, image_HWC.shape[0] // 20)
   return filters.gaussian_blur(image_HWC, _uniform(key, *sigma), radius=radius)
-
-
-def cutout(
-  key: jax.Array, image_HWC: jax.Array, *, size: int = 16, value: float = 0.0
-) -> jax.Array:
-  """Fills a square of `size` with `value`; arXiv:1708.04552.
-
-  Its centre is uniform over the pixels, so the border may cut it, as in the paper. Use
-  it after `normalise`, where 0 is the mean colour. Any dtype.
-  """
-  check('size', size, lambda s: s >= 0, 'at least 0')
-  height, width = image_HWC.shape[:2]
-  y, x = jax.random.randint(
-    key, (2,), 0, jnp.asarray([height, width], jnp.int32), dtype=jnp.int32
-  )
-  return geometry.erase(
-    image_HWC, y - size // 2, x - size // 2, size, size, value=value
-  )
 
 
 def _uniform(key, low, high):

@@ -245,9 +245,12 @@ def erase(
   height: jax.Array | int,
   width: jax.Array | int,
   *,
-  value: float = 0.0,
+  value: jax.Array | float = 0.0,
 ) -> jax.Array:
-  """Fills a box with `value`; parts of it may lie outside the image."""
+  """Fills a box with `value`; parts of it may lie outside the image.
+
+  A value of the image's shape is another picture, of which the box is shown.
+  """
   rows, columns = image.shape[-3:-1]
   mask_HW1 = box_mask(rows, columns, top, left, height, width)
   return _select(~mask_HW1, image, value)

@@ -1,9 +1,11 @@
-"""Mixing the examples of a batch, images and labels alike: mixup and CutMix.
+"""Mixing the examples of a batch, images and labels alike: mixup, CutMix, in turn.
 
 Row i is mixed with row i - 1 of the batch (row 0 with the last). Batches come in random
 order, so this is a random partner, never itself, and over several devices only one row
 of each travels. Every row has its own weight, drawn from its own key.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -64,6 +66,37 @@ def cutmix(
   images = jnp.where(mask_BHW1, jnp.roll(images_BHWC, 1, 0), images_BHWC)
   kept_B = 1 - mask_BHW1.mean((1, 2, 3), dtype=jnp.float32)
   return images, _mean(labels_BK, kept_B)
+
+
+def mixup_or_cutmix(
+  key: jax.Array,
+  images_BHWC: jax.Array,
+  labels_BK: jax.Array,
+  *,
+  mixup_alpha: float = 0.8,
+  cutmix_alpha: float = 1.0,
+  switch: float = 0.5,
+) -> tuple[jax.Array, jax.Array]:
+  """CutMix of the whole batch with probability `switch`, mixup of it otherwise.
+
+  The recipe of DeiT (arXiv:2012.12877), Swin and ConvNeXt, whose code has one weight
+  for all rows of a batch: here each row has its own.
+
+  Args:
+    mixup_alpha: above 0.
+    cutmix_alpha: above 0.
+    switch: in [0, 1].
+
+  Other arguments, returns and errors: as `mixup`.
+  """
+  check('switch', switch, lambda p: 0 <= p <= 1, 'in [0, 1]')
+  switch_key, key = jax.random.split(key)
+  return jax.lax.cond(
+    jax.random.uniform(switch_key, (), jnp.float32) < switch,
+    functools.partial(cutmix, alpha=cutmix_alpha),
+    functools.partial(mixup, alpha=mixup_alpha),
+    *(key, images_BHWC, labels_BK),
+  )
 
 
 def _draw(key, images, alpha):

@@ -3,17 +3,18 @@
 Each is (key, batch) -> batch for the argument `augment` of `image_classifier`. Those of
 geometry change the image alone; those that mix examples give the field `target`, soft
 labels [B, K], and keep `label` as it was. Images may be normalised: none depends on
-their range.
+their range, but for what `in_unit` wraps.
 """
 
 import functools
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 
 from dlx.config import check_choice
 from dlx.data.images import augment, geometry, mixup
+from dlx.data.images.levels import denormalise, normalise
 
 Policy = Callable[[jax.Array, Mapping[str, Any]], dict[str, Any]]
 
@@ -36,6 +37,45 @@ MIXES = {
 NAMES = ('none', *GEOMETRY, *MIXES)
 
 
+def each(fn: augment.Augment) -> Policy:
+  """A function of one image, applied to each with a key of its own."""
+  batched = augment.per_example(fn)
+  return lambda key, batch: {**batch, 'image': batched(key, batch['image'])}
+
+
+def in_unit(
+  mean: Sequence[float], std: Sequence[float], *fns: augment.Augment
+) -> Policy:
+  """Functions that need images in [0, 1], one after the other, of normalised images.
+
+  Args:
+    mean: by channel, by which the images are normalised.
+    std: likewise.
+    fns: of colour, RandAugment: (key, image HWC in [0, 1]) -> image.
+  """
+  to_unit = augment.keyless(lambda image: denormalise(image, mean, std))
+  back = augment.keyless(lambda image: normalise(image, mean, std))
+  return each(augment.compose(to_unit, *fns, back))
+
+
+def mixing(
+  mix: Callable[[jax.Array, Any, Any], tuple[Any, Any]], num_classes: int
+) -> Policy:
+  """Mixes examples and their one-hot labels, which become `target`.
+
+  Args:
+    mix: (key, images, labels [B, K]) -> the same mixed, see mixup.py.
+    num_classes: K.
+  """
+
+  def mixed(key, batch):
+    target_BK = jax.nn.one_hot(batch['label'], num_classes)
+    image, target_BK = mix(key, batch['image'], target_BK)
+    return {**batch, 'image': image, 'target': target_BK}
+
+  return mixed
+
+
 def crop_and_flip(pad: int, flip: bool) -> Policy | None:
   """The standard augmentation of small photographs (arXiv 1512.03385, CIFAR).
 
@@ -52,18 +92,14 @@ def crop_and_flip(pad: int, flip: bool) -> Policy | None:
   moves += [augment.random_flip] * flip
   if not moves:
     return None
-  move = augment.per_example(augment.compose(*moves))
-  return lambda key, batch: {**batch, 'image': move(key, batch['image'])}
+  return each(augment.compose(*moves))
 
 
 def translate(pad: int) -> Policy | None:
   """Moves by up to `pad` pixels either way, edges mirrored; None of 0 pixels."""
   if not pad:
     return None
-  move = augment.per_example(
-    functools.partial(augment.random_crop, padding=pad, fill='reflect')
-  )
-  return lambda key, batch: {**batch, 'image': move(key, batch['image'])}
+  return each(functools.partial(augment.random_crop, padding=pad, fill='reflect'))
 
 
 def alternating_flip(seed: int | jax.Array) -> Policy:
@@ -128,13 +164,5 @@ def by_name(name: str, num_classes: int) -> Policy | None:
   if name == 'none':
     return None
   if name in GEOMETRY:
-    warp = augment.per_example(GEOMETRY[name])
-    return lambda key, batch: {**batch, 'image': warp(key, batch['image'])}
-  mix = MIXES[name]
-
-  def mixed(key, batch):
-    target_BK = jax.nn.one_hot(batch['label'], num_classes)
-    image, target_BK = mix(key, batch['image'], target_BK)
-    return {**batch, 'image': image, 'target': target_BK}
-
-  return mixed
+    return each(GEOMETRY[name])
+  return mixing(MIXES[name], num_classes)

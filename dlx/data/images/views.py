@@ -5,7 +5,7 @@ from typing import Sequence
 import jax
 import jax.numpy as jnp
 
-from dlx.data.images import augment, geometry
+from dlx.data.images import augment, erasing, geometry
 from dlx.errors import ConfigError
 from dlx.precision import EXACT
 from dlx.state import Array, Key
@@ -64,7 +64,7 @@ def drawing_view(
     image_HWC = geometry.affine(
       image_HWC, matrix_22, shift * size_2 * move_2, fill='constant'
     )
-    return augment.cutout(erase_key, image_HWC, size=round(erase * image_HWC.shape[0]))
+    return erasing.cutout(erase_key, image_HWC, size=round(erase * image_HWC.shape[0]))
 
   return view
 

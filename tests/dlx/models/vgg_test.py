@@ -48,6 +48,32 @@ class VGGTest(parameterized.TestCase):
       (maps['fc6'], maps['fc7'], maps['head']), ((4096,), (4096,), (1000,))
     )
 
+  def test_form_c(self):
+    # Table 2 of the paper: 134 million, 138 of D. By hand, a kernel of 1 x 1 in place
+    # of 3 x 3 has 8 weights less for each pair of channels: of 256, 512 and 512.
+    fewer = 8 * (256**2 + 2 * 512**2)
+    model = imagenet_vgg(16, num_outputs=1000, third_kernel=1)
+    self.assertEqual(by_shape.parameters(model, IMAGENET), 138357544 - fewer)
+    self.assertEqual(138357544 - fewer, 133638952)
+    saved = 8 * (256**2 * 56**2 + 512**2 * 28**2 + 512**2 * 14**2)
+    whole = by_shape.multiply_adds(imagenet_vgg(16, num_outputs=1000), IMAGENET)
+    self.assertEqual(by_shape.multiply_adds(model, IMAGENET), whole - saved)
+    maps, same = (
+      by_shape.maps(imagenet_vgg(16, third_kernel=size), IMAGENET) for size in (1, 3)
+    )
+    self.assertEqual(maps, same)
+    shapes = jax.eval_shape(
+      lambda: model.init(jax.random.key(0), jnp.zeros((1, *IMAGENET)), train=False)
+    )['params']
+    sides = {
+      name: leaf['kernel'].shape[0]
+      for name, leaf in shapes.items()
+      if name.startswith('conv')
+    }
+    ones = [name for name, side in sides.items() if side == 1]
+    self.assertCountEqual(ones, ['conv3_3', 'conv4_3', 'conv5_3'])
+    self.assertEqual(set(sides.values()), {1, 3})
+
   # 14,728,266 and 20,040,522 with the biases of the convolutions.
   @parameterized.parameters((16, 14728266, 313.2), (19, 20040522, 398.1))
   def test_cifar_form(self, depth, parameters, millions):

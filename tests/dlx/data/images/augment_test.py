@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlx.data.images import augment, color, geometry
+from dlx.data.images import augment, color, erasing, geometry
 from dlx.errors import ConfigError
 
 N = 1000
@@ -50,7 +50,7 @@ class KeysTest(parameterized.TestCase):
           augment.random_affine,
           partial(augment.color_jitter, hue=0.1),
           augment.random_blur,
-          augment.cutout,
+          erasing.cutout,
         )
       )
     )
@@ -160,18 +160,6 @@ class GeometryTest(parameterized.TestCase):
       augment.random_crop(KEYS[0], x, padding=0, size=(3, 4)).shape, (3, 4, 2)
     )
     chex.assert_trees_all_equal(augment.random_crop(KEYS[0], x, padding=0), x)
-
-  def test_cutout_area(self):
-    x = jnp.ones((12, 10, 2))
-    out = draws(partial(augment.cutout, size=4, value=0.5), x)
-    cut = out == 0.5
-    self.assertTrue((cut[..., 0] == cut[..., 1]).all())
-    self.assertTrue((cut | (out == 1)).all())
-    rows, columns = cut[..., 0].any(2).sum(1), cut[..., 0].any(1).sum(1)
-    np.testing.assert_array_equal(cut[..., 0].sum((1, 2)), rows * columns)
-    # Centre y covers y - 2 .. y + 1: 4 rows, 2 or 3 at the upper edge, 3 at the lower.
-    self.assertEqual(set(rows), {2, 3, 4})
-    self.assertEqual(set(columns), {2, 3, 4})
 
 
 class ResizedCropTest(parameterized.TestCase):
@@ -313,7 +301,6 @@ class DtypeTest(parameterized.TestCase):
     'color_jitter',
     'random_blur',
     'random_grayscale',
-    'cutout',
   )
 
   def test_bfloat16_stays(self):
@@ -333,7 +320,7 @@ class DtypeTest(parameterized.TestCase):
           # Python numbers stand there as scalars; no array is widened.
           self.assertNotRegex(str(jaxpr), r'f64\[\d')
 
-  @parameterized.parameters('random_flip', 'random_shift', 'random_crop', 'cutout')
+  @parameterized.parameters('random_flip', 'random_shift', 'random_crop')
   def test_whole_pixels_take_any_dtype(self, name):
     x = jnp.ones((20, 20, 1), jnp.uint8)
     self.assertEqual(getattr(augment, name)(KEYS[0], x).dtype, jnp.uint8)

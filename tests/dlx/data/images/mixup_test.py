@@ -85,6 +85,29 @@ class MixTest(parameterized.TestCase):
     np.testing.assert_allclose(small[1][2], same[0][1][2], atol=2.0**-22)
     self.assertGreater(np.ptp(np.diag(same[0][1])), 0.01)
 
+  def test_one_or_the_other_for_a_whole_batch(self):
+    fn = jax.jit(mixup.mixup_or_cutmix, static_argnames=('switch',))
+    images, labels = IMAGES[:6], LABELS[:6]
+    boxes = []
+    for i in range(60):
+      found, target = fn(jax.random.key(i), images, labels, switch=0.25)
+      # Pixels of a box are those of one row or the other.
+      whole = (found == images) | (found == jnp.roll(images, 1, 0))
+      boxes.append(bool(whole.all()))
+      self.assertEqual(float(np.ptp(found, (1, 2, 3)).max()) == 0, not boxes[-1])
+      np.testing.assert_allclose(target.sum(1), np.ones(6), atol=2.0**-22)
+    # 60 draws of probability 1/4: within 4 deviations of 3.4.
+    self.assertTrue(2 <= sum(boxes) <= 28)
+    for switch, alone, alpha in ((0.0, mixup.mixup, 0.8), (1.0, mixup.cutmix, 1.0)):
+      key = jax.random.split(jax.random.key(7))[1]
+      chex.assert_trees_all_close(
+        fn(jax.random.key(7), images, labels, switch=switch),
+        alone(key, images, labels, alpha=alpha),
+        atol=1e-5,
+      )
+    with self.assertRaisesRegex(ConfigError, 'switch=2'):
+      mixup.mixup_or_cutmix(jax.random.key(0), images, labels, switch=2)
+
   @parameterized.parameters(mixup.mixup, mixup.cutmix)
   def test_dtype_stays(self, fn):
     images, labels = jax.eval_shape(

@@ -73,6 +73,26 @@ class PoliciesTest(parameterized.TestCase):
     )(jax.random.key(0), batch())
     self.assertEqual(both['target'].shape, (6, K))
 
+  def test_colour_sees_images_in_the_unit_interval(self):
+    mean, std = (0.5, 0.25, 0.125), (0.25, 0.5, 0.125)  # Exact in floating point.
+    levels = np.random.default_rng(0).integers(0, 257, (6, 5, 4, 3)) / np.float32(256)
+    normalised = (levels - np.float32(mean)) / np.float32(std)
+    given = {**batch(), 'image': jnp.asarray(normalised)}
+    seen = policies.in_unit(
+      mean,
+      std,
+      lambda key, image: image + jax.random.uniform(key),
+      lambda key, image: image / 2,
+    )(jax.random.key(0), given)
+    self.assertEqual(set(seen), set(given))
+    added = 2 * (np.asarray(seen['image']) * std + mean) - levels
+    # A number of its own for each image, and each once.
+    np.testing.assert_allclose(
+      added, np.broadcast_to(added[:, :1, :1, :1], added.shape), atol=2.0**-20
+    )
+    self.assertTrue(((added > 0) & (added < 1)).all())
+    self.assertLen(set(added[:, 0, 0, 0].round(4)), 6)
+
   def test_another_name(self):
     with self.assertRaisesRegex(ConfigError, 'augment=blur is .* one of none, flip, '):
       policies.by_name('blur', K)
