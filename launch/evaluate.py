@@ -189,6 +189,7 @@ def main(argv: list[str]) -> int:
     if values.show is not None:
       return show(combining.reliability(found), values)
     metrics, more = found.metrics, found.told
+    combining.tell(found, values)
   elif values.show is not None:
     from dlx.run.reopen import draw
 

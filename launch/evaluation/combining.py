@@ -1,6 +1,7 @@
 """Flags of launch.evaluate that combine runs, views, checkpoints; what they ask for."""
 
 import math
+import sys
 from typing import TYPE_CHECKING, Any, Callable
 
 from absl import flags
@@ -96,6 +97,20 @@ def temperature_of(text: str | None) -> float | str | None:
       f'--temperature={text} is not allowed: must be fit or a number above 0.'
     )
   return found
+
+
+def tell(found: 'Combined', values: flags.FlagValues):
+  """Says on stderr by which examples was chosen, and which figures are of others."""
+  chosen = []
+  if values.temperature == 'fit':
+    chosen.append('the temperature is fitted')
+  if values.soup == 'greedy':
+    chosen.append('the soup is chosen')
+  if not chosen:
+    return
+  halves = [x for x in found.bins if x.endswith('_half')]
+  rest = f': {halves[0]} is the rest' if halves else ''
+  print(f'{" and ".join(chosen)} on {found.told["held_out"]}{rest}.', file=sys.stderr)
 
 
 def reliability(found: 'Combined') -> Any:

@@ -137,12 +137,12 @@ def check_same(first: Member, other: Member, flag: str):
   Raises:
     ConfigError: another data set, other inputs, or other classes; one line.
   """
-  a, b = (classifier(x, flag) for x in (first, other))
+  a, b = (classifier(x, flag.rstrip('=')) for x in (first, other))
   wide = (
     'float64' in (x.config.compute_dtype, x.config.param_dtype) for x in (first, other)
   )
   told = {
-    'the data set': [getattr(x.config, 'dataset', None) for x in (first, other)],
+    'the data set': [_data_set(x) for x in (first, other)],
     'the classes': [(*x.field.shape, *x.field.names) for x in (a, b)],
     'the inputs': [_told(x.function.inputs) for x in (a, b)],
     'the vocabulary': [_vocabulary(first), _vocabulary(other)],
@@ -154,6 +154,25 @@ def check_same(first: Member, other: Member, flag: str):
         f'{flag}{other.workdir} is not allowed beside {first.workdir}: {what} must be '
         f'the same, and {_short(there)} is not {_short(here)}.'
       )
+
+
+def check_held_out(first: Member, other: Member, flag: str):
+  """Raises ConfigError where a member may have learnt what the first run held out."""
+  here, there = (x.config.validation for x in (first, other))
+  if here != there:
+    raise ConfigError(
+      f'{flag}{other.workdir} is not allowed: it held out --config.validation={there} '
+      f'of the training examples and {first.workdir} {here}, so that it may know those '
+      'by which is chosen: take runs of one value.'
+    )
+
+
+def _data_set(member: Member) -> str:
+  """Its name: as the config says, else as the source of the first evaluation does."""
+  named = getattr(member.config, 'dataset', None)
+  data = [e.data for e in member.experiment.evals.values()]
+  source = getattr(data[0], 'source', None) if data else None
+  return named or getattr(source, 'name', 'one without a name')
 
 
 def _told(fields: Mapping[str, Field]) -> list[str]:

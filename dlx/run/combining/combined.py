@@ -60,9 +60,13 @@ class Asked(NamedTuple):
     return self.temperature == 'fit' or self.soup == 'greedy'
 
   @property
-  def of_probabilities(self) -> bool:
-    """Whether anything but the weights of one run is combined."""
-    return bool(self.members or self.views or self.temperature is not None or self.soup)
+  def flag(self) -> str | None:
+    """The flag by which probabilities are needed; None: they are not."""
+    if self.members or self.soup:
+      return '--members'
+    if self.views:
+      return '--tta'
+    return None if self.temperature is None else '--temperature'
 
 
 class Combined(NamedTuple):
@@ -99,9 +103,12 @@ def combined(
   Raises:
     ConfigError: runs that do not go together, checkpoints that are not there.
   """
+  known = _classifier(first, asked)
   runs = [first, *asked.members]
   for member in runs[1:]:
     classifiers.check_same(first, member, '--members=')
+    if asked.chooses:
+      classifiers.check_held_out(first, member, '--members=')
     if asked.soup:
       weights.check_same_shapes(first, member, f'--soup={asked.soup}')
   steps = [weights.steps_of(asked.average, x) for x in runs] if asked.average else []
@@ -116,9 +123,9 @@ def combined(
     state = weights.averaged(found, first, steps[0], asked.norm_batches)
     own = found.metrics(state)
     out.metrics.update({f'{name}_average': value for name, value in own.items()})
-  if not asked.of_probabilities:
+  if known is None:
     return out
-  answers = _Answering(found, first, asked)
+  answers = _Answering(found, first, known, asked)
   told.update(answers.told)
   rows = answers.rows_of_one(state)
   if runs[1:]:
@@ -135,6 +142,27 @@ def combined(
     if asked.soup:
       rows['soup'], told['soup'] = answers.of_soup(runs, states, rows['members'])
   return answers.scored(out, rows)
+
+
+def _classifier(first: Member, asked: Asked) -> Classifier | None:
+  """What names the probabilities of the run; None: nothing does, and nothing asks.
+
+  Raises:
+    ConfigError: it is asked for and is not there, or views of what is no image.
+  """
+  try:
+    found = classifiers.classifier(first, asked.flag or '--show')
+    classifiers.splits(first, found)
+  except ConfigError:
+    if asked.flag or not asked.average:
+      raise
+    return None
+  if asked.views and found.image is None:
+    raise ConfigError(
+      f'--tta is of images, and {found.name} of {first.workdir} reads '
+      f'{", ".join(found.function.inputs)}: leave it out.'
+    )
+  return found
 
 
 def _open(member: Member, renewed: bool, options: Mapping[str, Any]) -> Opened:
@@ -172,22 +200,12 @@ def _mean(members: Sequence[_Row]) -> _Row:
 class _Answering:
   """The answers to the evaluations of one run: by itself and by its members."""
 
-  def __init__(self, found: Opened, first: Member, asked: Asked):
-    flag = '--members' if asked.members else '--tta' if asked.views else '--temperature'
+  def __init__(self, found: Opened, first: Member, known: Classifier, asked: Asked):
     self._found, self._asked, self._first = found, asked, first
-    self._classifier = classifiers.classifier(first, flag)
-    self._splits = classifiers.splits(first, self._classifier)
-    if asked.views and self._classifier.image is None:
-      raise ConfigError(
-        f'--tta is of images, and {self._classifier.name} of {first.workdir} reads '
-        f'{", ".join(self._classifier.function.inputs)}: leave it out.'
-      )
-    self._plain = self._reader(self._classifier, ())
-    self._seen = self._reader(self._classifier, asked.views)
+    self._splits = classifiers.splits(first, known)
+    self._plain = self._reader(known, ())
+    self._seen = self._reader(known, asked.views)
     self._held, self._halved = self._held_out()
-    if self._held == HELD_OUT:
-      for member in asked.members:
-        _check_held_out(first, member)
     self.told: dict[str, Any] = {'views': len(asked.views)} if asked.views else {}
     if asked.chooses:
       half = f'a half of {self._held}, drawn by seed {HALF_SEED}'
@@ -322,14 +340,3 @@ class _Answering:
     assert self._held is not None
     answers = self._chosen_by(row[self._held])
     return float(jax.jit(metrics.fit_temperature)(*answers))
-
-
-def _check_held_out(first: Member, other: Member):
-  """Raises ConfigError where a member may have learnt what the first run held out."""
-  here, there = (x.config.validation for x in (first, other))
-  if here != there:
-    raise ConfigError(
-      f'--members={other.workdir} is not allowed: it held out '
-      f'--config.validation={there} of the training examples and {first.workdir} '
-      f'{here}, so that it may know those by which is chosen: take runs of one value.'
-    )
