@@ -239,7 +239,7 @@ def test_what_does_not_go_together(runs):
   refused('--tta is of images, and predict of sounds reads signal', signals,
           Asked(views=fixed_views.flips()))  # fmt: skip
   renamed = signals._replace(config=dataclasses.replace(SMALL))
-  refused('the inputs must be the same', soft, Asked(members=[renamed]))
+  refused('the classes must be the same', soft, Asked(members=[renamed]))
   refused('held out --config.validation=0.0 of .* take runs of one value', soft,
           Asked(members=[runs.whole], temperature='fit'))  # fmt: skip
   refused(
