@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from absl import flags
 
 from dlx.errors import ConfigError
+from launch.flags import paths
 
 if TYPE_CHECKING:
   from dlx.run.combining.classifiers import Member
@@ -62,6 +63,12 @@ def define(values: flags.FlagValues):
     lower_bound=1,
     **own,
   )
+  paths.define(
+    values,
+    'save',
+    None,
+    'New folder for the weights of --soup, else of --average, as a run of their own.',
+  )
 
 
 def check(values: flags.FlagValues, show: str | None):
@@ -73,6 +80,10 @@ def check(values: flags.FlagValues, show: str | None):
   if values.soup and not values.members:
     raise ConfigError(
       f'--soup={values.soup} needs --members=WORKDIR,...: whose weights to average.'
+    )
+  if values.save and not (values.soup or values.average):
+    raise ConfigError(
+      f'--save={values.save} is of averaged weights: give --average or --soup, too.'
     )
   if values.temperature not in (None, 'fit'):
     temperature_of(values.temperature)
@@ -161,4 +172,5 @@ def asked(values: flags.FlagValues, member: Callable[[str], 'Member']) -> 'Asked
     average=values.average,
     soup=values.soup,
     norm_batches=values.norm_batches,
+    save=values.save,
   )

@@ -77,6 +77,11 @@ def weights_of(member: Member, step: int | str) -> PyTree:
     step=step,
     without=('opt_state', 'model_state', 'best'),
   )
+  return on_host(state)
+
+
+def on_host(state: TrainState) -> PyTree:
+  """The weights that functions use."""
   return jax.tree.map(processes.to_host, state.averaged)
 
 
@@ -136,9 +141,7 @@ def check_same_shapes(first: Member, other: Member, flag: str):
 
 
 def greedy_soup(
-  candidates: Sequence[PyTree],
-  accuracies: Sequence[float],
-  score: Callable[[PyTree], float],
+  candidates: Sequence[PyTree], score: Callable[[PyTree], float]
 ) -> tuple[list[int], PyTree]:
   """Which weights make a soup that is no worse than without them, and their mean.
 
@@ -147,15 +150,15 @@ def greedy_soup(
 
   Args:
     candidates: weights.
-    accuracies: of each by itself, on held-out examples.
-    score: of weights, on the same examples.
+    score: of weights, on held-out examples: higher is better.
 
   Returns:
-    The numbers of those that are kept, in the order of their accuracies.
+    The numbers of those that are kept, the best first; and the soup.
   """
-  order = sorted(range(len(candidates)), key=lambda i: -accuracies[i])
+  alone = [score(tree) for tree in candidates]
+  order = sorted(range(len(candidates)), key=lambda i: -alone[i])
   kept = order[:1]
-  soup, best = candidates[kept[0]], accuracies[kept[0]]
+  soup, best = candidates[kept[0]], alone[kept[0]]
   for i in order[1:]:
     tried = mean_of([candidates[j] for j in (*kept, i)])
     found = score(tried)

@@ -70,6 +70,7 @@ def test_a_reliability_diagram_of_a_single_run(folder, tmp_path):
   'args, wanted',
   [
     (['--soup=greedy'], '--soup=greedy needs --members=WORKDIR,...'),
+    (['--save={}/new'], 'is of averaged weights: give --average or --soup, too.'),
     (['--soup=all'], 'uniform|greedy'),
     (['--temperature=0'], '--temperature=0 is not allowed: must be fit or a number'),
     (['--temperature=inf'], '--temperature=inf is not allowed'),

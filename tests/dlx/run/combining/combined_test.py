@@ -188,12 +188,23 @@ def test_averaged_checkpoints(runs):
   assert found.told['average'] == {x.workdir: [8, 12] for x in runs[:2]}
 
 
-def test_soups(runs):
+def test_soups(runs, tmp_path):
   image, label = data_of(runs.soft)
   both = [said(x, image) for x in runs[:2]]
-  uniform = combined(runs.soft, Asked(members=[runs.other], soup='uniform'))
+  saved = str(tmp_path / 'soup')
+  asked = Asked(members=[runs.other], soup='uniform', save=saved)
+  uniform = combined(runs.soft, asked)
   check(uniform.metrics, 'test', '_soup', geometric(*both), label)
   assert uniform.told['soup'] == [runs.soft.workdir, runs.other.workdir]
+
+  # A run of its own, that commands open.
+  opened = dlx.open(saved)
+  np.testing.assert_allclose(opened.predict(image=image), geometric(*both), atol=1e-5)
+  assert opened.record['combined'] == uniform.told and opened.step == 12
+  again = reopen.evaluate(runs.soft.experiment, runs.soft.config, saved)
+  accuracy = uniform.metrics['test/accuracy_soup']
+  np.testing.assert_allclose(again['test/accuracy'], accuracy)
+  refused('soup is there already: give a new folder', runs.soft, asked)
 
   greedy = combined(runs.soft, Asked(members=[runs.other], soup='greedy'))
   held, truth = data_of(runs.soft, 'validation')

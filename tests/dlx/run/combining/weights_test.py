@@ -65,23 +65,23 @@ def test_what_is_no_average(member, asked):
 
 
 def test_a_greedy_soup():
-  """Best first; 3 makes it worse and is left out, 1 as good and is kept."""
+  """Best first; 8 makes it worse and is left out, 1 as good and is kept."""
   candidates = [np.float64(x) for x in (1, 2, 4, 8)]
-  accuracies = [0.5, 0.7, 0.9, 0.8]
-  scores = {(4 + 8) / 2: 0.85, (4 + 2) / 2: 0.9, (4 + 2 + 1) / 3: 0.95}
+  scores = {1: 0.5, 2: 0.7, 4: 0.9, 8: 0.8}
+  scores |= {(4 + 8) / 2: 0.85, (4 + 2) / 2: 0.9, (4 + 2 + 1) / 3: 0.95}
   tried = []
 
   def score(soup):
     tried.append(soup)
     return scores[float(soup)]
 
-  kept, soup = weights.greedy_soup(candidates, accuracies, score)
+  kept, soup = weights.greedy_soup(candidates, score)
   assert kept == [2, 1, 0] and soup == 7 / 3
-  assert tried == [6, 3, 7 / 3]
+  assert tried == [1, 2, 4, 8, 6, 3, 7 / 3]
 
 
 def test_a_greedy_soup_is_never_worse_than_the_best():
-  kept, soup = weights.greedy_soup(
-    [np.float64(1), np.float64(5)], [0.6, 0.9], lambda _: 0.89
-  )
+  scores = {1: 0.6, 5: 0.9, 3: 0.89}
+  candidates = [np.float64(1), np.float64(5)]
+  kept, soup = weights.greedy_soup(candidates, lambda x: scores[float(x)])
   assert kept == [1] and soup == 5
