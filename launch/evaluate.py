@@ -172,7 +172,7 @@ def main(argv: list[str]) -> int:
   devices.use_cpu_without_accelerator()
   values = command_line.parse_alone(argv, define, __doc__ or '')
   step = parse_step(values.step)
-  combining.check(values, values.show)
+  combining.check(values)
   if not values.workdir:
     raise ConfigError('--workdir is missing: must be the folder of a run.')
   run = read(values.workdir, values.exp, '--workdir=')

@@ -71,7 +71,7 @@ def define(values: flags.FlagValues):
   )
 
 
-def check(values: flags.FlagValues, show: str | None):
+def check(values: flags.FlagValues):
   """Refuses what cannot be meant, before jax starts.
 
   Raises:
@@ -88,9 +88,9 @@ def check(values: flags.FlagValues, show: str | None):
   if values.temperature not in (None, 'fit'):
     temperature_of(values.temperature)
   given = [name for name in FLAGS if getattr(values, name)]
-  if given and show not in (None, RELIABILITY):
+  if given and values.show not in (None, RELIABILITY):
     raise ConfigError(
-      f'--show={show} is a figure of one run: leave --{given[0]} out, or give '
+      f'--show={values.show} is a figure of one run: leave --{given[0]} out, or give '
       f'--show={RELIABILITY}.'
     )
 
