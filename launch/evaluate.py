@@ -2,17 +2,24 @@
 
   python -m launch.evaluate --workdir=runs/cnn --step=best --out=metrics.json
 
-Prints a table, then one line of JSON; with --show=NAME a figure of the report. Exit
-status 2: bad input, one line on stderr.
+  python -m launch.evaluate --workdir=runs/cnn_0 --members='runs/cnn_*' \\
+      --tta=flip --temperature=fit
+
+Prints a table, then one line of JSON; with --show=NAME a figure of the report. Of a run
+that classifies also: test/accuracy_ensemble of several runs, _tta of views of an image,
+_average of checkpoints, _soup of the weights of runs, _calibrated by a temperature,
+each beside the figure of the run alone; --show=reliability draws them. Exit status 2:
+bad input, one line on stderr.
 """
 
 import sys
-from typing import Any, Mapping
+from typing import Any, Mapping, NamedTuple
 
 from absl import flags
 
 from dlx.errors import ConfigError
 from dlx.run import experiments_by_name
+from launch.evaluation import combining
 from launch.flags import command_line, opened, paths
 from launch.machine import devices
 
@@ -38,6 +45,7 @@ def define(values: flags.FlagValues):
   out = 'File to write the JSON, or the figure of --show, to.'
   paths.define(values, 'out', None, out)
   text('show', None, 'Instead of metrics: a figure of the report, by its name.')
+  combining.define(values)
   devices.define(values)
 
 
@@ -52,20 +60,10 @@ def table(metrics: Mapping[str, Any]) -> str:
   )
 
 
-def show(experiment, config, values, step: str | int) -> int:
+def show(drawn: Any, values: flags.FlagValues) -> int:
   """Prints a figure that is a text; writes a picture to --out."""
   from dlx.run.drawing import to_png
-  from dlx.run.reopen import draw
 
-  drawn = draw(
-    experiment,
-    config,
-    values.workdir,
-    values.show,
-    step=step,
-    data_dir=values.data_dir,
-    mesh=values.mesh,
-  )
   if isinstance(drawn, str):
     print(drawn, end='')
   elif not values.out:
@@ -112,48 +110,87 @@ def load(run: Mapping[str, Any], exp: str | None, workdir: str):
   return found
 
 
+class Read(NamedTuple):
+  """A run as its config.json says; nothing is built."""
+
+  record: Mapping[str, Any]
+  found: Any
+  config: Any
+  workdir: str
+
+  def build(self) -> Any:
+    """The experiment, with sets of the user's own as they were."""
+    from dlx.data.sets import cards
+
+    with cards.recall(self.record.get('data') or {}):
+      return self.found.build(self.config)
+
+
+def read(workdir: str, exp: str | None, flag: str) -> Read:
+  """The run in a workdir. Raises ConfigError: there is none, or see `load`."""
+  from dlx.config_json import config_from_json
+  from dlx.run.records.config_file import read_run
+
+  record = read_run(workdir, flag)
+  found = load(record, exp, workdir)
+  added: list[str] = []
+  config = config_from_json(found.config_class, record['config'], added=added)
+  for name in added:
+    print(f'--{name} is new since the run: its default is taken.', file=sys.stderr)
+  return Read(record, found, config, workdir)
+
+
+def combine(run: Read, experiment: Any, values: flags.FlagValues, options: dict):
+  """The run with what the flags combine it with: a `combined.Combined`."""
+  from dlx.run.combining.classifiers import Member
+  from dlx.run.combining.combined import combined
+  from dlx.run.records.config_file import read_run
+
+  def member(workdir: str) -> Member:
+    same = read_run(workdir, '--members=')['experiment'] == run.record['experiment']
+    other = read(workdir, values.exp if same else None, '--members=')
+    return Member(workdir, other.build(), other.config)
+
+  asked = combining.asked(values, member)
+  return combined(Member(values.workdir, experiment, run.config), asked, **options)
+
+
 @command_line.one_line_errors
 def main(argv: list[str]) -> int:
   """Runs the launcher; returns the exit status."""
   devices.use_cpu_without_accelerator()
   values = command_line.parse_alone(argv, define, __doc__ or '')
   step = opened.parse_step(values.step)
+  combining.check(values)
   if not values.workdir:
     raise ConfigError('--workdir is missing: must be the folder of a run.')
-  from dlx.run.records.config_file import read_run
-
-  run = read_run(values.workdir, '--workdir=')
-  from dlx.config_json import config_from_json
-
-  found = load(run, values.exp, values.workdir)
-  added: list[str] = []
-  config = config_from_json(found.config_class, run['config'], added=added)
-  for name in added:
-    print(f'--{name} is new since the run: its default is taken.', file=sys.stderr)
-  devices.start_jax(config, values)
-  from dlx.data.sets import cards
-
-  with cards.recall(run.get('data') or {}):
-    experiment = found.build(config)
-
+  run = read(values.workdir, values.exp, '--workdir=')
+  devices.start_jax(run.config, values)
+  experiment = run.build()
   import jax
 
   from dlx.run.records.json_files import to_text
-  from dlx.run.reopen import evaluate
 
-  if values.show is not None:
-    return show(experiment, config, values, step)
-  metrics = evaluate(
-    experiment,
-    config,
-    values.workdir,
-    step=step,
-    data_dir=values.data_dir,
-    mesh=values.mesh,
-  )
+  options = {'step': step, 'data_dir': values.data_dir, 'mesh': values.mesh}
+  more: Mapping[str, Any] = {}
+  if combining.wanted(values, experiment):
+    found = combine(run, experiment, values, options)
+    if values.show is not None:
+      return show(combining.reliability(found), values)
+    metrics, more = found.metrics, found.told
+    combining.tell(found, values)
+  elif values.show is not None:
+    from dlx.run.reopen import draw
+
+    one = experiment, run.config, values.workdir
+    return show(draw(*one, values.show, **options), values)
+  else:
+    from dlx.run.reopen import evaluate
+
+    metrics = evaluate(experiment, run.config, values.workdir, **options)
   if jax.process_index() == 0:
     told = dict(sorted(metrics.items()))
-    line = to_text({'workdir': values.workdir, 'step': step, 'metrics': told})
+    line = to_text({'workdir': values.workdir, 'step': step, **more, 'metrics': told})
     print(table(metrics))
     print(line, flush=True)
     if values.out:

@@ -1,6 +1,13 @@
 """Metrics by subject: sums that add up over batches, steps and devices."""
 
-from dlx.metrics.calibration import CALIBRATION, calibration_error, calibration_sums
+from dlx.metrics.calibration import (
+  CALIBRATION,
+  calibration_error,
+  calibration_sums,
+  disagreement,
+  log_probabilities,
+  probability_scores,
+)
 from dlx.metrics.classification import (
   CLASSIFICATION,
   CROSS_ENTROPY,
@@ -55,6 +62,7 @@ from dlx.metrics.regression import (
   regression_sums,
 )
 from dlx.metrics.representation import alignment, principal_components, uniformity
+from dlx.metrics.temperature import fit_temperature, tempered
 from dlx.metrics.translation import BLEU, bleu, bleu_counts, bleu_tokens, corpus_bleu
 from dlx.state import mean
 
@@ -83,16 +91,19 @@ __all__ = [
   'classification_sums',
   'confusion',
   'corpus_bleu',
+  'disagreement',
   'diversity',
   'draw_labels',
   'feature_moments',
   'fit_linear',
+  'fit_temperature',
   'frechet_distance',
   'frechet_of',
   'gaussian_kernel',
   'in_chunks',
   'inception_score',
   'inception_sums',
+  'log_probabilities',
   'mean',
   'median_distance',
   'mmd',
@@ -105,6 +116,7 @@ __all__ = [
   'polynomial_kernel',
   'precision_recall_f1',
   'principal_components',
+  'probability_scores',
   'psnr',
   'ranking_of_bins',
   'regression_metrics',
@@ -114,6 +126,7 @@ __all__ = [
   'score_sums',
   'ssim',
   'standardiser',
+  'tempered',
   'top_k',
   'uniformity',
   'vote',

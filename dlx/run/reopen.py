@@ -6,7 +6,6 @@ from typing import Any, Mapping, NamedTuple
 from etils import epath
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dlx.errors import ConfigError
 from dlx.experiment import Config, Experiment
@@ -44,16 +43,9 @@ def evaluate(
   Raises:
     ConfigError: no such checkpoint; see `loop.fit`.
   """
-  found = _open(experiment, config, workdir, step, data_dir, mesh)
-  metrics: dict[str, float] = {}
-  for split in experiment.evals:
-    shape = found.state.stop.shape
-    metrics |= {
-      f'{split}/{key}': as_floats(value)
-      for key, value in found.summary(split).items()
-      if reported(value, shape)
-    }
-  return metrics
+  return opened(
+    experiment, config, workdir, step=step, data_dir=data_dir, mesh=mesh
+  ).metrics()
 
 
 def state(
@@ -143,7 +135,7 @@ def draw(
       f'--show={name} is not allowed: must be one of '
       f'{", ".join(experiment.figures) or "none, as nothing is drawn"}.'
     )
-  found = _open(experiment, config, workdir, step, data_dir, mesh)
+  found = opened(experiment, config, workdir, step=step, data_dir=data_dir, mesh=mesh)
   figure = experiment.figures[name]
   tree = drawing.compute(
     name,
@@ -160,28 +152,81 @@ def draw(
   return figure.draw(tree)
 
 
-class _Opened(NamedTuple):
-  """A checkpoint on the devices, and the data of evaluations and figures."""
+class Opened(NamedTuple):
+  """A checkpoint on the devices, and the data of evaluations and figures.
 
+  Attributes:
+    experiment: of the run.
+    dispatch: its programs and shardings.
+    state: of the checkpoint.
+    data: by the id of the Dataset.
+    evaluations: compiled at their first pass.
+    rehearsed: figures.
+  """
+
+  experiment: Experiment
+  dispatch: Dispatch
   state: TrainState
   data: Mapping[int, feed.Placed]
   evaluations: Evaluations
   rehearsed: Rehearsed
 
-  def summary(self, split: str) -> Mapping[str, np.ndarray]:
-    return self.evaluations.run([split], self.state)[split].figures
+  def summary(self, split: str, state: TrainState | None = None):
+    """What one evaluation finds; None: of the state of the checkpoint."""
+    state = self.state if state is None else state
+    return self.evaluations.run([split], state)[split].figures
+
+  def metrics(self, state: TrainState | None = None) -> dict[str, Any]:
+    """Numbers of all evaluations by "split/name".
+
+    Args:
+      state: what is evaluated, placed as that of the checkpoint; None: that.
+    """
+    shape = self.state.stop.shape
+    return {
+      f'{split}/{key}': as_floats(value)
+      for split in self.experiment.evals
+      for key, value in self.summary(split, state).items()
+      if reported(value, shape)
+    }
 
 
-def _open(experiment, config, workdir, step, data_dir, mesh) -> _Opened:
+def opened(
+  experiment: Experiment,
+  config: Config,
+  workdir,
+  *,
+  step: int | str = 'latest',
+  data_dir=None,
+  mesh: str | None = None,
+  train: bool = False,
+) -> Opened:
+  """A checkpoint with its evaluations; writes nothing.
+
+  Args:
+    step: see `evaluate`.
+    train: whether the data of training are read, too.
+
+  Raises:
+    ConfigError: see `evaluate`.
+  """
   dispatch = make_dispatch(experiment, sharding.make_mesh(mesh))
   rehearsed = rehearse(experiment, config, dispatch)
   step_of(config, workdir, step)  # Before anything is read.
-  data = feed.load(experiment, data_dir, dispatch.mesh, train=False)
+  data = feed.load(experiment, data_dir, dispatch.mesh, train=train)
   restored = _restored(experiment, dispatch, workdir, config, step)
   evaluations = Evaluations(
     experiment, config, dispatch, data, Clock(), rehearsed.evals
   )
-  return _Opened(restored, data, evaluations, rehearsed)
+  return Opened(experiment, dispatch, restored, data, evaluations, rehearsed)
+
+
+def saved_steps(config: Config, workdir) -> list[int]:
+  """Steps of the checkpoints of a run, oldest first."""
+  saved = _saved(_place(workdir).folder, config)
+  found = saved.steps()
+  saved.close()
+  return found
 
 
 def _saved(workdir, config: Config) -> Checkpointer:

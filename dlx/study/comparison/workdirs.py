@@ -91,7 +91,7 @@ def find(words: Iterable[str], *, unfinished: bool = False) -> Found:
     ConfigError: a word that leads to no folder of a run.
   """
   found, seen = Found([], []), {}
-  for path in _workdirs(words):
+  for path in folders(words):
     real = path if is_remote(path) else os.path.realpath(path)
     if real in seen:
       continue
@@ -117,7 +117,12 @@ def find(words: Iterable[str], *, unfinished: bool = False) -> Found:
   return found
 
 
-def _workdirs(words: Iterable[str]) -> Iterator[str]:
+def folders(words: Iterable[str]) -> Iterator[str]:
+  """Workdirs of runs: those that are named, in folders, or meant by patterns.
+
+  Raises:
+    ConfigError: a word of which none is there.
+  """
   for word in words:
     if is_remote(word):
       yield word

@@ -102,5 +102,33 @@ class CalibrationTest(absltest.TestCase):
     self.assertLen(figure.axes, 2)
 
 
+class ScoresTest(absltest.TestCase):
+  def test_by_hand(self):
+    probs = jnp.array([[0.5, 0.5, 0.0], [0.2, 0.7, 0.1]])
+    found = jax.jit(metrics.probability_scores)(probs, jnp.array([0, 2]))
+    self.assertEqual(found['accuracy'], 0.5)
+    np.testing.assert_allclose(
+      found['nll'], -(np.log(0.5) + np.log(0.1)) / 2, rtol=1e-6
+    )
+    # (0.25 + 0.25 + 0 and 0.04 + 0.49 + 0.81) / 2; |1 - 0.5| and |0 - 0.7|.
+    np.testing.assert_allclose(found['brier'], (0.5 + 1.34) / 2, rtol=1e-6)
+    np.testing.assert_allclose(found['ece'], 0.6, rtol=1e-6)
+
+  def test_impossible_and_unknown_labels(self):
+    probs = jnp.array([[1.0, 0.0]])
+    impossible = metrics.probability_scores(probs, jnp.array([1]))
+    self.assertAlmostEqual(float(impossible['nll']), 87.336, places=2)
+    for label in (-1, 2):
+      unknown = metrics.probability_scores(probs, jnp.array([label]))
+      self.assertTrue(all(np.isnan(x) for x in unknown.values()), unknown)
+
+  def test_disagreement_of_pairs(self):
+    # Chosen: 0 0 1, 0 1 1, 1 0 1: pairs differ in 1, 1 and 2 of 3 examples.
+    chosen = jnp.array([[0, 0, 1], [0, 1, 1], [1, 0, 1]])
+    found = metrics.disagreement(jax.nn.one_hot(chosen, 2))
+    np.testing.assert_allclose(found, 4 / 9, rtol=1e-6)
+    self.assertTrue(np.isnan(metrics.disagreement(jnp.ones((1, 3, 2)))))
+
+
 if __name__ == '__main__':
   absltest.main()

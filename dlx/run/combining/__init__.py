@@ -1,0 +1,1 @@
+"""Several answers or weights as one: ensembles, views, temperature, averages, soups."""

@@ -1,0 +1,1 @@
+"""What launch.evaluate combines: its flags, and the runs they name."""
