@@ -36,7 +36,7 @@ class SegmentationUNetTest(parameterized.TestCase):
     total += 64 * 2 + 2
     self.assertEqual(total, 31_030_658)
     self.assertEqual(layers[''].params, total)
-    # A well-known form of others has one layer more, from 64 to 2 by 3x3, and one class.
+    # A well-known Keras form has one layer more, 3x3 from 64 to 2, and one output.
     more = total - (64 * 2 + 2) + conv(64, 2) + (2 * 1 + 1)
     self.assertEqual(more, 31_031_685)
     sides = [layers[f'body/down_{i}_1'].output for i in range(5)]
@@ -130,8 +130,8 @@ class SegmentationUNetTest(parameterized.TestCase):
       name = jax.tree_util.keystr(path)
       self.assertGreater(float(jnp.abs(g).max()), 1e-4, name)
     self.assertEqual(features.shape, (2, 4, 4, 4))
-    head = variables['params']['head']
-    wanted = np.asarray(features) @ head['kernel'] + np.asarray(head['bias'])
+    head = jax.tree.map(np.asarray, variables['params']['head'])
+    wanted = np.asarray(features) @ head['kernel'] + head['bias']
     np.testing.assert_allclose(logits, wanted, rtol=1e-5, atol=1e-5)
 
   def test_bfloat16_gives_float32(self):
