@@ -54,6 +54,13 @@ from dlx.metrics.regression import (
   regression_sums,
 )
 from dlx.metrics.representation import alignment, principal_components, uniformity
+from dlx.metrics.segmentation import (
+  SEGMENTATION,
+  dice_score,
+  iou,
+  segmentation_sums,
+  segmentation_summary,
+)
 from dlx.metrics.translation import BLEU, bleu, bleu_counts, bleu_tokens, corpus_bleu
 from dlx.state import mean
 
@@ -69,6 +76,7 @@ __all__ = [
   'Neighbours',
   'PICTURES',
   'RANKING',
+  'SEGMENTATION',
   'accuracy',
   'alignment',
   'average_precision',
@@ -81,6 +89,7 @@ __all__ = [
   'classification_sums',
   'confusion',
   'corpus_bleu',
+  'dice_score',
   'diversity',
   'draw_labels',
   'feature_moments',
@@ -91,6 +100,7 @@ __all__ = [
   'in_chunks',
   'inception_score',
   'inception_sums',
+  'iou',
   'mean',
   'median_distance',
   'mmd',
@@ -110,6 +120,8 @@ __all__ = [
   'regression_sums',
   'roc_auc',
   'score_sums',
+  'segmentation_summary',
+  'segmentation_sums',
   'ssim',
   'standardiser',
   'top_k',
