@@ -58,8 +58,8 @@ from dlx.metrics.segmentation import (
   SEGMENTATION,
   dice_score,
   iou,
-  segmentation_sums,
   segmentation_summary,
+  segmentation_sums,
 )
 from dlx.metrics.translation import BLEU, bleu, bleu_counts, bleu_tokens, corpus_bleu
 from dlx.state import mean
