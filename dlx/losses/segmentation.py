@@ -51,17 +51,18 @@ def dice(
   smooth: float = 1.0,
   ignore: int | None = None,
 ) -> Array:
-  """One minus the mean over the classes of the soft Dice coefficient [B], in [0, 1].
+  """One minus the mean Dice coefficient of the classes of an image [B], in [0, 1].
 
-  `(2 sum p t + s) / (sum p + sum t + s)` of each class, p its probability by the
-  softmax, t 1 where it is the label, sums over the pixels that count (arXiv:1606.04797,
-  whose sums below are of squares). Whatever its number of pixels, each class counts
-  alike: an absent one by s / (sum p + s).
+  `(2 sum p t + s) / (sum p + sum t + s)` of each class that the image has, p its
+  probability by the softmax, t 1 where it is the label, sums over the pixels that count
+  (arXiv:1606.04797, whose sums below are of squares). A class counts alike whatever its
+  number of pixels. Absent classes do not: most are, and the best that can be done for
+  them is background everywhere. What is wrongly given to one lacks to another.
 
   Args:
     logits_BHWK: any float dtype, finite.
     label_BHW: int in [0, K), or `ignore`; nan for another.
-    smooth: s, pixels, above 0: what keeps the coefficient of an absent class defined.
+    smooth: s, pixels, at least 0: how little a class of a few pixels counts.
     ignore: see `pixel_cross_entropy`.
   """
   pixels, num_classes = _checked(logits_BHWK, label_BHW), logits_BHWK.shape[-1]
@@ -76,11 +77,11 @@ def dice(
   t_BNK = labels.one_hot(label_BN, num_classes, p_BNK.dtype)
   if counted is not None:
     p_BNK, t_BNK = (jnp.where(counted[..., None], x, 0) for x in (p_BNK, t_BNK))
-  both_BK, sum_BK = (p_BNK * t_BNK).sum(1), (p_BNK + t_BNK).sum(1)
-  score_B = ((2 * both_BK + smooth) / (sum_BK + smooth)).mean(1)
-  if counted is None:
-    return 1 - score_B
-  return jnp.where(counted.any(1), 1 - score_B, 0)
+  both_BK, true_BK = (p_BNK * t_BNK).sum(1), t_BNK.sum(1)
+  score_BK = (2 * both_BK + smooth) / (p_BNK.sum(1) + true_BK + smooth)
+  there_BK = true_BK != 0  # Also where it is nan, of a label that is no class.
+  missed_BK = jnp.where(there_BK, 1 - score_BK, 0)
+  return missed_BK.sum(1) / jnp.maximum(there_BK.sum(1), 1)
 
 
 def _checked(logits_BHWK: Array, label_BHW: Array) -> tuple[int, int]:
