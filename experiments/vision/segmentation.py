@@ -2,8 +2,8 @@
 
   python -m launch.train --exp=segmentation
   python -m launch.train --exp=segmentation --config.dataset=mnist --data_dir=DATA \
-      --config.scene.side=64 --config.scene.smallest=20 --config.scene.largest=36 \
-      --config.channels=16,32,64,128
+      --config.scene.side=64 --config.scene.smallest=24 --config.scene.largest=36 \
+      --config.channels=16,32,64,128,128
 
 A scene is a piece of a photograph with one to three digits on it, of any size and
 colour, anywhere (dlx/data/sets/scenes.py); every pixel is background, one of ten
@@ -42,19 +42,20 @@ DICE = Metric(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(experiment.Config):
-  num_steps: int = 600  # Optimiser steps of the whole run.
+  num_steps: int = 800  # Optimiser steps of the whole run.
   batch_size: int = 32  # Scenes of one global batch.
-  eval_every_steps: int | None = 200  # Steps between evaluations; None: at the end.
-  save_every_steps: int | None = 600  # Steps between checkpoints; None: at the end.
+  eval_every_steps: int | None = 400  # Steps between evaluations; None: at the end.
+  save_every_steps: int | None = 800  # Steps between checkpoints; None: at the end.
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, or a folder's name.
   scene: scenes.Scene = scenes.Scene()
   train_size: int = 4000  # Scenes of the training split.
   test_size: int = 1000  # Scenes of the test split, and of a validation split.
   # Channels of each level of the U-Net; sides are multiples of 2^(levels - 1).
-  channels: tuple[int, ...] = (16, 32, 64)
+  channels: tuple[int, ...] = (16, 32, 64, 64)
   batch_norm: bool = True  # Whether batch norm stands after the convolutions.
   dropout: float = 0.0  # Share of features dropped on the coarsest level.
   loss: str = 'sum'  # What is minimised: cross_entropy, dice, or sum: both.
+  background: float = 0.3  # Weight of background pixels in the cross-entropy.
   lr: float = 5e-3  # Peak of the one-cycle learning rate.
   weight_decay: float = 1e-2  # Decoupled decay of the kernels.
 
@@ -64,7 +65,7 @@ class Config(experiment.Config):
     self.bounds('channels', least=1, some=True)
     self.bounds('dropout', least=0, below=1)
     self.choice('loss', of=LOSSES)
-    self.bounds('lr', above=0)
+    self.bounds('background', 'lr', above=0)
     self.bounds('weight_decay', least=0)
     multiple = 2 ** (len(self.channels) - 1)
     self.require(
@@ -113,10 +114,14 @@ def build(config: Config) -> experiment.Experiment:
     image = normalise(to_float(batch['image']), (0.5,) * 3, (0.25,) * 3)
     return {**batch, 'image': image}
 
+  class_weight = jnp.ones(len(names)).at[0].set(config.background)
+
   def loss(logits, batch):
     of = logits, batch['mask']
     terms = {
-      'cross_entropy': losses.pixel_cross_entropy(*of, ignore=void),
+      'cross_entropy': losses.pixel_cross_entropy(
+        *of, class_weight_K=class_weight, ignore=void
+      ),
       'dice_loss': losses.dice(*of, ignore=void),
     }
     weights = {

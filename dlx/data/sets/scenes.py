@@ -1,8 +1,8 @@
 """Scenes: labelled images of any sizes at random places of a photograph.
 
 What segmentation and detection learn on without a download: one to `most` digits (or
-clothes, or letters: any set of small grey images) in one colour each, on a piece of one
-of scikit-learn's two photographs, with the class of every pixel and a box around every
+clothes, or letters: any set of small grey images) in one colour each, on a dimmed piece
+of one of scikit-learn's two photographs, with the class of every pixel and a box around every
 digit. Scene n of a split is a function of (seed, split, n) alone. Splits have different
 digits where their sources have, and pieces of different parts of the photographs.
 """
@@ -20,7 +20,8 @@ from dlx.errors import ConfigError
 
 VOID = 255  # Pixels at the border of a digit, which are neither it nor background.
 INK, EDGE = 0.4, 0.2  # Opacity from which on a pixel is of the digit, and is void.
-CONTRAST = 80  # Levels between the mean of a colour and that of what lies below.
+DIMMED = 0.6  # Of the levels of a photograph, so that there are brighter ones.
+CONTRAST = 80  # Levels by which a colour is brighter than what lies below, at least.
 # Of the columns of the photographs, from and to.
 BANDS = {'train': (0.0, 0.6), 'validation': (0.6, 0.75), 'test': (0.75, 1.0)}
 _TRIES = 20  # Places that are tried for a digit before it is left out.
@@ -33,7 +34,7 @@ class Scene(Group):
 
   side: int = 32  # Pixels a side of a scene.
   most: int = 3  # Digits of a scene, at most; at least one.
-  smallest: int = 10  # Pixels a side of the smallest digits, with their own margins.
+  smallest: int = 12  # Pixels a side of the smallest digits, with their own margins.
   largest: int = 18  # Pixels a side of the largest digits, with their own margins.
 
   def __post_init__(self):
@@ -132,8 +133,8 @@ def one_scene(
 ) -> Mapping[str, np.ndarray]:
   """All fields of one scene, see `on_photographs`.
 
-  A digit has its size, its place and its colour by chance; the colour is brighter or
-  darker than what lies below it, by CONTRAST in the mean. A place where more than a
+  A digit has its size, its place and its colour by chance; the colour is brighter than
+  what lies below it, by CONTRAST in the mean. A place where more than a
   tenth of the smaller square would be common with another digit's is drawn again, and
   a digit that finds none is left out. Later digits cover earlier ones.
 
@@ -148,7 +149,7 @@ def one_scene(
   which, tall, wide = photographs_MHWC.shape[:3]
   top, left = rng.integers(tall - side + 1), rng.integers(wide - side + 1)
   piece = photographs_MHWC[rng.integers(which)]
-  picture = piece[top : top + side, left : left + side].astype(np.float32)
+  picture = DIMMED * piece[top : top + side, left : left + side].astype(np.float32)
   mask = np.zeros((side, side), np.uint8)
   box, label = np.zeros((most, 4), np.float32), np.zeros(most, np.int32)
   squares = []
@@ -207,11 +208,8 @@ def _place(rng, pixels: int, side: int, squares) -> tuple[int, int] | None:
 
 
 def _colour(rng: np.random.Generator, below: float) -> np.ndarray:
-  """Red, green, blue in 0..255, whose mean differs from `below` by CONTRAST or more."""
-  dark, bright = max(0.0, below - CONTRAST), max(0.0, 255 - CONTRAST - below)
-  level = rng.uniform(0, dark + bright)
-  if level > dark:
-    level += 255 - dark - bright
+  """Red, green, blue in 0..255, whose mean is CONTRAST or more above `below`."""
+  level = rng.uniform(below + CONTRAST, 255)
   tint = rng.uniform(-1, 1, 3)
   # Around the level, as far as the range of levels goes.
   room = min(60.0, level, 255 - level)
