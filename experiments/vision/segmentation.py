@@ -178,6 +178,8 @@ def build(config: Config) -> experiment.Experiment:
       'dice_loss': DICE,
       **metrics.SEGMENTATION,
     },
+    # Of a sum of two losses: half of it each.
+    overfit=experiment.Overfit(above=0.2),
     headline=(*(f'{name}/mean_iou' for name in eval_data), 'test/pixel_accuracy'),
     functions={'segment': function},
     figures={

@@ -174,6 +174,11 @@ AREAS: dict[str, tuple[Topic, ...]] = {
       *('losses/classification', 'losses/regression'),
       tests='losses/classification losses/weights',
     ),
+    part(
+      'Cross entropy and Dice of pixels',
+      'losses/segmentation',
+      tests='losses/segmentation',
+    ),
     part('Focal loss', 'losses/focal', tests='losses/focal'),
     part(
       'Hinge, contrastive and triplet loss', 'losses/margins', tests='losses/margins'
@@ -256,6 +261,9 @@ AREAS: dict[str, tuple[Topic, ...]] = {
     ),
     part('Calibration', 'metrics/calibration', tests='metrics/calibration'),
     part('ROC and precision-recall', 'metrics/ranking', tests='metrics/ranking'),
+    part(
+      'IoU and Dice of pixels', 'metrics/segmentation', tests='metrics/segmentation'
+    ),
     part('PSNR and SSIM', 'metrics/pictures', tests='metrics/pictures'),
     part('BLEU', 'metrics/translation', tests='metrics/translation'),
     part(
@@ -315,6 +323,12 @@ AREAS: dict[str, tuple[Topic, ...]] = {
       'vision/efficientnet',
       'efficientnet-digits',
       test='vision/image_sizes',
+    ),
+    run(
+      'A class for every pixel',
+      'vision/segmentation',
+      'segmentation-digits',
+      test='vision/segmentation',
     ),
     run('Sound as a picture', 'vision/spectrogram', 'spectrogram-cnn / rnn / waveform'),
     run(

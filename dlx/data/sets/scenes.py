@@ -1,10 +1,11 @@
 """Scenes: labelled images of any sizes at random places of a photograph.
 
 What segmentation and detection learn on without a download: one to `most` digits (or
-clothes, or letters: any set of small grey images) in one colour each, on a dimmed piece
-of one of scikit-learn's two photographs, with the class of every pixel and a box around every
-digit. Scene n of a split is a function of (seed, split, n) alone. Splits have different
-digits where their sources have, and pieces of different parts of the photographs.
+clothes, or letters: any set of small grey images), each in a colour of its own, on a
+dimmed piece of one of scikit-learn's two photographs, with the class of every pixel and
+a box around every digit. Scene n of a split is a function of (seed, split, n) alone.
+Splits have different digits where their sources have, and pieces of different parts of
+the photographs.
 """
 
 import dataclasses
