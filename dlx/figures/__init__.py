@@ -18,6 +18,7 @@ from dlx.figures.features import class_map, codes, similarity_histogram
 from dlx.figures.functions import fitted_function
 from dlx.figures.images import image_grid, mosaic, predictions, weights_grid
 from dlx.figures.plane import decision_boundaries
+from dlx.figures.segmentation import class_colours, iou_by_class, segmentations
 from dlx.figures.style import (
   BLUE,
   GREY,
@@ -48,6 +49,7 @@ __all__ = [
   'RULE',
   'attention_maps',
   'calibration_diagram',
+  'class_colours',
   'class_map',
   'class_shares',
   'codes',
@@ -57,6 +59,7 @@ __all__ = [
   'fitted_function',
   'gradient_flow',
   'image_grid',
+  'iou_by_class',
   'mosaic',
   'learning_curves',
   'mistakes',
@@ -68,6 +71,7 @@ __all__ = [
   'rate_finder',
   'ramp',
   'scatter',
+  'segmentations',
   'sentence_predictions',
   'signal_to_noise',
   'similarity_histogram',

@@ -28,6 +28,7 @@ from dlx.losses.focal import sigmoid_focal, softmax_focal
 from dlx.losses.margins import hinge, multiclass_hinge, pair_contrastive, triplet
 from dlx.losses.penalties import L2, l1, l2
 from dlx.losses.regression import absolute_error, huber, smooth_l1, squared_error
+from dlx.losses.segmentation import dice, pixel_cross_entropy
 from dlx.losses.wasserstein import (
   wasserstein_critic,
   wasserstein_generator,
@@ -43,6 +44,7 @@ __all__ = [
   'binary_cross_entropy',
   'coral',
   'ctc',
+  'dice',
   'discriminator_loss',
   'distillation',
   'example_weight',
@@ -59,6 +61,7 @@ __all__ = [
   'multiclass_hinge',
   'nt_xent',
   'pair_contrastive',
+  'pixel_cross_entropy',
   'sigmoid_binary_cross_entropy',
   'sigmoid_focal',
   'smooth_l1',

@@ -62,6 +62,13 @@ from dlx.metrics.regression import (
   regression_sums,
 )
 from dlx.metrics.representation import alignment, principal_components, uniformity
+from dlx.metrics.segmentation import (
+  SEGMENTATION,
+  dice_score,
+  iou,
+  segmentation_summary,
+  segmentation_sums,
+)
 from dlx.metrics.temperature import fit_temperature, tempered
 from dlx.metrics.translation import BLEU, bleu, bleu_counts, bleu_tokens, corpus_bleu
 from dlx.state import mean
@@ -79,6 +86,7 @@ __all__ = [
   'PICTURES',
   'RANKING',
   'TOP_5',
+  'SEGMENTATION',
   'accuracy',
   'alignment',
   'average_precision',
@@ -92,6 +100,7 @@ __all__ = [
   'confusion',
   'corpus_bleu',
   'disagreement',
+  'dice_score',
   'diversity',
   'draw_labels',
   'feature_moments',
@@ -104,6 +113,7 @@ __all__ = [
   'inception_score',
   'inception_sums',
   'log_probabilities',
+  'iou',
   'mean',
   'median_distance',
   'mmd',
@@ -124,6 +134,8 @@ __all__ = [
   'regression_sums',
   'roc_auc',
   'score_sums',
+  'segmentation_summary',
+  'segmentation_sums',
   'ssim',
   'standardiser',
   'tempered',

@@ -175,6 +175,11 @@ AREAS: dict[str, tuple[Topic, ...]] = {
       *('losses/classification', 'losses/regression'),
       tests='losses/classification losses/weights',
     ),
+    part(
+      'Cross entropy and Dice of pixels',
+      'losses/segmentation',
+      tests='losses/segmentation',
+    ),
     part('Focal loss', 'losses/focal', tests='losses/focal'),
     part(
       'Hinge, contrastive and triplet loss', 'losses/margins', tests='losses/margins'
@@ -262,6 +267,9 @@ AREAS: dict[str, tuple[Topic, ...]] = {
     ),
     part('Calibration', 'metrics/calibration', tests='metrics/calibration'),
     part('ROC and precision-recall', 'metrics/ranking', tests='metrics/ranking'),
+    part(
+      'IoU and Dice of pixels', 'metrics/segmentation', tests='metrics/segmentation'
+    ),
     part('PSNR and SSIM', 'metrics/pictures', tests='metrics/pictures'),
     part('BLEU', 'metrics/translation', tests='metrics/translation'),
     part(
@@ -333,6 +341,10 @@ AREAS: dict[str, tuple[Topic, ...]] = {
       'vision/imagenet_convnext',
       'imagenet-convnext-digits',
       test='vision/imagenet',
+      'A class for every pixel',
+      'vision/segmentation',
+      'segmentation-digits',
+      test='vision/segmentation',
     ),
     run('Sound as a picture', 'vision/spectrogram', 'spectrogram-cnn / rnn / waveform'),
     run(

@@ -38,6 +38,14 @@ ALONE = {
   'softmax_cross_entropy': (
     lambda x: losses.softmax_cross_entropy(x, label(x)), NAN, 1.576
   ),
+  'pixel_cross_entropy': (
+    lambda x: losses.pixel_cross_entropy(pixels(x), label(x)[:, None, None]),
+    NAN,
+    1.576,
+  ),
+  'dice': (
+    lambda x: losses.dice(pixels(x), label(x)[:, None, None]), NAN, 0.3594
+  ),
   'softmax_focal': (lambda x: losses.softmax_focal(x, label(x)), NAN, 0.992),
   'sigmoid_focal': (lambda x: losses.sigmoid_focal(x, yes(x)), NAN, INF),
   'sigmoid_binary_cross_entropy': (

@@ -73,6 +73,15 @@ KINDS = {
     },
     ratios,
   ),
+  'segmentation': Kind(
+    lambda b: metrics.segmentation_sums(
+      b['image'] * b['logits'][:, None, None, :],
+      (b['label'][:, None, None] + np.arange(25).reshape(1, 5, 5)) % CLASSES,
+      b['weight'],
+      ignore=3,
+    ),
+    metrics.segmentation_summary,
+  ),
   'inception': Kind(
     lambda b: metrics.inception_sums(probabilities(b), b['weight']),
     metrics.inception_score,

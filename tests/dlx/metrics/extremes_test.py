@@ -61,6 +61,12 @@ def inception(x, label, weight):
   return metrics.inception_score(metrics.inception_sums(x, weight))
 
 
+def segmentation(x, label, weight):
+  pixels = x[:, None, None], label[:, None, None]
+  found = metrics.segmentation_summary(metrics.segmentation_sums(*pixels, weight))
+  return {name: found[name] for name in metrics.SEGMENTATION}
+
+
 def regression(x, label, weight):
   del label
   # What does not count may be nan in none of these: a product of 0 and nan.
@@ -79,6 +85,7 @@ CASES = {
   'distances': (distances, NAN, NAN, NAN, 0),
   'frechet': (frechet, NAN, NAN, NAN, 0),
   'inception': (inception, NAN, NAN, NAN, 1),
+  'segmentation': (segmentation, NAN, NAN, NAN, 1),
   'regression': (
     regression, NAN, NAN, NAN, {'mse': 1, 'mae': 1, 'rmse': 1, 'r2': 0},
   ),

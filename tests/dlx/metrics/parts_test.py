@@ -15,7 +15,7 @@ WAYS = ('unequal', 'micro', 'data=8', 'data=2,fsdp=4')
 # float64, sums of 22 rows; but float32 of what is kept in it: ranked weights.
 MOST = {
   **dict.fromkeys(('classification', 'top_k', 'calibration', 'pictures'), 1e-12),
-  **dict.fromkeys(('inception', 'mmd', 'regression'), 1e-12),
+  **dict.fromkeys(('inception', 'mmd', 'regression', 'segmentation'), 1e-12),
   'frechet': 1e-10,  # Roots of eigenvalues.
   **dict.fromkeys(('ranking', 'ranking_of_bins'), 1e-6),
 }
