@@ -38,7 +38,8 @@ class Config(StudyConfig):
   sources: tuple[str, ...] = (HALF,)
   # Workdir of a run of cnn or resnet whose trunk is transferred; None: each pretrains.
   source_workdir: str | None = None
-  shares: tuple[float, ...] = (0.01, 0.05, 0.1, 1.0)  # Of the target's labels, rising.
+  # Shares of the target's labels, rising.
+  shares: tuple[float, ...] = (0.01, 0.05, 0.1, 1.0)
   strategies: tuple[str, ...] = STRATEGIES  # scratch, features, last and full, or some.
   source_steps: int = 300  # Optimiser steps on the source, where a run pretrains.
   target_steps: int = 150  # Optimiser steps on the target.

@@ -65,9 +65,7 @@ class Config(experiment.Config):
   eval_every_steps: int | None = 200  # Steps between evaluations; None: at the end.
   dataset: str = 'digits'  # digits, mnist, cifar10, or a folder's name: the target.
   source: Source = Source()
-  labels: int | None = (
-    50  # Images of the target task, as many of each class; None: all.
-  )
+  labels: int | None = 50  # Images of the target, alike of each class; None: all.
   share: float | None = None  # Share of the target's images, in place of labels.
   subset_seed: int = 0  # Seed by which the images of the target task are chosen.
   strategy: str = 'features'  # scratch, features, last or full.
@@ -79,7 +77,8 @@ class Config(experiment.Config):
   width: int = 16  # Channels of the first stage of a ResNet.
   head: headed.Head = headed.Head()
   lr: float = 1e-3  # Largest learning rate of the target task's Adam; cosine to 0.
-  trunk_lr: float | None = None  # The same of transferred layers; None: lr.
+  # Largest learning rate of transferred layers; None: lr.
+  trunk_lr: float | None = None
 
   def __post_init__(self):
     super().__post_init__()
@@ -88,12 +87,9 @@ class Config(experiment.Config):
     self.bounds('share', above=0, most=1)
     self.choice('strategy', of=STRATEGIES)
     self.choice('net', of=headed.NETS)
-    self.require(
-      'depth', self.depth > 2 and self.depth % 6 == 2, '6 n + 2, such as 8 or 20'
-    )
-    self.require(
-      'head.dense', self.head.dense is not None or self.net == 'resnet', 'set for cnn'
-    )
+    residual, known = self.net == 'resnet', self.depth > 2 and self.depth % 6 == 2
+    self.require('depth', known, '6 n + 2, such as 8 or 20')
+    self.require('head.dense', residual or self.head.dense is not None, 'set for cnn')
     self.bounds('lr', 'trunk_lr', above=0)
     self.choice('compute_dtype', of=experiment.UNSCALED_DTYPES)
     self.unused('stream', 'ema_decay', why='two sets are read and two nets learn')

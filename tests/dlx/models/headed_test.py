@@ -35,6 +35,12 @@ class HeadedTest(parameterized.TestCase):
     read = 8 if hidden is None else hidden[1]
     self.assertEqual(params['head']['kernel'].shape, (read, 5))
 
+  def test_units_of_the_hidden_layer_are_dropped_and_no_others(self):
+    net = lambda name: headed.net(name, headed.Head(dropout=0.7), 5, **SIZES)
+    residual = net('resnet')
+    self.assertEqual((residual.dense_dropout, residual.dropout), (0.7, 0.0))
+    self.assertEqual(net('cnn').dropout, 0.7)
+
   def test_what_begins_anew(self):
     self.assertEqual(headed.Head().layers, ('hidden', 'head'))
     self.assertEqual(headed.Head(new=False).layers, ('head',))
