@@ -109,8 +109,9 @@ def build(config: Config) -> experiment.Experiment:
   most = half or source.num_classes
   before, after = range(config.source.classes or most), range(half, data.num_classes)
   config.require('source.classes', len(before) <= most, f'at most {most}')
-  source_train = of_classes(source.train, before)
-  target_train, target_test = (of_classes(x, after) for x in (data.train, data.test))
+  only = lambda x, kept, of: x if len(kept) == of.num_classes else of_classes(x, kept)
+  source_train = only(source.train, before, source)
+  target_train, target_test = (only(x, after, data) for x in (data.train, data.test))
   amount = config.labels if config.share is None else float(config.share)
   target_train = some(target_train, amount, config.subset_seed, by_class='label')
 
