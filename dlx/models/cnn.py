@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from dlx.layers.convolution import Conv
 from dlx.layers.normalisation import BatchNorm
-from dlx.layers.pooling import max_pool
+from dlx.layers.pooling import global_avg_pool, max_pool
 
 
 class CNN(nn.Module):
@@ -27,6 +27,10 @@ class CNN(nn.Module):
     dropout: probability that a unit of the hidden Dense layer is dropped.
     batch_norm: whether it stands after the convolutions (arXiv:1502.03167).
     dense_batch_norm: batch norm in the hidden Dense layer too, in place of its bias.
+    pool: the mean over all positions is what `hidden` reads, in place of all of them
+      (arXiv:1312.4400).
+    frozen_norms: batch norm uses its running statistics in training, too, and leaves
+      them, as a trunk needs that shall stay as it is.
     momentum: of the running statistics, `momentum * old + (1 - momentum) * new`.
     dtype: of the arithmetic; the output layer is at least float32.
     param_dtype: of the parameters.
@@ -38,6 +42,8 @@ class CNN(nn.Module):
   dropout: float = 0.3
   batch_norm: bool = True
   dense_batch_norm: bool = False
+  pool: bool = False
+  frozen_norms: bool = False
   momentum: float = 0.9
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
@@ -65,7 +71,8 @@ class CNN(nn.Module):
     dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
 
     def norm_relu(x, name):
-      norm = BatchNorm(not train, momentum=self.momentum, leak=0.0, name=name, **dtypes)
+      running = self.frozen_norms or not train
+      norm = BatchNorm(running, momentum=self.momentum, leak=0.0, name=name, **dtypes)
       return norm(x)
 
     for i, channels in enumerate(self.channels):
@@ -74,7 +81,10 @@ class CNN(nn.Module):
       x_BHWC = conv(x_BHWC)
       x_BHWC = nn.relu(x_BHWC) if plain else norm_relu(x_BHWC, f'norm_{i}')
       x_BHWC = max_pool(x_BHWC)
-    x_BF = x_BHWC.reshape(x_BHWC.shape[0], -1)
+    if self.pool:
+      x_BF = global_avg_pool(x_BHWC)
+    else:
+      x_BF = x_BHWC.reshape(x_BHWC.shape[0], -1)
     biased = not self.dense_batch_norm
     x_BF = nn.Dense(self.dense, use_bias=biased, name='hidden', **dtypes)(x_BF)
     x_BF = nn.relu(x_BF) if biased else norm_relu(x_BF, 'hidden_norm')

@@ -66,6 +66,11 @@ class ResNet(nn.Module):
       stage activates what its shortcut carries too, and projects without batch norm.
     dropout: share of the units dropped between the convolutions of a block of
       pre-activation, as wide nets have it (rng 'dropout').
+    dense: width of a hidden Dense layer with ReLU, `hidden`, between the mean over all
+      positions and `head`; None: there is none, as published.
+    dense_dropout: probability that one of its units is dropped (rng 'dropout').
+    frozen_norms: batch norm uses its running statistics in training, too, and leaves
+      them, as a trunk needs that shall stay as it is.
     zero_init: the last batch norm of a block starts at 0, so that the block starts as
       the identity (arXiv 1706.02677). With pre-activation the last convolution does.
     momentum: of the running statistics, `momentum * old + (1 - momentum) * new`.
@@ -84,6 +89,9 @@ class ResNet(nn.Module):
   skip: bool = True
   preactivation: bool = False
   dropout: float = 0.0
+  dense: int | None = None
+  dense_dropout: float = 0.0
+  frozen_norms: bool = False
   zero_init: bool = True
   momentum: float = 0.9
   dtype: Any = jnp.float32
@@ -98,7 +106,7 @@ class ResNet(nn.Module):
     return self.forward(x_BHWC, train)[0]
 
   def features(self, x_BHWC: jax.Array, train: bool = False) -> jax.Array:
-    """What `head` reads [B, C]: the mean over all positions."""
+    """What `head` reads [B, C]: the mean over all positions, or `hidden` of it."""
     return self.forward(x_BHWC, train)[1]
 
   @nn.compact
@@ -108,7 +116,7 @@ class ResNet(nn.Module):
     conv: Any = functools.partial(Conv, use_bias=False, kernel_init=_HE, **dtypes)
     norm: Any = functools.partial(
       BatchNorm,
-      use_running_average=not train,
+      use_running_average=self.frozen_norms or not train,
       momentum=self.momentum,
       epsilon=1e-5,
       **dtypes,
@@ -141,6 +149,12 @@ class ResNet(nn.Module):
       x_BHWC = norm(leak=0.0, name='last_norm')(x_BHWC)
     wide = jnp.promote_types(self.dtype, jnp.float32)
     x_BC = x_BHWC.astype(wide).mean((1, 2))
+    if self.dense is not None:
+      hidden = nn.Dense(
+        self.dense, dtype=wide, param_dtype=self.param_dtype, name='hidden'
+      )
+      x_BC = nn.relu(hidden(x_BC))
+      x_BC = nn.Dropout(self.dense_dropout, deterministic=not train)(x_BC)
     head = nn.Dense(
       self.num_outputs, dtype=wide, param_dtype=self.param_dtype, name='head'
     )

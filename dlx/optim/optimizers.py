@@ -13,7 +13,7 @@ traced number of a wider dtype widens moments, and `train.steps.update` casts th
 """
 
 import re
-from typing import Callable, Mapping
+from typing import Any, Callable, Mapping, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -309,3 +309,48 @@ def freeze(
   )
   parted = optax.partition({'trained': tx, 'frozen': still}, labels)
   return rated(parted, getattr(tx, 'rate', None))
+
+
+class FrozenUntil(NamedTuple):
+  """State of `frozen_until`.
+
+  Attributes:
+    count: updates so far, those included that changed nothing.
+    inner: state of the optimiser itself.
+  """
+
+  count: Array
+  inner: Any
+
+
+def frozen_until(
+  tx: optax.GradientTransformation, num_updates: int
+) -> optax.GradientTransformation:
+  """`tx` whose first `num_updates` updates change no byte, moments included.
+
+  The count, the schedule and the moments of `tx` begin with the update after them, as
+  if it were new then. For a trunk that is unfrozen when the head is trained.
+
+  Args:
+    tx: the optimiser.
+    num_updates: at least 0.
+  """
+  check_bounds('num_updates', num_updates, 0)
+  tx = optax.with_extra_args_support(tx)
+
+  def init(params):
+    return FrozenUntil(jnp.zeros((), jnp.int32), tx.init(params))
+
+  def update(updates, state, params=None, **extra):
+    moves, inner = tx.update(updates, state.inner, params, **extra)
+    thawed = state.count >= num_updates
+    # Adding -0.0 keeps the bytes of every number.
+    moves = jax.tree.map(lambda x: jnp.where(thawed, x, -0.0).astype(x.dtype), moves)
+    inner = jax.tree.map(lambda a, b: jnp.where(thawed, a, b), inner, state.inner)
+    return moves, FrozenUntil(state.count + 1, inner)
+
+  own = getattr(tx, 'rate', None)
+  rate = own and (
+    lambda count: jnp.where(count < num_updates, 0, own(count - num_updates))
+  )
+  return rated(optax.GradientTransformationExtraArgs(init, update), rate)

@@ -51,6 +51,21 @@ class Interval(NamedTuple):
   confidence: float
 
 
+class MeanInterval(NamedTuple):
+  """Where the mean of one group lies.
+
+  Attributes:
+    mean: of the values.
+    low, high: ends of the interval.
+    confidence: see Interval.
+  """
+
+  mean: float
+  low: float
+  high: float
+  confidence: float
+
+
 class Band(NamedTuple):
   """Curves of several runs as one: at the steps that all of them have.
 
@@ -85,6 +100,29 @@ def standard_error(a: Any, b: Any) -> float:
     ValueError: fewer runs, or a value that is not finite.
   """
   return math.sqrt(sum(x.var(ddof=1) / x.size for x in _groups(a, b)))
+
+
+def mean_interval(values: Any, *, confidence: float = 0.95) -> MeanInterval:
+  """The t interval of a mean (Student 1908): exact for normally distributed values.
+
+  Two such intervals that do not overlap are more than what `welch_interval` asks for:
+  that of the difference may be above 0 where they overlap.
+
+  Args:
+    values: of the runs, two or more.
+    confidence: in (0, 1).
+
+  Raises:
+    ValueError: fewer runs, a value that is not finite, another confidence.
+  """
+  from scipy import special
+
+  _check_confidence(confidence)
+  x = _values('values', values, least=2)
+  error = float(x.std(ddof=1)) / math.sqrt(x.size)
+  reach = float(special.stdtrit(x.size - 1, (1 + confidence) / 2)) * error
+  mean = float(x.mean())
+  return MeanInterval(mean, mean - reach, mean + reach, confidence)
 
 
 def welch_interval(a: Any, b: Any, *, confidence: float = 0.95) -> Interval:

@@ -186,3 +186,18 @@ def _nearest(n_in, start, size, n_out):
     index = jnp.floor(centre).astype(jnp.int32)
   index = index + jnp.asarray(start, jnp.int32)
   return jnp.clip(index, 0, n_in - 1)
+
+
+def to_shape(image: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+  """Images [..., H, W, C] as [..., *shape]: resized; grey in colours, or colours grey.
+
+  A set of other images as a source of the same net; of equal shapes it is the identity.
+  Grey is the mean of the colours, each channel alike.
+  """
+  height, width, channels = shape
+  if image.shape[-3:-1] != (height, width):
+    image = resize(image, height, width)
+  if image.shape[-1] != channels:
+    grey = image.mean(-1, keepdims=True)
+    image = jnp.broadcast_to(grey, (*image.shape[:-1], channels))
+  return image

@@ -28,6 +28,28 @@ class SummaryTest(parameterized.TestCase):
       statistics.summary(values)
 
 
+class MeanIntervalTest(parameterized.TestCase):
+  def test_by_hand(self):
+    # t of two degrees of freedom at 0.975 is 4.302653; sd 1 of three values.
+    found = statistics.mean_interval(A)
+    reach = 4.302653 / math.sqrt(3)
+    self.assertEqual((found.mean, found.confidence), (2.0, 0.95))
+    self.assertAlmostEqual(found.low, 2 - reach, places=5)
+    self.assertAlmostEqual(found.high, 2 + reach, places=5)
+
+  @parameterized.parameters(0.5, 0.99)
+  def test_equals_scipy(self, confidence):
+    x = np.random.default_rng(3).normal(1.0, 2.0, 7)
+    found = statistics.mean_interval(x, confidence=confidence)
+    theirs = stats.ttest_1samp(x, 0).confidence_interval(confidence)
+    np.testing.assert_allclose((found.low, found.high), theirs, rtol=1e-10)
+
+  def test_refuses(self):
+    for values, confidence in (([1.0], 0.95), (A, 1.0)):
+      with self.assertRaisesRegex(ValueError, 'not allowed'):
+        statistics.mean_interval(values, confidence=confidence)
+
+
 class WelchTest(parameterized.TestCase):
   def test_by_hand(self):
     # Variances 1 and 2: 1/3 and 1 of the means; 4/3 together. Degrees of freedom:

@@ -1,21 +1,18 @@
-"""distill, transfer, ensemble, vae: what stays frozen, and when."""
+"""distill, ensemble, vae: what stays frozen, and when."""
 
 import dataclasses
-from unittest import mock
 
 from absl.testing import absltest, parameterized
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dlx.errors import ConfigError
-from dlx.models.cnn import CNN
 from dlx.run.loop import fit
 from dlx.tasks.classification import AuxiliaryCnn
 from experiments.compression import distill
 from experiments.generative import vae
-from experiments.vision import cnn, ensemble, transfer
+from experiments.vision import cnn, ensemble
 from tests.same_bytes import same_bytes
 
 
@@ -112,120 +109,9 @@ class DistillTest(parameterized.TestCase):
     with self.assertRaisesRegex(ConfigError, message):
       distill.Config(teacher=AuxiliaryCnn(**fields))
 
-  def test_a_share_of_a_step_needs_wide_weights(self):
-    """In bfloat16 a tenth of a step is rounded away."""
-    narrow: dict = {'compute_dtype': 'bfloat16', 'param_dtype': 'bfloat16'}
-    with self.assertRaisesRegex(ConfigError, 'float32 or float64 with trunk_lr=0.1'):
-      transfer.Config(**narrow)
-    transfer.Config(**narrow, trunk_lr=1.0)
-
   def test_refuses_images_that_teach_nothing(self):
     with self.assertRaisesRegex(ConfigError, 'transfer=5 is not allowed'):
       distill.Config(transfer=5, alpha=0.0)
-
-
-class Deeper(CNN):
-  """What a fork makes of the CNN: a Dense before its two."""
-
-  @nn.compact
-  def forward(self, x_BHWC, train):
-    dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
-    for i, channels in enumerate(self.channels):
-      x_BHWC = nn.Conv(channels, (3, 3), strides=2, name=f'conv_{i}', **dtypes)(x_BHWC)
-      x_BHWC = nn.BatchNorm(not train, name=f'norm_{i}', **dtypes)(x_BHWC)
-    x_BF = x_BHWC.reshape(len(x_BHWC), -1)
-    x_BF = nn.relu(nn.Dense(self.dense, name='adapter', **dtypes)(x_BF))
-    x_BF = nn.relu(nn.Dense(self.dense, name='hidden', **dtypes)(x_BF))
-    return nn.Dense(self.num_outputs, name='head', **dtypes)(x_BF), x_BF
-
-
-class TransferTest(parameterized.TestCase):
-  CONFIG = transfer.Config(
-    **SMALL, num_steps=7, source=transfer.Source(num_steps=3), features=(4, 4), dense=8
-  )
-
-  @parameterized.parameters(
-    ('features', ('head',)),
-    ('last', ('hidden', 'head')),
-    ('full', ('norm_0', 'norm_1', 'conv_0', 'conv_1', 'hidden', 'head')),
-  )
-  def test_what_learns_and_what_keeps_every_byte(self, strategy, learns):
-    config = dataclasses.replace(self.CONFIG, strategy=strategy)
-    states = run(transfer.build(config), 6)
-    trunk = lambda p: {k: v for k, v in p.items() if k != 'head'}
-    # Before step 3 the target waits; at step 3 it takes the source's trunk.
-    self.assertTrue(same_bytes(states[0].params['target'], states[3].params['target']))
-    source = states[3].params['source']
-    for state in states[4:]:
-      self.assertTrue(same_bytes(state.params['source'], source))
-    last = states[-1].params['target']
-    moved = {name for name in last if not same_bytes(last[name], source[name])}
-    self.assertEqual(moved, set(learns))
-    frozen_stats = same_bytes(
-      states[-1].model_state['target'], states[3].model_state['source']
-    )
-    self.assertEqual(frozen_stats, strategy != 'full')
-    if strategy == 'features':
-      self.assertTrue(same_bytes(trunk(last), trunk(source)))
-
-  @parameterized.parameters(('features', {'head'}), ('last', {'hidden', 'head'}))
-  def test_a_fork_with_one_more_layer_trains_what_its_strategy_says(
-    self, strategy, learns
-  ):
-    with mock.patch.object(transfer, 'CNN', Deeper):
-      built = transfer.build(dataclasses.replace(self.CONFIG, strategy=strategy))
-      states = run(built, 5)
-    source, target = states[3].params['source'], states[-1].params['target']
-    self.assertIn('adapter', source)
-    moved = {name for name in target if not same_bytes(target[name], source[name])}
-    self.assertEqual(moved, learns)
-
-  def test_unfreezes_at_its_step(self):
-    config = dataclasses.replace(self.CONFIG, unfreeze_at=2)
-    states = run(transfer.build(config), 7)
-    trunks = [
-      {k: v for k, v in s.params['target'].items() if k != 'head'} for s in states
-    ]
-    # Target steps 0 and 1 are run steps 3 and 4.
-    self.assertTrue(same_bytes(trunks[4], trunks[5]))
-    self.assertFalse(same_bytes(trunks[5], trunks[6]))
-
-  def test_scratch_has_no_source(self):
-    built = transfer.build(dataclasses.replace(self.CONFIG, strategy='scratch'))
-    self.assertEqual(
-      {n.partition('/')[0] for n in built.train_data.shapes[0]}, {'target'}
-    )
-    states = run(built, 1)
-    self.assertFalse(same_bytes(states[0].params, states[1].params))
-
-  def test_trunk_rate_is_a_part_of_the_step(self):
-    params = {}
-    for factor in (1.0, 0.5):
-      config = dataclasses.replace(self.CONFIG, strategy='full', trunk_lr=factor)
-      states = run(transfer.build(config), 4)
-      params[factor] = states[3].params['source'], states[4].params['target']
-    (before, whole), (_, half) = params[1.0], params[0.5]
-    step = lambda new: np.array(new['conv_0']['kernel'] - before['conv_0']['kernel'])
-    np.testing.assert_allclose(step(half), step(whole) / 2, atol=1e-7)
-
-  def test_restores_all_but_the_last_layer_of_a_cnn(self):
-    small = {'features': (4, 4), 'dense': 8, 'num_steps': 3}
-    known_config = cnn.Config(**small, eval_every_steps=None, save_every_steps=None)
-    folder = self.create_tempdir().full_path
-    known = fit(
-      cnn.build(known_config)._replace(figures={}), known_config, folder
-    ).state
-    source = transfer.Source(workdir=folder)
-    config = dataclasses.replace(self.CONFIG, source=source, num_steps=2)
-    out = fit(
-      transfer.build(config)._replace(figures={}),
-      config,
-      self.create_tempdir().full_path,
-    )
-    found = out.state.params['target']
-    for name in ('conv_0', 'conv_1', 'hidden', 'norm_0'):
-      self.assertTrue(same_bytes(found[name], known.params[name]), name)
-    self.assertEqual(found['head']['kernel'].shape, (8, 5))
 
 
 class EnsembleTest(absltest.TestCase):

@@ -168,6 +168,17 @@ class ResizeTest(parameterized.TestCase):
     by_hand = (expected[0, 0] - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(out[0, 0], by_hand, atol=1 / 255 / 0.224 + 1e-4)
 
+  def test_to_shape_of_another_set(self):
+    x = photo(2, 6, 4, 3)
+    self.assertIs(resize.to_shape(x, (6, 4, 3)), x)
+    grey = resize.to_shape(x, (6, 4, 1))
+    np.testing.assert_allclose(grey[..., 0], x.mean(-1), atol=FLOAT_ATOL)
+    colours = resize.to_shape(grey, (3, 5, 3))
+    expected = resize.resize(grey, 3, 5)
+    self.assertEqual(colours.shape, (2, 3, 5, 3))
+    for i in range(3):
+      np.testing.assert_array_equal(colours[..., i], expected[..., 0])
+
   def test_dtype_stays(self):
     for dtype in (jnp.bfloat16, jnp.float16, jnp.float32):
       self.assertEqual(resize.resize(jnp.ones((4, 4, 1), dtype), 2, 3).dtype, dtype)
