@@ -90,6 +90,7 @@ SCHEDULES = {
   'steps': optim.drops,
   'published': published,
 }
+SWEPT = ()  # Runs that differ in their seed alone share a program.
 # The least run that still has every part.
 SMALL = Config.small(width=1 / 32, blocks=(1, 2, 1))
 

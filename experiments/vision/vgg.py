@@ -70,6 +70,7 @@ class Config(experiment.Config):
     self.bounds('drops', above=0, below=1)
 
 
+SWEPT = ()  # Runs that differ in their seed alone share a program.
 # The least run that still has every part.
 SMALL = Config.small(width=2)
 

@@ -134,7 +134,7 @@ def _over_channels(norm: nn.Module, x_BCHW: Tensor) -> Tensor:
 
 
 class InvertedResidual(nn.Module):
-  """1x1 to more channels, depthwise 3x3, 1x1; the input added where shapes are equal."""
+  """1x1 to more channels, depthwise 3x3, 1x1; added to the input of the same shape."""
 
   def __init__(self, inputs: int, outputs: int, expansion: int, stride: int):
     super().__init__()
