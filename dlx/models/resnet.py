@@ -9,7 +9,6 @@ of ImageNet in four forms (arXiv 1812.01187), a to d: as published, v1.5, and wi
 another stem and another shortcut.
 """
 
-import functools
 from typing import Any, Sequence
 
 import flax.linen as nn
@@ -18,9 +17,8 @@ import jax.numpy as jnp
 
 from dlx.config import check_bounds
 from dlx.errors import ConfigError
-from dlx.layers.convolution import Conv
-from dlx.layers.normalisation import BatchNorm
 from dlx.layers.pooling import avg_pool
+from dlx.models.net_layers import conv_and_norm, output_layer
 
 BLOCKS = {  # Blocks a stage, and whether they are bottlenecks.
   18: ((2, 2, 2, 2), False),
@@ -36,8 +34,6 @@ FORMS = {
   'c': {'stem': 'deep'},
   'd': {'stem': 'deep', 'shortcut': 'average'},
 }
-# He et al. (arXiv 1502.01852): variance 2 / (inputs of a unit going backward).
-_HE = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
 class ResNet(nn.Module):
@@ -104,15 +100,7 @@ class ResNet(nn.Module):
   @nn.compact
   def forward(self, x_BHWC: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
     """Logits and features."""
-    dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
-    conv: Any = functools.partial(Conv, use_bias=False, kernel_init=_HE, **dtypes)
-    norm: Any = functools.partial(
-      BatchNorm,
-      use_running_average=not train,
-      momentum=self.momentum,
-      epsilon=1e-5,
-      **dtypes,
-    )
+    conv, norm = conv_and_norm(self, train)
     x_BHWC = self._stem(x_BHWC, conv, norm)
     common = {
       'bottleneck': self.bottleneck,
@@ -141,10 +129,7 @@ class ResNet(nn.Module):
       x_BHWC = norm(leak=0.0, name='last_norm')(x_BHWC)
     wide = jnp.promote_types(self.dtype, jnp.float32)
     x_BC = x_BHWC.astype(wide).mean((1, 2))
-    head = nn.Dense(
-      self.num_outputs, dtype=wide, param_dtype=self.param_dtype, name='head'
-    )
-    return head(x_BC), x_BC
+    return output_layer(self)(x_BC), x_BC
 
   def _stem(self, x_BHWC: jax.Array, conv: Any, norm: Any) -> jax.Array:
     """What the first block reads."""

@@ -90,18 +90,13 @@ def build(config: Config) -> experiment.Experiment:
   else:
     stride = min(4, max(1, min(data.shape[:2]) // 8))
     model = cifar_alexnet(stride=stride, **fields)
-  schedules = {
-    'one_cycle': lambda: optim.one_cycle(config.lr, config.num_steps),
-    'cosine': lambda: optim.cosine(config.lr, config.num_steps),
-    'steps': lambda: optim.drops(config.lr, config.num_steps, config.drops),
-  }
   return image_classifier(
     config,
     data,
     model=model,
     loss=lambda logits, batch: losses.softmax_cross_entropy(logits, batch['label']),
     tx=optim.sgd(
-      schedules[config.schedule](),
+      optim.named_schedule(config.schedule, config.lr, config.num_steps, config.drops),
       momentum=config.momentum,
       weight_decay=config.weight_decay,
     ),

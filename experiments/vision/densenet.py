@@ -56,16 +56,13 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    self.choice('schedule', of=SCHEDULES)
+    self.choice('schedule', of=('one_cycle', 'cosine', 'steps'))
     self.bounds('growth', least=1)
     self.bounds('pad', 'weight_decay', least=0)
     self.bounds('lr', above=0)
     self.bounds('momentum', above=0, below=1)
     self.bounds('dropout', least=0, below=1)
     self.require('bottleneck', self.bottleneck or not self.imagenet, 'True of imagenet')
-
-
-SCHEDULES = {'one_cycle': optim.one_cycle, 'cosine': optim.cosine, 'steps': optim.drops}
 
 
 SWEPT = ()  # Runs that differ in their seed alone share a program.
@@ -97,7 +94,7 @@ def build(config: Config) -> experiment.Experiment:
     model=model,
     loss=lambda logits, batch: losses.softmax_cross_entropy(logits, batch['label']),
     tx=optim.sgd(
-      SCHEDULES[config.schedule](config.lr, config.num_steps),
+      optim.named_schedule(config.schedule, config.lr, config.num_steps),
       momentum=config.momentum,
       nesterov=True,
       weight_decay=config.weight_decay,
