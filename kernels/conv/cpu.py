@@ -1,12 +1,13 @@
 """Convolutions by the calls of kernels.onednn; what follows them is XLA's.
 
-Of groups, too. CPU milliseconds of forward, input and filter gradient of xla.py here
-against these, medians of 9 on two cores of an AMD EPYC with other programs
-beside, float32, jax 0.10.2, 2026-11-30: depthwise 3 x 3 on [16, 32, 32, 96] 1.06, 1.16
-and 29.0 against 0.82, 0.92 and 0.35; on [16, 8, 8, 576] 0.36, 0.37 and 6.57 against
-0.17, 0.16 and 0.13; depthwise 7 x 7 on [32, 16, 16, 40] 0.76, 0.78 and 9.55 against
-0.44, 0.40 and 2.17; 32 groups of 3 x 3 on [8, 16, 16, 128] 4.24, 4.20 and 2.38 against
-0.52, 0.47 and 0.33.
+Groups are computed, too. CPU milliseconds of forward, input gradient and filter
+gradient by xla.py, and here (medians of 9, two cores of an AMD EPYC with other programs
+beside, float32, jax 0.10.2, 2026-11-30):
+
+  depthwise 3 x 3, [16, 32, 32, 96]       1.06, 1.16, 29.0     0.82, 0.92, 0.35
+  depthwise 3 x 3, [16, 8, 8, 576]        0.36, 0.37, 6.57     0.17, 0.16, 0.13
+  depthwise 7 x 7, [32, 16, 16, 40]       0.76, 0.78, 9.55     0.44, 0.40, 2.17
+  32 groups of 3 x 3, [8, 16, 16, 128]    4.24, 4.20, 2.38     0.52, 0.47, 0.33
 """
 
 import jax

@@ -227,7 +227,7 @@ WORKLOADS: dict[str, Workload] = {
 # What Keras has the layers for. Its LSTM has one bias a gate where dlx and torch have
 # two, and with Adam that is other maths.
 KERAS = ('mlp', 'cnn')
-# What is written for plain Flax: of convolutional nets the first, as no other is ahead.
+# What is written for plain Flax; it was far behind on convolutions wherever it is.
 FLAX = tuple(
   name for name in WORKLOADS if name not in ('densenet', 'convnext', 'mobilenet')
 )
