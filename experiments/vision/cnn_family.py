@@ -13,7 +13,8 @@ without compilation, on the device that it ran on, and where runs share a progra
 run's share of it. Filled in the figures: no other net is as good for less. Expected:
 each learns the set; neither parameters tell accuracy nor operations seconds.
 
-Measured: to be filled.
+Measured: not run as a whole. Three of the twelve nets took two minutes of CPU, most of
+it to compile, on a busy machine.
 """
 
 import dataclasses
