@@ -350,7 +350,7 @@ def main(argv: list[str]) -> int:
     rows: list[dict[str, Any]] = []
     for name in names:
       fields = workloads.ACCELERATOR[name] if bench.gpu else {}
-      having = [p for p in peers if p != 'keras' or name in workloads.KERAS]
+      having = [p for p in peers if name in workloads.ONLY.get(p, names)]
       row, notes = bench.row(name, fields, having)
       rows.append(row)
       for note in notes:

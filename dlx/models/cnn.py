@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from dlx.layers.convolution import Conv
 from dlx.layers.normalisation import BatchNorm
 from dlx.layers.pooling import global_avg_pool, max_pool
+from dlx.models.net_layers import output_layer
 
 
 class CNN(nn.Module):
@@ -89,10 +90,4 @@ class CNN(nn.Module):
     x_BF = nn.Dense(self.dense, use_bias=biased, name='hidden', **dtypes)(x_BF)
     x_BF = nn.relu(x_BF) if biased else norm_relu(x_BF, 'hidden_norm')
     x_BF = nn.Dropout(self.dropout, deterministic=not train)(x_BF)
-    head = nn.Dense(
-      self.num_outputs,
-      dtype=jnp.promote_types(self.dtype, jnp.float32),
-      param_dtype=self.param_dtype,
-      name='head',
-    )
-    return head(x_BF), x_BF
+    return output_layer(self)(x_BF), x_BF

@@ -30,6 +30,7 @@ from dlx.layers.activations import gelu
 from dlx.layers.convolution import Conv
 from dlx.layers.dropout import DropPath
 from dlx.layers.normalisation import LayerNorm
+from dlx.models.net_layers import output_layer
 
 _NORMAL = nn.initializers.truncated_normal(0.02)
 
@@ -128,14 +129,7 @@ class ConvNeXt(nn.Module):
     wide = jnp.promote_types(self.dtype, jnp.float32)
     x_BC = x_BHWC.astype(wide).mean((1, 2))
     x_BC = LayerNorm(1e-6, dtype=wide, param_dtype=self.param_dtype, name='norm')(x_BC)
-    head = nn.Dense(
-      self.num_outputs,
-      kernel_init=_NORMAL,
-      dtype=wide,
-      param_dtype=self.param_dtype,
-      name='head',
-    )
-    return head(x_BC), x_BC
+    return output_layer(self, kernel_init=_NORMAL)(x_BC), x_BC
 
   def _check(self, shape: Sequence[int]):
     least = self.patch * 2 ** (len(self.blocks) - 1)

@@ -21,9 +21,8 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
 from dlx.errors import ConfigError
-from dlx.layers.convolution import Conv
-from dlx.layers.normalisation import BatchNorm
 from dlx.layers.pooling import avg_pool, max_pool
+from dlx.models.net_layers import conv_and_norm, output_layer
 
 BLOCKS = {  # Layers of each block, and the growth.
   121: ((6, 12, 24, 16), 32),
@@ -32,8 +31,6 @@ BLOCKS = {  # Layers of each block, and the growth.
   201: ((6, 12, 48, 32), 32),
   264: ((6, 12, 64, 48), 32),
 }
-# He et al. (arXiv 1502.01852): variance 2 / (inputs of a unit going backward).
-_HE = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 _KEPT = 'densenet_convolution'  # Outputs that remat keeps.
 
 
@@ -95,16 +92,7 @@ class DenseNet(nn.Module):
   @nn.compact
   def forward(self, x_BHWC: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
     """Logits and features."""
-    dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
-    conv: Any = functools.partial(Conv, use_bias=False, kernel_init=_HE, **dtypes)
-    norm: Any = functools.partial(
-      BatchNorm,
-      use_running_average=not train,
-      momentum=self.momentum,
-      epsilon=1e-5,
-      leak=0.0,  # A ReLU follows each.
-      **dtypes,
-    )
+    conv, norm = conv_and_norm(self, train, leak=0.0)  # A ReLU follows each.
     drop = functools.partial(nn.Dropout, self.dropout, deterministic=not train)
     layer: Any = DenseLayer
     if self.remat:
@@ -133,10 +121,7 @@ class DenseNet(nn.Module):
     x_BHWC = norm(name='norm')(x_BHWC)
     wide = jnp.promote_types(self.dtype, jnp.float32)
     x_BC = x_BHWC.astype(wide).mean((1, 2))
-    head = nn.Dense(
-      self.num_outputs, dtype=wide, param_dtype=self.param_dtype, name='head'
-    )
-    return head(x_BC), x_BC
+    return output_layer(self)(x_BC), x_BC
 
 
 class DenseLayer(nn.Module):

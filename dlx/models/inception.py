@@ -28,6 +28,7 @@ from dlx.models.inception_tables import (
   Block,
   Stages,
 )
+from dlx.models.net_layers import output_layer
 
 STEMS = ('imagenet', 'separable', 'cifar')
 # He et al. (arXiv 1502.01852), by the inputs of a unit.
@@ -140,10 +141,7 @@ class Inception(nn.Module):
           )(x_BHWC)
     x_BC = x_BHWC.astype(wide).mean((1, 2))
     x_BC = nn.Dropout(self.dropout, deterministic=not train, name='dropout')(x_BC)
-    head = nn.Dense(
-      self.num_outputs, dtype=wide, param_dtype=self.param_dtype, name='head'
-    )
-    return Outputs(head(x_BC), auxiliary), x_BC
+    return Outputs(output_layer(self)(x_BC), auxiliary), x_BC
 
   def _stem(self, x_BHWC: jax.Array, unit: Any) -> jax.Array:
     if self.stem not in STEMS:
@@ -290,12 +288,7 @@ class AuxiliaryHead(nn.Module):
       nn.Dense(self.hidden, kernel_init=_HE, name='hidden', **dtypes)(x_BF)
     )
     drop = nn.Dropout(self.dropout, deterministic=not self.train, name='dropout')
-    x_BF = drop(x_BF)
-    wide = jnp.promote_types(self.dtype, jnp.float32)
-    head = nn.Dense(
-      self.num_outputs, dtype=wide, param_dtype=self.param_dtype, name='head'
-    )
-    return head(x_BF)
+    return output_layer(self)(drop(x_BF))
 
 
 def scale(channels: int, width: float) -> int:

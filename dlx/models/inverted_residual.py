@@ -17,13 +17,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dlx.layers.convolution import Conv
 from dlx.layers.dropout import DropPath
-from dlx.layers.normalisation import BatchNorm
+from dlx.models.net_layers import conv_and_norm, output_layer
 
-# He et al. (arXiv 1502.01852), of the inputs of a unit going backward; of a depthwise
-# filter, whose fan flax takes for that of all channels, going forward.
-_HE = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+# Flax takes the fan of a depthwise filter going backward for that of all channels: this
+# is the variance of the others, of its inputs going forward.
 _HE_DEPTHWISE = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
 
 
@@ -99,20 +97,10 @@ class InvertedResidualNet(nn.Module):
   @nn.compact
   def forward(self, x_BHWC: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
     """Logits and features."""
-    dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
-    conv: Any = functools.partial(Conv, use_bias=False, **dtypes)
-    norm: Any = functools.partial(
-      BatchNorm,
-      use_running_average=not train,
-      momentum=self.momentum,
-      epsilon=self.epsilon,
-      **dtypes,
-    )
+    conv, norm = conv_and_norm(self, train, epsilon=self.epsilon)
     layers = _Layers(conv, norm, self.activation)
     strides = (self.stem_stride,) * 2
-    x_BHWC = layers.activated(
-      x_BHWC, self.stem, (3, 3), 'stem', strides=strides, kernel_init=_HE
-    )
+    x_BHWC = layers.activated(x_BHWC, self.stem, (3, 3), 'stem', strides=strides)
     total, number = sum(stage.blocks for stage in self.stages), 0
     for i, stage in enumerate(self.stages, 1):
       for j in range(1, stage.blocks + 1):
@@ -125,14 +113,11 @@ class InvertedResidualNet(nn.Module):
           name=f'stage{i}_block{j}',
         )(x_BHWC)
         number += 1
-    x_BHWC = layers.activated(x_BHWC, self.last, (1, 1), 'last', kernel_init=_HE)
+    x_BHWC = layers.activated(x_BHWC, self.last, (1, 1), 'last')
     wide = jnp.promote_types(self.dtype, jnp.float32)
     x_BC = x_BHWC.astype(wide).mean((1, 2))
     kept_BC = nn.Dropout(self.dropout, deterministic=not train)(x_BC)
-    head = nn.Dense(
-      self.num_outputs, dtype=wide, param_dtype=self.param_dtype, name='head'
-    )
-    return head(kept_BC), x_BC
+    return output_layer(self)(kept_BC), x_BC
 
 
 class _Layers(NamedTuple):
@@ -176,7 +161,7 @@ class InvertedResidual(nn.Module):
     wide = inputs * stage.expansion
     y = x_BHWC
     if stage.expansion != 1:
-      y = layers.activated(y, wide, (1, 1), 'expand', kernel_init=_HE)
+      y = layers.activated(y, wide, (1, 1), 'expand')
     y = layers.activated(
       y,
       wide,
@@ -188,7 +173,7 @@ class InvertedResidual(nn.Module):
     )
     if self.squeeze:
       y = SqueezeExcite(self.squeeze, layers.conv, name='squeeze')(y)
-    y = layers.conv(stage.channels, (1, 1), kernel_init=_HE, name='project')(y)
+    y = layers.conv(stage.channels, (1, 1), name='project')(y)
     y = layers.norm(name='project_norm')(y)
     if y.shape != x_BHWC.shape:
       return y
@@ -210,7 +195,7 @@ class SqueezeExcite(nn.Module):
 
   @nn.compact
   def __call__(self, x_BHWC: jax.Array) -> jax.Array:
-    conv = functools.partial(self.conv, use_bias=True, kernel_init=_HE)
+    conv = functools.partial(self.conv, use_bias=True)
     wide = jnp.promote_types(x_BHWC.dtype, jnp.float32)
     s = x_BHWC.astype(wide).mean((1, 2), keepdims=True).astype(x_BHWC.dtype)
     s = nn.silu(conv(self.channels, (1, 1), name='reduce')(s))

@@ -20,6 +20,7 @@ import numpy as np
 from dlx.errors import ConfigError
 from dlx.layers.convolution import Conv, conv_general_dilated
 from dlx.layers.pooling import avg_pool, max_pool
+from dlx.models.net_layers import output_layer
 
 SIDE = 32  # Pixels of an image of the paper's net.
 # Table 1 of the paper: which maps of s2 each map of c3 reads.
@@ -169,13 +170,7 @@ class LeNet(nn.Module):
     x_BF = x.reshape(x.shape[0], -1)
     for units, name in zip(self.dense, ('c5', 'f6'), strict=True):
       x_BF = nn.relu(nn.Dense(units, name=name, **begin)(x_BF))
-    head = nn.Dense(
-      self.num_outputs,
-      dtype=jnp.promote_types(self.dtype, jnp.float32),
-      param_dtype=self.param_dtype,
-      name='head',
-    )
-    return head(x_BF), x_BF
+    return output_layer(self)(x_BF), x_BF
 
 
 class Subsampling(nn.Module):

@@ -16,6 +16,7 @@ from dlx.errors import ConfigError
 from dlx.layers.convolution import Conv
 from dlx.layers.normalisation import BatchNorm
 from dlx.layers.pooling import global_avg_pool, max_pool
+from dlx.models.net_layers import output_layer
 
 
 class ModernCNN(nn.Module):
@@ -95,7 +96,4 @@ class ModernCNN(nn.Module):
     wide = jnp.promote_types(self.dtype, jnp.float32)
     x_BC = global_avg_pool(x_BHWC.astype(wide))
     x_BC = nn.Dropout(self.dropout, deterministic=not train)(x_BC)
-    head = nn.Dense(
-      self.num_outputs, dtype=wide, param_dtype=self.param_dtype, name='head'
-    )
-    return head(x_BC), x_BC
+    return output_layer(self)(x_BC), x_BC

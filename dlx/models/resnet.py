@@ -9,7 +9,6 @@ of ImageNet in four forms (arXiv 1812.01187), a to d: as published, v1.5, and wi
 another stem and another shortcut.
 """
 
-import functools
 from typing import Any, Sequence
 
 import flax.linen as nn
@@ -18,9 +17,8 @@ import jax.numpy as jnp
 
 from dlx.config import check_bounds
 from dlx.errors import ConfigError
-from dlx.layers.convolution import Conv
-from dlx.layers.normalisation import BatchNorm
 from dlx.layers.pooling import avg_pool
+from dlx.models.net_layers import conv_and_norm, output_layer
 
 BLOCKS = {  # Blocks a stage, and whether they are bottlenecks.
   18: ((2, 2, 2, 2), False),
@@ -36,8 +34,6 @@ FORMS = {
   'c': {'stem': 'deep'},
   'd': {'stem': 'deep', 'shortcut': 'average'},
 }
-# He et al. (arXiv 1502.01852): variance 2 / (inputs of a unit going backward).
-_HE = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
 class ResNet(nn.Module):
@@ -112,15 +108,7 @@ class ResNet(nn.Module):
   @nn.compact
   def forward(self, x_BHWC: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
     """Logits and features."""
-    dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
-    conv: Any = functools.partial(Conv, use_bias=False, kernel_init=_HE, **dtypes)
-    norm: Any = functools.partial(
-      BatchNorm,
-      use_running_average=self.frozen_norms or not train,
-      momentum=self.momentum,
-      epsilon=1e-5,
-      **dtypes,
-    )
+    conv, norm = conv_and_norm(self, train and not self.frozen_norms)
     x_BHWC = self._stem(x_BHWC, conv, norm)
     common = {
       'bottleneck': self.bottleneck,
@@ -155,10 +143,7 @@ class ResNet(nn.Module):
       )
       x_BC = nn.relu(hidden(x_BC))
       x_BC = nn.Dropout(self.dense_dropout, deterministic=not train)(x_BC)
-    head = nn.Dense(
-      self.num_outputs, dtype=wide, param_dtype=self.param_dtype, name='head'
-    )
-    return head(x_BC), x_BC
+    return output_layer(self)(x_BC), x_BC
 
   def _stem(self, x_BHWC: jax.Array, conv: Any, norm: Any) -> jax.Array:
     """What the first block reads."""

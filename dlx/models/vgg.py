@@ -14,9 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from dlx.errors import ConfigError
-from dlx.layers.convolution import Conv
-from dlx.layers.normalisation import BatchNorm
 from dlx.layers.pooling import adaptive_avg_pool, max_pool
+from dlx.models.net_layers import conv_and_norm, output_layer
 
 # By the number of layers with weights, three dense ones among them: convolutions of
 # each stage.
@@ -89,21 +88,11 @@ class VGG(nn.Module):
     """Logits and features."""
     dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
     biased = self.conv_bias
-    conv: Any = functools.partial(
-      Conv,
-      use_bias=not self.batch_norm if biased is None else biased,
-      # He et al. (arXiv 1502.01852): the paper's N(0, 0.01^2) does not train more than
-      # 11 layers from scratch.
-      kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'),
-      **dtypes,
-    )
-    norm: Any = functools.partial(
-      BatchNorm,
-      use_running_average=not train,
-      momentum=self.momentum,
-      epsilon=1e-5,
-      leak=0.0,
-      **dtypes,
+    # Kernels by He's rule: the paper's N(0, 0.01^2) does not train more than 11 layers
+    # from scratch.
+    conv, norm = conv_and_norm(self, train, leak=0.0)
+    conv = functools.partial(
+      conv, use_bias=not self.batch_norm if biased is None else biased
     )
     x = x_BHWC
     sizes = zip(self.stages, self.channels, self.pools, strict=True)
@@ -121,14 +110,7 @@ class VGG(nn.Module):
       layer = nn.Dense(units, kernel_init=begin, name=f'fc{number}', **dtypes)
       drop = nn.Dropout(self.dropout, deterministic=not train, name=f'drop{number}')
       x_BF = drop(nn.relu(layer(x_BF)))
-    head = nn.Dense(
-      self.num_outputs,
-      kernel_init=begin,
-      dtype=jnp.promote_types(self.dtype, jnp.float32),
-      param_dtype=self.param_dtype,
-      name='head',
-    )
-    return head(x_BF), x_BF
+    return output_layer(self, kernel_init=begin)(x_BF), x_BF
 
 
 def imagenet_vgg(depth: int, *, width: int = 64, **fields: Any) -> VGG:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from dlx.layers.convolution import Conv
 from dlx.layers.normalisation import BatchNorm
+from dlx.models.net_layers import output_layer
 
 
 class WaveformCNN(nn.Module):
@@ -63,7 +64,4 @@ class WaveformCNN(nn.Module):
       x_BHTC = norm(conv(x_BHTC))
     wide = jnp.promote_types(self.dtype, jnp.float32)
     x_BC = x_BHTC.astype(wide).mean((1, 2))
-    head = nn.Dense(
-      self.num_outputs, dtype=wide, param_dtype=self.param_dtype, name='head'
-    )
-    return head(x_BC), x_BC
+    return output_layer(self)(x_BC), x_BC

@@ -17,6 +17,7 @@ from dlx.layers.convolution import Conv
 from dlx.layers.normalisation import BatchNorm
 from dlx.layers.pooling import max_pool
 from dlx.layers.whitening import WhiteningConv
+from dlx.models.net_layers import output_layer
 
 
 def identity_first(key: jax.Array, shape: Sequence[int], dtype: Any) -> jax.Array:
@@ -142,12 +143,5 @@ class WhitenedCNN(nn.Module):
     _, height, width, _ = x_BHWC.shape
     x_BC = max_pool(x_BHWC, (height, width))[:, 0, 0].astype(wide)
     uniform: Any = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
-    head = nn.Dense(
-      self.num_outputs,
-      use_bias=False,
-      kernel_init=uniform,
-      dtype=wide,
-      param_dtype=self.param_dtype,
-      name='head',
-    )
+    head = output_layer(self, use_bias=False, kernel_init=uniform)
     return head(x_BC) * self.output_scale, x_BC

@@ -180,6 +180,7 @@ SCHEDULES: Mapping[str, Callable[[Number, int], Schedule]] = {
   'constant': lambda peak, num_steps: constant(peak),
   # A tenth after each 30 of 100 epochs.
   'step': lambda peak, num_steps: step_decay(peak, _part(num_steps, 0.3), 0.1),
+  'steps': drops,
   'exponential': lambda peak, num_steps: exponential(peak, num_steps, 0.01),
   'cosine': cosine,
   'one_cycle': one_cycle,
@@ -190,21 +191,27 @@ SCHEDULES: Mapping[str, Callable[[Number, int], Schedule]] = {
 }
 
 
-def named_schedule(name: str, peak: Number, num_steps: int) -> Schedule:
+def named_schedule(
+  name: str, peak: Number, num_steps: int, at: Sequence[float] | None = None
+) -> Schedule:
   """A schedule of a whole run by its name; `step` falls at 30, 60 and 90 % of it.
 
   Args:
-    name: one of SCHEDULES: constant; step, to a tenth three times; exponential, to a
+    name: one of SCHEDULES: constant; step, to a tenth three times; steps, to a tenth at
+      half and at three quarters of the run, or at each share `at`; exponential, to a
       hundredth at the end; cosine, to 0; one_cycle; warmup, a tenth of the run, then
       constant; warmup_cosine, a tenth of the run, then to 0.
     peak: largest value.
     num_steps: of the run, at least 1.
+    at: see steps; other names do not read it. None: that of `drops`.
 
   Raises:
     ConfigError: another name, or no steps.
   """
   check_choice('schedule', name, SCHEDULES)
   check_bounds('num_steps', num_steps, 1)
+  if name == 'steps' and at is not None:
+    return drops(peak, num_steps, at)
   return SCHEDULES[name](peak, num_steps)
 
 

@@ -95,7 +95,13 @@ class Joint(NamedTuple):
 def costs(result: Mapping[str, Any], n: int) -> dict[str, float]:
   """What one of n members cost by result.json, as `Finished.costs`."""
   seconds = result.get('seconds', {}).get('train')
-  found = {'train_seconds': seconds, 'parameters': result.get('parameters')}
+  found = {
+    'train_seconds': seconds,
+    'parameters': result.get('parameters'),
+    'step_flops': result.get('flops_per_step'),
+  }
+  if seconds is not None and result.get('step'):
+    found['step_seconds'] = seconds / result['step']
   return {name: float(x) / n for name, x in found.items() if x is not None}
 
 

@@ -11,7 +11,7 @@ from dlx.run import sharding
 from dlx.run.dispatch import make_dispatch
 from dlx.run.rehearsal import rehearse as of_run
 from dlx.study.declaration import Study
-from dlx.study.results import Finished, Results
+from dlx.study.results import COSTS, Finished, Results
 from dlx.study.table import rows_of
 from dlx.study.trials import Trial
 
@@ -67,10 +67,12 @@ def rehearse(study: Study, trials: Sequence[Trial], mesh: str | None) -> dict[st
 
 
 def _made_up(trial: Trial, names: Sequence[str], rng: np.random.Generator) -> Finished:
-  """A run of which every metric is drawn at the start, half-way and at the end."""
+  """A run of which all costs, and every metric at three steps, are drawn."""
   last = trial.config.num_steps
   steps = sorted({0, last // 2, last})
   drawn = lambda: [(step, float(rng.uniform(0.1, 0.9))) for step in steps]
   curves = {metric: drawn() for metric in names}
   metrics = {metric: curve[-1][1] for metric, curve in curves.items()}
-  return Finished(trial.run, config_to_json(trial.config), metrics, 1.0, curves=curves)
+  costs = {name: float(rng.uniform(0.1, 0.9)) for name in COSTS}
+  config = config_to_json(trial.config)
+  return Finished(trial.run, config, metrics, 1.0, curves=curves, costs=costs)

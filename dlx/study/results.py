@@ -2,14 +2,17 @@
 
 import functools
 import math
-from typing import Any, Mapping, NamedTuple, Sequence
+from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 
 import numpy as np
 
+from dlx.config import check_choice
 from dlx.errors import ConfigError
 from dlx.study.curves import Curve, steps_to
 from dlx.study.declaration import Run, Verdict
 from dlx.study.statistics import Interval, paired_error, standard_error, welch_interval
+
+COSTS = ('train_seconds', 'parameters', 'step_seconds', 'step_flops')
 
 
 class Finished(NamedTuple):
@@ -22,8 +25,10 @@ class Finished(NamedTuple):
     seconds: its share of the time, compilation included.
     diverged: whether a step gave what is not finite.
     curves: all figures over the run by "split/name"; {} of a run that diverged.
-    costs: `train_seconds`, its share of those in steps and fits alone, and
-      `parameters`, their number; {} where not known.
+    costs: some of COSTS: `train_seconds`, its share of those in steps and fits alone;
+      `parameters`, their number; `step_seconds` and `step_flops`, seconds and
+      operations of a step, of a program of several runs its share. What is not known is
+      not there.
   """
 
   run: Run
@@ -120,6 +125,28 @@ class Results:
     known = [{'seconds': run.seconds, **run.costs} for run in self.of(group)]
     found = [costs.get(name, math.nan) for costs in known]
     return sum(found) / len(found)
+
+  def best(self, metric: str, groups: Iterable[str], *, better: str = 'lower') -> str:
+    """The group of the best mean; the first of equals.
+
+    Groups of which a run diverged are passed over, unless all are such.
+
+    Args:
+      metric: "split/name".
+      groups: one at least.
+      better: 'lower' or 'higher'.
+
+    Raises:
+      ConfigError: no groups; no such group or metric; another word.
+    """
+    check_choice('better', better, ('lower', 'higher'))
+    names = list(groups)
+    if not names:
+      raise ConfigError(f'The best of no groups by {metric} is not known: name some.')
+    found = [name for name in names if not self.num_diverged(name)] or names
+    sign = 1 if better == 'lower' else -1
+    means = {name: sign * self.mean(metric, name) for name in found}
+    return min(found, key=lambda name: (math.isnan(means[name]), means[name]))
 
   def field(self, name: str, group: str) -> Any:
     """The value of a field in the runs of a group, a name with dots in a nested one.

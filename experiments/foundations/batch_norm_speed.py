@@ -106,7 +106,7 @@ def study(config: Config) -> Study:
   def level(results, net, metric):
     """What every net without batch norm reaches at the rate that ends best."""
     names = of_rates(results, net, WITHOUT)
-    best = max(names, key=lambda name: results.mean(CHOSEN_BY, name))
+    best = results.best(CHOSEN_BY, names, better='higher')
     curves = results.curves(metric, best)
     return min((max(value for _, value in c) for c in curves), default=math.nan)
 

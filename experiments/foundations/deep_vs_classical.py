@@ -118,8 +118,8 @@ def study(config: Config) -> Study:
     return 100 * results.mean(ACCURACY, named(name, n))
 
   def best(results, names, n):
-    names = [name for name in names if name in config.learners]
-    return max(names, key=lambda name: score(results, name, n))
+    known = {named(name, n): name for name in names if name in config.learners}
+    return known[results.best(ACCURACY, known, better='higher')]
 
   def beats(names, others, n):
     """Whether the best of some has a higher mean than the best of others."""

@@ -82,8 +82,7 @@ def study(config: Config) -> Study:
   def best(results, name):
     """The group of a block that has the lowest loss on held-out examples."""
     names = [group for group, of in block_of.items() if of == name]
-    safe = [group for group in names if not results.num_diverged(group)]
-    return min(safe or names, key=lambda group: results.mean(CHOSEN_BY, group))
+    return results.best(CHOSEN_BY, names)
 
   def less(results, group, than):
     """Points of accuracy over those of another group, with a 95 % interval."""

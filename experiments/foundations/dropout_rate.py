@@ -62,7 +62,7 @@ def study(config: Config) -> Study:
 
   def best(results):
     """The rate of the lowest loss on the examples that were held out."""
-    return min(names, key=lambda name: results.mean('validation/loss', name))
+    return results.best('validation/loss', names)
 
   def middle(results):
     found = best(results)

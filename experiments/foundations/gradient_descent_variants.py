@@ -65,9 +65,8 @@ def study(config: Config) -> Study:
       settings[name] = Run('gradient_descent', {**fields, 'lr': lr})
 
   def best(results, kind):
-    """The rate of the lowest loss of those of which no run diverged."""
-    safe = [name for name in names[kind] if not results.num_diverged(name)]
-    return min(safe or names[kind], key=lambda name: results.mean(LOSS, name))
+    """The rate of the lowest loss."""
+    return results.best(LOSS, names[kind])
 
   def below_batch(kind):
     return lambda results: results.lower(

@@ -43,8 +43,8 @@ class Config(experiment.Config):
   # Optimiser: sgd, momentum, nesterov, rmsprop, adagrad, adam, adamw, lamb, lion, muon.
   optimizer: str = 'adamw'
   lr: float = 3e-3  # Peak of the learning rate.
-  # Schedule of the learning rate: constant, step, exponential, cosine, one_cycle,
-  # warmup or warmup_cosine.
+  # Schedule of the learning rate: constant, step, steps, exponential, cosine,
+  # one_cycle, warmup or warmup_cosine.
   schedule: str = 'one_cycle'
   signal: bool = False  # Whether mean and variance by block are evaluated and drawn.
 

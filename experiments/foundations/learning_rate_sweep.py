@@ -55,13 +55,8 @@ def study(config: Config) -> Study:
   rate_of = {f'lr={rate:.3g}': rate for rate in rates}
   settings = {name: Run('mlp', {**fields, 'lr': lr}) for name, lr in rate_of.items()}
 
-  def best(results):
-    """The rate of the lowest loss of those of which no run diverged."""
-    safe = [name for name in rate_of if not results.num_diverged(name)]
-    return min(safe or rate_of, key=lambda name: results.mean(LOSS, name))
-
   def inside(results):
-    found = best(results)
+    found = results.best(LOSS, rate_of)
     return Verdict(
       found not in (list(rate_of)[0], list(rate_of)[-1]),
       f'Of {len(rate_of)} rates from {config.lowest:g} to {config.highest:g} the '
@@ -70,7 +65,7 @@ def study(config: Config) -> Study:
 
   def valley(sign):
     def check(results):
-      found = best(results)
+      found = results.best(LOSS, rate_of)
       wanted = rate_of[found] * 10.0**sign
       name = min(rate_of, key=lambda other: abs(np.log(rate_of[other] / wanted)))
       if results.num_diverged(name) == config.seeds:

@@ -38,8 +38,8 @@ class Config(experiment.Config):
   # Initialiser of the kernels, a name of dlx/layers/README.md.
   initialiser: str = 'lecun_normal'
   lr: float = 2e-3  # Peak of the learning rate.
-  # Schedule of the learning rate: constant, step, exponential, cosine, one_cycle,
-  # warmup or warmup_cosine.
+  # Schedule of the learning rate: constant, step, steps, exponential, cosine,
+  # one_cycle, warmup or warmup_cosine.
   schedule: str = 'one_cycle'
   plateau: Plateau = Plateau()
   weight_decay: float = 0.0  # Decoupled decay of the kernels.

@@ -80,7 +80,7 @@ def study(config: Config) -> Study:
 
   def best(results, kind):
     """The best strength of a kind, by the examples that were held out."""
-    return min(kinds[kind], key=lambda name: results.mean(CHOSEN_BY, name))
+    return results.best(CHOSEN_BY, kinds[kind])
 
   def figure(results):
     return studies.over_groups(

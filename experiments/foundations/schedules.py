@@ -77,9 +77,7 @@ def study(config: Config) -> Study:
 
   def best(results, schedule):
     """A schedule at its best peak, by the examples that were held out."""
-    names = [name_of(schedule, rate) for rate in config.rates]
-    safe = [name for name in names if not results.num_diverged(name)]
-    return min(safe or names, key=lambda name: results.mean(CHOSEN_BY, name))
+    return results.best(CHOSEN_BY, (name_of(schedule, rate) for rate in config.rates))
 
   def figure(results):
     lines = {

@@ -134,18 +134,13 @@ def study(config: Config) -> Study:
     for rate in config.rates
   }
 
-  def best(results, names):
-    """The name of the lowest loss on held-out examples; none that diverged."""
-    names = list(names)
-    safe = [name for name in names if not results.num_diverged(name)]
-    return min(safe or names, key=lambda name: results.mean(CHOSEN_BY, name))
-
   def of_net(results, net, depth):
-    return best(results, (name_of(net, depth, rate) for rate in config.rates))
+    names = (name_of(net, depth, rate) for rate in config.rates)
+    return results.best(CHOSEN_BY, names)
 
   def of_drop(results, kind):
     names = (dropping(kind, s, rate) for s in config.dropped for rate in config.rates)
-    return best(results, names)
+    return results.best(CHOSEN_BY, names)
 
   def furthest(results, net):
     """How far mean and variance are from 0 and 1 after the last layer, at most."""

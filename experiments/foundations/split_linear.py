@@ -107,9 +107,7 @@ def study(config: Config) -> Study:
 
   def best(results, net):
     """The group of a net that has the lowest loss on held-out examples."""
-    names = [group_of(net, rate) for rate in config.rates]
-    safe = [name for name in names if not results.num_diverged(name)]
-    return min(safe or names, key=lambda name: results.mean(CHOSEN_BY, name))
+    return results.best(CHOSEN_BY, (group_of(net, rate) for rate in config.rates))
 
   def more(results, group, than):
     """Points of accuracy over those of another group, with a 95 % interval."""

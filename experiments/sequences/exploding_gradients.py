@@ -72,9 +72,8 @@ def study(config: Config) -> Study:
 
   def best(results):
     """The rate of the lowest loss with clipping, at the largest gain."""
-    return min(
-      config.rates, key=lambda rate: results.mean(LOSS, named('clipped', gain, rate))
-    )
+    rate_of = {named('clipped', gain, rate): rate for rate in config.rates}
+    return rate_of[results.best(LOSS, rate_of)]
 
   def lost(results):
     name = named('free', gain, best(results))

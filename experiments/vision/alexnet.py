@@ -74,6 +74,7 @@ class Config(experiment.Config):
     self.bounds('drops', above=0, below=1)
 
 
+SWEPT = ()  # Runs that differ in their seed alone share a program.
 # The least run that still has every part.
 SMALL = Config.small(width=0.05)
 
@@ -99,18 +100,13 @@ def build(config: Config) -> experiment.Experiment:
   if config.light:
     light = functools.partial(random_lighting, deviation=config.light)
     move = policies.chain(policies.in_unit(data.mean, data.std, light), move)
-  schedules = {
-    'one_cycle': lambda: optim.one_cycle(config.lr, config.num_steps),
-    'cosine': lambda: optim.cosine(config.lr, config.num_steps),
-    'steps': lambda: optim.drops(config.lr, config.num_steps, config.drops),
-  }
   return image_classifier(
     config,
     data,
     model=model,
     loss=lambda logits, batch: losses.softmax_cross_entropy(logits, batch['label']),
     tx=optim.sgd(
-      schedules[config.schedule](),
+      optim.named_schedule(config.schedule, config.lr, config.num_steps, config.drops),
       momentum=config.momentum,
       weight_decay=config.weight_decay,
     ),

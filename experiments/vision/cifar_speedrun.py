@@ -71,6 +71,7 @@ class Config(experiment.Config):
     self.bounds('lookahead_every', least=1)
 
 
+SWEPT = ()  # Runs that differ in their seed alone share a program.
 # The least run that still has every part.
 SMALL = Config.small(channels=(4,), flip=True)
 

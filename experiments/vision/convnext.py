@@ -72,6 +72,7 @@ SCHEDULES = {
   # Of 300 epochs 20 are warm-up.
   'cosine': lambda peak, steps: optim.warmup_cosine(peak, steps, steps / 15),
 }
+SWEPT = ()  # Runs that differ in their seed alone share a program.
 # The least run that still has every part.
 SMALL = Config.small(blocks=(1, 1), features=(4, 8), drop_path=0.1)
 

@@ -56,7 +56,7 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    self.choice('schedule', of=SCHEDULES)
+    self.choice('schedule', of=('one_cycle', 'cosine', 'steps'))
     self.bounds('growth', least=1)
     self.bounds('pad', 'weight_decay', least=0)
     self.bounds('lr', above=0)
@@ -65,9 +65,7 @@ class Config(experiment.Config):
     self.require('bottleneck', self.bottleneck or not self.imagenet, 'True of imagenet')
 
 
-SCHEDULES = {'one_cycle': optim.one_cycle, 'cosine': optim.cosine, 'steps': optim.drops}
-
-
+SWEPT = ()  # Runs that differ in their seed alone share a program.
 # The least run that still has every part.
 SMALL = Config.small(depth=10, growth=2)
 
@@ -96,7 +94,7 @@ def build(config: Config) -> experiment.Experiment:
     model=model,
     loss=lambda logits, batch: losses.softmax_cross_entropy(logits, batch['label']),
     tx=optim.sgd(
-      SCHEDULES[config.schedule](config.lr, config.num_steps),
+      optim.named_schedule(config.schedule, config.lr, config.num_steps),
       momentum=config.momentum,
       nesterov=True,
       weight_decay=config.weight_decay,

@@ -71,6 +71,7 @@ OPTIMIZERS = {
   'sgd': {'momentum': 0.9, 'nesterov': True},
   'rmsprop': {'decay': 0.9, 'momentum': 0.9, 'eps': 1e-3},
 }
+SWEPT = ()  # Runs that differ in their seed alone share a program.
 # The least run that still has every part.
 SMALL = Config.small(width=0.1, depth=0.1)
 

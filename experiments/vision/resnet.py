@@ -81,7 +81,7 @@ class Config(experiment.Config):
   def __post_init__(self):
     super().__post_init__()
     self.choice('shortcut', of=('auto', 'pad', 'projection', 'average'))
-    self.choice('schedule', of=SCHEDULES)
+    self.choice('schedule', of=('one_cycle', 'cosine', 'steps'))
     self.bounds('width', least=1)
     self.bounds('pad', 'weight_decay', least=0)
     self.bounds('lr', above=0)
@@ -105,10 +105,6 @@ class Config(experiment.Config):
 
 # Fields that are used by arithmetic alone: runs that differ in them share a program.
 SWEPT = ('lr', 'weight_decay')
-SCHEDULES = {'one_cycle': optim.one_cycle, 'cosine': optim.cosine, 'steps': optim.drops}
-
-
-SWEPT = ()  # Runs that differ in their seed alone share a program.
 # The least run that still has every part.
 SMALL = Config.small(width=4)
 
@@ -146,7 +142,7 @@ def build(config: Config) -> experiment.Experiment:
       logits, batch['label'], label_smoothing=config.label_smoothing
     ),
     tx=optim.sgd(
-      SCHEDULES[config.schedule](config.lr, config.num_steps),
+      optim.named_schedule(config.schedule, config.lr, config.num_steps),
       momentum=config.momentum,
       nesterov=config.nesterov,
       weight_decay=config.weight_decay,

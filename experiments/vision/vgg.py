@@ -73,6 +73,7 @@ class Config(experiment.Config):
     self.bounds('drops', above=0, below=1)
 
 
+SWEPT = ()  # Runs that differ in their seed alone share a program.
 # The least run that still has every part.
 SMALL = Config.small(width=2)
 
@@ -92,18 +93,13 @@ def build(config: Config) -> experiment.Experiment:
     most = min(data.shape[:2]).bit_length() - 1
     pools = tuple(stage >= 5 - most for stage in range(5))
     model = cifar_vgg(config.depth, pools=pools, **fields)
-  schedules = {
-    'one_cycle': lambda: optim.one_cycle(config.lr, config.num_steps),
-    'cosine': lambda: optim.cosine(config.lr, config.num_steps),
-    'steps': lambda: optim.drops(config.lr, config.num_steps, config.drops),
-  }
   return image_classifier(
     config,
     data,
     model=model,
     loss=lambda logits, batch: losses.softmax_cross_entropy(logits, batch['label']),
     tx=optim.sgd(
-      schedules[config.schedule](),
+      optim.named_schedule(config.schedule, config.lr, config.num_steps, config.drops),
       momentum=config.momentum,
       weight_decay=config.weight_decay,
       mask=(lambda params: True) if config.decay_all else optim.decay_mask,

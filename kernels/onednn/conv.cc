@@ -1,7 +1,8 @@
-// Convolutions of oneDNN as XLA FFI calls: float32, NHWC x HWIO -> NHWC, one group.
+// Convolutions of oneDNN as XLA FFI calls: float32, NHWC x HWIO -> NHWC.
 //
 // kind 0: (x, w) -> y, the convolution; 1: (dy, w) -> dx; 2: (x, dy) -> dw.
-// geometry: n h w i kh kw o ho wo, strides (2), dilation (2), low and high pads (4).
+// geometry: n h w i kh kw o ho wo, strides (2), dilation (2), low and high pads (4),
+// groups. The filter has i / groups inputs; output o is of group o / (o / groups).
 //
 // A primitive is made once for each kind and geometry and kept for the life of the
 // process. Activations stay NHWC; weights are reordered to what the primitive wants,
@@ -27,7 +28,7 @@ using Buffer = ffi::Buffer<ffi::F32>;
 using Geometry = std::vector<int64_t>;
 
 enum Kind : int64_t { kForward = 0, kInputGradient = 1, kFilterGradient = 2 };
-constexpr size_t kGeometrySize = 17;
+constexpr size_t kGeometrySize = 18;
 constexpr size_t kAlignment = 64;
 
 const dnnl::engine& Engine() {
@@ -46,12 +47,15 @@ std::unique_ptr<Plan> MakePlan(int64_t kind, const Geometry& g) {
   using Tag = memory::format_tag;
   const auto f32 = memory::data_type::f32;
   const auto direct = dnnl::algorithm::convolution_direct;
-  const Dims x_dims{g[0], g[3], g[1], g[2]}, w_dims{g[6], g[3], g[4], g[5]};
+  const int64_t groups = g[17], inputs = g[3] / groups, outputs = g[6] / groups;
+  const Dims x_dims{g[0], g[3], g[1], g[2]};
+  Dims w_dims{outputs, inputs, g[4], g[5]};
+  if (groups > 1) w_dims.insert(w_dims.begin(), groups);
   const Dims y_dims{g[0], g[6], g[7], g[8]};
   const Dims strides{g[9], g[10]}, dilation{g[11] - 1, g[12] - 1};
   const Dims low{g[13], g[15]}, high{g[14], g[16]};
   auto plan = std::make_unique<Plan>();
-  plan->plain_w = memory::desc(w_dims, f32, Tag::hwio);
+  plan->plain_w = memory::desc(w_dims, f32, groups > 1 ? Tag::hwigo : Tag::hwio);
   const memory::desc x(x_dims, f32, Tag::nhwc), y(y_dims, f32, Tag::nhwc);
   const memory::desc any_w(w_dims, f32, Tag::any);
   dnnl::primitive_attr attributes;
@@ -149,7 +153,7 @@ void Execute(int64_t kind, const Geometry& geometry, float* x, float* w, float* 
 ffi::Error Convolve(ffi::Span<const int64_t> geometry, int64_t kind, Buffer a, Buffer b,
                     ffi::Result<Buffer> out) {
   if (geometry.size() != kGeometrySize) {
-    return ffi::Error::InvalidArgument("geometry has 17 numbers");
+    return ffi::Error::InvalidArgument("geometry has 18 numbers");
   }
   const Geometry key(geometry.begin(), geometry.end());
   float* first = a.typed_data();

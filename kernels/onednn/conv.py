@@ -37,8 +37,9 @@ def output_size(
 
 def _call(kind, a, b, out_shape, x_shape, w_shape, strides, pads, dilation):
   size = output_size(x_shape, w_shape, strides, pads, dilation)
+  groups = x_shape[3] // w_shape[2]
   geometry = (*x_shape, *w_shape[:2], w_shape[3], *size, *strides, *dilation)
-  geometry += tuple(side for pair in pads for side in pair)
+  geometry += (*(side for pair in pads for side in pair), groups)
   return jax.ffi.ffi_call(
     'dlx_onednn_conv',
     jax.ShapeDtypeStruct(tuple(out_shape), jnp.float32),
@@ -57,7 +58,7 @@ def _cut(x, strides):
 
 
 def forward(x, w, strides, pads, dilation):
-  """x [N, H, W, I] convolved with w [KH, KW, I, O]: [N, HO, WO, O]."""
+  """x [N, H, W, I] convolved with w [KH, KW, I / groups, O]: [N, HO, WO, O]."""
   if _met(w.shape[:2], strides, pads):
     x, strides = _cut(x, strides), (1, 1)
   size = output_size(x.shape, w.shape, strides, pads, dilation)
@@ -65,21 +66,21 @@ def forward(x, w, strides, pads, dilation):
   return _call(FORWARD, x, w, shape, x.shape, w.shape, strides, pads, dilation)
 
 
-def input_gradient(dy, w, size, strides, pads, dilation):
+def input_gradient(dy, w, size, strides, pads, dilation, groups=1):
   """The transpose of `forward` in x: dy [N, HO, WO, O] -> [N, *size, I]."""
   if _met(w.shape[:2], strides, pads):
-    dx = input_gradient(dy, w, dy.shape[1:3], (1, 1), pads, dilation)
+    dx = input_gradient(dy, w, dy.shape[1:3], (1, 1), pads, dilation, groups)
     # Between the pixels that were met, and behind them: zeros.
     rows = zip(size, dy.shape[1:3], strides, strict=True)
     inner = [(0, n - (s * (out - 1) + 1), s - 1) for n, out, s in rows]
     return jax.lax.pad(dx, jnp.float32(0), [(0, 0, 0), *inner, (0, 0, 0)])
-  shape = (dy.shape[0], *size, w.shape[2])
+  shape = (dy.shape[0], *size, w.shape[2] * groups)
   return _call(INPUT_GRADIENT, dy, w, shape, shape, w.shape, strides, pads, dilation)
 
 
-def filter_gradient(x, dy, window, strides, pads, dilation):
-  """The transpose of `forward` in w: x, dy -> [*window, I, O]."""
+def filter_gradient(x, dy, window, strides, pads, dilation, groups=1):
+  """The transpose of `forward` in w: x, dy -> [*window, I / groups, O]."""
   if _met(window, strides, pads):
     x, strides = _cut(x, strides), (1, 1)
-  shape = (*window, x.shape[3], dy.shape[3])
+  shape = (*window, x.shape[3] // groups, dy.shape[3])
   return _call(FILTER_GRADIENT, x, dy, shape, x.shape, shape, strides, pads, dilation)

@@ -83,6 +83,46 @@ WORKLOADS: dict[str, Workload] = {
     },
     _CLASSES,
   ),
+  'densenet': Workload(
+    'DenseNet of 40 layers, k=12, on 32x32, batch 16, SGD with Nesterov momentum',
+    'densenet',
+    {
+      'dataset': 'cifar10',
+      'depth': 40,
+      'growth': 12,
+      'bottleneck': False,
+      'batch_size': 16,
+      'pad': 0,
+    },
+    _CLASSES,
+  ),
+  'convnext': Workload(
+    'ConvNeXt, 40 to 320 channels, patch 2 on 32x32, batch 32, AdamW',
+    'convnext',
+    {
+      'dataset': 'cifar10',
+      'blocks': (2, 2, 6, 2),
+      'features': (40, 80, 160, 320),
+      'patch': 2,
+      'layer_scale': 1e-6,
+      'batch_size': 32,
+      'pad': 0,
+    },
+    _CLASSES,
+  ),
+  'mobilenet': Workload(
+    'MobileNet v2 of the paper on 32x32, batch 16, AdamW',
+    'mobilenet',
+    {
+      'dataset': 'cifar10',
+      'width': 1.0,
+      'depth': 1.0,
+      'dropout': 0.0,
+      'batch_size': 16,
+      'pad': 0,
+    },
+    _CLASSES,
+  ),
   'lstm': Workload(
     'LSTM classifier, 64 tokens, 128 wide, batch 64, Adam',
     'sst2',
@@ -187,6 +227,11 @@ WORKLOADS: dict[str, Workload] = {
 # What Keras has the layers for. Its LSTM has one bias a gate where dlx and torch have
 # two, and with Adam that is other maths.
 KERAS = ('mlp', 'cnn')
+# What is written for plain Flax; it was far behind on convolutions wherever it is.
+FLAX = tuple(
+  name for name in WORKLOADS if name not in ('densenet', 'convnext', 'mobilenet')
+)
+ONLY = {'keras': KERAS, 'flax': FLAX}  # Peers that are not of all workloads.
 
 # Fields on an accelerator: its narrow type, and batches that fill it.
 ACCELERATOR = {
@@ -195,6 +240,9 @@ ACCELERATOR = {
     'mlp': 8192,
     'cnn': 2048,
     'resnet18': 1024,
+    'densenet': 1024,
+    'convnext': 1024,
+    'mobilenet': 1024,
     'lstm': 1024,
     'char_gpt': 512,
     'char_gpt_large': 64,

@@ -341,6 +341,8 @@ AREAS: dict[str, tuple[Topic, ...]] = {
       'vision/imagenet_convnext',
       'imagenet-convnext-digits',
       test='vision/imagenet',
+    ),
+    run(
       'A class for every pixel',
       'vision/segmentation',
       'segmentation-digits',

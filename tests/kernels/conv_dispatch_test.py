@@ -206,8 +206,6 @@ def test_onednn_says_why_not(monkeypatch):
 
   half = SPEC(X.shape, 'float16'), SPEC(W.shape, 'float16')
   assert reason(*half) == 'dtype=float16 (nearest: float32)'
-  grouped = SPEC((3, 3, 2, 6), 'float32')
-  assert reason(X, grouped, groups=2) == 'groups=2 (nearest: groups=1)'
   assert 'nothing' in reason(SPEC((0, 6, 5, 4), 'float32'), W)
   assert 'nothing' in reason(X, SPEC((7, 7, 4, 6), 'float32'), padding='VALID')
   with library.unused():

@@ -32,7 +32,7 @@ def sizes(name):
 FAST = ('mlp', 'cnn', 'gcn')
 EVERY = [
   pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST))
-  for name in workloads.WORKLOADS
+  for name in workloads.FLAX
 ]
 
 

@@ -25,6 +25,9 @@ EXACT = (1e-12, 1e-11)
 # Among a million ReLUs one may lie so near 0 that rounding decides: changes then differ
 # by 6e-4 (one of three sets of weights).
 DEEP = {'float32': (1e-4, 1e-2), 'float64': (3e-6, 1e-2)}
+# Adam moves weights of small gradients as far as others, whatever rounding made of
+# them: the changes of the last convolution differ by 1.7 %.
+MOBILENET = {**TOLERANCES, 'float32': (1e-4, 5e-2)}
 
 
 def run_torch(name, run):
@@ -55,7 +58,7 @@ def run_torch(name, run):
 def tolerances(name, dtype):
   if dtype == 'float64' and name in TOKENS:
     return EXACT
-  return (DEEP if name == 'resnet18' else TOLERANCES)[dtype]
+  return {'resnet18': DEEP, 'mobilenet': MOBILENET}.get(name, TOLERANCES)[dtype]
 
 
 # In float32 the others are slow: float64 sees all that it does, but for rounding. The

@@ -24,6 +24,9 @@ SMALL = {
   # At 10 times this rate, the workload's, float32 losses drift 1e-3 apart in 5 steps
   # and float64 ones 5e-9. A large decay is seen to be there.
   'resnet18': {'width': 8, 'lr': 0.02, 'weight_decay': 0.1},
+  'densenet': {'depth': 10, 'growth': 4, 'lr': 0.02, 'weight_decay': 0.1},
+  'convnext': {'blocks': (1, 1), 'features': (4, 8), 'weight_decay': 0.1},
+  'mobilenet': {'width': 0.1, 'depth': 0.1, 'weight_decay': 0.1},
   'lstm': {'embedding': 8, 'features': (8,), 'bucket_lengths': (16,)},
   'char_gpt': {'num_layers': 2, 'width': 16, 'context': 16},
   'char_gpt_large': {'num_layers': 2, 'width': 48, 'context': 16},
@@ -39,7 +42,7 @@ def rates(name, config):
   """The learning rates of the first steps, from the schedule of the experiment."""
   total = config.num_steps
   kind = workloads.WORKLOADS[name].experiment
-  if kind in ('mlp', 'cnn', 'resnet'):
+  if kind in ('mlp', 'cnn', 'resnet', 'densenet', 'convnext', 'mobilenet'):
     schedule = optim.one_cycle(config.lr, total)
   elif kind == 'gcn':
     schedule = optim.constant(config.lr)

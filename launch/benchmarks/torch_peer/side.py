@@ -19,7 +19,15 @@ from launch.benchmarks.torch_peer.tasks import Arrays, Tensors
 from launch.benchmarks.torch_peer.weights import NOT_DLX, convert
 
 NUM_BATCHES = 8  # That a run goes through again and again.
-_LARGE = ('resnet18', 'char_gpt_large', 'vit', 'gcn')  # Two batches of these will do.
+_LARGE = (  # Two batches of these will do.
+  'resnet18',
+  'densenet',
+  'convnext',
+  'mobilenet',
+  'char_gpt_large',
+  'vit',
+  'gcn',
+)
 
 
 class Side:
@@ -191,14 +199,16 @@ def _optimizer(experiment: str, config: Any, model: nn.Module) -> torch.optim.Op
   if experiment in ('vae', 'dcgan', 'ddpm'):
     b1 = config.b1 if experiment == 'dcgan' else 0.9
     return torch.optim.Adam(model.parameters(), betas=(b1, 0.999), **fused)
-  matrices = [p for p in model.parameters() if p.ndim > 1]
-  vectors = [p for p in model.parameters() if p.ndim <= 1]
+  moved = [p for p in model.parameters() if p.requires_grad]
+  matrices = [p for p in moved if p.ndim > 1]
+  vectors = [p for p in moved if p.ndim <= 1]
   groups = [
     {'params': matrices, 'weight_decay': config.weight_decay},
     {'params': vectors, 'weight_decay': 0.0},
   ]
-  if experiment == 'resnet':
-    some = {'momentum': config.momentum, 'nesterov': config.nesterov}
+  if experiment in ('resnet', 'densenet'):
+    nesterov = getattr(config, 'nesterov', True)  # Always of the latter.
+    some = {'momentum': config.momentum, 'nesterov': nesterov}
     return torch.optim.SGD(groups, **some, **fused)
   betas = getattr(config, 'beta1', 0.9), getattr(config, 'beta2', 0.999)
   return torch.optim.AdamW(groups, betas=betas, **fused)

@@ -12,8 +12,10 @@ import torch.nn.functional as F
 
 from dlx import diffusion
 from dlx.data.sets import images
+from dlx.models.inverted_residual import strides_for
+from dlx.models.mobilenet import STRIDES, mobilenet_v2
 from launch.benchmarks import workloads
-from launch.benchmarks.torch_peer import models
+from launch.benchmarks.torch_peer import convnets, models
 from launch.benchmarks.torch_peer.unet import UNet
 
 Tensors = Mapping[str, Tensor]
@@ -26,6 +28,17 @@ ONLY: dict[str, dict[str, Any]] = {
   'resnet': {
     'imagenet': True, 'depth': 18, 'shortcut': 'auto', 'skip': True, 'pad': 0,
     'flip': False, 'decay_all': False, 'label_smoothing': 0.0,
+  },
+  'densenet': {
+    'imagenet': False, 'dropout': 0.0, 'pad': 0, 'flip': False, 'decay_all': False,
+  },
+  'convnext': {
+    'size': None, 'drop_path': 0.0, 'pad': 0, 'flip': False, 'mix': 'none',
+    'label_smoothing': 0.0,
+  },
+  'mobilenet': {
+    'dropout': 0.0, 'pad': 0, 'flip': False, 'optimizer': 'adamw',
+    'label_smoothing': 0.0,
   },
   'sst2': {
     'cell': 'lstm', 'bidirectional': False, 'pooling': 'last', 'dropout': 0.0,
@@ -114,6 +127,19 @@ def _classifier(make: Callable[[Any, images.ImageData], nn.Module], flat: bool =
     return Task(make(config, data), ready, loss)
 
   return task
+
+
+def _mobilenet(config: Any, data: images.ImageData) -> nn.Module:
+  strides = strides_for(min(data.shape[:2]), STRIDES)
+  shape = mobilenet_v2(config.width, depth=config.depth, strides=strides)
+  return convnets.MobileNetV2(
+    data.shape[-1],
+    shape.stages,
+    shape.stem,
+    shape.stem_stride,
+    shape.last,
+    data.num_classes,
+  )
 
 
 def _lstm(built: workloads.Built) -> Task:
@@ -297,6 +323,22 @@ TASKS: dict[str, Callable[[workloads.Built], Task]] = {
   'resnet': _classifier(
     lambda c, data: models.ResNet18(c.width, data.num_classes, data.shape[-1])
   ),
+  'densenet': _classifier(
+    lambda c, data: convnets.DenseNet(
+      data.shape[-1], c.depth, c.growth, c.bottleneck, data.num_classes
+    )
+  ),
+  'convnext': _classifier(
+    lambda c, data: convnets.ConvNeXt(
+      data.shape[-1],
+      c.blocks,
+      c.features,
+      c.patch,
+      c.layer_scale is not None,
+      data.num_classes,
+    )
+  ),
+  'mobilenet': _classifier(_mobilenet),
   'vit': _classifier(
     lambda c, data: models.ViT(
       data.shape, c.patch, c.num_layers, c.num_heads, c.width, data.num_classes

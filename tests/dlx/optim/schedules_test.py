@@ -29,6 +29,12 @@ def values(schedule, counts):
       [0, 29, 30, 59, 60, 89, 90, 99],
       [1, 1, 0.1, 0.1, 0.01, 0.01, 1e-3, 1e-3],
     ),
+    (
+      optim.named_schedule('steps', 1.0, 100),
+      [0, 49, 50, 74, 75, 99],
+      [1, 1, 0.1, 0.1, 0.01, 0.01],
+    ),
+    (optim.named_schedule('steps', 1.0, 100, (0.2,)), [19, 20, 99], [1, 0.1, 0.1]),
     (optim.named_schedule('exponential', 1.0, 100), [0, 50, 100], [1, 0.1, 0.01]),
     (optim.named_schedule('cosine', 1.0, 100), [0, 50, 100], [1, 0.5, 0]),
     (

@@ -51,6 +51,21 @@ def test_numbers_of_a_group_leave_out_what_diverged():
     found.mean('test/los', 'c')
 
 
+def test_the_best_of_groups_is_one_without_a_run_that_diverged():
+  found = results(a=[3.0, 5.0], b=[1.0, None], c=[4.0, 2.0], d=[4.0, 4.0], e=[None])
+  assert found.best(LOSS, 'abcd') == 'c'
+  assert found.best(LOSS, iter('abcd'), better='higher') == 'a'  # The first of equals.
+  assert found.best(LOSS, ['d', 'a'], better='higher') == 'd'
+  assert found.best(LOSS, 'b') == 'b'
+  assert found.best(LOSS, ['e', 'b']) == 'b'  # All diverged once: of what is left.
+  with pytest.raises(ConfigError, match='The best of no groups by test/loss'):
+    found.best(LOSS, [])
+  with pytest.raises(ConfigError, match='better=more is not allowed'):
+    found.best(LOSS, 'ab', better='more')
+  with pytest.raises(ConfigError, match="'f' is no group of this study"):
+    found.best(LOSS, 'af')
+
+
 def test_curves_of_a_group_leave_out_what_diverged():
   run, config = Run('mlp', {}, 'a'), {'seed': 0}
   curve = [(2, 0.5), (4, 0.25)]
@@ -76,6 +91,9 @@ def test_costs_of_a_group_are_means():
   assert math.isnan(found.cost('parameters', 'a'))
   result = {'seconds': {'train': 3.0, 'total': 9.0}, 'parameters': 30}
   assert apart.costs(result, 3) == {'train_seconds': 1.0, 'parameters': 10.0}
+  steps = {**result, 'step': 5, 'flops_per_step': 60}
+  told = {'step_seconds': 3.0 / 5 / 3, 'step_flops': 20.0}
+  assert apart.costs(steps, 3) == {**apart.costs(result, 3), **told}
   assert apart.costs({}, 3) == {}
 
 

@@ -69,7 +69,7 @@ class SmallImagesTest(parameterized.TestCase):
 
 class PublishedTest(absltest.TestCase):
   def test_4_percent_less_every_8_epochs(self):
-    rate = inception.published(0.1, 1)
+    rate = inception.rate(inception.Config(schedule='published', lr=0.1))
     found = [float(rate(step)) for step in (0, 3124, 3125, 6250)]
     np.testing.assert_allclose(found, [0.1, 0.1, 0.096, 0.09216], rtol=1e-6)
 
