@@ -4,13 +4,46 @@ All options of a shape are one program, so that a sweep costs a few compilations
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-DTYPES = (np.float32, np.float64)
+
+class Sweep(NamedTuple):
+  """One of ours, one of torch's.
+
+  Attributes:
+    draw: (rng, *shape) -> the arguments of both, arrays of NumPy.
+    ours, theirs: (*arguments, **option) -> of equal shapes.
+    options: of each comparison.
+    shapes: likewise; each is one program.
+  """
+
+  draw: Callable[..., tuple]
+  ours: Callable[..., Any]
+  theirs: Callable[..., Any]
+  options: tuple[dict[str, Any], ...] = ({},)
+  shapes: tuple[tuple[int, ...], ...] = ((1, 1), (6, 3), (9, 17))
+
+
+def many(name: str, *values: Any) -> tuple[dict[str, Any], ...]:
+  """Options that differ in one."""
+  return tuple({name: value} for value in values)
+
+
+def run(torch: Any, sweep: Sweep):
+  """`compare` at all shapes, in float64 and float32 by turns."""
+  for i, shape in enumerate(sweep.shapes):
+    args = sweep.draw(np.random.default_rng(i), *shape)
+    dtype = np.float32 if i % 2 else np.float64
+    # No number is a sum of more products than the shape has entries, a few times over.
+    terms = 8 * max(math.prod(shape), 32)
+    compare(
+      torch, sweep.ours, sweep.theirs, args, sweep.options, dtype=dtype, terms=terms
+    )
 
 
 def tight(dtype: Any, terms: int, wanted: np.ndarray) -> dict[str, float]:

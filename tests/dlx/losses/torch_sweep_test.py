@@ -1,7 +1,6 @@
 """Every loss that torch has, or that its parts give, over shapes and options."""
 
 import math
-from typing import Any, Callable, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,7 @@ import pytest
 
 from dlx import losses
 from tests.dlx import sweeps
+from tests.dlx.sweeps import Sweep, many
 
 torch = pytest.importorskip(
   'torch', reason='torch is not installed: pip install .[reference]'
@@ -18,28 +18,13 @@ f = torch.nn.functional
 
 ROWS = ((1, 2), (7, 3), (4, 19))
 ANY = ((5,), (1, 1), (3, 4), (2, 3, 1, 5))
-PAIRS = ((1, 1), (6, 3), (9, 17))
-
-
-class Sweep(NamedTuple):
-  """A loss: `draw(rng, shape)` gives the arguments of both functions."""
-
-  draw: Callable[..., tuple]
-  ours: Callable[..., Any]
-  theirs: Callable[..., Any]
-  options: tuple[dict[str, Any], ...] = ({},)
-  shapes: tuple[tuple[int, ...], ...] = PAIRS
-
-
-def many(name, *values):
-  return tuple({name: value} for value in values)
 
 
 def normal(rng, *shape):
   return 2 * rng.normal(size=shape)
 
 
-def of_logits(rng, shape):
+def of_logits(rng, *shape):
   return normal(rng, *shape), rng.integers(0, shape[1], shape[0])
 
 
@@ -47,19 +32,19 @@ def simplex(rng, *shape):
   return rng.dirichlet(np.ones(shape[-1]), shape[:-1])
 
 
-def with_soft(rng, shape):
+def with_soft(rng, *shape):
   return normal(rng, *shape), simplex(rng, *shape)
 
 
-def with_shares(rng, shape):
+def with_shares(rng, *shape):
   return normal(rng, *shape), rng.uniform(size=shape)
 
 
-def with_answers(rng, shape):
+def with_answers(rng, *shape):
   return normal(rng, *shape), rng.integers(0, 2, shape)
 
 
-def two(rng, shape):
+def two(rng, *shape):
   return normal(rng, *shape), normal(rng, *shape)
 
 
@@ -199,7 +184,7 @@ def torch_ctc(logits, label, steps, lengths, blank=0):
   return f.ctc_loss(log, label, steps, lengths, blank=blank, reduction='none')
 
 
-def of_ctc(rng, shape):
+def of_ctc(rng, *shape):
   """T steps, K classes, at most N labels, of which none is the blank, 0 or K - 1."""
   b, t, k, n = shape
   lengths = rng.integers(0, n + 1, b)
@@ -224,7 +209,7 @@ def torch_wasserstein(real, fake, kernel, mix):
   return (slope.norm(dim=1) - 1) ** 2
 
 
-def of_critic(rng, shape):
+def of_critic(rng, *shape):
   """Real and fake rows, a kernel, shares of the real ones."""
   b, d = shape
   return normal(rng, b, d), normal(rng, b, d), normal(rng, d, 3), rng.uniform(size=b)
@@ -249,7 +234,7 @@ SWEEPS: dict[str, Sweep] = {
     many('pos_weight', 1.0, 0.0, 0.25, 7.0), ANY,
   ),
   'binary_cross_entropy': Sweep(
-    lambda rng, shape: (rng.uniform(0.1, 0.9, shape), rng.uniform(size=shape)),
+    lambda rng, *shape: (rng.uniform(0.1, 0.9, shape), rng.uniform(size=shape)),
     losses.binary_cross_entropy,
     lambda p, t: of_rows(f.binary_cross_entropy(p, t, reduction='none')),
     shapes=ANY,
@@ -296,23 +281,23 @@ SWEEPS: dict[str, Sweep] = {
     many('margin', 0.25, 1.0, 4.0), ROWS,
   ),
   'pair_contrastive': Sweep(
-    lambda rng, shape: (*two(rng, shape), rng.integers(0, 2, shape[0])),
+    lambda rng, *shape: (*two(rng, *shape), rng.integers(0, 2, shape[0])),
     losses.pair_contrastive, torch_pairs, many('margin', 0.5, 2.0, 20.0),
   ),
   'triplet': Sweep(
-    lambda rng, shape: (*two(rng, shape), normal(rng, *shape)),
+    lambda rng, *shape: (*two(rng, *shape), normal(rng, *shape)),
     losses.triplet, torch_triplet,
     tuple({'margin': m, 'squared': s} for m in (0.2, 5.0) for s in (False, True)),
   ),
   'gaussian_kl': Sweep(two, losses.gaussian_kl, torch_kl),
   'distillation': Sweep(
-    lambda rng, shape: (*two(rng, shape), rng.integers(0, shape[1], shape[0])),
+    lambda rng, *shape: (*two(rng, *shape), rng.integers(0, shape[1], shape[0])),
     losses.distillation, torch_distillation,
     tuple({'temperature': t, 'alpha': a} for t in (0.5, 4.0) for a in (0.0, 0.3, 1.0)),
     ROWS,
   ),
   'info_nce': Sweep(
-    lambda rng, shape: (*two(rng, shape), normal(rng, 5, shape[1])),
+    lambda rng, *shape: (*two(rng, *shape), normal(rng, 5, shape[1])),
     lambda *args, temperature: losses.info_nce(*args, temperature).loss_B,
     torch_info_nce, many('temperature', 0.5, 3.0),
   ),
@@ -343,7 +328,7 @@ SWEEPS: dict[str, Sweep] = {
     ((1,), (11,)),
   ),
   'generator_loss': Sweep(
-    lambda rng, shape: (normal(rng, *shape),),
+    lambda rng, *shape: (normal(rng, *shape),),
     lambda fake, kind: losses.generator_loss(kind, fake), torch_generator,
     many('kind', *losses.KINDS), ((1,), (11,)),
   ),
@@ -358,7 +343,7 @@ SWEEPS: dict[str, Sweep] = {
     ((1, 3, 4, 1), (5, 9, 4, 4)),
   ),
   'coral': Sweep(
-    lambda rng, shape: (normal(rng, *shape), normal(rng, 5, shape[1])),
+    lambda rng, *shape: (normal(rng, *shape), normal(rng, 5, shape[1])),
     losses.coral, torch_coral, shapes=((2, 1), (6, 3), (9, 7)),
   ),
 }  # fmt: skip
@@ -366,10 +351,4 @@ SWEEPS: dict[str, Sweep] = {
 
 @pytest.mark.parametrize('name', sorted(SWEEPS))
 def test_values_and_gradients(name):
-  sweep = SWEEPS[name]
-  for i, shape in enumerate(sweep.shapes):
-    args = sweep.draw(np.random.default_rng(i), shape)
-    sweeps.compare(
-      torch, sweep.ours, sweep.theirs, args, sweep.options,
-      dtype=sweeps.DTYPES[i % 2], terms=8 * max(math.prod(shape), 16),
-    )  # fmt: skip
+  sweeps.run(torch, SWEEPS[name])
