@@ -47,7 +47,7 @@ def rows(table: Array, index: Array, size: int | None = None) -> Array:
   size = table.shape[0] if size is None else size
   # Beyond the last row, since JAX counts -1 from the end in every mode.
   index = jnp.where(is_index(index, size), _wide(index), table.shape[0])
-  return table.at[index].get(mode='fill', fill_value=jnp.nan)
+  return jnp.asarray(table).at[index].get(mode='fill', fill_value=jnp.nan)
 
 
 def _wide(index: Array) -> Array:

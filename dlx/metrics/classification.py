@@ -86,7 +86,8 @@ def top_k(
   Of equal logits the lower class counts as larger, so that k = 1 is `accuracy`.
   """
   chex.assert_rank([logits_BK, label_B], [2, 1])
-  best_Bk = jax.lax.top_k(logits_BK, k)[1]
+  # Of -0.0 and 0.0, which are equal, lax takes the second for larger.
+  best_Bk = jax.lax.top_k(jnp.where(logits_BK == 0, 0, logits_BK), k)[1]
   hit_B = (best_Bk == label_B[:, None]).any(1)
   return mean(_of_labels(hit_B, logits_BK, label_B, weight_B), weight_B)
 

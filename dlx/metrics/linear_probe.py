@@ -25,7 +25,7 @@ def in_chunks(fn: Callable[[Any], PyTree], rows: PyTree, size: int) -> PyTree:
     return fn(rows)
   chunks = -(-n // size)
   index = jnp.minimum(jnp.arange(chunks * size, dtype=jnp.int32), n - 1)
-  split = lambda x: x[index].reshape((chunks, size) + x.shape[1:])
+  split = lambda x: jnp.asarray(x)[index].reshape((chunks, size) + x.shape[1:])
   out = jax.lax.map(fn, jax.tree.map(split, rows))
   join = lambda x: x.reshape((chunks * size,) + x.shape[2:])[:n]
   return jax.tree.map(join, out)

@@ -109,7 +109,8 @@ def vote(
   # Relative to the nearest, which is the first: no overflow at low temperatures.
   top_M1 = jnp.where(there_Mk[:, :1], similarity_Mk[:, :1], 0)
   weight_Mk = jnp.where(there_Mk, jnp.exp((similarity_Mk - top_M1) / temperature), 0)
-  one_hot_MkK = labels.one_hot(label_N[neighbours.row_Mk], num_classes, weight_Mk.dtype)
+  near_Mk = jnp.asarray(label_N)[neighbours.row_Mk]
+  one_hot_MkK = labels.one_hot(near_Mk, num_classes, weight_Mk.dtype)
   one_hot_MkK = jnp.where(there_Mk[..., None], one_hot_MkK, 0)
   votes_MK = (weight_Mk[..., None] * one_hot_MkK).sum(1)
   total_M1 = votes_MK.sum(1, keepdims=True)

@@ -84,7 +84,9 @@ def _ranked(score_N, label_N, weight_N):
   """
   chex.assert_rank([score_N, label_N], 1)
   chex.assert_equal_shape([score_N, label_N])
-  weight_N = example_weights(score_N, weight_N).astype(jnp.float32)
+  # Also of NumPy, which no traced order could index.
+  label_N = jnp.asarray(label_N)
+  weight_N = jnp.asarray(example_weights(score_N, weight_N), jnp.float32)
   counted_N = weight_N != 0
   score_N = jnp.where(counted_N, at_least_float32(score_N), 0)
   broken = jnp.isnan(score_N).any()

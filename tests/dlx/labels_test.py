@@ -121,5 +121,28 @@ class OutOfRangeTest(parameterized.TestCase):
     self.assertTrue(np.isnan(product).any())
 
 
+class NumpyTest(parameterized.TestCase):
+  """Arrays of NumPy are taken where a trace closes over them."""
+
+  def test_rows(self):
+    found = labels.rows(np.float32([[1], [2]]), np.array([1, 2]))
+    np.testing.assert_array_equal(found, [[2], [nan]])
+    weight = losses.example_weight(
+      np.array([1, 0]), 2, class_weight_K=np.float32([3, 4])
+    )
+    np.testing.assert_array_equal(weight, [4, 3])
+
+  def test_metrics_that_order_rows(self):
+    score, label = np.float32([[3, 0], [1, 2], [0, 1]]), np.array([0, 1, 0])
+    weight = np.float32([1, 1, 1])
+    found = metrics.one_vs_rest(metrics.roc_auc, score, label, weight)
+    np.testing.assert_array_equal(found, [0.5, 1])
+    near = jax.jit(lambda x: metrics.nearest(x, score, k=1))(score)
+    votes = jax.jit(lambda near: metrics.vote(near, label, num_classes=2))(near)
+    np.testing.assert_array_equal(votes, [[1, 0], [0, 1], [1, 0]])
+    rows = jax.jit(lambda: metrics.in_chunks(lambda x: 2 * x, score, 2))()
+    np.testing.assert_array_equal(rows, 2 * score)
+
+
 if __name__ == '__main__':
   absltest.main()

@@ -55,8 +55,9 @@ class ClassificationTest(parameterized.TestCase):
     one = metrics.top_k(logits, label, weight, k=1)
     self.assertEqual(one, metrics.accuracy(logits, label, weight))
 
-  def test_ties_and_top_k_agree_with_accuracy(self):
-    logits, label = jnp.zeros((4, 3)), jnp.array([0, 1, 2, 0])
+  @parameterized.parameters(0.0, -0.0)
+  def test_ties_and_top_k_agree_with_accuracy(self, first):
+    logits, label = jnp.zeros((4, 3)).at[:, 0].set(first), jnp.array([0, 1, 2, 0])
     for metric in (metrics.accuracy(logits, label), metrics.top_k(logits, label, k=1)):
       self.assertEqual(float(metric.total), 2)
 

@@ -131,6 +131,67 @@ def test_is_torch(name):
   np.testing.assert_allclose(got, wanted, atol=0.1 * 32 * EPS)
 
 
+def sweep():
+  """(ours, torch's) by other options than those of CASES, 120 steps each."""
+  for every, factor in ((1, 0.5), (7, 0.3), (50, 1.0), (200, 0.1)):
+    yield (
+      optim.step_decay(0.3, every, factor),
+      lambda of, tx, e=every, g=factor: of.StepLR(tx, e, g),
+    )
+  for factor in (0.5, 0.9, 1.0):
+    yield (
+      optim.exponential(0.3, 1, factor),
+      lambda of, tx, g=factor: of.ExponentialLR(tx, g),
+    )
+  for at, factor in (((0.25,), 0.2), ((0.1, 0.5, 0.75), 0.5), ((), 0.1)):
+    yield (
+      optim.drops(0.3, 120, at, factor),
+      lambda of, tx, at=at, g=factor: of.MultiStepLR(tx, [int(120 * a) for a in at], g),
+    )
+  for length, last in ((120, 0.0), (150, 0.2), (121, 1.0)):
+    yield (
+      optim.cosine(0.3, length, last),
+      lambda of, tx, n=length, m=last: of.CosineAnnealingLR(tx, n, 0.3 * m),
+    )
+  for steps, first in ((1, 0.5), (40, 1 / 3), (119, 1e-3), (500, 0.1)):
+    yield (
+      optim.warmup(0.3, steps, first),
+      lambda of, tx, n=steps, f=first: of.LinearLR(tx, f, total_iters=n),
+    )
+  # torch turns at pct_start * total_steps - 1 and ends at total_steps - 1.
+  for top, rise, fall in ((12, 10.0, 1e3), (60, 2.0, 1e4), (90, 25.0, 50.0)):
+    yield (
+      optim.one_cycle(0.3, 119, (top - 1) / 119, rise, fall),
+      lambda of, tx, t=top, r=rise, f=fall: of.OneCycleLR(
+        tx, 0.3, 120, pct_start=t / 120, div_factor=r, final_div_factor=f
+      ),
+    )
+  for top, first, last in ((24, 0.2, 0.0), (60, 0.5, 0.25)):
+    yield (
+      optim.triangle(0.3, 120, top / 120, first, last),
+      lambda of, tx, t=top, f=first, m=last: of.SequentialLR(
+        tx,
+        [
+          of.LinearLR(tx, f, total_iters=t),
+          of.LinearLR(tx, 1.0, m, total_iters=120 - t),
+        ],
+        [t],
+      ),
+    )
+
+
+@pytest.mark.filterwarnings('ignore:The epoch parameter')  # Of SequentialLR itself.
+def test_other_options_are_torch_s():
+  pairs = list(sweep())
+  of_all = lambda counts: [jax.vmap(schedule)(counts) for schedule, _ in pairs]
+  found = jax.jit(of_all)(jnp.arange(120))
+  for i, (x, (_, make)) in enumerate(zip(found, pairs, strict=True)):
+    # Values up to 0.3; torch goes step by step, in float64.
+    np.testing.assert_allclose(
+      x, of_torch(make, 0.3, 120), rtol=1e-4, atol=0.3 * 32 * EPS, err_msg=str(i)
+    )
+
+
 @pytest.mark.parametrize(
   ('make', 'message'),
   [

@@ -60,20 +60,32 @@ def test_by_hand(options, curve, wanted):
 
 
 @pytest.mark.parametrize('mode', ['min', 'max'])
-def test_is_torch(mode):
+@pytest.mark.parametrize(
+  ('factor', 'patience', 'cooldown', 'threshold', 'least'),
+  [
+    (0.3, 3, 2, 1e-2, 0.0),
+    (0.5, 0, 0, 0.0, 0.0),
+    (0.9, 1, 5, 0.1, 0.0),
+    (0.1, 2, 0, 1e-4, 0.05),
+  ],
+)
+def test_is_torch(mode, factor, patience, cooldown, threshold, least):
   torch = pytest.importorskip(
     'torch', reason='torch is not installed: pip install .[reference]'
   )
-  options = {'factor': 0.3, 'patience': 3, 'cooldown': 2, 'threshold': 1e-2}
+  options = {'factor': factor, 'patience': patience}
+  options |= {'cooldown': cooldown, 'threshold': threshold}
   tx = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-  scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(tx, mode, eps=0, **options)
+  scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+    tx, mode, eps=0, min_lr=least, **options
+  )
   curve = 5 + np.random.default_rng(0).normal(size=120) * np.linspace(2, 0, 120)
   wanted = []
   for value in curve:
     scheduler.step(float(np.float32(value)))
     wanted.append(tx.param_groups[0]['lr'])
-  got = scales(Plateau(metric='test/loss', mode=mode, **options), curve)
-  assert len(set(wanted)) > 5
+  got = scales(Plateau(metric='test/loss', mode=mode, least=least, **options), curve)
+  assert len(set(wanted)) >= (3 if least else 5)
   np.testing.assert_allclose(got, wanted, rtol=1e-5)
 
 
