@@ -32,8 +32,8 @@ def in_order(source: Source, batch_size: int, workers: int = 0) -> Dataset:
   Args:
     source: what is read.
     batch_size: rows of one global batch.
-    workers: processes that make rows which are made on demand; 0, and for few rows,
-      which take less time than processes to start: threads of this one.
+    workers: processes that make rows which are made on demand; 0, or fewer rows than
+      WORTH_WORKERS: threads of this one.
   """
   if fits(source):
     return InOrder(source, batch_size)
