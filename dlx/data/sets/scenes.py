@@ -135,9 +135,9 @@ def one_scene(
   """All fields of one scene, see `on_photographs`.
 
   A digit has its size, its place and its colour by chance; the colour is brighter than
-  what lies below it, by CONTRAST in the mean. A place where more than a
-  tenth of the smaller square would be common with another digit's is drawn again, and
-  a digit that finds none is left out. Later digits cover earlier ones.
+  what lies below it, by CONTRAST in the mean. A place where more than a tenth of the
+  smaller square would be common with another digit's is drawn again, and a digit that
+  finds none is left out. Later digits cover earlier ones.
 
   Args:
     rng: draws all of it.
@@ -155,10 +155,8 @@ def one_scene(
   box, label = np.zeros((most, 4), np.float32), np.zeros(most, np.int32)
   squares = []
   for _ in range(rng.integers(1, most + 1)):
-    one, pixels = (
-      rng.integers(len(label_N)),
-      rng.integers(scene.smallest, scene.largest + 1),
-    )
+    one = rng.integers(len(label_N))
+    pixels = int(rng.integers(scene.smallest, scene.largest + 1))
     place = _place(rng, pixels, side, squares)
     if place is None:
       continue
@@ -171,12 +169,8 @@ def one_scene(
     mask[at] = np.where(opaque >= INK, 1 + label_N[one], mask[at])
     (rows,), (columns,) = ((opaque >= INK).any(axis).nonzero() for axis in (1, 0))
     i = len(squares)
-    box[i] = (
-      top + rows[0],
-      left + columns[0],
-      top + rows[-1] + 1,
-      left + columns[-1] + 1,
-    )
+    box[i] = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
+    box[i] += top, left, top, left
     label[i] = label_N[one]
     squares.append((top, left, pixels))
   return {
