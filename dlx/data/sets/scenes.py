@@ -17,7 +17,7 @@ import numpy as np
 
 from dlx.config import Group
 from dlx.data.dataset import Loaded, Source
-from dlx.errors import ConfigError
+from dlx.errors import ConfigError, DataError
 
 VOID = 255  # Pixels at the border of a digit, which are neither it nor background.
 INK, EDGE = 0.4, 0.2  # Opacity from which on a pixel is of the digit, and is void.
@@ -59,8 +59,8 @@ def on_photographs(
   """Scenes of a source of labelled images.
 
   Args:
-    labelled: `image` uint8 [H, W, 1] and `label`, below 254; its split is that of the
-      scenes.
+    labelled: `image` uint8 [H, W, 1] and `label`, at most 253; its split is that of
+      the scenes.
     max_value: of its images.
     photographs: `image` uint8, of 3 channels.
     size: scenes.
@@ -77,6 +77,7 @@ def on_photographs(
 
   Raises:
     ConfigError: images of more than one channel; a split without a band of columns.
+    DataError: on load: a label that would be VOID, or none, in a mask.
   """
   if labelled.shapes['image'].shape[-1] != 1:
     raise ConfigError(
@@ -104,6 +105,11 @@ def on_photographs(
     over = photographs.read(data_dir)
     image_NHW = np.asarray(given.data['image'])[..., 0].astype(np.float32) / max_value
     label_N = np.asarray(given.data['label'])
+    if label_N.min() < 0 or label_N.max() > VOID - 2:
+      raise DataError(
+        f'{labelled.name}/{labelled.split}: labels from {label_N.min()} to '
+        f'{label_N.max()} are not allowed for scenes: must be in [0, {VOID - 2}].'
+      )
     pieces = _band(np.asarray(over.data['image']), labelled.split)
     data = {k: np.zeros((size, *x.shape), x.dtype) for k, x in shapes.items()}
     for n in range(size):
