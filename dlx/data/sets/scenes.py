@@ -35,8 +35,8 @@ class Scene(Group):
 
   side: int = 32  # Pixels a side of a scene.
   most: int = 3  # Digits of a scene, at most; at least one.
-  smallest: int = 12  # Pixels a side of the smallest digits, with their own margins.
-  largest: int = 18  # Pixels a side of the largest digits, with their own margins.
+  smallest: int = 12  # Pixels a side of the smallest digits, margins included.
+  largest: int = 18  # Pixels a side of the largest digits, margins included.
 
   def __post_init__(self):
     super().__post_init__()
