@@ -28,7 +28,7 @@ from dlx.train.supervised import LOSS, make_predict, supervised
 
 LOSSES = ('cross_entropy', 'dice', 'sum')
 CROSS_ENTROPY = metrics.CROSS_ENTROPY._replace(
-  meaning='Mean over the images of the mean over the pixels, those of background '
+  meaning='Mean over the images of the weighted mean over the pixels, background '
   'weighing less, of the negative logarithm of the probability of the true class.'
 )
 DICE = Metric(
