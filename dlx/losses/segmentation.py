@@ -57,7 +57,7 @@ def dice(
   probability by the softmax, t 1 where it is the label, sums over the pixels that count
   (arXiv:1606.04797, whose sums below are of squares). A class counts alike whatever its
   number of pixels. Absent classes do not: most are, and the best that can be done for
-  them is background everywhere. What is wrongly given to one lacks to another.
+  them is background everywhere. Probability that goes to one lacks at the true one.
 
   Args:
     logits_BHWK: any float dtype, finite.

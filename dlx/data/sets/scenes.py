@@ -17,7 +17,7 @@ import numpy as np
 
 from dlx.config import Group
 from dlx.data.dataset import Loaded, Source
-from dlx.errors import ConfigError
+from dlx.errors import ConfigError, DataError
 
 VOID = 255  # Pixels at the border of a digit, which are neither it nor background.
 INK, EDGE = 0.4, 0.2  # Opacity from which on a pixel is of the digit, and is void.
@@ -35,8 +35,8 @@ class Scene(Group):
 
   side: int = 32  # Pixels a side of a scene.
   most: int = 3  # Digits of a scene, at most; at least one.
-  smallest: int = 12  # Pixels a side of the smallest digits, with their own margins.
-  largest: int = 18  # Pixels a side of the largest digits, with their own margins.
+  smallest: int = 12  # Pixels a side of the smallest digits, margins included.
+  largest: int = 18  # Pixels a side of the largest digits, margins included.
 
   def __post_init__(self):
     super().__post_init__()
@@ -59,8 +59,8 @@ def on_photographs(
   """Scenes of a source of labelled images.
 
   Args:
-    labelled: `image` uint8 [H, W, 1] and `label`, below 254; its split is that of the
-      scenes.
+    labelled: `image` uint8 [H, W, 1] and `label`, at most 253; its split is that of
+      the scenes.
     max_value: of its images.
     photographs: `image` uint8, of 3 channels.
     size: scenes.
@@ -77,6 +77,7 @@ def on_photographs(
 
   Raises:
     ConfigError: images of more than one channel; a split without a band of columns.
+    DataError: on load: a label that would be VOID, or none, in a mask.
   """
   if labelled.shapes['image'].shape[-1] != 1:
     raise ConfigError(
@@ -104,6 +105,11 @@ def on_photographs(
     over = photographs.read(data_dir)
     image_NHW = np.asarray(given.data['image'])[..., 0].astype(np.float32) / max_value
     label_N = np.asarray(given.data['label'])
+    if label_N.min() < 0 or label_N.max() > VOID - 2:
+      raise DataError(
+        f'{labelled.name}/{labelled.split}: labels from {label_N.min()} to '
+        f'{label_N.max()} are not allowed for scenes: must be in [0, {VOID - 2}].'
+      )
     pieces = _band(np.asarray(over.data['image']), labelled.split)
     data = {k: np.zeros((size, *x.shape), x.dtype) for k, x in shapes.items()}
     for n in range(size):
@@ -135,9 +141,9 @@ def one_scene(
   """All fields of one scene, see `on_photographs`.
 
   A digit has its size, its place and its colour by chance; the colour is brighter than
-  what lies below it, by CONTRAST in the mean. A place where more than a
-  tenth of the smaller square would be common with another digit's is drawn again, and
-  a digit that finds none is left out. Later digits cover earlier ones.
+  what lies below it, by CONTRAST in the mean. A place where more than a tenth of the
+  smaller square would be common with another digit's is drawn again, and a digit that
+  finds none is left out. Later digits cover earlier ones.
 
   Args:
     rng: draws all of it.
@@ -155,10 +161,8 @@ def one_scene(
   box, label = np.zeros((most, 4), np.float32), np.zeros(most, np.int32)
   squares = []
   for _ in range(rng.integers(1, most + 1)):
-    one, pixels = (
-      rng.integers(len(label_N)),
-      rng.integers(scene.smallest, scene.largest + 1),
-    )
+    one = rng.integers(len(label_N))
+    pixels = int(rng.integers(scene.smallest, scene.largest + 1))
     place = _place(rng, pixels, side, squares)
     if place is None:
       continue
@@ -171,12 +175,8 @@ def one_scene(
     mask[at] = np.where(opaque >= INK, 1 + label_N[one], mask[at])
     (rows,), (columns,) = ((opaque >= INK).any(axis).nonzero() for axis in (1, 0))
     i = len(squares)
-    box[i] = (
-      top + rows[0],
-      left + columns[0],
-      top + rows[-1] + 1,
-      left + columns[-1] + 1,
-    )
+    box[i] = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
+    box[i] += top, left, top, left
     label[i] = label_N[one]
     squares.append((top, left, pixels))
   return {

@@ -126,6 +126,12 @@ class SegmentationUNetTest(parameterized.TestCase):
       return jax.grad(total, has_aux=True)(variables), features
 
     (grads, logits), features = run(variables)
+    # Without what comes up from below the skip still tells images apart.
+    body = {**variables['params']['body']}
+    body['up_conv_0'] = jax.tree.map(jnp.zeros_like, body['up_conv_0'])
+    params = {**variables['params'], 'body': body}
+    (_, of_skip), _ = run({'params': params})
+    self.assertGreater(float(jnp.abs(of_skip[0] - of_skip[1]).max()), 1e-3)
     for path, g in jax.tree_util.tree_leaves_with_path(grads):
       name = jax.tree_util.keystr(path)
       self.assertGreater(float(jnp.abs(g).max()), 1e-4, name)

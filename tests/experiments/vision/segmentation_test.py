@@ -16,8 +16,11 @@ SMALL = segmentation.SMALL
 
 
 def test_the_loss_is_what_was_chosen_and_pictures_get_the_likeliest_classes():
-  config = dataclasses.replace(SMALL, loss='dice', validation=0.2)
-  built = segmentation.build(config)
+  chosen = {
+    loss: segmentation.build(dataclasses.replace(SMALL, loss=loss))
+    for loss in segmentation.LOSSES
+  }
+  built = chosen['sum']
   test = built.evals['test']
   batch = {name: np.zeros(x.shape, x.dtype) for name, x in test.data.shapes[0].items()}
   rng = np.random.default_rng(0)
@@ -29,11 +32,14 @@ def test_the_loss_is_what_was_chosen_and_pictures_get_the_likeliest_classes():
   def run(key, batch):
     state = built.init(key)
     found = built.functions['segment'].call(state, {'image': batch['image']})
-    return ratios(test.step(state, batch)), found
+    steps = {k: x.evals['test'].step(state, batch)['loss'] for k, x in chosen.items()}
+    return ratios(test.step(state, batch)), ratios(steps), found
 
-  sums, found = run(jax.random.key(0), batch)
-  np.testing.assert_allclose(sums['loss'], sums['dice_loss'], rtol=1e-6)
-  assert abs(sums['loss'] - sums['cross_entropy']) > 0.1
+  sums, loss, found = run(jax.random.key(0), batch)
+  parts = [float(sums[name]) for name in ('cross_entropy', 'dice_loss')]
+  assert min(parts) > 0.1 and abs(parts[0] - parts[1]) > 0.1
+  wanted = dict(zip(segmentation.LOSSES, (*parts, sum(parts)), strict=True))
+  assert {k: float(x) for k, x in loss.items()} == pytest.approx(wanted, rel=1e-6)
   # Three images count, without their rows of void.
   counts = np.asarray(sums['confusion'])
   assert counts.sum() == 3 * (16 * 16 - 16) and counts[8].sum() == 0

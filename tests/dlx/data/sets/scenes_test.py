@@ -9,7 +9,7 @@ import pytest
 from dlx.data.dataset import Loaded, Source
 from dlx.data.sets import images, scenes
 from dlx.data.sources import read
-from dlx.errors import ConfigError
+from dlx.errors import ConfigError, DataError
 
 DIGITS = images.images('digits')
 SCENE = scenes.Scene(side=24, most=3, smallest=8, largest=14)
@@ -120,5 +120,11 @@ def test_refuses():
     ConfigError, match='split=extra .* one of train, validation, test'
   ):
     scenes.on_photographs(other, 16, images.photographs(), size=1, scene=SCENE)
+  data = {'image': np.zeros((1, 8, 8, 1), np.uint8), 'label': np.array([254], np.int32)}
+  other = Source('x', 'train', shapes, 1, lambda _: Loaded(data, {}))
+  with pytest.raises(DataError, match=r'x/train: labels from 254 .* in \[0, 253\]'):
+    scenes.on_photographs(other, 16, images.photographs(), size=1, scene=SCENE).read(
+      None
+    )
   with pytest.raises(ConfigError, match='largest=40 is not allowed'):
     scenes.Scene(largest=40)
