@@ -44,7 +44,8 @@ def define(values: flags.FlagValues):
   )
   out = 'File to write the JSON, or the figure of --show, to.'
   paths.define(values, 'out', None, out)
-  text('show', None, 'Instead of metrics: a figure of the report, by its name.')
+  show = 'Instead of metrics: a figure of the report, by its name, or reliability.'
+  text('show', None, show)
   combining.define(values)
   devices.define(values)
 

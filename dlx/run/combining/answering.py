@@ -121,13 +121,15 @@ class Answering:
     return self._half(answers, True) if self._halved else answers
 
   def _reported(self, row: Row) -> Row:
-    """Without what was chosen by."""
+    """Without what was chosen by.
+
+    Of halves no other split, which may hold the same examples.
+    """
     if self._held is None:
       return row
-    out = {k: x for k, x in row.items() if k != self._held}
     if self._halved:
-      out[f'{self._held}_half'] = self._half(row[self._held], False)
-    return out
+      return {f'{self._held}_half': self._half(row[self._held], False)}
+    return {k: x for k, x in row.items() if k != self._held}
 
   def scored(
     self, rows: Mapping[str, Any]

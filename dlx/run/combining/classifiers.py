@@ -214,7 +214,7 @@ class Reader:
       mesh: on which they lie.
       views: of each image; (): the image alone.
     """
-    self._evals, self._data, self._mesh = experiment.evals, data, mesh
+    self._evals, self._data = experiment.evals, data
     batches = {k: sharding.of_batches(mesh, e.data)[0] for k, e in self._evals.items()}
 
     def answers(split: str, state: TrainState, read: Any, i: Array):

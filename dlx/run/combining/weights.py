@@ -106,6 +106,8 @@ def mean_of(trees: Iterable[PyTree]) -> PyTree:
 def with_weights(opened: Opened, weights: PyTree, norm_batches: int) -> TrainState:
   """The state of a run with other weights: parameters, and the average it may keep.
 
+  All else, a frozen teacher for instance, is that of the run.
+
   Args:
     opened: with the data of training, where the model has batch norm.
     weights: as `TrainState.averaged`, on the host.

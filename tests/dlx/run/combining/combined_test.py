@@ -22,6 +22,7 @@ from dlx.run.combining.combined import Asked, combined
 from dlx.run.loop import fit
 from experiments.foundations import curve, mlp, softmax_regression
 from experiments.vision import spectrogram
+from tests import turns
 
 # Learnt well enough for answers that differ.
 SMALL = dataclasses.replace(
@@ -219,6 +220,7 @@ def test_soups(runs, tmp_path):
   assert 'validation/nll_soup' not in greedy.metrics
 
 
+@turns.seldom(1)
 def test_a_soup_with_batch_norm_has_statistics_of_its_own(runs):
   """Of a run and itself: the run's weights, with the statistics of two batches."""
   asked = Asked(members=[runs.deep], soup='uniform', norm_batches=2)
@@ -269,6 +271,7 @@ def test_a_vocabulary_must_be_the_same(runs, tmp_path):
   refused('the vocabulary must be the same', runs.soft, Asked(members=[other]))
 
 
+@turns.seldom(2)
 def test_a_regression_may_have_its_checkpoints_averaged(tmp_path):
   config = dataclasses.replace(curve.SMALL, save_every_steps=3, keep_checkpoints=2)
   member = trained(tmp_path / 'w', curve, 'curve', config)
