@@ -51,7 +51,7 @@ STRATEGIES = ('scratch', 'features', 'last', 'full')
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source(auxiliary.Config):
   dataset: str | None = None  # Data set of the source task; None: half of the classes.
-  classes: int | None = None  # Classes of the source task, the first; None: all it has.
+  classes: int | None = None  # Classes of the source task, the first ones; None: all.
 
   def __post_init__(self):
     super().__post_init__()
