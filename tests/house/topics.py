@@ -332,7 +332,7 @@ AREAS: dict[str, tuple[Topic, ...]] = {
     run(
       'How many labels it saves',
       'vision/label_efficiency',
-      'label-efficiency',
+      'label-efficiency-cifar10',
       test='vision/label_efficiency',
     ),
     part(
