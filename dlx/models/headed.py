@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from dlx.config import Group, check_choice
+from dlx.errors import ConfigError
 from dlx.models.cnn import CNN
 from dlx.models.resnet import ResNet, cifar_resnet
 
@@ -44,7 +45,7 @@ def net(
 
   Args:
     name: cnn or resnet.
-    head: behind the trunk; of a CNN `dense` is set.
+    head: behind the trunk.
     num_outputs: K.
     features: channels of the blocks of a CNN.
     depth: layers of a ResNet without `hidden`, 6 n + 2.
@@ -52,12 +53,15 @@ def net(
     dtypes: dtype and param_dtype.
 
   Raises:
-    ConfigError: another name or depth.
+    ConfigError: another name or depth, a CNN without `hidden`.
   """
   check_choice('net', name, NETS)
   fields = {'num_outputs': num_outputs, **dtypes}
   if name == 'resnet':
     fields |= {'dense': head.dense, 'dense_dropout': head.dropout}
     return cifar_resnet(depth, width=width, **fields)
-  assert head.dense is not None
+  if head.dense is None:
+    raise ConfigError(
+      'head.dense=None is not allowed for cnn: must be a width, e.g. 128.'
+    )
   return CNN(features, head.dense, dropout=head.dropout, pool=head.pool, **fields)

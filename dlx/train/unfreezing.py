@@ -28,7 +28,8 @@ class Config(Group):
   """What learns later than the rest."""
 
   at: int | None = None  # Steps of the task after which more layers learn; None: never.
-  last: int | None = None  # Layers of the trunk that learn then; None: all of them.
+  # Last layers of the trunk that learn after unfreeze.at; None: all.
+  last: int | None = None
 
   def __post_init__(self):
     super().__post_init__()

@@ -358,7 +358,14 @@ AREAS: dict[str, tuple[Topic, ...]] = {
     run(
       'What pretraining is worth',
       'vision/transfer',
-      'transfer-25-scratch / features / last / full',
+      'transfer-cifar10-scratch / features / full',
+      test='vision/transfer',
+    ),
+    run(
+      'How many labels it saves',
+      'vision/label_efficiency',
+      'label-efficiency-cifar10',
+      test='vision/label_efficiency',
     ),
     part(
       'Filters, maps, Grad-CAM and its kin, of any run',

@@ -48,6 +48,8 @@ class HeadedTest(parameterized.TestCase):
   def test_refuses(self):
     with self.assertRaisesRegex(ConfigError, 'net=vit is not allowed: must be one of'):
       headed.net('vit', headed.Head(), 5, **SIZES)
+    with self.assertRaisesRegex(ConfigError, 'head.dense=None is not allowed for cnn'):
+      headed.net('cnn', headed.Head(dense=None), 5, **SIZES)
     for fields in ({'dense': 0}, {'dropout': 1.0}):
       with self.assertRaisesRegex(ConfigError, 'Head.d.* is not allowed'):
         headed.Head(**fields)
