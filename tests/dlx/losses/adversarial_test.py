@@ -91,6 +91,7 @@ class LossTest(parameterized.TestCase):
   )
   def test_threshold_by_hand(self, kind, label, wanted):
     self.assertEqual(adversarial.threshold(kind, label), wanted)
+    self.assertEqual(adversarial.threshold(kind), wanted)  # No smoothing.
 
   @parameterized.parameters('non_saturating', 'least_squares')
   def test_threshold_is_the_best_logit_of_equal_players(self, kind):

@@ -63,6 +63,36 @@ class LossTest(parameterized.TestCase):
     np.testing.assert_allclose(same, plain, rtol=1e-5)
     self.assertLess(self.first_loss(loss='focal', rare_weight=1.0), 0.9 * plain)
 
+  def test_the_rare_class_is_the_one_that_weighs_more(self):
+    """A batch without it has the plain loss; one of it alone that, times the weight."""
+    for loss in ('weighted', 'focal'):
+      config = dataclasses.replace(
+        focal_imbalance.SMALL, dropout=0.0, loss=loss, gamma=0.0, rare_weight=7.0
+      )
+      made = focal_imbalance.build(config)
+      plain = focal_imbalance.build(dataclasses.replace(config, loss='cross_entropy'))
+      image = jax.random.randint(jax.random.key(1), (16, 8, 8, 1), 0, 17, jnp.uint8)
+
+      def first(of, label, image=image):
+        batch = {'image': image, 'label': jnp.full(16, label)}
+        found = of.train_step(of.init(jax.random.key(0)), batch)[1]['loss']
+        return found.total / found.count
+
+      ratios = [jax.jit(lambda k, a=made, b=plain: first(a, k) / first(b, k))(k)
+                for k in (0, 1)]  # fmt: skip
+      np.testing.assert_allclose(ratios, [1, 7], rtol=1e-5)
+
+  def test_score_is_the_probability_of_the_rare_class(self):
+    made = focal_imbalance.build(focal_imbalance.SMALL)
+    state = made.init(jax.random.key(0))
+    # Logits 0 and log 3, whatever the image is.
+    head = jax.tree.map(jnp.zeros_like, state.params['head'])
+    head['bias'] = head['bias'].at[1].set(jnp.log(3.0))
+    state = state._replace(params={**state.params, 'head': head})
+    inputs = {'image': np.zeros((2, 8, 8, 1), np.uint8)}
+    rare = jax.jit(made.functions['score'].call)(state, inputs)['rare']
+    np.testing.assert_allclose(rare, [0.75, 0.75], rtol=1e-6)
+
   def test_a_class_that_is_none_is_refused(self):
     config = dataclasses.replace(focal_imbalance.SMALL, rare=10)
     with self.assertRaisesRegex(ConfigError, 'rare=10 .* below 10'):

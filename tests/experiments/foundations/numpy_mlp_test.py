@@ -15,6 +15,17 @@ from experiments.foundations import numpy_mlp
 
 
 class StepTest(absltest.TestCase):
+  def test_weights_begin_with_he_s_variance(self):
+    built = numpy_mlp.build(numpy_mlp.Config(features=(300, 50)))
+    params = jax.jit(built.init)(jax.random.key(0)).params
+    for kernel, bias in _layers(params):
+      wanted = (2 / len(kernel)) ** 0.5
+      # The deviation of n numbers is off by one in the root of 2 n.
+      np.testing.assert_allclose(
+        np.std(kernel), wanted, rtol=4 / (2 * kernel.size) ** 0.5
+      )
+      np.testing.assert_array_equal(bias, 0)
+
   def test_steps_are_those_of_numpy_and_of_jax_grad(self):
     fields = {'compute_dtype': 'float64', 'param_dtype': 'float64'}
     config = numpy_mlp.Config(features=(7, 5), num_steps=4, batch_size=32, **fields)

@@ -55,6 +55,11 @@ class TipsTest(parameterized.TestCase):
     groups = {run.group for run in study.runs.values()}
     wanted = {'dropout', 'decay', 'averaging', 'dropout-without', 'averaging-without'}
     self.assertEqual(groups, wanted)
+    # The CNN of few examples with its norm is one of two settings for three tips.
+    study = tips.study(tips.Config(only=('conv_norm', 'augmentation', 'smoothing')))
+    groups = {run.group for run in study.runs.values()}
+    wanted = {'conv_norm', 'conv_norm-without', 'augmentation', 'smoothing'}
+    self.assertEqual(groups, wanted)
     configs = [trial.config for trial in trials.expand(tips.study(tips.Config()))]
     self.assertLen(set(configs), len(configs))
 

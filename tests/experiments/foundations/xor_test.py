@@ -77,6 +77,20 @@ class NetTest(absltest.TestCase):
     found = built.evals['test'].step(state, four)
     self.assertEqual(float(found['accuracy'].total[0]), 4)
     self.assertLess(float(found['loss'].total[0]), 1e-10)
+    # Outputs 1 and -1 are logits of what is true and of what is not.
+    built = xor.build(dataclasses.replace(xor.SMALL, members=1, loss='cross_entropy'))
+    found = built.evals['test'].step(state, four)['loss']
+    np.testing.assert_allclose(found.total[0] / 4, np.log1p(np.exp(-1)), rtol=1e-5)
+
+  def test_the_title_speaks_of_failures_where_there_are_some(self):
+    draw = xor.build(dataclasses.replace(xor.SMALL, members=2)).figures['boundaries']
+    tree = {'value': np.zeros((2, 61, 61)), 'number': np.arange(2)}
+    for right, said in (
+      ([4, 4], '2 of 2 nets learnt XOR'),
+      ([2, 4], '1 of 2 nets learnt XOR; failures first'),
+    ):
+      drawn = draw.draw({**tree, 'right': np.array(right)})
+      self.assertEqual(drawn.get_suptitle(), said)
 
   def test_figure_names_each_net_and_wants_one_caption_each(self):
     value = grid(-1, 1, 5)[..., 0]

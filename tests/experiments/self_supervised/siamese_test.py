@@ -19,7 +19,9 @@ class SiameseTest(absltest.TestCase):
     made = siamese.build(SMALL)
     data = made.train_data
     arrays = {name: jnp.asarray(x) for name, x in data.load().data.items()}
-    batch = data.get(arrays, jnp.int32(0))
+    # One alike image, two, three, none.
+    label = jnp.array([0, 0, 1, 1, 1, 2, 2, 2, 2, 3, 4, 5])
+    batch = {**data.get(arrays, jnp.int32(0)), 'label': label}
     state = made.init(jax.random.key(0))
     _, sums = jax.jit(made.train_step)(state, batch)
     # The places are those of training, by statistics of the batch: read them off a net
