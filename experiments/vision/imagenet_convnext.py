@@ -44,10 +44,10 @@ class Augment(Group):
   """What is done on the device to the images of a batch, and to their labels."""
 
   magnitude: float = 3.0  # Mean level of RandAugment, of 10; 0: no RandAugment.
-  spread: float = 0.5  # Standard deviation of that level.
+  spread: float = 0.5  # Standard deviation of RandAugment's level.
   erase: float = 0.0  # Share of the images of which a rectangle is erased.
   mixup: float = 0.2  # Both parameters of the beta distribution of mixup's weights.
-  cutmix: float = 1.0  # Likewise of CutMix.
+  cutmix: float = 1.0  # Both parameters of the beta distribution of CutMix's weights.
   switch: float = 0.25  # Share of the batches that CutMix takes, mixup the others.
 
   def __post_init__(self):
