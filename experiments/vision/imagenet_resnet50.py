@@ -22,6 +22,10 @@ from their files are cropped and flipped as they are read; those of a set of arr
 the device. Below 64 pixels a 3x3 convolution takes the place of the stem. digits
 (embedded) is the default, at an eighth of the width.
 
+Planned for 16 TPUs (`python -m launch.plan` with the flags of the third line and
+--topology=v5e:4x4 --mesh=data=16): 3.10 GiB of 15.75 on each, a step of 16.7 ms at
+least, by the bandwidth of the memory.
+
 Measured: digits 98.33 % (1 seed), 87 s of CPU; ImageNet not run.
 """
 
@@ -43,7 +47,7 @@ class Config(experiment.Config):
   save_every_steps: int | None = 600  # Steps between checkpoints; None: at the end.
   # digits, mnist, cifar10, or a set of `python -m launch.data`.
   dataset: str = 'digits'
-  blocks: tuple[int, ...] = (3, 4, 6, 3)  # Bottlenecks of each stage; these are 50.
+  blocks: tuple[int, ...] = (3, 4, 6, 3)  # Bottlenecks of each stage: 50 layers.
   width: int = 8  # Channels of the first stage; 64 in the paper.
   min_area: float = 0.5  # Least part of a picture that a random crop has.
   flip: bool = False  # Random flips from left to right.

@@ -5,8 +5,6 @@ order, so this is a random partner, never itself, and over several devices only 
 of each travels. Every row has its own weight, drawn from its own key.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
@@ -34,8 +32,7 @@ def mixup(
     ConfigError: class numbers in place of one-hot labels, or alpha not above 0.
   """
   _check_batch(images_BHWC, labels_BK)
-  weight_B, _ = _draw(key, images_BHWC, alpha)
-  return _mean(images_BHWC, weight_B), _mean(labels_BK, weight_B)
+  return _blended(images_BHWC, labels_BK, *_draw(key, images_BHWC, alpha))
 
 
 def cutmix(
@@ -50,22 +47,7 @@ def cutmix(
   Args, returns and errors: as `mixup`.
   """
   _check_batch(images_BHWC, labels_BK)
-  height, width = images_BHWC.shape[1:3]
-  weight_B, keys_B = _draw(key, images_BHWC, alpha)
-
-  def box(key, weight):
-    side = jnp.sqrt(1 - weight)
-    rows = (height * side).astype(jnp.int32)
-    columns = (width * side).astype(jnp.int32)
-    y, x = jax.random.randint(
-      key, (2,), 0, jnp.array([height, width], jnp.int32), dtype=jnp.int32
-    )
-    return box_mask(height, width, y - rows // 2, x - columns // 2, rows, columns)
-
-  mask_BHW1 = jax.vmap(box)(keys_B, weight_B)
-  images = jnp.where(mask_BHW1, jnp.roll(images_BHWC, 1, 0), images_BHWC)
-  kept_B = 1 - mask_BHW1.mean((1, 2, 3), dtype=jnp.float32)
-  return images, _mean(labels_BK, kept_B)
+  return _pasted(images_BHWC, labels_BK, *_draw(key, images_BHWC, alpha))
 
 
 def mixup_or_cutmix(
@@ -90,22 +72,53 @@ def mixup_or_cutmix(
   Other arguments, returns and errors: as `mixup`.
   """
   check('switch', switch, lambda p: 0 <= p <= 1, 'in [0, 1]')
+  _check_batch(images_BHWC, labels_BK)
+  _check_alpha(mixup_alpha, 'mixup_alpha')
+  _check_alpha(cutmix_alpha, 'cutmix_alpha')
   switch_key, key = jax.random.split(key)
-  return jax.lax.cond(
-    jax.random.uniform(switch_key, (), jnp.float32) < switch,
-    functools.partial(cutmix, alpha=cutmix_alpha),
-    functools.partial(mixup, alpha=mixup_alpha),
-    *(key, images_BHWC, labels_BK),
-  )
+  cut = jax.random.uniform(switch_key, (), jnp.float32) < switch
+  # Weights are drawn once: what draws them is most of the program.
+  alpha = jnp.where(cut, jnp.float32(cutmix_alpha), jnp.float32(mixup_alpha))
+  drawn = _draw(key, images_BHWC, alpha)
+  return jax.lax.cond(cut, _pasted, _blended, images_BHWC, labels_BK, *drawn)
 
 
 def _draw(key, images, alpha):
   """A weight and a key for whatever else is drawn, by row."""
-  check('alpha', alpha, lambda a: a > 0, 'above 0; leave the mixing out for none')
+  _check_alpha(alpha)
   rows = jnp.arange(images.shape[0], dtype=jnp.int32)
   keys_B2 = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(rows)
   beta = lambda k: jax.random.beta(k, alpha, alpha, dtype=jnp.float32)
   return jax.vmap(beta)(keys_B2[:, 0]), keys_B2[:, 1]
+
+
+def _check_alpha(alpha, name='alpha'):
+  check(name, alpha, lambda a: a > 0, 'above 0; leave the mixing out for none')
+
+
+def _blended(images_BHWC, labels_BK, weight_B, keys_B):
+  """Mixup by these weights."""
+  del keys_B
+  return _mean(images_BHWC, weight_B), _mean(labels_BK, weight_B)
+
+
+def _pasted(images_BHWC, labels_BK, weight_B, keys_B):
+  """CutMix by these weights, boxes placed by these keys."""
+  height, width = images_BHWC.shape[1:3]
+
+  def box(key, weight):
+    side = jnp.sqrt(1 - weight)
+    rows = (height * side).astype(jnp.int32)
+    columns = (width * side).astype(jnp.int32)
+    y, x = jax.random.randint(
+      key, (2,), 0, jnp.array([height, width], jnp.int32), dtype=jnp.int32
+    )
+    return box_mask(height, width, y - rows // 2, x - columns // 2, rows, columns)
+
+  mask_BHW1 = jax.vmap(box)(keys_B, weight_B)
+  images = jnp.where(mask_BHW1, jnp.roll(images_BHWC, 1, 0), images_BHWC)
+  kept_B = 1 - mask_BHW1.mean((1, 2, 3), dtype=jnp.float32)
+  return images, _mean(labels_BK, kept_B)
 
 
 def _mean(x, weight_B):
