@@ -102,8 +102,8 @@ def run(
   return h_BTD, h_BTD[:, -1]
 
 
-class _Layer(nn.Module):
-  """What the layers here share.
+class Linear(nn.Module):
+  """What layers with a linear recurrence share.
 
   Attributes:
     features: D of the outputs.
@@ -130,7 +130,7 @@ class _Layer(nn.Module):
     )
 
 
-class MinGRU(_Layer):
+class MinGRU(Linear):
   """A GRU whose gate and candidate see the input alone (arXiv:2410.01201).
 
     z = sigmoid(W_z x + b_z),  n = W_n x + b_n,  h = (1 - z) h + z n
@@ -160,7 +160,7 @@ def _cut(x_BTD: Array, length_B: Array | None) -> Array:
   return x_BTD if within is None else jnp.where(within, x_BTD, 0)
 
 
-class LRU(_Layer):
+class LRU(Linear):
   """The linear recurrent unit: a diagonal of complex numbers (arXiv:2303.06349).
 
     h = lambda h + gamma B x,  y = Re(C h) + D x

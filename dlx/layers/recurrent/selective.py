@@ -3,15 +3,15 @@
 B rows, T steps, D channels, N numbers of state a channel.
 """
 
-from typing import Any, NamedTuple
+import functools
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlx.layers.matmul import rows_dot_general
-from dlx.layers.recurrent.linear import inside, run
+from dlx.layers.recurrent.linear import Linear, inside, run
 
 Array = jax.Array
 
@@ -64,7 +64,7 @@ def selective_scan(
   return y_BTD, last_BDN
 
 
-class MambaBlock(nn.Module):
+class MambaBlock(Linear):
   """Gate times a selective scan behind a short causal convolution.
 
   Attributes:
@@ -78,15 +78,12 @@ class MambaBlock(nn.Module):
     param_dtype: of the parameters.
   """
 
-  features: int
   expand: int = 2
   states: int = 16
   window: int = 4
   rank: int | None = None
   least_delta: float = 1e-3
   most_delta: float = 1e-1
-  dtype: Any = jnp.float32
-  param_dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(
@@ -99,20 +96,10 @@ class MambaBlock(nn.Module):
       length_B: steps of each row; None: all T.
       state: of the steps before; None: none.
     """
-    wide = jnp.promote_types(self.dtype, jnp.float32)
+    wide = self.wide
     channels, steps = self.expand * self.features, x_BTD.shape[1]
     rank = self.rank or max(1, self.features // 16)
-
-    def dense(features, name, bias=False, **fields):
-      return nn.Dense(
-        features,
-        use_bias=bias,
-        dtype=self.dtype,
-        param_dtype=self.param_dtype,
-        dot_general=rows_dot_general,
-        name=name,
-        **fields,
-      )
+    dense = functools.partial(self.dense, use_bias=False)
 
     def param(name, init, *shape):
       return self.param(name, init, shape, self.param_dtype).astype(wide)
@@ -135,7 +122,7 @@ class MambaBlock(nn.Module):
     delta = dense(
       channels,
       'delta',
-      bias=True,
+      use_bias=True,
       kernel_init=nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform'),
       bias_init=self._delta_bias,
     )(low)
