@@ -58,6 +58,9 @@ def over_values(
     )  # fmt: skip
   if log_x:
     ax.set_xscale('log')
+    if _apart(x):
+      ax.set_xticks(x, [f'{value:g}' for value in x])
+      ax.set_xticks([], minor=True)
   if log_y:
     ax.set_yscale('log')
   ax.set_xlabel(xlabel)
@@ -70,6 +73,14 @@ def over_values(
     )  # fmt: skip
   style_axes(ax, title)
   return figure
+
+
+def _apart(x: np.ndarray) -> bool:
+  """Whether a logarithmic axis has room for the numbers of all its values."""
+  places = np.log(np.unique(x))
+  return 2 <= len(places) <= 8 and bool(
+    np.diff(places).min() >= 0.09 * (places[-1] - places[0])
+  )
 
 
 def over_groups(
