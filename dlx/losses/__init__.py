@@ -12,6 +12,7 @@ from dlx.losses.classification import (
   binary_cross_entropy,
   example_weight,
   sigmoid_binary_cross_entropy,
+  smoothed_entropy,
   softmax_cross_entropy,
 )
 from dlx.losses.contrastive import (
@@ -65,6 +66,7 @@ __all__ = [
   'sigmoid_binary_cross_entropy',
   'sigmoid_focal',
   'smooth_l1',
+  'smoothed_entropy',
   'softmax_cross_entropy',
   'softmax_focal',
   'squared_error',

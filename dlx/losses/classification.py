@@ -9,6 +9,8 @@ Shapes are checked, never broadcast: `[B, 1]` against `[B]` would give a silent
 `[B, B]`.
 """
 
+import math
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -107,6 +109,20 @@ def example_weight(
   if ignore is None:
     return weight_B
   return jnp.where(_is_ignored(label_B, ignore), 0, weight_B)
+
+
+def smoothed_entropy(label_smoothing: float, num_classes: int) -> float:
+  """The least `softmax_cross_entropy` of a class with smoothing, in nats.
+
+  The entropy of the smoothed target, 0 without smoothing.
+
+  Args:
+    label_smoothing: s, in [0, 1).
+    num_classes: K, all of which logits allow.
+  """
+  rest = label_smoothing / num_classes
+  shares = [1 - label_smoothing + rest] + [rest] * (num_classes - 1)
+  return -sum(share * math.log(share) for share in shares if share)
 
 
 def sigmoid_binary_cross_entropy(

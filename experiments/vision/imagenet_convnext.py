@@ -161,4 +161,5 @@ def build(config: Config) -> experiment.Experiment:
       'top_5': metrics.top_k(logits, batch['label'], weight, k=min(5, data.num_classes))
     },
     declared={'top_5': metrics.TOP_5},
+    overfit='mixup and CutMix draw other labels at every step',
   )

@@ -36,6 +36,20 @@ class SoftmaxCrossEntropyTest(parameterized.TestCase):
       got = losses.softmax_cross_entropy(logits, target, label_smoothing=0.3)
       np.testing.assert_allclose(got, [expected], rtol=8 * EPS)
 
+  @parameterized.parameters((0.2, 2), (0.1, 10), (0.0, 3))
+  def test_the_least_smoothed_loss(self, smoothing, classes):
+    """Of logits whose softmax is the target."""
+    shares = np.full(classes, smoothing / classes, np.float32)
+    shares[0] += 1 - smoothing
+    logits = np.log(np.maximum(shares, 1e-30))[None]
+    least = losses.smoothed_entropy(smoothing, classes)
+    found = losses.softmax_cross_entropy(
+      jnp.asarray(logits), jnp.array([0]), label_smoothing=smoothing
+    )
+    np.testing.assert_allclose(found[0], least, rtol=1e-6, atol=1e-7)
+    if classes == 2:  # 0.9 and 0.1.
+      self.assertAlmostEqual(least, -0.9 * np.log(0.9) - 0.1 * np.log(0.1))
+
   def test_traced_smoothing(self):
     logits, label = normal(0, 4, 5), jnp.array([0, 1, 2, 4])
     swept = jax.vmap(lambda s: losses.softmax_cross_entropy(logits, label, s))(

@@ -113,7 +113,7 @@ TOGETHER = {
   'nt_xent': lambda x: losses.nt_xent(x, x, 0.5),
 }
 # A name, a number, of two batches, or sums of weights; each has tests of its own.
-OTHERS = {'coral', 'example_weight', 'l1', 'l2', 'threshold'}
+OTHERS = {'coral', 'example_weight', 'l1', 'l2', 'smoothed_entropy', 'threshold'}
 
 
 @pytest.fixture(scope='module')
