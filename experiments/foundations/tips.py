@@ -28,8 +28,7 @@ is for few examples has a tenth of them.
 Expected: what makes deep nets trainable (he, batch_norm, skip) pays most; augmentation
 pays with few examples; the rest lies within the spread of the seeds.
 
-Measured: points on digits: he 86.11, batch_norm 77.83, skip of 20 layers 11.39,
-inputs 2.11.
+Measured: points on digits: he 86.11, batch_norm 77.83, simple 5.94, skip 3.33.
 """
 
 import dataclasses
