@@ -150,12 +150,3 @@ def nt_xent(one_BD: Array, two_BD: Array, temperature: float | Array) -> InfoNCE
   others_V = jnp.where(own_VV, -jnp.inf, logits_VV).max(1, initial=-jnp.inf)
   loss_V = jax.nn.logsumexp(logits_VV, 1) - own_V
   return InfoNCE(loss_V, own_V > others_V, own_V * temperature)
-
-
-# The queue.
-
-
-# Views.
-
-
-# How good a representation is, without labels (arXiv:2005.10242).
