@@ -69,6 +69,7 @@ _EXPERIMENTS = {  # That is proposed for a set.
   'graphs': 'gcn',
 }
 _SHOWN = 32  # Pictures of `show --out`.
+_CLASSES = 20  # That are told one by one of a set that was just made.
 
 
 def define(values: flags.FlagValues):
@@ -176,7 +177,7 @@ def main(argv: list[str]) -> int:
     made = _make(command, places, name, data_dir, given, tick)
   for note in made.notes:
     print(f'note: {note}', file=sys.stderr)
-  print(described(made.card))
+  print(described(made.card, classes=_CLASSES))
   if made.card.kind in _EXPERIMENTS:
     where = f' --data_dir={data_dir}' if data_dir else ''
     exp = _EXPERIMENTS[made.card.kind]
@@ -282,8 +283,13 @@ def show(name: str, data_dir: str | None, out: str | None) -> int:
   return 0
 
 
-def described(card: Any) -> str:
-  """What a person wants to know of a set: a line, then its parts."""
+def described(card: Any, classes: int | None = None) -> str:
+  """What a person wants to know of a set: a line, then its parts.
+
+  Args:
+    card: of the set.
+    classes: the first so many are told one by one; None: all.
+  """
   from dlx.data.sets.registry import KINDS
 
   facts = card.facts
@@ -291,9 +297,15 @@ def described(card: Any) -> str:
   lines = [f'{card.name}  {KINDS[card.kind]}  {sizes}']
   for name, field in facts['fields'].items():
     lines.append(f'  {name} {field["dtype"]} {field["shape"]}')
-  for k, name in enumerate(facts.get('classes', ())):
+  names = facts.get('classes', ())
+  for k, name in enumerate(names[:classes]):
     counts = ', '.join(f'{split} {x[k]}' for split, x in facts['counts'].items())
     lines.append(f'  class {k} {name}: {counts}')
+  if classes is not None and len(names) > classes:
+    lines.append(
+      f'  and {len(names) - classes} more classes: '
+      f'python -m launch.data show {card.name} tells all'
+    )
   if card.kind == 'images':
     row = lambda values: ', '.join(f'{x:.4f}' for x in values)
     lines.append(f'  mean {row(facts["mean"])}, deviation {row(facts["std"])}')

@@ -113,6 +113,17 @@ class TestImages:
     assert 'row(s) stand twice' in said and 'all sums of its files are right' in said
     with Image.open('pets.png') as opened:
       assert opened.width > 50
+
+  def test_many_classes_are_told_by_show_alone(self, capfd):
+    for k in range(23):
+      folder = pathlib.Path('pets', f'c{k:02}')
+      folder.mkdir(parents=True)
+      for i in range(2):
+        Image.new('L', (2, 2), 5 * k + i).save(folder / f'{i}.png')
+    said = made(capfd, 'images', 'pets', '--test=0.5')
+    assert 'class 19 c19: ' in said and 'class 20 ' not in said
+    assert '  and 3 more classes: python -m launch.data show pets tells all\n' in said
+    assert 'class 22 c22: train 1, test 1\n' in made(capfd, 'show', 'pets')
     path = pathlib.Path('data/pets/test/label.npy')
     path.write_bytes(path.read_bytes()[:-1] + b'\1')
     assert data.main(['data', 'show', 'pets', '--data_dir=data']) == 1

@@ -86,18 +86,18 @@ def find(
     raise DataError(f'{folder}: holds no folders: there must be one a class.')
   if len({name.lower() for name in classes}) < len(classes):
     raise DataError(f'{folder}: classes differ by case alone: {", ".join(classes)}.')
+  number = {name: k for k, name in enumerate(classes)}
   files, passed = [], 0
   for split, of_class in parts.items():
     for name, path in of_class.items():
-      if name not in classes:
+      if name not in number:
         raise DataError(f'{path}: class {name!r} is not among those of training.')
       listed = sorted(_files(path, root))
       some = [p for p in listed if p.suffix.lower() in endings]
       passed += len(listed) - len(some)
       if not some:
         raise DataError(f'{path}: holds no {what}: add some, or remove the folder.')
-      files += [Labelled(p, classes.index(name), split) for p in some]
-  number = {name: k for k, name in enumerate(classes)}
+      files += [Labelled(p, number[name], split) for p in some]
   for split, labelled in given.items():
     for path, name in labelled:
       if name not in number:
