@@ -50,6 +50,16 @@ class DeepVsClassicalTest(parameterized.TestCase):
     self.assertEqual(study.runs['knn-100-0'].fields['bank'], 100)
     self.assertEqual(study.runs['cnn-1437-0'].fields['validation'], 0)
 
+  def test_what_draws_nothing_is_run_once(self):
+    study = dvc.study(dvc.Config(examples=(100, 400), seeds=3))
+    seeds = {}
+    for run in study.runs.values():
+      seeds.setdefault(run.group, []).append(run.fields['seed'])
+    for n in (100, 400):
+      for name in (*dvc.CLASSICAL, *dvc.NETS):
+        once = name in ('logistic', 'knn', 'boosting')
+        self.assertEqual(seeds[f'{name}-{n}'], [0] if once else [0, 1, 2])
+
   def test_claims_and_table_of_made_up_numbers(self):
     config = dvc.Config(examples=(100, 1437), seeds=3)
     study = dvc.study(config)
