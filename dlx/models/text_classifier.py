@@ -34,7 +34,9 @@ def pool(h_BTH: jax.Array, length_B: jax.Array, pooling: str) -> jax.Array:
   return jnp.where((length_B > 0)[:, None], best_BH, 0)
 
 
-def _embed(model: Any, tokens_BT: jax.Array, name: str = 'embedding') -> jax.Array:
+def word_vectors(
+  model: Any, tokens_BT: jax.Array, name: str = 'embedding'
+) -> jax.Array:
   """Word vectors [B, T, D]; nan for a token that is none of the vocabulary."""
   table = nn.Embed(
     model.vocabulary_size,
@@ -92,7 +94,7 @@ class TextClassifier(nn.Module):
   def forward(self, tokens_BT: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
     """Logits and features."""
     length_B = (tokens_BT != 0).sum(1)
-    x_BTD = _embed(self, tokens_BT)
+    x_BTD = word_vectors(self, tokens_BT)
     x_BTD = nn.Dropout(self.embedding_dropout, deterministic=not train)(x_BTD)
     h_BTH, finals = RecurrentStack(
       self.cell,
@@ -161,7 +163,7 @@ class CarriedClassifiers(nn.Module):
     wide = jnp.promote_types(self.dtype, jnp.float32)
     logits, after = {}, {}
     for name, cell in self.cells.items():
-      x_BTD = _embed(self, tokens_BT, f'{name}_embedding')
+      x_BTD = word_vectors(self, tokens_BT, f'{name}_embedding')
       layer = Recurrent(cell, self.features, name=f'{name}_encoder', **dtypes)
       state = None if states is None else states[name]
       _, after[name] = layer(x_BTD, length_B, state, (nudges or {}).get(name))
