@@ -1,4 +1,4 @@
-"""TextCNN (arXiv:1408.5882): convolutions over word vectors, the largest of each, Dense.
+"""TextCNN (arXiv:1408.5882): convolutions over words, the largest of each, Dense.
 
 Token 0 pads: the length of a row is the number of its other tokens.
 """
