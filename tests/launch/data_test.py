@@ -266,11 +266,14 @@ class TestText:
     return ['train', *command[3:], *small]
 
   @pytest.mark.parametrize(
-    ('exp', 'of_last'), (('sst2', 'head'), ('sst2_tbptt', 'gru_head'))
+    ('exp', 'of_last'),
+    (('sst2', 'head'), ('sst2_tbptt', 'gru_head'), ('text_cnn', 'head')),
   )
   def test_the_card_says_what_is_trained(self, capfd, exp, of_last):
     args = self.made(capfd)
     args[1] = f'--exp={exp}'
+    if exp == 'text_cnn':
+      args = [x.replace('features', 'filters') for x in args] + ['--config.widths=2']
     for path in pathlib.Path('data/own').glob('*/*.npy'):
       path.unlink()
     assert train.main([*args, '--describe']) == 0

@@ -21,6 +21,8 @@ from dlx.errors import ConfigError, DataError
 
 TEXT_BYTES = 300  # Bytes of a sentence that are kept for the report, as UTF-8.
 
+NAMES = ('negative', 'positive')
+
 # fmt: off
 # Sentences of 1, 2, 3, ... tokens in the published training files.
 _SST2_SENTENCES = (
@@ -75,7 +77,7 @@ class _Spec(NamedTuple):
   vocabulary_size: int
   length_counts: tuple[int, ...]
   lengths: tuple[int, ...]
-  class_names: tuple[str, ...] = ('negative', 'positive')
+  class_names: tuple[str, ...] = NAMES
   marks: bool = False
 
 
@@ -111,21 +113,23 @@ def from_texts(
   *,
   lengths: Sequence[int] = (),
   min_count: int = 1,
+  class_names: Sequence[str] = NAMES,
 ) -> SentenceData:
-  """A set that lies in memory: texts and labels 0 or 1 of train, validation and test.
+  """A set that lies in memory: texts and labels of train, validation and test.
 
   Args:
     name: for the record.
     texts: by split.
-    labels: by split.
+    labels: by split, numbers of classes from 0.
     lengths: of the buckets; none: one of all.
     min_count: rarer training words are unknown.
+    class_names: one a class.
   """
 
   def read(split: str, data_dir: Any) -> Loaded:
     del data_dir
     label_N = np.asarray(labels[split])
-    files.check_labels(label_N, 2, f'{name}/{split}')
+    files.check_labels(label_N, len(class_names), f'{name}/{split}')
     return Loaded(
       {'text': list(texts[split]), 'label': label_N.astype(np.int32)},
       {'name': name, 'split': split, 'kind': 'generated', 'size': len(texts[split])},
@@ -140,6 +144,7 @@ def from_texts(
     vocabulary_size=len(vocabulary.build(texts['train'])),
     length_counts=counts,
     lengths=tuple(lengths) or (longest,),
+    class_names=tuple(class_names),
   )
   return _data(spec, min_count, None)
 
