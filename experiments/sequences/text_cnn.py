@@ -12,6 +12,8 @@ vectors: CNN-rand, 82.7 % on SST-2 with phrases in the paper. grammar (generated
 default), sst2, or a labelled set of your own with any number of classes, from
 `launch.data text`.
 
+Measured: generated sentences 82.33 % (sd 2.02, 3 seeds); SST-2 not run.
+
 The checkpoint of the best validation accuracy is kept beside the last one:
 
   python -m launch.evaluate --workdir=WORKDIR --step=best --data_dir=DATA
