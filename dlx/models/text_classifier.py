@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from dlx import labels
 from dlx.layers.recurrent.cells import Cell, State
+from dlx.layers.recurrent.noise import RecurrentNoise
 from dlx.layers.recurrent.stack import Recurrent, RecurrentStack
 
 POOLINGS = ('last', 'max', 'mean')
@@ -61,6 +62,7 @@ class TextClassifier(nn.Module):
     pooling: 'last' (final states of the last layer), 'max' or 'mean' over the tokens.
     embedding_dropout: share of the entries of word vectors dropped.
     dropout: share of units dropped between layers and before the Dense layer.
+    noise: what the recurrent layers drop besides, see dlx/layers/recurrent/noise.py.
     dtype: of the arithmetic; pooling and the Dense layer are at least float32.
     param_dtype: of the parameters.
   """
@@ -74,6 +76,7 @@ class TextClassifier(nn.Module):
   pooling: str = 'last'
   embedding_dropout: float = 0.0
   dropout: float = 0.0
+  noise: RecurrentNoise = RecurrentNoise()
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
@@ -101,6 +104,7 @@ class TextClassifier(nn.Module):
       self.hidden,
       bidirectional=self.bidirectional,
       dropout=self.dropout,
+      noise=self.noise,
       dtype=self.dtype,
       param_dtype=self.param_dtype,
       name='encoder',

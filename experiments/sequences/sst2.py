@@ -23,6 +23,7 @@ import dataclasses
 from dlx import experiment, optim
 from dlx.data.sets.sentences import sentences
 from dlx.layers.recurrent.cells import CELLS
+from dlx.layers.recurrent.noise import RecurrentNoise
 from dlx.models.text_classifier import POOLINGS, TextClassifier
 from dlx.tasks.text_classification import HEADS, num_outputs, sentence_classifier
 
@@ -49,6 +50,7 @@ class Config(experiment.Config):
   head: str = 'softmax'
   embedding_dropout: float = 0.3  # Share of entries of word vectors dropped.
   dropout: float = 0.5  # Share of units dropped between layers and before the output.
+  recurrent: RecurrentNoise = RecurrentNoise()
   word_dropout: float = 0.0  # Share of training words replaced by the unknown one.
   lr: float = 2e-3  # Peak of the cosine learning rate.
   weight_decay: float = 1e-4  # Decoupled decay of kernels and word vectors.
@@ -60,6 +62,8 @@ class Config(experiment.Config):
     self.choice('pooling', of=POOLINGS)
     self.choice('head', of=HEADS)
     self.bounds('features', least=1, some=True)
+    if 'c' not in CELLS[self.cell].state:
+      self.unused('recurrent.cell_zoneout', why=f'{self.cell} has no memory c')
     self.bounds('embedding_dropout', 'dropout', 'word_dropout', least=0, below=1)
     self.bounds('embedding', 'min_count', 'bucket_block_steps', least=1)
     self.bounds('lr', above=0)
@@ -87,6 +91,7 @@ def build(config: Config) -> experiment.Experiment:
     pooling=config.pooling,
     embedding_dropout=config.embedding_dropout,
     dropout=config.dropout,
+    noise=config.recurrent,
     **config.dtypes,
   )
   return sentence_classifier(
