@@ -1,4 +1,4 @@
-"""TextCNN: windows by hand, padding, size, torch with copied weights."""
+"""TextCNN: windows by hand, size, torch with copied weights."""
 
 from absl.testing import absltest, parameterized
 import jax
@@ -43,14 +43,6 @@ class MaxOverTimeTest(absltest.TestCase):
 
 
 class TextCNNTest(parameterized.TestCase):
-  def test_a_padded_batch_gives_each_sentence_what_it_gets_alone(self):
-    net, tokens = model(), padded(SENTENCES, 9)
-    variables = init(net, tokens)
-    run = jax.jit(lambda tokens: net.apply(variables, tokens, train=False))
-    for row, sentence in zip(np.array(run(tokens)), SENTENCES):
-      alone = run(padded([sentence], len(sentence)))
-      np.testing.assert_allclose(row, alone[0], rtol=1e-6, atol=1e-6)
-
   def test_parameters_by_hand(self):
     net = model(embedding=6, widths=(3, 4, 5), filters=7, num_outputs=3)
     shapes = jax.eval_shape(
