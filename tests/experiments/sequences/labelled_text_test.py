@@ -24,7 +24,7 @@ QUESTIONS = {
   'location': ('where is', 'in what country lies'),
   'number': ('how many', 'when was'),
 }
-ABOUT = tuple('a cat,the moon,this old town,light,the first man on it,my car'.split(','))
+ABOUT = ('a cat', 'the moon', 'this old town', 'light', 'the first man on it', 'my car')
 SHAPES = {'embedding': 8, 'batch_size': 16, 'embedding_dropout': 0.0, 'dropout': 0.0}
 MODELS: dict[str, dict[str, Any]] = {
   'sst2': {'cell': 'gru', 'features': (8,)},
