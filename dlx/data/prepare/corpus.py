@@ -75,8 +75,14 @@ def prepare(
       f'training and validation need {_LEAST} each, and more than the context of the '
       'model.'
     )
+  whole = _comes_back(choice, vocabulary, parts['validation'], coded['validation'])
   notes = _notes(choice, vocabulary, parts, coded)
-  if _comes_back(choice, vocabulary, parts['validation'], coded['validation']):
+  if choice.file is not None and not whole:
+    notes.append(
+      'The tokens are not the whole text: this tokenizer changes letters or white '
+      'space, or lacks some; there are no bits a byte.'
+    )
+  if whole:
     facts['validation_bytes'] = len(parts['validation'].encode())
   with draft(name, data_dir) as new:
     for split, token_N in coded.items():
@@ -161,10 +167,4 @@ def _notes(
       for split, token_N in coded.items()
     )
     notes.append(f'Words that the vocabulary lacks: {shares}.')
-  validation = parts['validation'], coded['validation']
-  if choice.file is not None and not _comes_back(choice, vocabulary, *validation):
-    notes.append(
-      'The tokens are not the whole text: this tokenizer changes letters or white '
-      'space, or lacks some; there are no bits a byte.'
-    )
   return notes

@@ -36,13 +36,13 @@ class Noise(NamedTuple):
 class RecurrentNoise(Group):
   """Flags of what a recurrent layer drops; `recurrent: RecurrentNoise` in a Config."""
 
-  # Share of the inputs of a recurrent layer dropped, the same ones at all steps.
+  # Share of the inputs of a recurrent layer dropped, the same units at all steps.
   input_dropout: float = 0.0
-  # Share of the old output dropped before its product, the same ones at all steps.
+  # Share of h dropped before the recurrent product, the same units at all steps.
   dropout: float = 0.0
-  # Share of the output h that keeps its old value, drawn at each step.
+  # Share of the output h that stays as it was, drawn anew at each step (zoneout).
   zoneout: float = 0.0
-  # Share of an LSTM's memory c that keeps its old value, drawn at each step.
+  # Share of an LSTM's memory c that stays as it was, drawn anew at each step.
   cell_zoneout: float = 0.0
 
   def __post_init__(self):
