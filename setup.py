@@ -40,10 +40,14 @@ SWEEP = ['cmaes>=0.13,<0.14', 'optuna>=5.0,<6', 'psycopg[binary]>=3.3,<4']
 # MATLAB files of version 7.3.
 HDF5 = ['h5py>=3.16,<4']
 
+# Files tokenizer.json of Hugging Face.
+TOKENIZERS = ['tokenizers>=0.23,<0.24']
+
 EXTRAS = {
   'test': [
     *SWEEP,
     *HDF5,
+    *TOKENIZERS,
     'hypothesis>=6.170,<7',
     # With the wheel of Node.js: without it, pyright downloads one where none is found.
     'pyright[nodejs]>=1.1.414,<1.2',
@@ -69,6 +73,7 @@ EXTRAS = {
   'cuda13': [f'jax[cuda13]{JAX}'],
   'sweep': SWEEP,
   'hdf5': HDF5,
+  'tokenizers': TOKENIZERS,
   # To prepare a TFDS set; never to read one.
   'tfds': ['tensorflow>=2.21,<2.22'],
 }

@@ -8,7 +8,8 @@
   python -m launch.data text FILE --text=X --label=Y      sentences and their classes;
                                                or DIR, one folder a class of .txt
   python -m launch.data arrays FILE.npz        x and y, or x_train, y_train, ...
-  python -m launch.data corpus FILE ...        text, by characters, words or byte pairs
+  python -m launch.data corpus FILE ...        text, by characters, words, byte pairs
+                                               or a tokenizer.json
   python -m launch.data pairs FILE             sentences and their translations
   python -m launch.data graph EDGES NODES      ids; ids, features, class in the last
   python -m launch.data ls                     the sets in the data folder
@@ -49,12 +50,14 @@ _READS = {
   'images': 'keep format label size fit grey test seed repeats skip_bad workers',
   'table': 'target predict categories leave_out test seed repeats encoding',
   'text': (
-    'text label max_length leave_out test validation seed repeats skip_bad encoding'
+    'text label max_length leave_out test validation seed repeats skip_bad encoding '
+    'tokens vocab_size tokenizer'
   ),
   'arrays': 'predict classes test seed repeats',
-  'corpus': 'validation encoding tokens vocab_size',
+  'corpus': 'validation encoding tokens vocab_size tokenizer',
   'pairs': (
-    'source target test validation seed repeats skip_bad encoding tokens vocab_size'
+    'source target test validation seed repeats skip_bad encoding tokens vocab_size '
+    'tokenizer'
   ),
   'graph': 'label leave_out test validation seed encoding',
   'ls': '',
@@ -117,14 +120,20 @@ def define(values: flags.FlagValues):
   )
   flags.DEFINE_float('validation', None, share, **module)
   tokens = (
-    'What a token is: corpus: characters, words or byte pairs; characters; pairs: '
-    'words or byte pairs; words.'
+    'What a token is: characters, words or byte pairs; corpus: characters; text, '
+    'pairs: words.'
   )
   flags.DEFINE_enum('tokens', None, ['characters', 'words', 'bpe'], tokens, **module)
   most = (
-    'Tokens of the vocabulary: corpus: of words 8192, of bpe 1024; pairs: of bpe 8192.'
+    'Tokens of the vocabulary: corpus: of words 8192, of bpe 1024; text, pairs: of bpe '
+    '8192.'
   )
   flags.DEFINE_integer('vocab_size', None, most, **module)
+  file = (
+    'corpus, text, pairs: a tokenizer.json of Hugging Face, whose tokens are taken; '
+    'needs the extra tokenizers.'
+  )
+  path('tokenizer', None, file)
   seed = 'Seed by which the test rows are chosen; 0.'
   flags.DEFINE_integer('seed', None, seed, lower_bound=0, **module)
   repeats = (
@@ -290,6 +299,7 @@ def described(card: Any, classes: int | None = None) -> str:
     card: of the set.
     classes: the first so many are told one by one; None: all.
   """
+  from dlx.data.sets.facts import num_tokens
   from dlx.data.sets.registry import KINDS
 
   facts = card.facts
@@ -318,26 +328,27 @@ def described(card: Any, classes: int | None = None) -> str:
     lines.append(f'  {facts["target_name"]}: least squares has {metric} {value:.6g}')
   elif card.kind == 'sentences':
     counts = facts['length_counts']
-    lines.append(f'  {facts["vocabulary_size"]} words; up to {len(counts)} a text')
+    unit = _unit(facts, 'words')
+    lines.append(f'  {facts["vocabulary_size"]} {unit}; up to {len(counts)} a text')
   elif card.kind == 'translation':
     parts = zip(
       facts['languages'], facts['vocabulary_sizes'], facts['longest'], strict=True
     )
     for language, words, longest in parts:
-      unit = 'byte pairs' if facts.get('tokens') == 'bpe' else 'words'
+      unit = _unit(facts, 'words')
       lines.append(f'  {language}: {words} {unit}; up to {longest} a sentence')
   elif card.kind == 'graphs':
     lines.append(f'  {facts["num_features"]} features a node')
   else:
-    lines.append(f'  {_tokens_of(facts)}')
+    lines.append(f'  {num_tokens(facts)} {_unit(facts, "characters")}')
   return '\n'.join(lines)
 
 
-def _tokens_of(facts: Mapping[str, Any]) -> str:
-  from dlx.data.sets.facts import num_tokens
-
-  names = {'characters': 'characters', 'words': 'words', 'bpe': 'byte pairs'}
-  return f'{num_tokens(facts)} {names[facts.get("tokens", "characters")]}'
+def _unit(facts: Mapping[str, Any], default: str) -> str:
+  """What tokens are, where a card that does not say means `default`."""
+  kind: str = facts.get('tokens', default)
+  names = {'bpe': 'byte pairs', 'tokenizer': 'tokens of a tokenizer.json'}
+  return names.get(kind, kind)
 
 
 if __name__ == '__main__':

@@ -10,7 +10,12 @@ from jax.sharding import PartitionSpec as P
 from dlx import labels
 from dlx.config import check_choice
 from dlx.layers import mesh, transformer
-from dlx.layers.attention.multihead import KVCache, empty_cache
+from dlx.layers.attention.multihead import (
+  KVCache,
+  empty_cache,
+  segment_mask,
+  segment_positions,
+)
 from dlx.layers.block_config import BlockConfig
 from dlx.layers.matmul import rows_dot_general
 from dlx.layers.normalisation import LayerNorm
@@ -64,17 +69,23 @@ class GPT(nn.Module):
   tie_embeddings: bool = True
   init_scale: float = 0.02
 
-  def __call__(self, token_BT: Array, *, train: bool) -> Array:
+  def __call__(
+    self, token_BT: Array, *, train: bool, segment_BT: Array | None = None
+  ) -> Array:
     """Logits [B, T, V], V padded, float32 or wider, of the token after each.
 
     Args:
       token_BT: int in [0, vocabulary_size), nan for others; T at most `context`.
       train: drop units (rng 'dropout').
+      segment_BT: int, of rows that hold several texts (dlx/data/text/packed.py) the
+        text that each token is of: each gets the logits that it gets alone. Attention
+        then keeps its weights [B, H, T, T], as no kernel is asked. None: one text a
+        row.
 
     Raises:
       ValueError: more tokens than `context`, or another word for `positions`.
     """
-    return self.forward(token_BT, train=train)[0]
+    return self.forward(token_BT, train=train, segment_BT=segment_BT)[0]
 
   def extend(self, token_BT: Array, cache: KVCache) -> tuple[Array, KVCache]:
     """Logits [B, T, V] of T more tokens, and the cache that holds them too.
@@ -121,10 +132,11 @@ class GPT(nn.Module):
     token_BT: Array,
     *,
     train: bool,
+    segment_BT: Array | None = None,
     cache: KVCache | None = None,
     return_weights: bool = False,
   ) -> tuple[Array, Stacked]:
-    """Logits, and what the stack gives besides."""
+    """Logits, and what the stack gives besides; a cache is of one text a row."""
     length = token_BT.shape[1]
     if length > self.context:
       raise ValueError(
@@ -146,13 +158,22 @@ class GPT(nn.Module):
       position_TD = self.param(
         'position_embedding', normal, (self.context, c.width), c.param_dtype
       )
-      start = 0 if cache is None else cache.length[0]
-      position_TD = jax.lax.dynamic_slice_in_dim(position_TD, start, length)
-      x_BTD = x_BTD + position_TD[None].astype(c.dtype)
+      if segment_BT is None:
+        start = 0 if cache is None else cache.length[0]
+        found = jax.lax.dynamic_slice_in_dim(position_TD, start, length)[None]
+      else:
+        found = labels.rows(position_TD, segment_positions(segment_BT))
+      x_BTD = x_BTD + found.astype(c.dtype)
     x_BTD = mesh.constrain(x_BTD, *STREAM)
     x_BTD = nn.Dropout(c.dropout, deterministic=not train)(x_BTD)
+    # Rotary positions need no more: products depend on their differences alone.
+    mask_BHTT = None if segment_BT is None else segment_mask(segment_BT)
     stacked = Transformer(self.num_layers, c, name='transformer')(
-      x_BTD, train=train, cache=cache, return_weights=return_weights
+      x_BTD,
+      train=train,
+      mask_BHLM=mask_BHTT,
+      cache=cache,
+      return_weights=return_weights,
     )
     norm = LayerNorm(epsilon=1e-5, use_bias=c.use_bias, name='norm', **c.dtypes)
     x_BTD = norm(stacked.x_BLD)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from dlx import labels
 from dlx.layers.recurrent.cells import Cell, State
+from dlx.layers.recurrent.noise import RecurrentNoise
 from dlx.layers.recurrent.stack import Recurrent, RecurrentStack
 
 POOLINGS = ('last', 'max', 'mean')
@@ -34,7 +35,9 @@ def pool(h_BTH: jax.Array, length_B: jax.Array, pooling: str) -> jax.Array:
   return jnp.where((length_B > 0)[:, None], best_BH, 0)
 
 
-def _embed(model: Any, tokens_BT: jax.Array, name: str = 'embedding') -> jax.Array:
+def word_vectors(
+  model: Any, tokens_BT: jax.Array, name: str = 'embedding'
+) -> jax.Array:
   """Word vectors [B, T, D]; nan for a token that is none of the vocabulary."""
   table = nn.Embed(
     model.vocabulary_size,
@@ -59,6 +62,7 @@ class TextClassifier(nn.Module):
     pooling: 'last' (final states of the last layer), 'max' or 'mean' over the tokens.
     embedding_dropout: share of the entries of word vectors dropped.
     dropout: share of units dropped between layers and before the Dense layer.
+    noise: what the recurrent layers drop besides, see dlx/layers/recurrent/noise.py.
     dtype: of the arithmetic; pooling and the Dense layer are at least float32.
     param_dtype: of the parameters.
   """
@@ -72,6 +76,7 @@ class TextClassifier(nn.Module):
   pooling: str = 'last'
   embedding_dropout: float = 0.0
   dropout: float = 0.0
+  noise: RecurrentNoise = RecurrentNoise()
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
@@ -92,13 +97,14 @@ class TextClassifier(nn.Module):
   def forward(self, tokens_BT: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
     """Logits and features."""
     length_B = (tokens_BT != 0).sum(1)
-    x_BTD = _embed(self, tokens_BT)
+    x_BTD = word_vectors(self, tokens_BT)
     x_BTD = nn.Dropout(self.embedding_dropout, deterministic=not train)(x_BTD)
     h_BTH, finals = RecurrentStack(
       self.cell,
       self.hidden,
       bidirectional=self.bidirectional,
       dropout=self.dropout,
+      noise=self.noise,
       dtype=self.dtype,
       param_dtype=self.param_dtype,
       name='encoder',
@@ -161,7 +167,7 @@ class CarriedClassifiers(nn.Module):
     wide = jnp.promote_types(self.dtype, jnp.float32)
     logits, after = {}, {}
     for name, cell in self.cells.items():
-      x_BTD = _embed(self, tokens_BT, f'{name}_embedding')
+      x_BTD = word_vectors(self, tokens_BT, f'{name}_embedding')
       layer = Recurrent(cell, self.features, name=f'{name}_encoder', **dtypes)
       state = None if states is None else states[name]
       _, after[name] = layer(x_BTD, length_B, state, (nudges or {}).get(name))

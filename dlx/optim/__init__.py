@@ -1,5 +1,6 @@
 """Optimisers and learning-rate schedules; every number may be a tracer of a sweep."""
 
+from dlx.optim.constraints import max_norm
 from dlx.optim.copies import in_float32
 from dlx.optim.lookahead import lookahead
 from dlx.optim.names import OPTIMIZERS, RATES, Rates, named_optimizer
@@ -64,6 +65,7 @@ __all__ = [
   'lion',
   'lookahead',
   'matrices',
+  'max_norm',
   'muon',
   'named_optimizer',
   'named_schedule',

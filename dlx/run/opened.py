@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MOST_ROWS = 256  # Computed at once; more are cut.
 LEAST_LENGTH = 8  # Tokens, of rows that may be filled up.
 VOCABULARY = 'vocabulary.json'
+_FORMS = ('marks', 'characters')  # Of a Vocab, beside its words.
 
 
 class Run:
@@ -309,8 +310,8 @@ class Run:
         from dlx.data.text.vocabulary import Vocab
 
         kept_words = read_json(path)
-        words, marks = kept_words.get('words', ()), bool(kept_words.get('marks'))
-        found = Vocab(tuple(words), marks)
+        forms = {name: bool(kept_words.get(name)) for name in _FORMS}
+        found = Vocab(tuple(kept_words.get('words', ())), **forms)
       else:
         try:
           found = field.vocabulary(self._data_dir)
@@ -343,9 +344,10 @@ def keep_vocabulary(experiment: 'Experiment', workdir: Any, data_dir: Any):
   if read is None or path.exists():
     return
   found = read(data_dir)
-  words, marks = getattr(found, 'words', None), getattr(found, 'marks', False)
+  words = getattr(found, 'words', None)
   if words is not None:
-    write_json(path, {'words': words, **({'marks': True} if marks else {})})
+    forms = {name: True for name in _FORMS if getattr(found, name, False)}
+    write_json(path, {'words': words, **forms})
 
 
 def _is_text(value: Any) -> bool:

@@ -20,18 +20,12 @@ Measured: SST-2, LSTM 81.60 % (sd 0.44, 3 seeds).
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
-
-from dlx import experiment, figures, losses, metrics, optim
-from dlx.data.batches.buckets import Bucketed
-from dlx.data.batches.resident import InOrder
-from dlx.data.sets.sentences import sentences, texts_of
-from dlx.data.text import vocabulary
+from dlx import experiment, optim
+from dlx.data.sets.sentences import sentences
 from dlx.layers.recurrent.cells import CELLS
+from dlx.layers.recurrent.noise import RecurrentNoise
 from dlx.models.text_classifier import POOLINGS, TextClassifier
-from dlx.tasks.classification import class_probabilities, of_classes
-from dlx.train.supervised import make_predict, supervised
+from dlx.tasks.text_classification import HEADS, num_outputs, sentence_classifier
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,8 +46,11 @@ class Config(experiment.Config):
   embedding: int = 128  # Width of the word vectors.
   features: tuple[int, ...] = (128,)  # State of each recurrent layer, e.g. 128,64.
   pooling: str = 'last'  # last state, or max or mean of the outputs over the sentence.
+  # softmax: an output a class; sigmoid: one output, of two classes.
+  head: str = 'softmax'
   embedding_dropout: float = 0.3  # Share of entries of word vectors dropped.
   dropout: float = 0.5  # Share of units dropped between layers and before the output.
+  recurrent: RecurrentNoise = RecurrentNoise()
   word_dropout: float = 0.0  # Share of training words replaced by the unknown one.
   lr: float = 2e-3  # Peak of the cosine learning rate.
   weight_decay: float = 1e-4  # Decoupled decay of kernels and word vectors.
@@ -63,7 +60,10 @@ class Config(experiment.Config):
     self.unused('stream', why='buckets lie on the devices')
     self.choice('cell', of=CELLS)
     self.choice('pooling', of=POOLINGS)
+    self.choice('head', of=HEADS)
     self.bounds('features', least=1, some=True)
+    if 'c' not in CELLS[self.cell].state:
+      self.unused('recurrent.cell_zoneout', why=f'{self.cell} has no memory c')
     self.bounds('embedding_dropout', 'dropout', 'word_dropout', least=0, below=1)
     self.bounds('embedding', 'min_count', 'bucket_block_steps', least=1)
     self.bounds('lr', above=0)
@@ -83,7 +83,7 @@ def build(config: Config) -> experiment.Experiment:
   )
   model = TextClassifier(
     vocabulary_size=data.vocabulary_size,
-    num_outputs=len(data.class_names),
+    num_outputs=num_outputs(data, config.head),
     embedding=config.embedding,
     cell=CELLS[config.cell],
     hidden=config.features,
@@ -91,72 +91,17 @@ def build(config: Config) -> experiment.Experiment:
     pooling=config.pooling,
     embedding_dropout=config.embedding_dropout,
     dropout=config.dropout,
+    noise=config.recurrent,
     **config.dtypes,
   )
-  test_data = InOrder(data.test, config.eval_batch_size)
-  predict = class_probabilities(
-    make_predict(config, model, inputs='tokens'),
-    {
-      'tokens': experiment.Field(
-        'tokens', ('length',), 'int32', vocabulary=data.vocabulary, pad=vocabulary.PAD
-      )
-    },
-    data.class_names,
-  )
-
-  def drop_words(key, batch):
-    tokens = batch['tokens']
-    dropped = jax.random.bernoulli(key, config.word_dropout, tokens.shape)
-    dropped &= tokens != vocabulary.PAD
-    return {**batch, 'tokens': jnp.where(dropped, vocabulary.UNKNOWN, tokens)}
-
-  def predictions(state, key, batch):
-    del key
-    probs = predict.call(state, {'tokens': batch['tokens']})['probabilities']
-    return {'text': batch['text'], 'label': batch['label'], 'probs': probs}
-
-  return supervised(
+  return sentence_classifier(
     config,
+    data,
     model=model,
-    inputs='tokens',
-    loss=lambda logits, batch: losses.softmax_cross_entropy(logits, batch['label']),
     tx=optim.adamw(
       optim.cosine(config.lr, config.num_steps), weight_decay=config.weight_decay
     ),
-    augment=drop_words if config.word_dropout else None,
-    train_data=Bucketed(
-      data.train,
-      data.length_counts,
-      lengths=config.bucket_lengths or data.lengths,
-      batch_size=config.batch_size,
-      seed=config.seed,
-      block_steps=config.bucket_block_steps,
-    ),
-    eval_data={
-      'validation': InOrder(data.validation, config.eval_batch_size),
-      'test': test_data,
-    },
-    metrics=lambda logits, batch, weight: metrics.classification_sums(
-      logits, batch['label'], weight
-    ),
-    train_metrics=lambda logits, batch, weight: {
-      'accuracy': metrics.accuracy(logits, batch['label'], weight)
-    },
-    summarize=metrics.classification_summary,
-    declared=of_classes(len(data.class_names)),
-    headline=('validation/accuracy', 'test/accuracy'),
-    functions={'predict': predict},
-    figures={
-      'confusion': experiment.Figure(
-        lambda found: figures.confusion_matrix(found['confusion'], data.class_names),
-        eval='test',
-      ),
-      'sentences': experiment.Figure(
-        lambda tree: figures.sentence_predictions(
-          texts_of(tree['text']), tree['label'], tree['probs'], data.class_names
-        ),
-        compute=predictions,
-        data=test_data,
-      ),
-    },
+    lengths=config.bucket_lengths,
+    block_steps=config.bucket_block_steps,
+    word_dropout=config.word_dropout,
   )

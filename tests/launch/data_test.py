@@ -5,6 +5,8 @@ import os
 import pathlib
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 from PIL import Image
@@ -12,6 +14,7 @@ import pytest
 
 from dlx.data.sets import images
 from launch import call, data, evaluate, train
+from tests.dlx.data.text import tokenizer_files
 
 
 @pytest.fixture(autouse=True)
@@ -251,11 +254,47 @@ class TestOthers:
     assert call.main(['call', '--workdir=run', 'score', 'tokens=not to be']) == 0
     assert 'log_likelihood' in capfd.readouterr().out
 
+  def test_a_tokenizer_file_goes_with_the_run(self, capfd):
+    path = pathlib.Path('tokenizer.json')
+    path.write_bytes(tokenizer_files.characters('so it\u00e9abc!.'))
+    rows = [(f'so {y} is it{"!" * i}', y) for y in 'abc' for i in range(6)]
+    lines = ''.join(f'{x}\t{y}\n' for x, y in rows)
+    pathlib.Path('own.tsv').write_text('x\ty\n' + lines)
+    words = ['text', 'own.tsv', '--text=x', '--label=y', f'--tokenizer={path}']
+    said = made(capfd, *words)
+    assert '  14 tokens of a tokenizer.json; up to ' in said
+    args = ['--exp=text_cnn', '--config.dataset=own', '--data_dir=data']
+    small = ['--config.embedding=4', '--config.filters=2', '--config.widths=2']
+    small += ['--config.num_steps=2', '--config.bucket_lengths=16', '--workdir=run']
+    assert train.main(['train', *args, *small]) == 0
+    shutil.rmtree('data')
+    path.unlink()
+    capfd.readouterr()
+    # A process of its own: all it has is the run.
+    command = [sys.executable, '-m', 'launch.call', '--workdir=run', 'predict']
+    texts = ['tokens=so caf\u00e9 it is!']
+    done = subprocess.run([*command, *texts], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search('^0 +[abc] +0[.]', done.stdout, re.M), done.stdout
+    # Where the library is missing, that is one line.
+    hidden = 'import sys; sys.modules["tokenizers"] = None; from launch import call; '
+    hidden += 'sys.exit(call.main(["call", *sys.argv[1:]]))'
+    command = [sys.executable, '-c', hidden, *command[3:], *texts]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count('\n') == 1, done.stderr
+    assert "pip install -c constraints.txt -e '.[tokenizers]'" in done.stderr
+
   def test_flags_of_tokens(self, capfd):
     pathlib.Path('a.txt').write_text('ab ' * 999)
     assert '--tokens=words' in refused(capfd, 'corpus', 'a.txt', '--vocab_size=300')
     assert 'vocab_size=9 ' in refused(
       capfd, 'corpus', 'a.txt', '--vocab_size=9', '--tokens=bpe'
+    )
+    assert 'a.txt: is no tokenizer.json' in refused(
+      capfd, 'corpus', 'a.txt', '--tokenizer=a.txt'
+    )
+    assert '--tokens=words is not allowed with --tokenizer' in refused(
+      capfd, 'corpus', 'a.txt', '--tokenizer=a.txt', '--tokens=words'
     )
 
 
@@ -277,11 +316,14 @@ class TestText:
     return ['train', *command[3:], *small]
 
   @pytest.mark.parametrize(
-    ('exp', 'of_last'), (('sst2', 'head'), ('sst2_tbptt', 'gru_head'))
+    ('exp', 'of_last'),
+    (('sst2', 'head'), ('sst2_tbptt', 'gru_head'), ('text_cnn', 'head')),
   )
   def test_the_card_says_what_is_trained(self, capfd, exp, of_last):
     args = self.made(capfd)
     args[1] = f'--exp={exp}'
+    if exp == 'text_cnn':
+      args = [x.replace('features', 'filters') for x in args] + ['--config.widths=2']
     for path in pathlib.Path('data/own').glob('*/*.npy'):
       path.unlink()
     assert train.main([*args, '--describe']) == 0

@@ -7,14 +7,12 @@ import numpy as np
 
 from dlx.data.prepare import readers, rows
 from dlx.data.prepare.draft import Made, check_name, draft, made_of
+from dlx.data.prepare.tokens import Asked, asked, of_texts
 from dlx.data.sets import cards, sentences
-from dlx.data.text import byte_pairs, vocabulary
-from dlx.data.text.padded import Padded
+from dlx.data.text import vocabulary
 from dlx.errors import ConfigError, DataError
 
 _WIDEST = 1 << 12  # Bytes of a sentence: every row takes those of the longest.
-TOKENS = ('words', 'bpe')  # How sentences may be cut.
-_BYTE_PAIRS = 8192  # Tokens of the vocabulary, where no number is asked for.
 
 
 def prepare(
@@ -30,8 +28,9 @@ def prepare(
   repeats: str = 'refuse',
   skip_bad: bool = False,
   encoding: str = 'utf-8',
-  tokens: str = 'words',
+  tokens: str | None = None,
   vocab_size: int | None = None,
+  tokenizer: Any = None,
 ) -> Made:
   """Makes a set of `source` uint8 [S] and `target` uint8 [T], UTF-8 with zeros after.
 
@@ -48,9 +47,11 @@ def prepare(
     repeats: training pairs whose source is also in another split: refuse, drop or keep.
     skip_bad: leave out rows that lack one of the two, in place of refusing the file.
     encoding: of the files.
-    tokens: what a model reads: words and marks, or byte pairs, which are learnt from
-      the training pairs of both sides and stand in the card.
+    tokens: what a model reads: words and marks, characters, or byte pairs (bpe), which
+      are learnt from the training pairs of both sides and stand in the card. None:
+      words, unless there is a `tokenizer`.
     vocab_size: of byte pairs, tokens at most; None: 8192. Of words a run chooses.
+    tokenizer: path of a tokenizer.json, whose tokens are taken, for both sides.
 
   Raises:
     ConfigError: an argument that is not allowed.
@@ -59,14 +60,10 @@ def prepare(
   rows.check_share(test)
   rows.check_share(validation, 'validation')
   rows.check_choices(repeats=repeats)
-  if tokens not in TOKENS:
+  choice = asked(tokens, vocab_size, tokenizer, default='words')
+  if vocab_size is not None and choice.kind != 'bpe':
     raise ConfigError(
-      f'--tokens={tokens} is not allowed with pairs: must be one of '
-      f'{", ".join(TOKENS)}.'
-    )
-  if vocab_size is not None and tokens != 'bpe':
-    raise ConfigError(
-      '--vocab_size is not allowed with --tokens=words: a run chooses by '
+      f'--vocab_size is not allowed with --tokens={choice.kind}: a run chooses by '
       '--config.num_words; or add --tokens=bpe.'
     )
   check_name(name, data_dir)
@@ -112,31 +109,26 @@ def prepare(
     rows.settle_repeats(new, repeats, place_of, notes)
     rows.note_few(new, notes)
     train = {k: sentences.texts_of(x) for k, x in new.rows['train'].items()}
-    facts = {
-      'languages': list(sides.values()),
-      **_facts(train, tokens, _BYTE_PAIRS if vocab_size is None else vocab_size),
-    }
+    facts = {'languages': list(sides.values()), **_facts(train, choice)}
     made = {
       'by': 'pairs',
       'source': [os.path.abspath(x) for x in places],
       **{'columns': sides, 'test': test, 'validation': validation, 'seed': seed},
       **{'repeats': repeats, 'encoding': encoding, 'notes': notes},
+      **choice.made,
     }
     new.finish('translation', facts, made)
   return made_of(name, data_dir, notes)
 
 
-def _facts(train: dict[str, list[str]], tokens: str, size: int) -> dict[str, Any]:
+def _facts(train: dict[str, list[str]], choice: Asked) -> dict[str, Any]:
   """What the card says of the tokens of training sentences, by side."""
-  if tokens == 'words':
-    lengths = [len(sentences.length_counts(x, True)) for x in train.values()]
-    known = [len(vocabulary.build(x, 1, True)) for x in train.values()]
-    return {'vocabulary_sizes': known, 'longest': lengths}
-  found = byte_pairs.train('\n'.join(x for part in train.values() for x in part), size)
-  coder = Padded(found)
-  return {
-    'tokens': tokens,
-    'merges': [list(pair) for pair in found.merges],
-    'vocabulary_sizes': [len(found)] * len(train),
-    'longest': [max(len(coder.encode(x)) for x in part) for part in train.values()],
-  }
+  if choice.kind in ('words', 'characters'):
+    form = choice.marks, choice.characters
+    sizes = [len(vocabulary.build(x, 1, *form)) for x in train.values()]
+    lengths = [len(sentences.length_counts(x, *form)) for x in train.values()]
+    kind = {} if choice.kind == 'words' else {'tokens': choice.kind}
+    return {**kind, 'vocabulary_sizes': sizes, 'longest': lengths}
+  coder, facts = of_texts(choice, [x for part in train.values() for x in part])
+  longest = [max(len(coder.encode(x)) or 1 for x in part) for part in train.values()]
+  return {**facts, 'vocabulary_sizes': [len(coder)] * len(train), 'longest': longest}

@@ -14,6 +14,7 @@ import numpy as np
 
 from dlx.data.prepare import columns, folders, readers, rows
 from dlx.data.prepare.draft import Made, check_name, draft, made_of
+from dlx.data.prepare.tokens import Asked, asked, of_texts
 from dlx.data.sets import cards, sentences
 from dlx.data.text import vocabulary
 from dlx.errors import ConfigError, DataError
@@ -46,6 +47,9 @@ def prepare(
   repeats: str = 'refuse',
   skip_bad: bool = False,
   encoding: str = 'utf-8',
+  tokens: str | None = None,
+  vocab_size: int | None = None,
+  tokenizer: Any = None,
 ) -> Made:
   """Makes a set of `text` uint8 [L], UTF-8 with zeros after its end, and `label` int32.
 
@@ -64,6 +68,11 @@ def prepare(
     repeats: training texts that are also in another split: refuse, drop or keep.
     skip_bad: leave out rows without text or class, in place of refusing the file.
     encoding: of the files.
+    tokens: what a model reads: words and marks, characters, or byte pairs (bpe), which
+      are learnt from the training texts and stand in the card. None: words, unless
+      there is a `tokenizer`.
+    vocab_size: of byte pairs, tokens at most; None: 8192. Of words a run chooses.
+    tokenizer: path of a tokenizer.json, whose tokens are taken.
 
   Raises:
     ConfigError: an argument that is not allowed.
@@ -75,6 +84,12 @@ def prepare(
   if not 1 <= max_length <= 1 << 16:
     raise ConfigError(
       f'--max_length={max_length} is not allowed: must be in [1, 65536].'
+    )
+  choice = asked(tokens, vocab_size, tokenizer, default='words')
+  if vocab_size is not None and choice.kind != 'bpe':
+    raise ConfigError(
+      f'--vocab_size is not allowed with --tokens={choice.kind}: a run chooses by '
+      '--config.min_count; or add --tokens=bpe.'
     )
   check_name(name, data_dir)
   notes: list[str] = []
@@ -91,54 +106,86 @@ def prepare(
   split_N = _assigned(found, of_N, classes, places[0], test, validation, seed, notes)
   at = {split: np.flatnonzero(split_N == split) for split in cards.SPLITS}
   splits = {split: [found[i] for i in index] for split, index in at.items()}
-  longest = max(len(vocabulary.tokenise(t.text, True)) for t in splits['train'])
-  max_length = min(max_length, longest)
-  cut = lambda text: text[: vocabulary.end(text, max_length)]
-  texts = {split: [cut(t.text) for t in part] for split, part in splits.items()}
-  for split, part in texts.items():
-    shorter = sum(a.text != b for a, b in zip(splits[split], part, strict=True))
-    if shorter:
-      notes.append(f'{split}: {shorter} text(s) are cut after {max_length} words.')
+  kept = {split: [t.text for t in part] for split, part in splits.items()}
+  texts, within = kept, 'a text'
+  if choice.kind in ('words', 'characters'):
+    max_length, texts = _cut(choice, kept, max_length, notes)
+    within = f'{max_length} {choice.kind} or less'
   width = max(len(t.encode()) for part in texts.values() for t in part)
   for split, part in texts.items():
     for row, one in enumerate(part):
       if len(one.encode()) > _WIDEST:
         raise DataError(
-          f'{splits[split][row].place}: {len(one.encode())} bytes in {max_length} '
-          f'words or less: must be at most {_WIDEST}: mend it or leave it out.'
+          f'{splits[split][row].place}: {len(one.encode())} bytes in {within}: must be '
+          f'at most {_WIDEST}: mend it or leave it out.'
         )
   with draft(name, data_dir) as new:
     for split, part in texts.items():
       new.add(split, text=sentences.as_bytes(part, width), label=of_N[at[split]])
     place_of = lambda split, row: splits[split][row].place
     rows.settle_repeats(new, repeats, place_of, notes)
-    facts = _facts(new, classes, places[0], notes)
+    facts = _facts(new, classes, places[0], choice, max_length, notes)
     made = {
       'by': 'text',
       'source': [os.path.abspath(x) for x in places],
       **{'text': text, 'label': label, 'leave_out': list(leave_out), 'test': test},
       **{'validation': validation, 'seed': seed, 'repeats': repeats},
       **{'max_length': max_length, 'encoding': encoding, 'notes': notes},
+      **choice.made,
     }
     new.finish('sentences', facts, made)
   return made_of(name, data_dir, notes)
 
 
-def _facts(new, classes: Sequence[str], where: Any, notes: list[str]) -> dict[str, Any]:
-  """What the training split alone gives: words, lengths and buckets of like number."""
+def _cut(
+  choice: Asked, texts: dict[str, list[str]], max_length: int, notes: list[str]
+) -> tuple[int, dict[str, list[str]]]:
+  """(The longest of what trains, at most `max_length` tokens; texts cut there)."""
+  count = lambda text: len(vocabulary.tokenise(text, choice.marks, choice.characters))
+  max_length = min(max_length, max(map(count, texts['train'])))
+  end = lambda text: (
+    max_length if choice.characters else vocabulary.end(text, max_length)
+  )
+  found = {split: [text[: end(text)] for text in part] for split, part in texts.items()}
+  for split, part in found.items():
+    shorter = sum(a != b for a, b in zip(texts[split], part, strict=True))
+    if shorter:
+      notes.append(
+        f'{split}: {shorter} text(s) are cut after {max_length} {choice.kind}.'
+      )
+  return max_length, found
+
+
+def _facts(
+  new,
+  classes: Sequence[str],
+  where: Any,
+  choice: Asked,
+  max_length: int,
+  notes: list[str],
+) -> dict[str, Any]:
+  """What the training split alone gives: tokens, lengths, buckets of like number."""
   label = {split: np.asarray(x['label']) for split, x in new.rows.items()}
   rows.check_classes(where, label['train'], classes, least=1)
   rows.note_absent(label, classes, notes)
   rows.note_few(new, notes)
-  texts = sentences.texts_of(new.rows['train']['text'])
-  counts = sentences.length_counts(texts, True)
-  length_N = np.repeat(np.arange(1, len(counts) + 1), counts)
+  texts = {split: sentences.texts_of(x['text']) for split, x in new.rows.items()}
+  coder, facts = of_texts(choice, texts['train'])
+  numbers = {
+    split: [len(coder.encode(t)) or 1 for t in x] for split, x in texts.items()
+  }
+  longest = min(max_length, max(numbers['train']))
+  for split, part in numbers.items():  # Of words and characters none is longer.
+    if longer := sum(n > longest for n in part):
+      notes.append(f'{split}: {longer} text(s) are cut after {longest} tokens.')
+  length_N = np.minimum(np.sort(numbers['train']), longest)
   last = (np.arange(1, _BUCKETS + 1) * len(length_N) + _BUCKETS - 1) // _BUCKETS - 1
   return {
+    **facts,
     'classes': list(classes),
     'counts': {s: rows.class_counts(x, len(classes)) for s, x in label.items()},
-    'vocabulary_size': len(vocabulary.build(texts, 1, True)),
-    'length_counts': list(counts),
+    'vocabulary_size': len(coder),
+    'length_counts': np.bincount(length_N)[1:].tolist(),
     'lengths': np.unique(length_N[last]).tolist(),
   }
 

@@ -4,7 +4,7 @@ pydoc             the reference manual inside every Python (pydoc_data.topics)
 tiny_shakespeare  Shakespeare's plays, from the data folder (dlx/data/formats/text.py)
 
 Both are texts by characters. Any other name is that of a set of the user's own, by its
-card: by characters, words or byte pairs.
+card: by characters, words, byte pairs or the tokens of a tokenizer.json.
 """
 
 import dataclasses
@@ -20,6 +20,7 @@ from dlx.data.dataset import Loaded, Source
 from dlx.data.formats import text
 from dlx.data.sets import cards, registry
 from dlx.data.text.byte_pairs import BytePairs
+from dlx.data.text.tokenizer_file import TokenizerFile
 from dlx.data.text.words import Words
 from dlx.errors import DataError
 
@@ -85,8 +86,9 @@ class CharacterData(NamedTuple):
   bytes_per_token: float | None = None
 
 
-# How a text of the user's own may be cut into tokens.
+# How a text of the user's own may be cut into tokens, besides by a file.
 TOKENS = ('characters', 'words', 'bpe')
+FILE = 'tokenizer'
 
 
 def of_facts(facts: Mapping[str, Any]) -> Vocabulary:
@@ -100,6 +102,8 @@ def of_facts(facts: Mapping[str, Any]) -> Vocabulary:
     return BytePairs(tuple((int(a), int(b)) for a, b in facts['merges']))
   if kind == 'words':
     return Words(tuple(facts['words']))
+  if kind == FILE:
+    return TokenizerFile(facts['tokenizer'], facts['num_tokens'])
   return Characters(facts['vocabulary'])
 
 

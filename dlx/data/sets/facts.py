@@ -65,12 +65,7 @@ def check(facts: Mapping[str, Any], shapes: Mapping[str, jax.ShapeDtypeStruct]):
     for name, least in (('vocabulary_sizes', 3), ('longest', 1)):
       if len(facts[name]) != 2 or not all(_whole(n, least) for n in facts[name]):
         raise ValueError(f'{name} is {facts[name]}')
-    if facts.get('tokens', 'words') != 'words':
-      _check_merges(facts)
-      if facts['tokens'] != 'bpe' or set(facts['vocabulary_sizes']) != {
-        num_tokens(facts)
-      }:
-        raise ValueError(f'tokens are {facts["tokens"]!r}, or not as many as are told')
+    _check_coder(facts, *facts['vocabulary_sizes'])
     if any(x.dtype != np.uint8 or len(x.shape) != 1 for x in shapes.values()):
       raise ValueError(f'sentences are {dict(shapes)}')
   elif kind == 'graphs':
@@ -133,6 +128,8 @@ def num_tokens(facts: Mapping[str, Any]) -> int:
   kind = facts.get('tokens', 'characters')
   if kind == 'bpe':
     return 256 + len(facts['merges'])
+  if kind == 'tokenizer':
+    return facts['num_tokens']
   return 1 + len(facts['words']) if kind == 'words' else len(facts['vocabulary'])
 
 
@@ -144,6 +141,8 @@ def _check_tokens(facts):
     _check_words('words', facts['words'], len(set(facts['words'])))
   elif kind == 'characters':
     _check_words('vocabulary', [facts['vocabulary'] or 0], 1)
+  elif kind == 'tokenizer':
+    _check_file(facts)
   else:
     raise ValueError(f'tokens are {kind!r}')
   if not _whole(facts.get('validation_bytes', 1), 1):
@@ -158,6 +157,29 @@ def _check_merges(facts):
     raise ValueError('merges are no pairs of tokens')
 
 
+def _check_file(facts):
+  """Of a tokenizer.json; whether it is one shows when a text is read."""
+  packed, size = facts['tokenizer'], facts['num_tokens']
+  if not isinstance(packed, str) or not packed or not _whole(size, 1):
+    raise ValueError('tokenizer is no text, or num_tokens no number')
+
+
+def _check_coder(facts, *sizes: int):
+  """Of texts whose rows are padded: what they are cut into, and how many there are."""
+  kind = facts.get('tokens', 'words')
+  if kind in ('words', 'characters'):
+    return
+  if kind == 'bpe':
+    _check_merges(facts)
+  elif kind == 'tokenizer':
+    _check_file(facts)
+  else:
+    raise ValueError(f'tokens are {kind!r}')
+  # Before the tokens of a file stand two: see padded.Shifted.
+  if set(sizes) != {num_tokens(facts) + (2 if kind == 'tokenizer' else 0)}:
+    raise ValueError('there are not as many tokens as are told')
+
+
 def _check_sentences(facts, shapes):
   if len(shapes['text'].shape) != 1 or shapes['text'].dtype != np.uint8:
     raise ValueError(f'a text is {shapes["text"]}')
@@ -170,6 +192,7 @@ def _check_sentences(facts, shapes):
     raise ValueError(f'lengths are {lengths}')
   if not _whole(facts['vocabulary_size'], 3):
     raise ValueError(f'vocabulary_size is {facts["vocabulary_size"]}')
+  _check_coder(facts, facts['vocabulary_size'])
 
 
 def _check_graph(facts, shapes):

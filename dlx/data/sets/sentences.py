@@ -16,10 +16,15 @@ import numpy as np
 from dlx.data.dataset import Loaded, Source
 from dlx.data.formats import files, text
 from dlx.data.sets import cards, grammar, registry
+from dlx.data.sets.characters import FILE, of_facts
 from dlx.data.text import vocabulary
+from dlx.data.text.padded import Padded, Shifted
 from dlx.errors import ConfigError, DataError
 
+Coder = vocabulary.Vocab | Padded | Shifted  # What the numbers of tokens stand for.
 TEXT_BYTES = 300  # Bytes of a sentence that are kept for the report, as UTF-8.
+
+NAMES = ('negative', 'positive')
 
 # fmt: off
 # Sentences of 1, 2, 3, ... tokens in the published training files.
@@ -51,7 +56,7 @@ class SentenceData:
     length_counts: entry i is the number of training sentences of i + 1 tokens.
     lengths: of the buckets that suit the set, rising.
     max_length: tokens after which sentences are cut.
-    vocabulary: data_dir -> the vocabulary; reads the training texts.
+    vocabulary: data_dir -> the vocabulary; of words it reads the training texts.
   """
 
   name: str
@@ -63,11 +68,14 @@ class SentenceData:
   length_counts: tuple[int, ...]
   lengths: tuple[int, ...]
   max_length: int
-  vocabulary: Callable[[Any], vocabulary.Vocab]
+  vocabulary: Callable[[Any], Coder]
 
 
 class _Spec(NamedTuple):
-  """Of a set: reads (split, data_dir) -> `text` and `label`, and what is declared."""
+  """Of a set: reads (split, data_dir) -> `text` and `label`, and what is declared.
+
+  `coder` is the vocabulary; None: words or characters, from the training texts.
+  """
 
   name: str
   read: Callable[[str, Any], Loaded]
@@ -75,8 +83,10 @@ class _Spec(NamedTuple):
   vocabulary_size: int
   length_counts: tuple[int, ...]
   lengths: tuple[int, ...]
-  class_names: tuple[str, ...] = ('negative', 'positive')
+  class_names: tuple[str, ...] = NAMES
   marks: bool = False
+  characters: bool = False
+  coder: Any = None
 
 
 def sentences(
@@ -88,11 +98,12 @@ def sentences(
     name: of the kind sentences, or that of a set of the user's own, by its card.
     phrases: sst2: train on GLUE's phrases of the training sentences; validation and
       test stay whole sentences.
-    min_count: rarer training words are unknown.
+    min_count: rarer training words, or characters, are unknown.
     max_length: tokens after which sentences are cut; None: none is.
 
   Raises:
-    ConfigError: another name, or phrases of a set without.
+    ConfigError: another name, phrases of a set without, or a `min_count` of one whose
+      vocabulary stands in its card.
   """
   card = registry.check(name, 'sentences')
   if phrases and name != 'sst2':
@@ -111,21 +122,23 @@ def from_texts(
   *,
   lengths: Sequence[int] = (),
   min_count: int = 1,
+  class_names: Sequence[str] = NAMES,
 ) -> SentenceData:
-  """A set that lies in memory: texts and labels 0 or 1 of train, validation and test.
+  """A set that lies in memory: texts and labels of train, validation and test.
 
   Args:
     name: for the record.
     texts: by split.
-    labels: by split.
+    labels: by split, numbers of classes from 0.
     lengths: of the buckets; none: one of all.
     min_count: rarer training words are unknown.
+    class_names: one a class.
   """
 
   def read(split: str, data_dir: Any) -> Loaded:
     del data_dir
     label_N = np.asarray(labels[split])
-    files.check_labels(label_N, 2, f'{name}/{split}')
+    files.check_labels(label_N, len(class_names), f'{name}/{split}')
     return Loaded(
       {'text': list(texts[split]), 'label': label_N.astype(np.int32)},
       {'name': name, 'split': split, 'kind': 'generated', 'size': len(texts[split])},
@@ -140,6 +153,7 @@ def from_texts(
     vocabulary_size=len(vocabulary.build(texts['train'])),
     length_counts=counts,
     lengths=tuple(lengths) or (longest,),
+    class_names=tuple(class_names),
   )
   return _data(spec, min_count, None)
 
@@ -204,23 +218,43 @@ def _own(card: cards.Card) -> _Spec:
     lengths=tuple(facts['lengths']),
     class_names=tuple(facts['classes']),
     marks=True,
+    characters=facts.get('tokens') == 'characters',
+    coder=coder_of(facts),
   )
 
 
-def length_counts(texts: Sequence[str], marks: bool = False) -> tuple[int, ...]:
+def coder_of(facts: Mapping[str, Any]) -> Padded | Shifted | None:
+  """The vocabulary of padded rows in a card; None: words or characters of the texts."""
+  kind = facts.get('tokens')
+  if kind == 'bpe':
+    return Padded(of_facts(facts))
+  return Shifted(of_facts(facts)) if kind == FILE else None
+
+
+def length_counts(
+  texts: Sequence[str], marks: bool = False, characters: bool = False
+) -> tuple[int, ...]:
   """How many texts have 1, 2, 3, ... tokens; one without any counts as of 1."""
-  counts = collections.Counter(len(vocabulary.tokenise(t, marks)) or 1 for t in texts)
+  form = marks, characters
+  counts = collections.Counter(len(vocabulary.tokenise(t, *form)) or 1 for t in texts)
   return tuple(counts[n] for n in range(1, max(counts) + 1))
 
 
 def _data(spec: _Spec, min_count: int, max_length: int | None) -> SentenceData:
   if min_count < 1:
     raise ConfigError(f'min_count={min_count} is not allowed: must be at least 1.')
+  if min_count > 1 and spec.coder is not None:
+    raise ConfigError(
+      f'min_count={min_count} is not allowed: {spec.name} is cut into '
+      f'{spec.coder.unit}s, all of which are known: leave it out.'
+    )
   longest = spec.lengths[-1] if max_length is None else max_length
   if longest < 1:
     raise ConfigError(f'max_length={longest} is not allowed: must be at least 1.')
 
-  def words(data_dir: Any = None) -> vocabulary.Vocab:
+  def words(data_dir: Any = None) -> Coder:
+    if spec.coder is not None:
+      return spec.coder
     return _vocabulary(spec, min_count, spec.read('train', data_dir))
 
   def source(split: str) -> Source:
@@ -247,8 +281,11 @@ def _data(spec: _Spec, min_count: int, max_length: int | None) -> SentenceData:
   )
 
 
-def _vocabulary(spec: _Spec, min_count: int, train: Loaded) -> vocabulary.Vocab:
-  vocab = vocabulary.build(train.data['text'], min_count, spec.marks)
+def _vocabulary(spec: _Spec, min_count: int, train: Loaded) -> Coder:
+  if spec.coder is not None:
+    return spec.coder
+  texts = train.data['text']
+  vocab = vocabulary.build(texts, min_count, spec.marks, spec.characters)
   if len(vocab) > spec.vocabulary_size:
     raise DataError(
       f'{spec.name}/train: expected a vocabulary of at most {spec.vocabulary_size} '
@@ -264,7 +301,8 @@ def _read(
   vocab = _vocabulary(spec, min_count, train)
   found = train if split == 'train' else spec.read(split, data_dir)
   texts = found.data['text']
-  encoded = [vocab.encode(t) for t in texts]
+  # A text of which nothing is left has one token, too.
+  encoded = [list(vocab.encode(t)) or [vocabulary.UNKNOWN] for t in texts]
   data = {
     'tokens': vocabulary.collate(encoded, max_length),
     'label': found.data['label'],

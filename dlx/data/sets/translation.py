@@ -4,8 +4,9 @@ reverse, sort   generated strings (strings.py), by characters
 multi30k        captions, English to German (arXiv:1605.00459), by words
 
 Any other name is that of a set of the user's own, by its card: `launch.data pairs`, by
-words or byte pairs. Source and target have one vocabulary. Looking a name up reads
-nothing; the vocabulary of words is built from the training texts.
+words, characters, byte pairs or a tokenizer.json. Source and target have one
+vocabulary. Looking a name up reads nothing; a vocabulary of words or characters is
+built from the training texts.
 """
 
 import dataclasses
@@ -18,10 +19,10 @@ import numpy as np
 from dlx.data.dataset import Loaded, Source
 from dlx.data.formats import text
 from dlx.data.sets import cards, registry, strings
-from dlx.data.sets.characters import Characters, of_facts
-from dlx.data.sets.sentences import as_bytes, texts_of
+from dlx.data.sets.characters import Characters
+from dlx.data.sets.sentences import Coder, as_bytes, coder_of, texts_of
 from dlx.data.text import vocabulary
-from dlx.data.text.padded import Padded
+from dlx.data.text.padded import Padded, Shifted
 from dlx.errors import ConfigError, DataError
 
 SIDES = ('source', 'target')
@@ -68,7 +69,8 @@ class _Spec(NamedTuple):
     longest: tokens of the longest source and target.
     widths: bytes of them, as UTF-8.
     names: of the sides.
-    coder: the vocabulary; None: the words of the training texts.
+    coder: the vocabulary; None: the words of the training texts, or their characters.
+    characters: whether it is these.
   """
 
   read: Callable[[str, Any], Loaded]
@@ -77,7 +79,8 @@ class _Spec(NamedTuple):
   longest: tuple[int, int]
   widths: tuple[int, int]
   names: tuple[str, str]
-  coder: Padded | None = None
+  coder: Padded | Shifted | None = None
+  characters: bool = False
 
 
 def translation(
@@ -108,9 +111,9 @@ def translation(
   most = max(spec.longest) + 1 if max_length is None else max_length
   lengths = min(spec.longest[0], most), min(spec.longest[1] + 1, most)
 
-  built: list[Padded | vocabulary.Vocab] = []
+  built: list[Coder] = []
 
-  def coder(data_dir: Any = None) -> Padded | vocabulary.Vocab:
+  def coder(data_dir: Any = None) -> Coder:
     if not built:  # Figures ask without knowing where the data lie.
       built.append(spec.coder or _words(name, spec, known, data_dir))
     return built[0]
@@ -123,6 +126,8 @@ def translation(
     return Source(name, split, shapes, spec.sizes[split], read)
 
   validation = source('validation')
+  unit = 'character' if spec.characters else 'word'
+  unit = unit if spec.coder is None else spec.coder.unit
   return PairData(
     name=name,
     train=dataclasses.replace(source('train'), held=validation),
@@ -131,7 +136,7 @@ def translation(
     vocabulary_size=known + 1,
     end=known,
     lengths=lengths,
-    unit='word' if spec.coder is None else spec.coder.unit,
+    unit=unit,
     names=spec.names,
     vocabulary=coder,
   )
@@ -199,7 +204,7 @@ def _own(card: cards.Card) -> _Spec:
     return Loaded({s: texts_of(found.data[s]) for s in SIDES}, found.origin)
 
   first, second = facts['vocabulary_sizes']
-  coder = Padded(of_facts(facts)) if facts.get('tokens') == 'bpe' else None
+  coder = coder_of(facts)
   (s_width,), (t_width,) = (card.shapes[side].shape for side in SIDES)
   return _Spec(
     read=read,
@@ -210,19 +215,21 @@ def _own(card: cards.Card) -> _Spec:
     widths=(s_width, t_width),
     names=tuple(facts['languages']),
     coder=coder,
+    characters=facts.get('tokens') == 'characters',
   )
 
 
 def _words(name: str, spec: _Spec, known: int, data_dir: Any) -> vocabulary.Vocab:
-  """The most frequent words of the training texts, of both sides together."""
+  """The most frequent words, or characters, of both sides of the training texts."""
   train = spec.read('train', data_dir).data
-  found = vocabulary.build([*train['source'], *train['target']], marks=True)
+  texts = [*train['source'], *train['target']]
+  found = vocabulary.build(texts, 1, True, spec.characters)
   if len(found) > spec.num_tokens:
     raise DataError(
       f'{name}/train: expected a vocabulary of at most {spec.num_tokens} words, found '
       f'{len(found)}: replace the files by undamaged ones.'
     )
-  return vocabulary.Vocab(found.words[:known], marks=True)
+  return vocabulary.Vocab(found.words[:known], True, spec.characters)
 
 
 def _read(

@@ -1,9 +1,10 @@
 """Text as numbers: tokens, a vocabulary, padded rows.
 
 Tokens are lower-cased words between white space: sets such as SST-2 come with marks
-already set apart; where `marks` is said, they are set apart here. Token 0 pads and
+already set apart; where `marks` is said, they are set apart here. Or they are the
+characters as they are. Token 0 pads and
 stands in no sentence, so that the length of a row is the number of its other tokens;
-token 1 is every word that the vocabulary lacks.
+token 1 is every word, or character, that the vocabulary lacks.
 """
 
 import collections
@@ -30,13 +31,16 @@ _MARKS = (
 _WORD_OR_MARK = re.compile(rf"[^\s{_MARKS}]+(?:['\u2019][^\s{_MARKS}]+)*|[{_MARKS}]")
 
 
-def tokenise(text: str, marks: bool = False) -> list[str]:
-  """The lower-cased words of a text, as white space divides it.
+def tokenise(text: str, marks: bool = False, characters: bool = False) -> list[str]:
+  """The lower-cased words of a text, as white space divides it, or its characters.
 
   Args:
     text: any.
     marks: each mark, such as a full stop, is a word of its own; "it's" is one word.
+    characters: every character is one, white space and capital letters too.
   """
+  if characters:
+    return list(text)
   return _WORD_OR_MARK.findall(text.lower()) if marks else text.lower().split()
 
 
@@ -48,15 +52,17 @@ def end(text: str, length: int) -> int | None:
 
 @dataclasses.dataclass(frozen=True)
 class Vocab:
-  """Words by number.
+  """Words, or characters, by number.
 
   Attributes:
     words: word of each number, the two of SPECIAL first.
     marks: whether each mark of a text is a word, see `tokenise`.
+    characters: whether each character is a word, likewise.
   """
 
   words: tuple[str, ...]
   marks: bool = False
+  characters: bool = False
 
   def __post_init__(self):
     if self.words[:2] != SPECIAL or len(set(self.words)) != len(self.words):
@@ -67,6 +73,11 @@ class Vocab:
   def __len__(self) -> int:
     return len(self.words)
 
+  @property
+  def unit(self) -> str:
+    """What a token is."""
+    return 'character' if self.characters else 'word'
+
   @functools.cached_property
   def ids(self) -> Mapping[str, int]:
     """Number of each word; what looks like a special word is an unknown one."""
@@ -74,15 +85,21 @@ class Vocab:
 
   def encode(self, text: str) -> list[int]:
     """Numbers of the tokens; of a text without any, one unknown word."""
-    ids = self.ids
-    return [ids.get(word, UNKNOWN) for word in tokenise(text, self.marks)] or [UNKNOWN]
+    words = tokenise(text, self.marks, self.characters)
+    return [self.ids.get(word, UNKNOWN) for word in words] or [UNKNOWN]
 
   def decode(self, tokens: Iterable[int]) -> str:
-    """The words, padding left out, with one space between them."""
-    return ' '.join(self.words[i] for i in map(int, tokens) if i != PAD)
+    """The words, padding left out, with a space between them; characters without."""
+    between = '' if self.characters else ' '
+    return between.join(self.words[i] for i in map(int, tokens) if i != PAD)
 
 
-def build(texts: Iterable[str], min_count: int = 1, marks: bool = False) -> Vocab:
+def build(
+  texts: Iterable[str],
+  min_count: int = 1,
+  marks: bool = False,
+  characters: bool = False,
+) -> Vocab:
   """The vocabulary of training texts, the most frequent words first.
 
   Words of equal count stand in the order of their characters, so that the order of the
@@ -92,12 +109,16 @@ def build(texts: Iterable[str], min_count: int = 1, marks: bool = False) -> Voca
     texts: of the training split alone.
     min_count: words that are rarer are unknown; at least 1.
     marks: as of `tokenise`.
+    characters: likewise.
   """
   if min_count < 1:
     raise ConfigError(f'min_count={min_count} is not allowed: must be at least 1.')
-  counts = collections.Counter(word for text in texts for word in tokenise(text, marks))
+  counts = collections.Counter(
+    word for text in texts for word in tokenise(text, marks, characters)
+  )
   kept = [w for w, n in counts.items() if n >= min_count and w not in SPECIAL]
-  return Vocab(SPECIAL + tuple(sorted(kept, key=lambda w: (-counts[w], w))), marks)
+  words = SPECIAL + tuple(sorted(kept, key=lambda w: (-counts[w], w)))
+  return Vocab(words, marks, characters)
 
 
 def collate(sequences: Sequence[Sequence[int]], length: int) -> np.ndarray:

@@ -90,6 +90,24 @@ def causal_mask(num_queries: int, num_keys: int, offset: Array | int = 0) -> Arr
   return (jnp.arange(num_keys)[None] <= query_L[:, None])[None, None]
 
 
+def segment_mask(segment_BL: Array) -> Array:
+  """bool [B, 1, L, L]: a query sees the keys of its own segment.
+
+  Args:
+    segment_BL: int, the number of the text that each token is of, see
+      dlx/data/text/packed.py.
+  """
+  return (segment_BL[:, :, None] == segment_BL[:, None])[:, None]
+
+
+def segment_positions(segment_BL: Array) -> Array:
+  """int32 [B, L]: the place of each token in its segment, one run of tokens."""
+  place_L = jnp.arange(segment_BL.shape[1], dtype=jnp.int32)
+  before_BL = jnp.pad(segment_BL[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+  first_BL = jnp.where(segment_BL != before_BL, place_L[None], 0)
+  return place_L[None] - lax.cummax(first_BL, axis=1)
+
+
 def dot_product_attention(
   q_BLHK: Array,
   k_BMGK: Array,

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from dlx.layers.matmul import rows_dot_general
 from dlx.layers.recurrent.cells import Cell, State, zero_state
+from dlx.layers.recurrent.noise import RecurrentNoise
 from dlx.layers.recurrent.unroll import unroll
 
 Array = jax.Array
@@ -52,6 +53,7 @@ class Recurrent(nn.Module):
     cell: one of CELLS.
     features: H.
     reverse: from each row's last token to its first.
+    noise: what is dropped in training, see noise.py.
     dtype: of the matrix products and outputs; gates and state are at least float32.
     param_dtype: of the parameters.
   """
@@ -59,6 +61,7 @@ class Recurrent(nn.Module):
   cell: Cell
   features: int
   reverse: bool = False
+  noise: RecurrentNoise = RecurrentNoise()
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
@@ -69,6 +72,8 @@ class Recurrent(nn.Module):
     length_B: Array | None = None,
     state: State | None = None,
     nudge_TBH: Array | None = None,
+    *,
+    train: bool = False,
   ) -> tuple[Array, State]:
     """(h_BTH, 0 past the end of a row; state after each row's last token).
 
@@ -77,6 +82,7 @@ class Recurrent(nn.Module):
       length_B: tokens of each row, 0 to T; None: all T.
       state: before the first token; None: zeros.
       nudge_TBH: see `recurrence.unroll`.
+      train: draw what `noise` drops (rng 'dropout').
     """
     cell, width = self.cell, len(self.cell.gates) * self.features
     wide = jnp.promote_types(self.dtype, jnp.float32)
@@ -95,12 +101,17 @@ class Recurrent(nn.Module):
       # What fills a row up has a slope of 0, which times nan would still be nan.
       inside_BT = jnp.arange(x_BTD.shape[1])[None] < length_B[:, None]
       x_BTD = jnp.where(inside_BT[..., None], x_BTD, 0)
+    key = None
+    if train and self.noise.draws:
+      of_inputs, key = jax.random.split(self.make_rng('dropout'))
+      x_BTD = self.noise.of_inputs(of_inputs, x_BTD)
     x_TBD = x_BTD.swapaxes(0, 1).astype(self.dtype)
     axes = (((2,), (0,)), ((), ()))
     x_TBG = rows_dot_general(x_TBD, input_kernel.astype(self.dtype), axes)
     x_TBG = x_TBG + input_bias.astype(self.dtype)[None, None]
     if state is None:
       state = zero_state(cell, x_BTD.shape[0], self.features, wide)
+    shape = (*x_TBD.shape[:2], self.features)
     h_TBH, state = unroll(
       cell,
       x_TBG,
@@ -110,6 +121,7 @@ class Recurrent(nn.Module):
       length_B,
       reverse=self.reverse,
       nudge_TBH=nudge_TBH,
+      noise=self.noise.of_steps(key, cell, shape, state[0].dtype),
     )
     return h_TBH.swapaxes(0, 1).astype(self.dtype), state
 
@@ -123,6 +135,7 @@ class RecurrentStack(nn.Module):
     bidirectional: a second scan from each row's last token to its first; outputs of the
       two lie side by side, forward first.
     dropout: share of units dropped between layers, not after the last.
+    noise: what each layer drops in training, see noise.py.
     dtype: of the matrix products and outputs.
     param_dtype: of the parameters.
   """
@@ -131,6 +144,7 @@ class RecurrentStack(nn.Module):
   features: Sequence[int]
   bidirectional: bool = False
   dropout: float = 0.0
+  noise: RecurrentNoise = RecurrentNoise()
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
@@ -155,11 +169,12 @@ class RecurrentStack(nn.Module):
           self.cell,
           features,
           reverse=direction == 'backward',
+          noise=self.noise,
           dtype=self.dtype,
           param_dtype=self.param_dtype,
           name=f'{direction}_{i}',
         )
-        output, state = layer(x_BTD, length_B)
+        output, state = layer(x_BTD, length_B, train=train)
         outputs.append(output)
         states.append(state)
       x_BTD = jnp.concatenate(outputs, axis=-1)

@@ -14,6 +14,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from dlx.layers.recurrent.cells import LSTM, Cell, State
+from dlx.layers.recurrent.noise import Noise
 from dlx.precision import euclidean_norm
 from kernels.onednn import library, lstm
 
@@ -30,6 +31,7 @@ def unroll(
   *,
   reverse: bool = False,
   nudge_TBH: Array | None = None,
+  noise: Noise | None = None,
 ) -> tuple[Array, State]:
   """Applies a cell to every step. Reverse mode only, of any order.
 
@@ -43,16 +45,18 @@ def unroll(
     reverse: from each row's last step to its first.
     nudge_TBH: added to h after every step. Zeros change nothing, and the gradient of a
       loss for them is that for every h_t.
+    noise: what is dropped of h before its product, and what of the old state stays; of
+      the dtype of the state.
 
   Returns:
     (h_TBH, 0 past the end of a row; the state after a row's last step).
   """
   weights = (hidden_kernel, hidden_bias)
-  if nudge_TBH is None and _by_onednn(cell, x_TBG, *weights, *state):
+  if nudge_TBH is None and noise is None and _by_onednn(cell, x_TBG, *weights, *state):
     t, b, _ = x_TBG.shape
     length_B = jnp.full(b, t) if length_B is None else length_B
     return _lstm(reverse, x_TBG, *weights, state, length_B.astype(jnp.int32))
-  return _unroll(cell, reverse, x_TBG, *weights, state, length_B, nudge_TBH)
+  return _unroll(cell, reverse, x_TBG, *weights, state, length_B, nudge_TBH, noise)
 
 
 def _by_onednn(cell: Cell, *arrays: Array) -> bool:
@@ -94,16 +98,29 @@ def _lstm_backward(reverse, residuals, slopes):
 _lstm.defvjp(_lstm_forward, _lstm_backward)
 
 
-def _scan(cell, reverse, x_TBG, kernel, bias, state, length_B, nudge_TBH, save) -> Any:
+def _dropped(h: Array, noise: Noise) -> Array:
+  """The output, of one step or of all, before its product with the hidden kernel."""
+  if noise.hidden_BH is None:
+    return h
+  return h * (noise.hidden_BH if h.ndim == 2 else noise.hidden_BH[None])
+
+
+def _scan(
+  cell, reverse, x_TBG, kernel, bias, state, length_B, nudge_TBH, noise, save
+) -> Any:
   """(What `unroll` returns, (u_TBG, the state before every step) where `save`)."""
-  wide = state[0].dtype
+  wide, noise = state[0].dtype, noise or Noise()
 
   def body(state, inputs):
-    t, x, nudge = inputs
-    u = jnp.matmul(state[0].astype(kernel.dtype), kernel, preferred_element_type=wide)
+    t, x, nudge, old = inputs
+    h = _dropped(state[0], noise)
+    u = jnp.matmul(h.astype(kernel.dtype), kernel, preferred_element_type=wide)
     u = u + bias.astype(wide)[None]
     saved = (u, state) if save else None
     new = cell.step(state, x.astype(wide), u)
+    if old is not None:
+      # h comes from the new c, not from what stays of it, as in the paper.
+      new = tuple(o * a + (1 - o) * b for o, a, b in zip(old, state, new, strict=True))
     if nudge is not None:
       new = (new[0] + nudge, *new[1:])
     if length_B is None:
@@ -114,14 +131,14 @@ def _scan(cell, reverse, x_TBG, kernel, bias, state, length_B, nudge_TBH, save) 
 
   steps = jnp.arange(x_TBG.shape[0], dtype=jnp.int32)
   state, (h_TBH, saved) = lax.scan(
-    body, state, (steps, x_TBG, nudge_TBH), reverse=reverse
+    body, state, (steps, x_TBG, nudge_TBH, noise.old), reverse=reverse
   )
   return (h_TBH, state), saved
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _unroll(cell, reverse, x_TBG, kernel, bias, state, length_B, nudge_TBH):
-  args = (x_TBG, kernel, bias, state, length_B, nudge_TBH)
+def _unroll(cell, reverse, x_TBG, kernel, bias, state, length_B, nudge_TBH, noise):
+  args = (x_TBG, kernel, bias, state, length_B, nudge_TBH, noise)
   return _scan(cell, reverse, *args, save=False)[0]
 
 
@@ -131,20 +148,25 @@ def _unroll_forward(cell, reverse, *args):
 
 
 def _unroll_backward(cell, reverse, residuals, slopes):
-  (x_TBG, kernel, bias, _, length_B, nudge_TBH), u_TBG, old = residuals
+  (x_TBG, kernel, bias, _, length_B, nudge_TBH, noise), u_TBG, before = residuals
   dh_TBH, d_state = slopes
-  wide = u_TBG.dtype
+  wide, noise = u_TBG.dtype, noise or Noise()
 
   def body(d_state, inputs):
-    t, x, u, old, dh = inputs
+    t, x, u, before, dh, old = inputs
     d_new = (d_state[0] + dh, *d_state[1:])
-    _, pull = jax.vjp(cell.step, old, x.astype(wide), u)
-    d_old, dx, du = pull(d_new)
+    _, pull = jax.vjp(cell.step, before, x.astype(wide), u)
+    if old is None:
+      d_old, dx, du = pull(d_new)
+    else:
+      parts = tuple((1 - o) * d for o, d in zip(old, d_new, strict=True))
+      d_old, dx, du = pull(parts)
+      d_old = tuple(a + o * d for a, o, d in zip(d_old, old, d_new, strict=True))
     if length_B is not None:
       inside = (t < length_B)[:, None]
       dx, du = jnp.where(inside, dx, 0), jnp.where(inside, du, 0)
     d_h = jnp.matmul(du.astype(kernel.dtype), kernel.T, preferred_element_type=wide)
-    d_old = (d_old[0] + d_h, *d_old[1:])
+    d_old = (d_old[0] + _dropped(d_h, noise), *d_old[1:])
     d_nudge = None if nudge_TBH is None else d_new[0]
     if length_B is not None:
       d_old = tuple(
@@ -155,10 +177,10 @@ def _unroll_backward(cell, reverse, residuals, slopes):
 
   steps = jnp.arange(x_TBG.shape[0], dtype=jnp.int32)
   d_state, (dx_TBG, du_TBG, d_nudge) = lax.scan(
-    body, d_state, (steps, x_TBG, u_TBG, old, dh_TBH), reverse=not reverse
+    body, d_state, (steps, x_TBG, u_TBG, before, dh_TBH, noise.old), reverse=not reverse
   )
-  weights = _weight_gradients(old[0], du_TBG, kernel, bias)
-  return dx_TBG.astype(x_TBG.dtype), *weights, d_state, None, d_nudge
+  weights = _weight_gradients(_dropped(before[0], noise), du_TBG, kernel, bias)
+  return dx_TBG.astype(x_TBG.dtype), *weights, d_state, None, d_nudge, None
 
 
 _unroll.defvjp(_unroll_forward, _unroll_backward)

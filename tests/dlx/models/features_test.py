@@ -21,6 +21,7 @@ from dlx.models.mlp import MLP
 from dlx.models.modern_cnn import ModernCNN
 from dlx.models.resnet import ResNet
 from dlx.models.text_classifier import TextClassifier
+from dlx.models.text_cnn import TextCNN
 from dlx.models.vgg import cifar_vgg
 from dlx.models.vit import ViT
 
@@ -49,6 +50,7 @@ CLASSIFIERS = {  # The model, its inputs, width of its features.
   'vgg': (cifar_vgg(11, width=1, pools=LATE), IMAGES, 8),
   'vit': (ViT(1, BLOCK), IMAGES, 8),
   'vit_mean': (ViT(1, BLOCK, pool='mean'), IMAGES, 8),
+  'text_cnn': (TextCNN(9, 3, (2, 3), 4), TOKENS, 8),
   'text': (TextClassifier(9, 3, CELLS['gru'], (4,)), TOKENS, 4),
 }
 

@@ -9,10 +9,12 @@ import numpy as np
 
 from dlx.data.sets.sentences import texts_of
 from dlx.errors import ConfigError
+from dlx.layers.recurrent.noise import RecurrentNoise
 from dlx.run.loop import fit
 from dlx.run.reopen import evaluate
 from experiments.sequences import sst2
 
+NOISE = RecurrentNoise(input_dropout=0.2, dropout=0.2, zoneout=0.1, cell_zoneout=0.5)
 SMALL = dict(embedding=16, features=(16,), bucket_lengths=(18,), batch_size=32)
 
 
@@ -63,6 +65,7 @@ class BuildTest(parameterized.TestCase):
   @parameterized.parameters(
     dict(cell='lstm', bidirectional=True, features=(8, 4), pooling='max'),
     dict(cell='rnn', pooling='mean', word_dropout=0.1, micro_batches=2),
+    dict(recurrent=NOISE, bidirectional=True, head='sigmoid'),
     dict(cell='reset', dataset='sst2', phrases=True, compute_dtype='bfloat16'),
     dict(dataset='sst2', min_count=2, ema_decay=0.9, compute_dtype='float16'),
   )
@@ -77,6 +80,7 @@ class BuildTest(parameterized.TestCase):
   @parameterized.parameters(
     (dict(cell='elman'), 'one of rnn, lstm, gru, reset'),
     (dict(pooling='min'), 'one of last, max, mean'),
+    (dict(head='tanh'), 'softmax or sigmoid'),
     (dict(features=()), 'one or more numbers, each at least 1'),
     (dict(dropout=1.0), r'in \[0, 1\)'),
     (dict(word_dropout=-0.1), r'in \[0, 1\)'),
@@ -87,6 +91,14 @@ class BuildTest(parameterized.TestCase):
     (name,) = fields
     with self.assertRaisesRegex(ConfigError, f'--config.{name}=.* {message}'):
       sst2.Config(**fields)
+
+  def test_refuses_what_a_cell_lacks(self):
+    with self.assertRaisesRegex(
+      ConfigError, 'recurrent.cell_zoneout=0.5 .* gru has no'
+    ):
+      sst2.Config(cell='gru', recurrent=RecurrentNoise(cell_zoneout=0.5))
+    with self.assertRaisesRegex(ConfigError, r'zoneout=1.0 .* must be in \[0, 1\)'):
+      RecurrentNoise(zoneout=1.0)
 
   @parameterized.parameters(
     (dict(dataset='imdb'), "dataset='imdb' is not known. For labelled sentences"),

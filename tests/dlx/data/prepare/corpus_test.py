@@ -7,7 +7,9 @@ import pytest
 
 from dlx.data.prepare import corpus
 from dlx.data.sets import characters
+from dlx.data.sets.facts import check
 from dlx.errors import ConfigError, DataError
+from tests.dlx.data.text import tokenizer_files
 
 
 @pytest.fixture(autouse=True)
@@ -141,3 +143,42 @@ def test_a_file_twice_or_none(tmp_path):
     corpus.prepare([tmp_path / 'c.txt'], 'own')
   with pytest.raises(ConfigError, match='--validation=0.9'):
     corpus.prepare([tmp_path / 'a.txt'], 'own', validation=0.9)
+
+
+def test_a_tokenizer_file(tmp_path):
+  """Its tokens, and bits a byte where they are the whole text."""
+  path = tmp_path / 'tokenizer.json'
+  path.write_bytes(tokenizer_files.characters('so ita.\n'))
+  text = 'so it is a toast.\n' * 150
+  made = prepared(tmp_path, text, tokenizer=path)
+  data, facts = characters.characters('own'), made.card.facts
+  assert facts['tokens'] == 'tokenizer' and facts['num_tokens'] == 9
+  assert ''.join(read_back()) == text and data.vocabulary.unit == 'token'
+  assert data.bytes_per_token == 1 and made.notes == []
+  assert data.train.shapes['token'].dtype == np.uint8
+  path.unlink()  # The card has all of it.
+  assert characters.of_facts(json.loads(json.dumps(facts))) == data.vocabulary
+  # What it lacks is lost: no bits a byte.
+  path.write_bytes(tokenizer_files.characters('so it'))
+  made = prepared(tmp_path, text, tokenizer=path, name='other')
+  assert characters.characters('other').bytes_per_token is None
+  assert made.notes[0].startswith('The tokens are not the whole text')
+  for kwargs, message in (
+    ({'tokens': 'bpe'}, '--tokens=bpe is not allowed with --tokenizer'),
+    ({'vocab_size': 9}, '--vocab_size=9 is not allowed with --tokenizer'),
+  ):
+    with pytest.raises(ConfigError, match=message):
+      prepared(tmp_path, text, name='third', tokenizer=path, **kwargs)
+  with pytest.raises(DataError, match='0.txt: is no tokenizer.json'):
+    prepared(tmp_path, text, name='third', tokenizer=tmp_path / '0.txt')
+  with pytest.raises(DataError, match='nowhere.json: cannot be read'):
+    prepared(tmp_path, text, name='third', tokenizer=tmp_path / 'nowhere.json')
+
+
+@pytest.mark.parametrize('change', ({'num_tokens': 0}, {'tokenizer': ''}))
+def test_a_card_of_a_tokenizer_that_is_none(tmp_path, change):
+  path = tmp_path / 'tokenizer.json'
+  path.write_bytes(tokenizer_files.characters('ab '))
+  made = prepared(tmp_path, 'ab ' * 999, tokenizer=path)
+  with pytest.raises(ValueError, match='tokenizer is no text, or num_tokens'):
+    check({**made.card.facts, **change}, made.card.shapes)

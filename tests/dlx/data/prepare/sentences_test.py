@@ -1,6 +1,7 @@
 """Labelled texts become a set: splits, classes, lengths and words by hand."""
 
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 from dlx.data.batches.buckets import Bucketed
 from dlx.data.prepare import sentences as lib
 from dlx.data.sets import cards, sentences
+from dlx.data.sets.facts import check
 from dlx.data.sources import read
 from dlx.errors import ConfigError, DataError
+from tests.dlx.data.text import tokenizer_files
 
 COLUMNS = {'text': 'x', 'label': 'y'}
 
@@ -262,3 +265,82 @@ def test_a_folder_takes_no_columns():
   where = folder({'a/0.txt': 'x', 'b/0.txt': 'y'})
   with pytest.raises(ConfigError, match='is given alone, without --text and --label'):
     lib.prepare([where], 'own', **COLUMNS)
+
+
+class TestTokens:
+  """What a model reads, besides words."""
+
+  def made(self, **kwargs):
+    rows = [(f'{y}! ' * i + f'{y}.', y) for y in ('No', 'Yes') for i in range(5)]
+    return lib.prepare([written(rows)], 'own', **{**COLUMNS, **kwargs})
+
+  def check(self, facts, unit, start):
+    """Texts come back, and lengths are those of the tokens."""
+    data = sentences.sentences('own')
+    words = data.vocabulary(None)
+    assert words.unit == unit and len(words) == facts['vocabulary_size']
+    for split, source in (('train', data.train), ('test', data.test)):
+      token_NT = read(source).data['tokens']
+      found = [words.decode(row) for row in token_NT]
+      assert found == [text for text, _ in texts()[split]]
+      assert start <= token_NT[token_NT != 0].min()
+      assert token_NT.max() < data.vocabulary_size
+    Bucketed(
+      data.train, data.length_counts, lengths=data.lengths, batch_size=2, seed=0
+    ).load()
+    return data, words
+
+  def test_characters(self):
+    facts = self.made(tokens='characters').card.facts
+    data, words = self.check(facts, 'character', 2)
+    assert facts['tokens'] == 'characters' and 'N' in words.words
+    assert words.encode('No?') == [*words.encode('No'), 1]  # No text has the mark.
+    assert read(data.validation).origin['unknown_share'] == 0
+    # A run may leave out those that are rare; of 80 characters of N there are many.
+    assert len(sentences.sentences('own', min_count=9).vocabulary(None)) < len(words)
+
+  def test_characters_that_are_too_many_are_cut(self):
+    made = self.made(tokens='characters', max_length=7, repeats='keep')
+    assert made.card.facts['lengths'][-1] == 7 == len(made.card.facts['length_counts'])
+    assert 'train: 4 text(s) are cut after 7 characters.' in made.notes
+    assert max(len(text) for text, _ in texts()['train']) == 7
+
+  def test_byte_pairs(self):
+    facts = self.made(tokens='bpe', vocab_size=261).card.facts
+    assert len(facts['merges']) == 5
+    data, words = self.check(facts, 'token', 2)
+    assert words.decode(words.encode('caf\u00e9')) == 'caf\u00e9'
+    with pytest.raises(ConfigError, match='min_count=2 is not allowed: own is cut'):
+      sentences.sentences('own', min_count=2)
+
+  def test_byte_pairs_that_are_too_many_are_cut_when_rows_are_read(self):
+    made = self.made(tokens='bpe', vocab_size=256, max_length=7)
+    assert 'train: 4 text(s) are cut after 7 tokens.' in made.notes
+    data = sentences.sentences('own')
+    assert data.max_length == 7 and data.lengths[-1] == 7
+    found = read(data.train).data['tokens']
+    words = data.vocabulary(None)
+    whole = [text[:7] for text, _ in texts()['train']]
+    assert [words.decode(row) for row in found] == whole
+
+  def test_a_tokenizer_file(self):
+    pathlib.Path('tokenizer.json').write_bytes(tokenizer_files.characters('NoYes!. '))
+    facts = self.made(tokenizer='tokenizer.json').card.facts
+    assert (facts['num_tokens'], facts['vocabulary_size']) == (9, 11)
+    os.remove('tokenizer.json')
+    data, words = self.check(facts, 'token', 3)
+    assert list(words.encode('No?')) == [3, 4, 2]  # 2 is the unknown one of the file.
+    with pytest.raises(ValueError, match='not as many tokens as are told'):
+      check({**facts, 'vocabulary_size': 9}, cards.find('own').shapes)
+
+  @pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    (
+      ({'tokens': 'syllables'}, '--tokens=syllables is not allowed'),
+      ({'vocab_size': 9}, '--vocab_size is not allowed with --tokens=words: a run'),
+      ({'tokens': 'bpe', 'vocab_size': 9}, 'vocab_size=9 is not allowed'),
+    ),
+  )
+  def test_refuses(self, kwargs, message):
+    with pytest.raises(ConfigError, match=message):
+      self.made(**kwargs)

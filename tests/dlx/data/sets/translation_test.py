@@ -13,6 +13,7 @@ from dlx.data.text.padded import Padded
 from dlx.data.text.vocabulary import PAD, UNKNOWN
 from dlx.errors import ConfigError
 from tests.dlx.data import real_data
+from tests.dlx.data.text import tokenizer_files
 
 
 def decoded(data, tokens_NT):
@@ -128,7 +129,7 @@ def test_byte_pairs_of_both_sides_stand_in_the_card(tmp_path, monkeypatch):
   with pytest.raises(ConfigError, match='num_words=9 is not allowed: own is cut into'):
     translation('own', num_words=9)
   for fields, message in (
-    ({'tokens': 'characters'}, '--tokens=characters is not allowed with pairs'),
+    ({'tokens': 'syllables'}, '--tokens=syllables is not allowed'),
     ({'vocab_size': 300}, '--vocab_size is not allowed with --tokens=words'),
     ({'tokens': 'bpe', 'vocab_size': 9}, 'vocab_size=9 is not allowed'),
   ):
@@ -174,3 +175,22 @@ def test_captions_are_as_declared():
 
 if __name__ == '__main__':
   pytest.main([__file__])
+
+
+@pytest.mark.parametrize('of_file', (False, True))
+def test_characters_and_a_tokenizer_file(tmp_path, monkeypatch, of_file):
+  file = written(tmp_path, monkeypatch, PAIRS)
+  fields = {'tokens': 'characters'}
+  if of_file:
+    known = ''.join(sorted({c for pair in PAIRS for text in pair for c in text}))
+    fields = {'tokenizer': tmp_path / 'tokenizer.json'}
+    fields['tokenizer'].write_bytes(tokenizer_files.characters(known))
+  facts = pairs.prepare([file], 'own', **fields).card.facts
+  data = translation('own')
+  assert data.unit == ('token' if of_file else 'character')
+  found = read(data.train).data
+  both = set(zip(decoded(data, found['source']), decoded(data, found['target'])))
+  assert both <= set(PAIRS)
+  assert found['source'].max() < data.end == found['target'].max()
+  # A target is followed by the token that ends it.
+  assert data.lengths == (facts['longest'][0], facts['longest'][1] + 1)
