@@ -54,7 +54,8 @@ class Config(experiment.Config):
   log_every_steps: int = 100  # Steps between lines of training metrics.
   eval_every_steps: int | None = 500  # Steps between evaluations; None: at the end.
   clip_norm: float | None = 1.0  # Largest global norm of the gradient.
-  dataset: str = 'reverse'  # reverse, sort (generated), multi30k, or a set of your own.
+  # reverse, sort, phrases (generated), multi30k, or the name of a set of your own.
+  dataset: str = 'reverse'
   # Most frequent words that are known, of a vocabulary of words; None: all.
   num_words: int | None = None
   # Tokens after which sources and targets are cut; None: as the longest.
