@@ -200,7 +200,7 @@ def example(rng: np.random.Generator, field: Field) -> Any:
   if field.kind == 'label' or (field.kind == 'column' and field.names):
     return rng.integers(0, 2, shape).astype(field.dtype)
   if field.kind == 'tokens':
-    return rng.integers(1, min(40, _known(field)), shape).astype(field.dtype)
+    return rng.integers(1, _tokens(field), shape).astype(field.dtype)
   if field.kind == 'seed':
     return rng.integers(0, 2**32, shape, dtype=np.uint32)
   if field.kind == 'number':
@@ -208,12 +208,14 @@ def example(rng: np.random.Generator, field: Field) -> Any:
   return rng.normal(size=shape).astype(field.dtype)
 
 
-def _known(field: Field) -> float:
-  """Tokens that a field may hold; without bound where its vocabulary is not there."""
+def _tokens(field: Field) -> int:
+  """A bound of tokens that a field may hold: 40, or of a small vocabulary its size."""
+  if field.vocabulary is None:
+    return 40
   try:
-    return np.inf if field.vocabulary is None else len(field.vocabulary(None))
-  except DataError:
-    return np.inf
+    return min(40, len(field.vocabulary(None)))
+  except DataError:  # Its words lie in data that are not there.
+    return 40
 
 
 def some_weights(rng: np.random.Generator, shape: Any) -> Any:

@@ -119,8 +119,10 @@ class Seq2Seq(nn.Module):
         f'{DOT} or {GENERAL}.'
       )
     size, width, own = self.vocabulary_size, self.features, self.param_dtype
+    # Of variance 1, which the kernels of the cells ask for: with 0.1 for the deviation
+    # addition has 15 % exact after 600 steps in place of 92.
     embed = lambda: nn.Embed(
-      size, self.embedding, embedding_init=nn.initializers.normal(0.1), param_dtype=own
+      size, self.embedding, embedding_init=nn.initializers.normal(1.0), param_dtype=own
     )
     self.source_embedding, self.target_embedding = embed(), embed()
     sides = 1 + self.bidirectional
@@ -297,7 +299,7 @@ class Seq2Seq(nn.Module):
     def step(carry, inputs):
       states, vector = carry
       x_BG, kept_NBH = inputs
-      weights_BS = None
+      weights_BS: Any = None
       if self.attention == BAHDANAU:
         vector, weights_BS = self._at(states[-1][0], decoding)
       x_BG = x_BG + self._product(vector, of_vector)

@@ -2,12 +2,14 @@
 
 import functools
 import math
-from typing import Any, Callable, Mapping, Protocol
+from typing import Any, Callable, Mapping, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from dlx import labels, losses, metrics
+from dlx.data.sets.characters import Characters
+from dlx.data.text.padded import Padded
 from dlx.data.text.vocabulary import PAD
 from dlx.layers import mesh
 from dlx.state import Array, Batch, Metric, Metrics, ratios
@@ -30,6 +32,34 @@ class Tokens(Protocol):
 
   @property
   def vocabulary(self) -> Callable[[Any], Any]: ...
+
+
+class Symbols(NamedTuple):
+  """Tokens of generated strings: 0 is PAD, i the i-th character, the last is the end.
+
+  Attributes:
+    characters: that strings are of.
+    lengths: S and T, most tokens of a source and, with its end, of a target.
+  """
+
+  characters: str
+  lengths: tuple[int, int]
+  unit = 'character'
+
+  @property
+  def end(self) -> int:
+    """The last token."""
+    return len(self.characters) + 1
+
+  @property
+  def vocabulary_size(self) -> int:
+    """V, padding and the end included."""
+    return self.end + 1
+
+  def vocabulary(self, data_dir: Any = None) -> Padded:
+    """Strings as tokens and back."""
+    del data_dir
+    return Padded(Characters(f'\0{self.characters}'))
 
 
 def declarations(data: Tokens) -> dict[str, Metric]:

@@ -13,6 +13,7 @@ import optax
 
 from dlx import metrics
 from dlx.data.batches.choose import in_order, splits
+from dlx.data.batches.generated import generated
 from dlx.data.batches.resident import InOrder
 from dlx.data.dataset import Dataset
 from dlx.data.sets.translation import PairData
@@ -43,6 +44,7 @@ from dlx.tasks.targets import (
 from dlx.train.supervised import make_predict, supervised
 
 NUM_SHOWN = 8  # Pairs of the figure of translations.
+TEST_SIZE, TEST_SEED = 1000, 2**32 - 1  # Of generated pairs; a seed that no run has.
 
 
 class Pairs(NamedTuple):
@@ -59,6 +61,34 @@ class Pairs(NamedTuple):
   passes: Mapping[str, Dataset]
   shown: Dataset
   translated: Dataset
+
+
+Draw = Callable[[Array], Mapping[str, Array]]
+
+
+def generated_pairs(
+  config: Config, name: str, train: Draw, tests: Mapping[str, Draw]
+) -> Pairs:
+  """Pairs that functions draw from a key, anew at every step of training.
+
+  Args:
+    config: of the run.
+    name: of the task.
+    train: key -> `source` int32 [S] and `target` int32 [T] with its end.
+    tests: likewise, by split; of each TEST_SIZE are drawn, the same in every run. The
+      first is shown and translated.
+  """
+  test = lambda draw, batch, size: generated(
+    draw, batch, TEST_SEED, size=size, name=name
+  )
+  passes = {k: test(x, config.eval_batch_size, TEST_SIZE) for k, x in tests.items()}
+  first = next(iter(tests))
+  return Pairs(
+    train=generated(train, config.batch_size, config.seed, name=name),
+    passes=passes,
+    shown=test(tests[first], NUM_SHOWN, NUM_SHOWN),
+    translated=passes[first],
+  )
 
 
 class Architecture(NamedTuple):

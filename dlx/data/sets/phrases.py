@@ -38,7 +38,7 @@ class _Verb(NamedTuple):
 
 
 NOUNS = tuple(
-  _Noun(*words, gender)
+  _Noun(english, german, gender)
   for gender, pairs in enumerate(
     (
       'man Mann,dog Hund,bird Vogel,teacher Lehrer,tree Baum,fish Fisch,ball Ball',
@@ -46,7 +46,7 @@ NOUNS = tuple(
       'child Kind,horse Pferd,girl Mädchen,house Haus,book Buch,ship Schiff,car Auto',
     )
   )
-  for words in (pair.split() for pair in pairs.split(','))
+  for english, german in (pair.split() for pair in pairs.split(','))
 )
 ADJECTIVES = tuple(
   tuple(pair.split())
