@@ -9,6 +9,8 @@ and one of up to three, which has no attention, LSTMs of 512 units, batches of 1
 Adam at 3e-3 (there the smaller number comes first, and the rate stays). A tenth of all
 pairs of numbers is for the test alone: `exact` is the share of these that are added
 without a fault. Published: 100 % of a training batch at step 1800.
+
+Measured: 99.6 % of 1000 held-out sums exact at step 1800 (1 seed), 42 s.
 """
 
 import dataclasses
