@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlx.errors import ConfigError
+from dlx.errors import ConfigError, DataError
 from dlx.experiment import Config, Experiment, Field, Function, Overfit, example_shapes
 from dlx.run import effects, feed, sharding
 from dlx.run.dispatch import make_dispatch
@@ -24,7 +24,14 @@ from dlx.state import is_key, ratios
 Build = Callable[[Any], Experiment]
 ROWS = 4
 # Of sizes that a declaration leaves open, and of options.
-SIZES = {'length': 6, 'nodes': 7, 'edges': 9, 'entries': 8}
+SIZES = {
+  'length': 6,
+  'source_length': 5,
+  'target_length': 6,
+  'nodes': 7,
+  'edges': 9,
+  'entries': 8,
+}
 OPTIONS = {'num_tokens': 5, 'steps': 2}
 # Other values than the defaults of fields that every run has.
 OTHER = {'ema_decay': 0.9, 'clip_norm': 1.0, 'clip_value': 1.0, 'micro_batches': 2}
@@ -193,12 +200,22 @@ def example(rng: np.random.Generator, field: Field) -> Any:
   if field.kind == 'label' or (field.kind == 'column' and field.names):
     return rng.integers(0, 2, shape).astype(field.dtype)
   if field.kind == 'tokens':
-    return rng.integers(1, 40, shape).astype(field.dtype)
+    return rng.integers(1, _tokens(field), shape).astype(field.dtype)
   if field.kind == 'seed':
     return rng.integers(0, 2**32, shape, dtype=np.uint32)
   if field.kind == 'number':
     return rng.uniform(0.5, 1, shape).astype(field.dtype)
   return rng.normal(size=shape).astype(field.dtype)
+
+
+def _tokens(field: Field) -> int:
+  """A bound of tokens that a field may hold: 40, or of a small vocabulary its size."""
+  if field.vocabulary is None:
+    return 40
+  try:
+    return min(40, len(field.vocabulary(None)))
+  except DataError:  # Its words lie in data that are not there.
+    return 40
 
 
 def some_weights(rng: np.random.Generator, shape: Any) -> Any:

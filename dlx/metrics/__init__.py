@@ -70,6 +70,7 @@ from dlx.metrics.segmentation import (
   segmentation_sums,
 )
 from dlx.metrics.temperature import fit_temperature, tempered
+from dlx.metrics.token_bleu import token_bleu, token_bleu_sums
 from dlx.metrics.translation import BLEU, bleu, bleu_counts, bleu_tokens, corpus_bleu
 from dlx.state import mean
 
@@ -139,6 +140,8 @@ __all__ = [
   'ssim',
   'standardiser',
   'tempered',
+  'token_bleu',
+  'token_bleu_sums',
   'top_k',
   'uniformity',
   'vote',

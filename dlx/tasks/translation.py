@@ -4,81 +4,154 @@ An experiment gives the pairs, the model and the optimiser.
 """
 
 import functools
-import math
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
-import jax
+import flax.linen as nn
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 import optax
 
-from dlx import labels, losses, metrics
-from dlx.data.batches.choose import splits
+from dlx import metrics
+from dlx.data.batches.choose import in_order, splits
+from dlx.data.batches.generated import generated
 from dlx.data.batches.resident import InOrder
+from dlx.data.dataset import Dataset
 from dlx.data.sets.translation import PairData
-from dlx.data.text.vocabulary import PAD
-from dlx.experiment import LEARNT, Config, Experiment, Field, Figure, Function, Overfit
+from dlx.data.text.vocabulary import PAD, UNKNOWN
+from dlx.experiment import (
+  LEARNT,
+  Config,
+  Eval,
+  Experiment,
+  Field,
+  Figure,
+  Function,
+  Overfit,
+)
 from dlx.figures import text
-from dlx.layers import mesh
-from dlx.models.encoder_decoder import PLACEMENT, EncoderDecoder, flops_per_pair, take
 from dlx.sampling.beam import beam_search
-from dlx.state import Array, Batch, Metric, Metrics, TrainState, ratios
+from dlx.state import Array, TrainState
+from dlx.tasks.targets import (
+  Tokens,
+  as_pair,
+  bleu_declaration,
+  declarations,
+  summarize,
+  target_loss,
+  target_metrics,
+  with_end,
+)
 from dlx.train.supervised import make_predict, supervised
 
 NUM_SHOWN = 8  # Pairs of the figure of translations.
+TEST_SIZE, TEST_SEED = 1000, 2**32 - 1  # Of generated pairs; a seed that no run has.
 
 
-def declarations(data: PairData) -> dict[str, Metric]:
-  """What a model of these pairs reports, with what a guess among all tokens gives."""
-  unit, size = data.unit, data.vocabulary_size - 1  # Padding is no target.
-  return {
-    'loss': Metric(
-      'Loss',
-      'lower',
-      f'Mean over the {unit}s of the targets, their ends included, of the negative '
-      f'logarithm of the probability that the model gives to the next {unit} after the '
-      'right ones; in training with the label smoothing.',
-      f'nats a {unit}',
-      'loss',
-      math.log(size),
-    ),
-    'perplexity': Metric(
-      'Perplexity',
-      'lower',
-      f'Exponential of the loss: among so many equally likely {unit}s the model is '
-      'undecided.',
-      '',
-      'perplexity',
-      float(size),
-    ),
-    'accuracy': Metric(
-      'Accuracy',
-      'higher',
-      f'Share of the {unit}s of the targets, their ends included, that are the '
-      'likeliest after the right ones.',
-      '%',
-      'share',
-      1 / size,
-    ),
-    'exact': Metric(
-      'Exact targets',
-      'higher',
-      f'Share of the targets of which every {unit} and the end are the likeliest: just '
-      'the targets that greedy decoding writes without a fault.',
-      '%',
-      'share',
-    ),
-  }
+class Pairs(NamedTuple):
+  """Pairs in batches: `source` int32 [B, S] and `target` int32 [B, T] with its end.
+
+  Attributes:
+    train: an endless stream.
+    passes: those of evaluation, by split.
+    shown: its first batch is shown in figures.
+    translated: whose sources are translated for BLEU.
+  """
+
+  train: Dataset
+  passes: Mapping[str, Dataset]
+  shown: Dataset
+  translated: Dataset
+
+
+Draw = Callable[[Array], Mapping[str, Array]]
+
+
+def generated_pairs(
+  config: Config, name: str, train: Draw, tests: Mapping[str, Draw]
+) -> Pairs:
+  """Pairs that functions draw from a key, anew at every step of training.
+
+  Args:
+    config: of the run.
+    name: of the task.
+    train: key -> `source` int32 [S] and `target` int32 [T] with its end.
+    tests: likewise, by split; of each TEST_SIZE are drawn, the same in every run. The
+      first is shown and translated.
+  """
+  test = lambda draw, batch, size: generated(
+    draw, batch, TEST_SEED, size=size, name=name
+  )
+  passes = {k: test(x, config.eval_batch_size, TEST_SIZE) for k, x in tests.items()}
+  first = next(iter(tests))
+  return Pairs(
+    train=generated(train, config.batch_size, config.seed, name=name),
+    passes=passes,
+    shown=test(tests[first], NUM_SHOWN, NUM_SHOWN),
+    translated=passes[first],
+  )
+
+
+class Architecture(NamedTuple):
+  """A model of pairs, and the functions of its module that a task needs.
+
+  Attributes:
+    model: with the methods of `EncoderDecoder`: of a `pair` the logits, `start`,
+      `extend`, `cross_attention`.
+    take: some rows of what `start` gives, see `beam_search`.
+    flops_per_pair: (model, S, T) -> operations of a training step over a pair.
+    placement: see `Experiment`.
+    attends: whether there is a `cross_attention`.
+  """
+
+  model: nn.Module
+  take: Callable[[Any, Array], Any]
+  flops_per_pair: Callable[[Any, int, int], float]
+  placement: tuple[tuple[str, P], ...] = ()
+  attends: bool = True
 
 
 def translation(
   config: Config,
   data: PairData,
+  architecture: Architecture,
   *,
-  model: EncoderDecoder,
   tx: optax.GradientTransformation,
   label_smoothing: float = 0.0,
   beams: int = 1,
   length_penalty: float = 0.6,
+  bleu: Sequence[int] = (),
+  figures: Mapping[str, Figure] | None = None,
+  overfit: Overfit | str | None = LEARNT,
+) -> Experiment:
+  """`of_pairs` of a set of pairs by name, with the splits that it has."""
+  train, passes = splits(data.train, data.test, config)
+  translated = in_order(data.test, config.eval_batch_size)
+  return of_pairs(
+    config,
+    data,
+    Pairs(train, passes, InOrder(data.test, NUM_SHOWN), translated),
+    architecture,
+    tx=tx,
+    label_smoothing=label_smoothing,
+    beams=beams,
+    length_penalty=length_penalty,
+    bleu=bleu,
+    figures=figures,
+    overfit=overfit,
+  )
+
+
+def of_pairs(
+  config: Config,
+  data: Tokens,
+  pairs: Pairs,
+  architecture: Architecture,
+  *,
+  tx: optax.GradientTransformation,
+  label_smoothing: float = 0.0,
+  beams: int = 1,
+  length_penalty: float = 0.6,
+  bleu: Sequence[int] = (),
   figures: Mapping[str, Figure] | None = None,
   overfit: Overfit | str | None = LEARNT,
 ) -> Experiment:
@@ -86,24 +159,31 @@ def translation(
 
   Functions: `translate`, the target that the model writes for a source, with the
   options `num_tokens` (most tokens, the end included), `beams` (1: greedy) and
-  `length_penalty` (see `beam_search`); `score`, the log-likelihood of a target.
+  `length_penalty` (see `beam_search`); `score`, the log-likelihood of a target;
+  `align`, how much the model looks at each token of the source when it writes each of
+  a target, the mean over layers and heads.
 
   The splits report `loss` (nats a token), `perplexity`, `accuracy` and `exact`. A token
-  counts the same in whichever pair it stands; `exact` is of pairs. BLEU is not among
-  them.
+  counts the same in whichever pair it stands; `exact` is of pairs. At the end of the
+  run `pairs.translated` is translated with each number of beams that `bleu` names, and
+  `test_greedy` (1) or `test_beam_K` reports `bleu`. Of a vocabulary of words it is what
+  sacrebleu gives for the words as they are set apart here, in lower case, see
+  `metrics.token_bleu_sums`; of characters or byte pairs it is of these, and higher.
 
   Args:
     config: see `supervised`.
-    data: pairs.
-    model: of `data.vocabulary_size` tokens.
+    data: what the tokens are.
+    pairs: the batches.
+    architecture: of `data.vocabulary_size` tokens.
     tx: the optimiser.
     label_smoothing: of the training loss, see `losses.softmax_cross_entropy`.
     beams: of `translate`, where it is not asked for others.
     length_penalty: likewise.
+    bleu: numbers of beams, see above.
     figures: besides `translations` and `attention`.
     overfit: see `Experiment`.
   """
-  train_data, passes = splits(data.train, data.test, config)
+  model = architecture.model
 
   def translate(
     state: TrainState,
@@ -122,7 +202,7 @@ def translation(
 
     found = beam_search(
       step,
-      take,
+      architecture.take,
       apply(source_BS, num_tokens, method='start'),
       jnp.full((len(source_BS), 1), PAD, jnp.int32),
       num_tokens,
@@ -143,6 +223,18 @@ def translation(
     logits_BTV = predict(state, batch)
     return {'log_likelihood': -target_loss(logits_BTV, as_pair(batch))}
 
+  def looks(state, batch):
+    """Weights [N, B, H, T, S] of writing the targets."""
+    pair = as_pair({k: batch[k] for k in ('source', 'target')})['pair']
+    variables = {'params': state.averaged}
+    found: Any = model.apply(variables, pair, method='cross_attention')
+    return found
+
+  def align(state, inputs):
+    weights_BTS = looks(state, inputs).mean((0, 2))
+    real_BT = inputs['target'] != PAD
+    return {'weights': jnp.where(real_BT[:, :, None], weights_BTS, 0)}
+
   tokens = Field('tokens', ('length',), 'int32', vocabulary=data.vocabulary, pad=PAD)
   functions = {
     'translate': Function(
@@ -161,6 +253,17 @@ def translation(
       {'log_likelihood': Field('number', (), 'float32')},
     ),
   }
+  if architecture.attends:
+    # Without padding, since the weights have the shape of what is given.
+    exact = tokens._replace(pad=None)
+    functions['align'] = Function(
+      align,
+      {
+        'source': exact._replace(shape=('source_length',)),
+        'target': exact._replace(shape=('target_length',)),
+      },
+      {'weights': Field('row', ('target_length', 'source_length'), 'float32')},
+    )
 
   def written(state, key, batch):
     del key
@@ -177,9 +280,7 @@ def translation(
 
   def attention(state, key, batch):
     del key
-    pair = as_pair({k: batch[k][:1] for k in ('source', 'target')})
-    variables = {'params': state.averaged}
-    found: Any = model.apply(variables, pair['pair'], method='cross_attention')
+    found = looks(state, {k: batch[k][:1] for k in ('source', 'target')})
     return {**{k: batch[k][0] for k in ('source', 'target')}, 'weights': found[:, 0]}
 
   def draw_attention(tree):
@@ -191,8 +292,34 @@ def translation(
       weights_NHTS, [*map(name, target)], keys=[*map(name, source)]
     )
 
-  few = InOrder(data.test, NUM_SHOWN)
-  return supervised(
+  def bleu_sums(state, batch, *, beams):
+    found = translate(state, {'source': batch['source']}, beams=beams)['target']
+    target_BT = batch['target']
+    return metrics.token_bleu_sums(
+      found,
+      jnp.where(target_BT == data.end, PAD, target_BT),
+      batch['weight'],
+      fill=PAD,
+      unknown=UNKNOWN if data.unit == 'word' else None,
+    )
+
+  evaluations = {
+    'test_greedy' if k == 1 else f'test_beam_{k}': Eval(
+      functools.partial(bleu_sums, beams=k),
+      pairs.translated,
+      every=config.num_steps,
+      summarize=lambda sums: {'bleu': metrics.token_bleu(sums)},
+    )
+    for k in bleu
+  }
+  drawn = {'translations': Figure(draw_written, compute=written, data=pairs.shown)}
+  if architecture.attends:
+    drawn['attention'] = Figure(draw_attention, compute=attention, data=pairs.shown)
+  flops = architecture.flops_per_pair(model, *data.lengths)
+  declared = declarations(data)
+  if bleu:
+    declared['bleu'] = bleu_declaration(data.unit)
+  built = supervised(
     config,
     model=model,
     inputs='pair',
@@ -200,90 +327,16 @@ def translation(
     loss=functools.partial(target_loss, label_smoothing=label_smoothing),
     eval_loss=target_loss,
     tx=tx,
-    train_data=train_data,
-    eval_data=passes,
+    train_data=pairs.train,
+    eval_data=pairs.passes,
     metrics=target_metrics,
     summarize=summarize,
-    declared=declarations(data),
-    headline=('test/exact', 'test/loss'),
+    declared=declared,
+    headline=(*(f'{name}/bleu' for name in evaluations), 'test/exact', 'test/loss'),
     functions=functions,
-    figures={
-      'translations': Figure(draw_written, compute=written, data=few),
-      'attention': Figure(draw_attention, compute=attention, data=few),
-      **(figures or {}),
-    },
+    figures={**drawn, **(figures or {})},
     overfit=overfit,
-    placement=PLACEMENT,
-    flops_per_step=config.batch_size * flops_per_pair(model, *data.lengths),
+    placement=architecture.placement,
+    flops_per_step=config.batch_size * flops,
   )
-
-
-def as_pair(batch: Batch) -> dict[str, Any]:
-  """Adds `pair`, what the model reads; `weight` becomes that of the target's tokens.
-
-  Args:
-    batch: `source` [B, S], `target` [B, T] with its end; `weight` [B], or all ones.
-  """
-  target_BT = batch['target']
-  begin_B1 = jnp.full_like(target_BT[:, :1], PAD)
-  input_BT = jnp.concatenate([begin_B1, target_BT[:, :-1]], 1)
-  # The end is no padding, and what follows it is not looked at.
-  count_B = (target_BT != PAD).sum(1).astype(jnp.float32)
-  weight_B = batch['weight'] * count_B if 'weight' in batch else count_B
-  return {
-    **batch,
-    'pair': {'source': batch['source'], 'input': input_BT},
-    'weight': weight_B,
-  }
-
-
-def with_end(target_BT: Array, end: int) -> Array:
-  """Targets with the token `end` behind the last one, [B, T + 1]."""
-  wide_BT = jnp.pad(target_BT, ((0, 0), (0, 1)), constant_values=PAD)
-  places_1T = jnp.arange(wide_BT.shape[1])[None]
-  last_B1 = jnp.where(wide_BT != PAD, places_1T + 1, 0).max(1, keepdims=True)
-  return jnp.where(places_1T == last_B1, end, wide_BT)
-
-
-def target_loss(logits_BTV: Array, batch: Batch, label_smoothing: float = 0.0) -> Array:
-  """Cross-entropy in nats a token: [B], the mean over the target and its end."""
-  target_BT = batch['target']
-  losses_BT = _by_token(
-    functools.partial(losses.softmax_cross_entropy, label_smoothing=label_smoothing),
-    logits_BTV,
-    target_BT,
-  )
-  return _of_target(losses_BT, target_BT)
-
-
-def target_metrics(logits_BTV: Array, batch: Batch, weight_B: Array) -> Metrics:
-  """Shares of the tokens, and of the targets, that are right after the right ones."""
-  target_BT = batch['target']
-  right_BT = logits_BTV.argmax(2) == target_BT
-  known_BT = labels.is_index(target_BT, logits_BTV.shape[-1])
-  share_BT = jnp.where(known_BT, right_BT.astype(jnp.float32), jnp.nan)
-  exact_B = (right_BT | (target_BT == PAD)).all(1).astype(jnp.float32)
-  return {
-    'accuracy': metrics.mean(_of_target(share_BT, target_BT), weight_B),
-    'exact': metrics.mean(exact_B, (weight_B > 0).astype(jnp.float32)),
-  }
-
-
-def summarize(sums: Metrics) -> Mapping[str, Any]:
-  """Every mean, and of the loss `perplexity`."""
-  found = dict(ratios(sums))
-  return {**found, 'perplexity': jnp.exp(found['loss'])}
-
-
-def _by_token(loss: Any, logits_BTV: Array, target_BT: Array) -> Array:
-  if mesh.size('sequence') > 1:  # Both axes are divided: merging them would gather.
-    return jax.vmap(loss)(logits_BTV, target_BT)
-  flat_N = loss(logits_BTV.reshape(-1, logits_BTV.shape[-1]), target_BT.reshape(-1))
-  return flat_N.reshape(target_BT.shape)
-
-
-def _of_target(values_BT: Array, target_BT: Array) -> Array:
-  """The mean over the tokens of each target; 0 of one without any."""
-  real_BT = (target_BT != PAD).astype(values_BT.dtype)
-  total_B = jnp.where(real_BT > 0, values_BT, 0).sum(1)
-  return total_B / jnp.maximum(real_BT.sum(1), 1)
+  return built._replace(evals={**built.evals, **evaluations})

@@ -5,7 +5,7 @@
   python -m launch.train --exp=transformer --config.dataset=multi30k --data_dir=DATA \
       --config.num_words=8000 --config.num_layers=3 --config.width=256 \
       --config.dropout=0.3 --config.label_smoothing=0.1 --config.num_steps=4500 \
-      --config.best_metric=validation/loss --config.best_mode=min
+      --config.best_metric=validation/loss --config.best_mode=min --config.bleu=1,4
 
 reverse and sort (generated, strings of up to 10 characters of 62) ask for every
 character right: `exact` is the share of unseen strings without a fault. Of a set of
@@ -44,7 +44,7 @@ from dlx import experiment, optim
 from dlx.data.sets.translation import translation
 from dlx.layers.block_config import BlockConfig
 from dlx.layers.transformer import REMAT, matrices
-from dlx.models.encoder_decoder import EncoderDecoder
+from dlx.models.encoder_decoder import PLACEMENT, EncoderDecoder, flops_per_pair, take
 from dlx.tasks import translation as task
 
 
@@ -54,7 +54,8 @@ class Config(experiment.Config):
   log_every_steps: int = 100  # Steps between lines of training metrics.
   eval_every_steps: int | None = 500  # Steps between evaluations; None: at the end.
   clip_norm: float | None = 1.0  # Largest global norm of the gradient.
-  dataset: str = 'reverse'  # reverse, sort (generated), multi30k, or a set of your own.
+  # reverse, sort, phrases (generated), multi30k, or the name of a set of your own.
+  dataset: str = 'reverse'
   # Most frequent words that are known, of a vocabulary of words; None: all.
   num_words: int | None = None
   # Tokens after which sources and targets are cut; None: as the longest.
@@ -76,11 +77,14 @@ class Config(experiment.Config):
   beta2: float = 0.98  # Decay of AdamW's second moment.
   weight_decay: float = 0.01  # Decoupled weight decay, on kernels and embeddings only.
   beams: int = 1  # Beams of translations where no others are asked for; 1: greedy.
+  # Numbers of beams with which the test is translated at the end, for its BLEU.
+  bleu: tuple[int, ...] = ()
 
   def __post_init__(self):
     super().__post_init__()
     self.bounds('num_words', 'max_length', 'num_layers', 'num_heads', least=1)
-    self.bounds('pad_vocabulary_to', 'unroll', 'beams', least=1)
+    self.bounds('pad_vocabulary_to', 'unroll', 'beams', 'bleu', least=1)
+    self.require('bleu', len(set(self.bleu)) == len(self.bleu), 'numbers that differ')
     fits = self.width % self.num_heads == 0 and self.width % 2 == 0
     self.require(
       'width',
@@ -124,10 +128,11 @@ def build(config: Config) -> experiment.Experiment:
   return task.translation(
     config,
     data,
-    model=model,
+    task.Architecture(model, take, flops_per_pair, PLACEMENT),
     tx=optim.adamw(
       rate, weight_decay=config.weight_decay, b2=config.beta2, mask=matrices
     ),
     label_smoothing=config.label_smoothing,
     beams=config.beams,
+    bleu=config.bleu,
   )

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx.experiment import Config, Experiment
+from dlx.models.seq2seq_config import Seq2SeqConfig
 from dlx.models.unet import UNetConfig
 from dlx.run import experiments_by_name
 from dlx.run.dispatch import get_batch
@@ -138,6 +139,20 @@ WORKLOADS: dict[str, Workload] = {
     },
     {'label': 2, 'tokens': 60},
   ),
+  'seq2seq': Workload(
+    'LSTM encoder-decoder with attention, 41 to 46 tokens, 256 wide, batch 64, Adam',
+    'translation',
+    {
+      'dataset': 'multi30k',
+      'num_words': 8000,
+      'net': Seq2SeqConfig(
+        cell='lstm', embedding=128, features=256, bidirectional=False
+      ),
+      'bleu': (),
+      'batch_size': 64,
+    },
+    {'source': 8002, 'target': 8002},
+  ),
   'char_gpt': Workload(
     'GPT, 4 layers, 4 heads, 128 wide, context 64, batch 12, AdamW',
     'char_gpt',
@@ -229,7 +244,9 @@ WORKLOADS: dict[str, Workload] = {
 KERAS = ('mlp', 'cnn')
 # What is written for plain Flax; it was far behind on convolutions wherever it is.
 FLAX = tuple(
-  name for name in WORKLOADS if name not in ('densenet', 'convnext', 'mobilenet')
+  name
+  for name in WORKLOADS
+  if name not in ('densenet', 'convnext', 'mobilenet', 'seq2seq')
 )
 ONLY = {'keras': KERAS, 'flax': FLAX}  # Peers that are not of all workloads.
 
@@ -244,6 +261,7 @@ ACCELERATOR = {
     'convnext': 1024,
     'mobilenet': 1024,
     'lstm': 1024,
+    'seq2seq': 1024,
     'char_gpt': 512,
     'char_gpt_large': 64,
     'vit': 1024,
@@ -288,7 +306,8 @@ def generated(workload: Workload, built: Experiment) -> dict[str, np.ndarray]:
     if x.dtype == np.uint8 and last not in workload.below:
       arrays[name] = rng.integers(0, 256, x.shape, np.uint8)
     elif last in workload.below:
-      arrays[name] = rng.integers(last == 'tokens', workload.below[last], x.shape)
+      least = int(last in ('tokens', 'source', 'target'))  # Rows without padding.
+      arrays[name] = rng.integers(least, workload.below[last], x.shape)
       arrays[name] = arrays[name].astype(x.dtype)
   if workload.experiment == 'gcn':
     arrays |= _graph(data.array_shapes(), rng)

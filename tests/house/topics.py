@@ -271,7 +271,11 @@ AREAS: dict[str, tuple[Topic, ...]] = {
       'IoU and Dice of pixels', 'metrics/segmentation', tests='metrics/segmentation'
     ),
     part('PSNR and SSIM', 'metrics/pictures', tests='metrics/pictures'),
-    part('BLEU', 'metrics/translation', tests='metrics/translation'),
+    part(
+      'BLEU',
+      *('metrics/translation', 'metrics/token_bleu'),
+      tests='metrics/translation metrics/token_bleu',
+    ),
     part(
       'MMD, Frechet distance, inception score',
       *('metrics/distributions', 'metrics/generation'),

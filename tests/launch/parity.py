@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx import diffusion, optim
+from dlx.models.seq2seq_config import Seq2SeqConfig
 from dlx.models.unet import UNetConfig
 from dlx.state import TrainState, stream
 from launch.benchmarks import workloads
@@ -30,6 +31,10 @@ SMALL = {
   # ReLU6: changes differ by 5e-4, and PyTorch's from its own with weights off by 6e-8.
   'mobilenet': {'width': 0.1, 'depth': 0.1, 'lr': 1e-3, 'weight_decay': 0.1},
   'lstm': {'embedding': 8, 'features': (8,), 'bucket_lengths': (16,)},
+  'seq2seq': {
+    'net': Seq2SeqConfig(cell='lstm', embedding=8, features=8, bidirectional=False),
+    'max_length': 7,
+  },
   'char_gpt': {'num_layers': 2, 'width': 16, 'context': 16},
   'char_gpt_large': {'num_layers': 2, 'width': 48, 'context': 16},
   'vit': {'num_layers': 2, 'width': 24},
@@ -44,7 +49,8 @@ def rates(name, config):
   """The learning rates of the first steps, from the schedule of the experiment."""
   total = config.num_steps
   kind = workloads.WORKLOADS[name].experiment
-  if kind in ('mlp', 'cnn', 'resnet', 'densenet', 'convnext', 'mobilenet'):
+  rise_and_fall = ('mlp', 'cnn', 'resnet', 'densenet', 'convnext', 'mobilenet')
+  if kind in (*rise_and_fall, 'translation'):
     schedule = optim.one_cycle(config.lr, total)
   elif kind == 'gcn':
     schedule = optim.constant(config.lr)

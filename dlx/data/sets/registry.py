@@ -129,6 +129,13 @@ SETS = {
     'Apache-2.0',
     '9ff910e88806c025e8ec12555268190c98b7bb0cf8f70d748be129fb12346e7d',
   ),
+  'phrases': Entry(
+    'translation',
+    True,
+    'sentences of a grammar, English and German',
+    'Apache-2.0',
+    '41e8f5fe91c4c12013f06c0a3176ee0033404c7723db291c1ee6e9c434296f27',
+  ),
   'multi30k': Entry(
     'translation', False, 'captions of images, English and German', 'CC BY-NC-SA 4.0'
   ),

@@ -1,6 +1,7 @@
 """Pairs of texts by name: what `--config.dataset` of an encoder-decoder takes.
 
 reverse, sort   generated strings (strings.py), by characters
+phrases         sentences of a grammar (phrases.py), English to German, by words
 multi30k        captions, English to German (arXiv:1605.00459), by words
 
 Any other name is that of a set of the user's own, by its card: `launch.data pairs`, by
@@ -18,7 +19,7 @@ import numpy as np
 
 from dlx.data.dataset import Loaded, Source
 from dlx.data.formats import text
-from dlx.data.sets import cards, registry, strings
+from dlx.data.sets import cards, phrases, registry, strings
 from dlx.data.sets.characters import Characters
 from dlx.data.sets.sentences import Coder, as_bytes, coder_of, texts_of
 from dlx.data.text import vocabulary
@@ -170,7 +171,8 @@ def _spec(name: str) -> _Spec:
   card = registry.check(name, 'translation')
   if card is not None:
     return _own(card)
-  return _multi30k() if name == 'multi30k' else _strings(name)
+  known = {'multi30k': _multi30k, 'phrases': _phrases}
+  return known[name]() if name in known else _strings(name)
 
 
 def _strings(task: str) -> _Spec:
@@ -194,6 +196,17 @@ def _multi30k() -> _Spec:
 
   # Words and marks of the training files; the longest texts of all splits.
   return _Spec(read, text.MULTI30K_COUNTS, 25941, (41, 45), (205, 257), ('en', 'de'))
+
+
+def _phrases() -> _Spec:
+  return _Spec(
+    lambda split, data_dir: phrases.read(split),
+    phrases.SIZES,
+    phrases.NUM_TOKENS,
+    phrases.LONGEST,
+    phrases.WIDTHS,
+    phrases.NAMES,
+  )
 
 
 def _own(card: cards.Card) -> _Spec:

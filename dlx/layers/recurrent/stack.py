@@ -46,6 +46,35 @@ def _bias(cell: Cell, features: int) -> Callable[..., Array]:
   return init
 
 
+def cell_weights(
+  module: nn.Module, cell: Cell, inputs: int, features: int, param_dtype: Any
+) -> tuple[Array, Array, Array, Array]:
+  """Declares a cell's parameters in a module that is being called.
+
+  Args:
+    module: whose parameters they are.
+    cell: one of CELLS.
+    inputs: D.
+    features: H.
+    param_dtype: of all four.
+
+  Returns:
+    input_kernel [D, G*H], hidden_kernel [H, G*H], input_bias and hidden_bias [G*H].
+  """
+  width = len(cell.gates) * features
+  orthogonal, zeros = _orthogonal_blocks(len(cell.gates)), nn.initializers.zeros
+
+  def param(name, init, *shape):
+    return module.param(name, init, shape, param_dtype)
+
+  return (
+    param('input_kernel', nn.initializers.lecun_normal(), inputs, width),
+    param('hidden_kernel', orthogonal, features, width),
+    param('input_bias', _bias(cell, features), width),
+    param('hidden_bias', zeros, width),
+  )
+
+
 class Recurrent(nn.Module):
   """One cell along time, in one direction.
 
@@ -84,19 +113,11 @@ class Recurrent(nn.Module):
       nudge_TBH: see `recurrence.unroll`.
       train: draw what `noise` drops (rng 'dropout').
     """
-    cell, width = self.cell, len(self.cell.gates) * self.features
+    cell = self.cell
     wide = jnp.promote_types(self.dtype, jnp.float32)
-
-    def param(name, init, *shape):
-      return self.param(name, init, shape, self.param_dtype)
-
-    fan_in = nn.initializers.lecun_normal()
-    input_kernel = param('input_kernel', fan_in, x_BTD.shape[-1], width)
-    hidden_kernel = param(
-      'hidden_kernel', _orthogonal_blocks(len(cell.gates)), self.features, width
+    input_kernel, hidden_kernel, input_bias, hidden_bias = cell_weights(
+      self, cell, x_BTD.shape[-1], self.features, self.param_dtype
     )
-    input_bias = param('input_bias', _bias(cell, self.features), width)
-    hidden_bias = param('hidden_bias', nn.initializers.zeros, width)
     if length_B is not None:
       # What fills a row up has a slope of 0, which times nan would still be nan.
       inside_BT = jnp.arange(x_BTD.shape[1])[None] < length_B[:, None]

@@ -128,6 +128,37 @@ class TextClassifier(nn.Module):
     return self.head(h_1BH[0])
 
 
+class Seq2Seq(nn.Module):
+  """LSTM encoder and decoder; its outputs look at the encoder's, all at once.
+
+  Rows are full: no padding is skipped.
+  """
+
+  def __init__(self, vocabulary: int, embedding: int, features: int):
+    super().__init__()
+    self.source_embedding = nn.Embedding(vocabulary, embedding)
+    self.target_embedding = nn.Embedding(vocabulary, embedding)
+    lstm = lambda: nn.LSTM(embedding, features, batch_first=True)
+    self.encoder = nn.ModuleDict({'forward_0': lstm()})
+    self.decoder_0 = lstm()
+    for name, shape in (
+      ('key_kernel', (features, features)),
+      ('read_kernel', (2 * features, features)),
+    ):
+      weight = nn.init.normal_(torch.empty(shape), std=shape[0] ** -0.5)
+      self.register_parameter(name, nn.Parameter(weight))
+    self.read_bias = nn.Parameter(torch.zeros(features))
+    self.head = nn.Linear(features, vocabulary)
+
+  def forward(self, source_BS: Tensor, input_BT: Tensor) -> Tensor:
+    memory, state = self.encoder['forward_0'](self.source_embedding(source_BS))
+    out, _ = self.decoder_0(self.target_embedding(input_BT), state)
+    scores_BTS = torch.bmm(out, (memory @ self.key_kernel).transpose(1, 2))
+    context = torch.bmm(scores_BTS.softmax(-1), memory)
+    both = torch.cat([context, out], -1) @ self.read_kernel
+    return self.head(torch.tanh(both + self.read_bias))
+
+
 class Attention(nn.Module):
   """Self-attention; queries, keys and values come from one product."""
 

@@ -196,7 +196,7 @@ def _optimizer(experiment: str, config: Any, model: nn.Module) -> torch.optim.Op
       {'params': rest, 'weight_decay': 0.0},
     ]
     return torch.optim.Adam(groups, **fused)
-  if experiment in ('vae', 'dcgan', 'ddpm'):
+  if experiment in ('vae', 'dcgan', 'ddpm', 'translation'):
     b1 = config.b1 if experiment == 'dcgan' else 0.9
     return torch.optim.Adam(model.parameters(), betas=(b1, 0.999), **fused)
   moved = [p for p in model.parameters() if p.requires_grad]

@@ -44,6 +44,11 @@ ONLY: dict[str, dict[str, Any]] = {
     'cell': 'lstm', 'bidirectional': False, 'pooling': 'last', 'dropout': 0.0,
     'embedding_dropout': 0.0, 'word_dropout': 0.0,
   },
+  'translation': {
+    'net.cell': 'lstm', 'net.num_layers': 1, 'net.bidirectional': False,
+    'net.attention': 'general', 'net.input_feeding': False, 'net.dropout': 0.0,
+    'label_smoothing': 0.0,
+  },
   'char_gpt': {'dropout': 0.0},
   'vit': {
     'pool': 'token', 'dropout': 0.0, 'shift': 0.0, 'flip': False,
@@ -156,6 +161,29 @@ def _lstm(built: workloads.Built) -> Task:
     return F.cross_entropy(model(batch['tokens']), batch['label'])
 
   return Task(models.TextClassifier(words, c.embedding, features, 2), ready, loss)
+
+
+def _seq2seq(built: workloads.Built) -> Task:
+  c: Any = built.config
+  words = _shapes(built)['source_embedding']['embedding'].shape[0]
+
+  def ready(batch: Arrays) -> Tensors:
+    if not (batch['source'].all() and batch['target'].all()):
+      raise ValueError('Padding is not allowed: the model reads all of a row.')
+    found = tensors(batch)
+    target_BT = found['target']
+    begin_B1 = torch.zeros_like(target_BT[:, :1])
+    return {
+      'source': found['source'],
+      'input': torch.cat([begin_B1, target_BT[:, :-1]], 1),
+      'target': target_BT.flatten(),
+    }
+
+  def loss(model: nn.Module, batch: Tensors, noise: Tensors) -> Tensor:
+    logits_BTV = model(batch['source'], batch['input'])
+    return F.cross_entropy(logits_BTV.flatten(0, 1), batch['target'])
+
+  return Task(models.Seq2Seq(words, c.net.embedding, c.net.features), ready, loss)
 
 
 def _gpt(built: workloads.Built) -> Task:
@@ -345,6 +373,7 @@ TASKS: dict[str, Callable[[workloads.Built], Task]] = {
     )
   ),
   'sst2': _lstm,
+  'translation': _seq2seq,
   'char_gpt': _gpt,
   'gcn': _gcn,
   'vae': _vae,

@@ -5,11 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dlx import metrics
 from dlx.config import Config
 from dlx.data.sets.translation import translation as pairs
 from dlx.figures import text
 from dlx.layers.block_config import BlockConfig
-from dlx.models.encoder_decoder import EncoderDecoder
+from dlx.models.encoder_decoder import EncoderDecoder, flops_per_pair, take
 from dlx.optim import adam
 from dlx.tasks import translation
 
@@ -67,7 +68,8 @@ def built(**fields):
   config = Config(batch_size=8, num_steps=2, eval_batch_size=16, **fields)
   block = BlockConfig(width=16, num_heads=2)
   model = EncoderDecoder(data.vocabulary_size, 1, block)
-  return translation.translation(config, data, model=model, tx=adam(1e-3))
+  architecture = translation.Architecture(model, take, flops_per_pair)
+  return translation.translation(config, data, architecture, tx=adam(1e-3), bleu=(1, 3))
 
 
 class TranslationTest(absltest.TestCase):
@@ -90,6 +92,33 @@ class TranslationTest(absltest.TestCase):
     batch = {'source': source, 'target': jnp.asarray(target), 'weight': jnp.ones(16)}
     sums = self.evaluated(self.state, batch)
     np.testing.assert_allclose([*sums['exact']], [8, 16])
+
+  def test_bleu_is_that_of_what_is_written(self):
+    rng = np.random.default_rng(0)
+    source = jnp.asarray(rng.integers(1, 60, (16, 4)), jnp.int32)
+    translate = self.built.functions['translate'].call
+    for split, beams in (('test_greedy', 1), ('test_beam_3', 3)):
+      written = jax.jit(lambda s, x, k=beams: translate(s, x, beams=k))
+      rows = np.array(written(self.state, {'source': source})['target'])
+      target = np.where(rng.random(rows.shape) < 0.3, 7, rows)
+      ended = translation.with_end(jnp.asarray(target), self.end)
+      batch = {'source': source, 'target': ended, 'weight': jnp.ones(16)}
+      evaluation = self.built.evals[split]
+      found = evaluation.summarize(jax.jit(evaluation.step)(self.state, batch))
+      real = lambda rows: [[x for x in row.tolist() if x] for row in rows]
+      counts = metrics.translation.BleuCounts()
+      for a, b in zip(real(rows), real(target), strict=True):
+        counts = counts.plus(metrics.bleu_counts(a, [b]))
+      self.assertAlmostEqual(float(found['bleu']), metrics.bleu(counts), places=5)
+      self.assertGreater(float(found['bleu']), 0.1)
+
+  def test_align_is_the_mean_of_the_maps(self):
+    source, target = jnp.asarray([[1, 2, 0], [3, 4, 5]]), jnp.asarray([[7, 8], [9, 0]])
+    align = jax.jit(self.built.functions['align'].call)
+    found = align(self.state, {'source': source, 'target': target})['weights']
+    self.assertEqual(found.shape, (2, 2, 3))
+    np.testing.assert_allclose(found.sum(2), [[1, 1], [1, 0]], rtol=1e-6)
+    self.assertEqual(float(found[0, :, 2].max()), 0)
 
   def test_score_is_the_loss_of_the_evaluation(self):
     target = jnp.asarray([[5, 6, 7], [8, 0, 0]] * 8)

@@ -38,6 +38,7 @@ READ = {
   'grammar': lambda: sentences.sentences('grammar').train.read(None),
   'reverse': lambda: translation.translation('reverse').test.read(None),
   'sort': lambda: translation.translation('sort').test.read(None),
+  'phrases': lambda: translation.translation('phrases').test.read(None),
 }
 
 
