@@ -17,6 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dlx.config import check_choice
 from dlx.layers.matmul import rows_dot_general
 from dlx.layers.recurrent.cells import Cell, State, zero_state
 from dlx.layers.recurrent.unroll import unroll
@@ -36,6 +37,20 @@ def _orthogonal_blocks(gates: int) -> Callable[..., Array]:
   return init
 
 
+def _identity_blocks(gates: int) -> Callable[..., Array]:
+  """Initialiser of [H, G*H]: each gate's block is the identity (arXiv:1504.00941)."""
+
+  def init(key, shape, dtype):
+    del key
+    return jnp.tile(jnp.eye(shape[0], shape[1] // gates, dtype=dtype), (1, gates))
+
+  return init
+
+
+# How hidden kernels may start, by name.
+HIDDEN_INITS = {'orthogonal': _orthogonal_blocks, 'identity': _identity_blocks}
+
+
 def _bias(cell: Cell, features: int) -> Callable[..., Array]:
   def init(key, shape, dtype):
     del key
@@ -52,13 +67,18 @@ class Recurrent(nn.Module):
     cell: one of CELLS.
     features: H.
     reverse: from each row's last token to its first.
+    hidden_init: how the hidden kernel starts, a name of HIDDEN_INITS.
     dtype: of the matrix products and outputs; gates and state are at least float32.
     param_dtype: of the parameters.
+
+  Raises:
+    ConfigError: another `hidden_init`, when it is applied.
   """
 
   cell: Cell
   features: int
   reverse: bool = False
+  hidden_init: str = 'orthogonal'
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
@@ -76,8 +96,9 @@ class Recurrent(nn.Module):
       x_BTD: inputs, filled up with anything past the end of a row.
       length_B: tokens of each row, 0 to T; None: all T.
       state: before the first token; None: zeros.
-      nudge_TBH: see `recurrence.unroll`.
+      nudge_TBH: see `dlx.layers.recurrent.unroll.unroll`.
     """
+    check_choice('hidden_init', self.hidden_init, HIDDEN_INITS)
     cell, width = self.cell, len(self.cell.gates) * self.features
     wide = jnp.promote_types(self.dtype, jnp.float32)
 
@@ -86,11 +107,11 @@ class Recurrent(nn.Module):
 
     fan_in = nn.initializers.lecun_normal()
     input_kernel = param('input_kernel', fan_in, x_BTD.shape[-1], width)
-    hidden_kernel = param(
-      'hidden_kernel', _orthogonal_blocks(len(cell.gates)), self.features, width
-    )
+    hidden_init = HIDDEN_INITS[self.hidden_init](len(cell.gates))
+    hidden_kernel = param('hidden_kernel', hidden_init, self.features, width)
     input_bias = param('input_bias', _bias(cell, self.features), width)
     hidden_bias = param('hidden_bias', nn.initializers.zeros, width)
+    own = tuple(param(k, nn.initializers.zeros, self.features) for k in cell.own)
     if length_B is not None:
       # What fills a row up has a slope of 0, which times nan would still be nan.
       inside_BT = jnp.arange(x_BTD.shape[1])[None] < length_B[:, None]
@@ -108,6 +129,7 @@ class Recurrent(nn.Module):
       hidden_bias,
       state,
       length_B,
+      own=own,
       reverse=self.reverse,
       nudge_TBH=nudge_TBH,
     )
@@ -123,6 +145,7 @@ class RecurrentStack(nn.Module):
     bidirectional: a second scan from each row's last token to its first; outputs of the
       two lie side by side, forward first.
     dropout: share of units dropped between layers, not after the last.
+    hidden_init: see `Recurrent`.
     dtype: of the matrix products and outputs.
     param_dtype: of the parameters.
   """
@@ -131,37 +154,47 @@ class RecurrentStack(nn.Module):
   features: Sequence[int]
   bidirectional: bool = False
   dropout: float = 0.0
+  hidden_init: str = 'orthogonal'
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(
-    self, x_BTD: Array, length_B: Array | None = None, *, train: bool
+    self,
+    x_BTD: Array,
+    length_B: Array | None = None,
+    states: Sequence[Sequence[State]] | None = None,
+    *,
+    train: bool,
   ) -> tuple[Array, list[list[State]]]:
     """(outputs [B, T, H or 2H] of the last layer, final states by layer and direction).
 
     Args:
       x_BTD: inputs, filled up with anything past the end of a row.
       length_B: tokens of each row; None: all T.
+      states: before the first token, by layer and direction, as this returns them;
+        None: zeros.
       train: drop units (rng 'dropout').
     """
     finals = []
     for i, features in enumerate(self.features):
       if i:
         x_BTD = nn.Dropout(self.dropout, deterministic=not train)(x_BTD)
-      outputs, states = [], []
-      for direction in ('forward', 'backward')[: 1 + self.bidirectional]:
+      outputs, after = [], []
+      for j, direction in enumerate(('forward', 'backward')[: 1 + self.bidirectional]):
         layer = Recurrent(
           self.cell,
           features,
           reverse=direction == 'backward',
+          hidden_init=self.hidden_init,
           dtype=self.dtype,
           param_dtype=self.param_dtype,
           name=f'{direction}_{i}',
         )
-        output, state = layer(x_BTD, length_B)
+        before = None if states is None else states[i][j]
+        output, state = layer(x_BTD, length_B, before)
         outputs.append(output)
-        states.append(state)
+        after.append(state)
       x_BTD = jnp.concatenate(outputs, axis=-1)
-      finals.append(states)
+      finals.append(after)
     return x_BTD, finals

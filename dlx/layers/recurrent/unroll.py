@@ -28,6 +28,7 @@ def unroll(
   state: State,
   length_B: Array | None = None,
   *,
+  own: tuple[Array, ...] = (),
   reverse: bool = False,
   nudge_TBH: Array | None = None,
 ) -> tuple[Array, State]:
@@ -40,6 +41,7 @@ def unroll(
     hidden_bias: [G*H].
     state: before the first step; of the arithmetic's dtype.
     length_B: steps of each row; None: all T.
+    own: [H] each, the further parameters that `cell.own` names.
     reverse: from each row's last step to its first.
     nudge_TBH: added to h after every step. Zeros change nothing, and the gradient of a
       loss for them is that for every h_t.
@@ -52,7 +54,7 @@ def unroll(
     t, b, _ = x_TBG.shape
     length_B = jnp.full(b, t) if length_B is None else length_B
     return _lstm(reverse, x_TBG, *weights, state, length_B.astype(jnp.int32))
-  return _unroll(cell, reverse, x_TBG, *weights, state, length_B, nudge_TBH)
+  return _unroll(cell, reverse, x_TBG, *weights, own, state, length_B, nudge_TBH)
 
 
 def _by_onednn(cell: Cell, *arrays: Array) -> bool:
@@ -94,16 +96,23 @@ def _lstm_backward(reverse, residuals, slopes):
 _lstm.defvjp(_lstm_forward, _lstm_backward)
 
 
-def _scan(cell, reverse, x_TBG, kernel, bias, state, length_B, nudge_TBH, save) -> Any:
+def _by_row(own, like: Array) -> list[Array]:
+  """[B, H] of each [H], in the dtype of the arithmetic."""
+  return [jnp.broadcast_to(x.astype(like.dtype), like.shape) for x in own]
+
+
+def _scan(
+  cell, reverse, x_TBG, kernel, bias, own, state, length_B, nudge_TBH, save
+) -> Any:
   """(What `unroll` returns, (u_TBG, the state before every step) where `save`)."""
-  wide = state[0].dtype
+  wide, own = state[0].dtype, _by_row(own, state[0])
 
   def body(state, inputs):
     t, x, nudge = inputs
     u = jnp.matmul(state[0].astype(kernel.dtype), kernel, preferred_element_type=wide)
     u = u + bias.astype(wide)[None]
     saved = (u, state) if save else None
-    new = cell.step(state, x.astype(wide), u)
+    new = cell.step(state, x.astype(wide), u, *own)
     if nudge is not None:
       new = (new[0] + nudge, *new[1:])
     if length_B is None:
@@ -120,8 +129,8 @@ def _scan(cell, reverse, x_TBG, kernel, bias, state, length_B, nudge_TBH, save) 
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _unroll(cell, reverse, x_TBG, kernel, bias, state, length_B, nudge_TBH):
-  args = (x_TBG, kernel, bias, state, length_B, nudge_TBH)
+def _unroll(cell, reverse, x_TBG, kernel, bias, own, state, length_B, nudge_TBH):
+  args = (x_TBG, kernel, bias, own, state, length_B, nudge_TBH)
   return _scan(cell, reverse, *args, save=False)[0]
 
 
@@ -131,18 +140,19 @@ def _unroll_forward(cell, reverse, *args):
 
 
 def _unroll_backward(cell, reverse, residuals, slopes):
-  (x_TBG, kernel, bias, _, length_B, nudge_TBH), u_TBG, old = residuals
+  (x_TBG, kernel, bias, own, _, length_B, nudge_TBH), u_TBG, old = residuals
   dh_TBH, d_state = slopes
-  wide = u_TBG.dtype
+  wide, own_BH = u_TBG.dtype, _by_row(own, d_state[0])
 
-  def body(d_state, inputs):
+  def body(carry, inputs):
+    d_state, d_own = carry
     t, x, u, old, dh = inputs
     d_new = (d_state[0] + dh, *d_state[1:])
-    _, pull = jax.vjp(cell.step, old, x.astype(wide), u)
-    d_old, dx, du = pull(d_new)
+    _, pull = jax.vjp(cell.step, old, x.astype(wide), u, *own_BH)
+    d_old, dx, du, *more = pull(d_new)
     if length_B is not None:
       inside = (t < length_B)[:, None]
-      dx, du = jnp.where(inside, dx, 0), jnp.where(inside, du, 0)
+      dx, du, *more = (jnp.where(inside, x, 0) for x in (dx, du, *more))
     d_h = jnp.matmul(du.astype(kernel.dtype), kernel.T, preferred_element_type=wide)
     d_old = (d_old[0] + d_h, *d_old[1:])
     d_nudge = None if nudge_TBH is None else d_new[0]
@@ -151,14 +161,17 @@ def _unroll_backward(cell, reverse, residuals, slopes):
         jnp.where(inside, a, b) for a, b in zip(d_old, d_state, strict=True)
       )
       d_nudge = None if d_nudge is None else jnp.where(inside, d_nudge, 0)
-    return d_old, (dx, du, d_nudge)
+    d_own = tuple(total + x.sum(0) for total, x in zip(d_own, more, strict=True))
+    return (d_old, d_own), (dx, du, d_nudge)
 
   steps = jnp.arange(x_TBG.shape[0], dtype=jnp.int32)
-  d_state, (dx_TBG, du_TBG, d_nudge) = lax.scan(
-    body, d_state, (steps, x_TBG, u_TBG, old, dh_TBH), reverse=not reverse
+  none = tuple(jnp.zeros(x.shape, wide) for x in own)
+  (d_state, d_own), (dx_TBG, du_TBG, d_nudge) = lax.scan(
+    body, (d_state, none), (steps, x_TBG, u_TBG, old, dh_TBH), reverse=not reverse
   )
   weights = _weight_gradients(old[0], du_TBG, kernel, bias)
-  return dx_TBG.astype(x_TBG.dtype), *weights, d_state, None, d_nudge
+  d_own = tuple(d.astype(x.dtype) for d, x in zip(d_own, own, strict=True))
+  return dx_TBG.astype(x_TBG.dtype), *weights, d_own, d_state, None, d_nudge
 
 
 _unroll.defvjp(_unroll_forward, _unroll_backward)
