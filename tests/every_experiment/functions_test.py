@@ -17,6 +17,7 @@ ALLOWED = {
   *('predict', 'encode', 'decode', 'reconstruct', 'sample', 'generate', 'score'),
   'segment',
   'translate',
+  'forecast',
 }
 BATCH = 4
 
