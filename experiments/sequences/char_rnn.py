@@ -26,9 +26,18 @@ from dlx.data.dataset import ROWS
 from dlx.data.sets import characters
 from dlx.layers.recurrent.cells import CELLS
 from dlx.models.recurrent_language_model import RecurrentLanguageModel
-from dlx.state import Mean, create
+from dlx.state import Mean, Metric, create
 from dlx.tasks import language_modelling as task
 from dlx.train import curves, steps
+from dlx.train.residuals import kept_bytes
+
+KEPT = Metric(
+  'Kept for the way back',
+  'lower',
+  'Memory that a step keeps from the way forward for its gradient, for a row of the '
+  'batch, with its share of the parameters.',
+  'bytes',
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,6 +58,7 @@ class Config(experiment.Config):
   sample_length: int = 400  # Characters of each sample in the report.
   temperature: float = 0.8  # Temperature of samples; 0: always the likeliest character.
   top_k: int | None = None  # Samples draw from this many characters; None: all.
+  memory: bool = False  # Whether what is kept for the way back is reported.
 
   def __post_init__(self):
     super().__post_init__()
@@ -112,17 +122,23 @@ def of_data(config: Config, data: characters.CharacterData) -> experiment.Experi
     found = sums(logits_BTV, batch, jnp.ones(config.batch_size, logits_BTV.dtype))
     return found['loss'], (carry, found)
 
+  def kept(state, carry, batch):
+    """Bytes for the way back, by the trace of the step."""
+    of = lambda params: loss_fn(params, carry, batch, state.rng)[0].total
+    row = kept_bytes(of, state.params) / config.batch_size
+    return {'kept': Mean(jnp.float32(row), jnp.ones(()))}
+
   def train_step(state, batch):
     fresh = lambda x: jnp.where(batch['reset'][:, None], 0, x)
     # The carry is an argument that is not differentiated: gradients end here.
     carry = jax.tree.map(fresh, state.model_state['carry'])
     rng = jax.random.fold_in(state.rng, state.step)
-    grads, carry, found = steps.gradients(
-      loss_fn, state.params, carry, task.split_window(batch), rng
-    )
+    batch = task.split_window(batch)
+    memory = kept(state, carry, batch) if config.memory else {}
+    grads, carry, found = steps.gradients(loss_fn, state.params, carry, batch, rng)
     changes = {'model_state': {'carry': carry}, 'ema_decay': config.ema_decay}
     new = steps.apply(tx, state, grads, **changes)
-    return new, {**found, **curves.of(config, tx, state, new, grads)}
+    return new, {**found, **memory, **curves.of(config, tx, state, new, grads)}
 
   def extend(state, token_BT, states):
     return model.apply({'params': state.averaged}, token_BT, states)
@@ -163,6 +179,6 @@ def of_data(config: Config, data: characters.CharacterData) -> experiment.Experi
       )
     },
     functions=functions,
-    metrics=task.declarations(data),
+    metrics={**task.declarations(data), 'kept': KEPT},
     headline=task.headline(data),
   )
