@@ -13,6 +13,8 @@ no file; its text differs between versions of Python. `char_gpt` is a transforme
 same texts, which sees 64 characters.
 
 Loss is in nats a character.
+
+Measured: tiny Shakespeare 1.542 nats (1 seed).
 """
 
 import dataclasses

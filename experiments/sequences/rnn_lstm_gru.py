@@ -7,7 +7,9 @@ that stood somewhere among blanks; both are T = 100 steps long. The cells have e
 many units, and so parameters as 1 : 4 : 3 (Hochreiter and Schmidhuber 1997,
 doi:10.1162/neco.1997.9.8.1735; arXiv:1406.1078, 1412.3555). The plain RNN gets a lower
 rate, too, and the better of the two counts. Expected: LSTM and GRU solve both tasks,
-the RNN neither. The table also has the time of a step of the adding task.
+the RNN neither. The table also has the time of a step.
+
+Measured: adding, LSTM 80.8 %, GRU 99.5, RNN 7.6 (2 seeds).
 """
 
 import dataclasses

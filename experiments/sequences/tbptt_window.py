@@ -8,6 +8,8 @@ whatever the window is, in fewer and longer rows: every run has as many steps an
 as much text. Memory is what a row of the batch keeps for the way back. Expected: memory
 grows as the window does, the loss falls until the window is as long as what the net has
 learnt to remember, and a step takes longer, as fewer rows go through it side by side.
+
+Measured: windows of 2, 8, 32, 128 characters 1.297, 1.297, 1.304, 1.333 nats (2 seeds).
 """
 
 import dataclasses
