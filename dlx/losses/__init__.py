@@ -28,7 +28,13 @@ from dlx.losses.domains import coral
 from dlx.losses.focal import sigmoid_focal, softmax_focal
 from dlx.losses.margins import hinge, multiclass_hinge, pair_contrastive, triplet
 from dlx.losses.penalties import L2, l1, l2
-from dlx.losses.regression import absolute_error, huber, smooth_l1, squared_error
+from dlx.losses.regression import (
+  absolute_error,
+  huber,
+  pinball,
+  smooth_l1,
+  squared_error,
+)
 from dlx.losses.segmentation import dice, pixel_cross_entropy
 from dlx.losses.wasserstein import (
   wasserstein_critic,
@@ -62,6 +68,7 @@ __all__ = [
   'multiclass_hinge',
   'nt_xent',
   'pair_contrastive',
+  'pinball',
   'pixel_cross_entropy',
   'sigmoid_binary_cross_entropy',
   'sigmoid_focal',

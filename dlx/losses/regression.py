@@ -73,6 +73,27 @@ def smooth_l1(prediction: Array, target: Array, beta: float | Array = 1.0) -> Ar
   return huber(prediction, target, beta) / beta
 
 
+def pinball(prediction: Array, target: Array, levels: Array) -> Array:
+  """Quantile loss `max(q e, (q - 1) e)` of e = target - prediction (Koenker 1978).
+
+  Its least expectation is at the quantile q of the target: of the level 1/2 at the
+  median, where it is half the absolute error.
+
+  Args:
+    prediction: [B, ..., Q], one number a level.
+    target: [B, ...].
+    levels: [Q], in (0, 1).
+
+  Returns:
+    [B], the mean over levels and trailing axes.
+  """
+  chex.assert_shape(levels, prediction.shape[-1:])
+  spread = jnp.broadcast_to(target[..., None], prediction.shape)
+  error = _error(spread, prediction)
+  levels = at_least_float32(jnp.asarray(levels)).reshape((1,) * target.ndim + (-1,))
+  return _mean_of_rows(jnp.maximum(levels * error, (levels - 1) * error))
+
+
 def _error(prediction: Array, target: Array) -> Array:
   chex.assert_equal_shape([prediction, target])
   return at_least_float32(prediction) - at_least_float32(target)

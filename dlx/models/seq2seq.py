@@ -23,8 +23,8 @@ from dlx.config import check_choice
 from dlx.errors import ConfigError
 from dlx.layers.matmul import rows_dot_general
 from dlx.layers.recurrent.cells import Cell, State
-from dlx.layers.recurrent.stack import RecurrentStack, cell_weights
-from dlx.layers.recurrent.unroll import unroll
+from dlx.layers.recurrent.stack import CellWeights, RecurrentStack, cell_weights
+from dlx.layers.recurrent.unroll import by_row, unroll
 from dlx.models.encoder_decoder import PAD
 
 Array = jax.Array
@@ -59,7 +59,7 @@ class _Weights(nn.Module):
   param_dtype: Any
 
   @nn.compact
-  def __call__(self) -> tuple[Array, Array, Array, Array]:
+  def __call__(self) -> CellWeights:
     return cell_weights(self, self.cell, self.inputs, self.features, self.param_dtype)
 
 
@@ -266,11 +266,13 @@ class Seq2Seq(nn.Module):
       for i, (state, weights) in enumerate(zip(decoding.states, self.decoder)):
         if i:
           x_LBD = self.drop(x_LBD, deterministic=not train)
-        input_kernel, hidden_kernel, input_bias, hidden_bias = weights()
-        x_LBG = self._product(x_LBD, input_kernel)
-        x_LBG = x_LBG + input_bias.astype(self._wide)[None, None]
-        hidden = hidden_kernel.astype(self.dtype)
-        x_LBD, state = unroll(self.cell, x_LBG, hidden, hidden_bias, state)
+        own = weights()
+        x_LBG = self._product(x_LBD, own.input_kernel)
+        x_LBG = x_LBG + own.input_bias.astype(self._wide)[None, None]
+        hidden = own.hidden_kernel.astype(self.dtype)
+        x_LBD, state = unroll(
+          self.cell, x_LBG, hidden, own.hidden_bias, state, own=own.own
+        )
         states.append(state)
       out_BTH = x_LBD.swapaxes(0, 1)
       decoding = decoding._replace(states=tuple(states))
@@ -289,9 +291,9 @@ class Seq2Seq(nn.Module):
     """
     kernels = [weights() for weights in self.decoder]
     wide, features = self._wide, self.features
-    input_kernel, _, input_bias, _ = kernels[0]
-    of_token, of_vector = jnp.split(input_kernel, [self.embedding])
-    x_BTG = self._product(x_BTE, of_token) + input_bias.astype(wide)[None, None]
+    of_token, of_vector = jnp.split(kernels[0].input_kernel, [self.embedding])
+    bias_G = kernels[0].input_bias.astype(wide)
+    x_BTG = self._product(x_BTE, of_token) + bias_G[None, None]
     # Drawn outside of the scan; 1 where nothing is dropped.
     ones = jnp.ones((self.num_layers - 1, *x_BTG.shape[1::-1], features), wide)
     kept_NLBH = self.drop(ones, deterministic=not train)
@@ -304,14 +306,14 @@ class Seq2Seq(nn.Module):
         vector, weights_BS = self._at(states[-1][0], decoding)
       x_BG = x_BG + self._product(vector, of_vector)
       new = []
-      for i, (_, hidden_kernel, _, hidden_bias) in enumerate(kernels):
+      for i, own in enumerate(kernels):
         if i:
-          own_kernel, _, own_bias, _ = kernels[i]
-          x_BG = self._product(new[-1][0] * kept_NBH[i - 1], own_kernel)
-          x_BG = x_BG + own_bias.astype(wide)[None]
-        u_BG = self._product(states[i][0], hidden_kernel)
-        u_BG = u_BG + hidden_bias.astype(wide)[None]
-        new.append(self.cell.step(states[i], x_BG, u_BG))
+          x_BG = self._product(new[-1][0] * kept_NBH[i - 1], own.input_kernel)
+          x_BG = x_BG + own.input_bias.astype(wide)[None]
+        u_BG = self._product(states[i][0], own.hidden_kernel)
+        u_BG = u_BG + own.hidden_bias.astype(wide)[None]
+        further = by_row(own.own, states[i][0])
+        new.append(self.cell.step(states[i], x_BG, u_BG, *further))
       state_BH = new[-1][0]
       if self.attention == BAHDANAU:
         return (tuple(new), ()), (state_BH, vector, weights_BS)

@@ -18,6 +18,7 @@ class SequenceRegressor(nn.Module):
     features: H of each layer.
     num_outputs: K.
     dropout: share of units dropped between layers.
+    hidden_init: how the hidden kernels start, see `Recurrent`.
     dtype: of the arithmetic; the outputs are at least float32.
     param_dtype: of the parameters.
   """
@@ -26,6 +27,7 @@ class SequenceRegressor(nn.Module):
   features: Sequence[int]
   num_outputs: int = 1
   dropout: float = 0.0
+  hidden_init: str = 'orthogonal'
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
@@ -39,7 +41,12 @@ class SequenceRegressor(nn.Module):
     """
     dtypes: dict[str, Any] = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
     encoder = RecurrentStack(
-      self.cell, self.features, dropout=self.dropout, name='encoder', **dtypes
+      self.cell,
+      self.features,
+      dropout=self.dropout,
+      hidden_init=self.hidden_init,
+      name='encoder',
+      **dtypes,
     )
     h_BTH, _ = encoder(x_BTD, train=train)
     head = nn.Dense(

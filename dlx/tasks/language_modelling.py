@@ -5,7 +5,7 @@ An experiment gives the text, the model and the optimiser.
 
 import functools
 import math
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,16 @@ from dlx.figures import text
 from dlx.layers import mesh
 from dlx.models.gpt import GPT, PLACEMENT, flops_per_token
 from dlx.sampling.autoregressive import generate
-from dlx.state import Array, Batch, Metric, Metrics, TrainState, ratios, seed_keys
+from dlx.state import (
+  Array,
+  Batch,
+  Metric,
+  Metrics,
+  PyTree,
+  TrainState,
+  ratios,
+  seed_keys,
+)
 from dlx.train.supervised import make_predict, supervised
 
 LANGUAGE_MODELLING: Mapping[str, Metric] = {
@@ -145,51 +154,125 @@ def language_model(
       '--config.stream=True is not allowed: must be False; windows of a text are '
       'gathered on the device.'
     )
-  size, declared = len(data.vocabulary), declarations(data)
+  declared, context = declarations(data), model.context
+
+  def variables(state: TrainState) -> dict[str, Any]:
+    return {'params': state.averaged}
+
+  def extend(state, token_BT, cache):
+    found: Any = model.apply(variables(state), token_BT, cache, method='extend')
+    return found
+
+  functions = text_functions(
+    data,
+    logits=make_predict(config, model, inputs='input', prepare=split_window),
+    extend=extend,
+    empty=model.empty_cache,
+    context=context,
+    sample_length=sample_length,
+    temperature=temperature,
+    top_k=top_k,
+  )
+  first = AllWindows(data.validation, NUM_SAMPLES, context)
+
+  def attention(state, key, batch):
+    del key
+    token_BT = batch['token'][:1, : min(SHOWN_LENGTH, context)]
+    weights = jnp.asarray(model.apply(variables(state), token_BT, method='attention'))
+    return {'token': token_BT[0], 'weights': weights[:, 0]}
+
+  def draw_attention(tree):
+    tokens = [data.vocabulary.decode([token]) for token in tree['token']]
+    return text.attention_maps(tree['weights'], tokens)
+
+  return supervised(
+    config,
+    model=model,
+    inputs='input',
+    prepare=split_window,
+    loss=next_token_loss,
+    tx=tx,
+    train_data=Windows(data.train, config.batch_size, context, config.seed),
+    eval_data={
+      'validation': AllWindows(data.validation, config.eval_batch_size, context)
+    },
+    metrics=next_token_accuracy,
+    summarize=summary_of(data),
+    declared=declared,
+    headline=headline(data),
+    functions=functions,
+    figures={
+      'sample': sample_figure(functions['generate'], data, first, temperature),
+      'attention': Figure(draw_attention, compute=attention, data=first),
+      **(figures or {}),
+    },
+    overfit=overfit,
+    placement=PLACEMENT,
+    flops_per_step=config.batch_size * context * flops_per_token(model, context),
+  )
+
+
+def text_functions(
+  data: CharacterData,
+  *,
+  logits: Callable[[TrainState, Batch], Any],
+  extend: Callable[[TrainState, Array, PyTree], tuple[Array, PyTree]],
+  empty: Callable[[int], PyTree],
+  context: int | None = None,
+  sample_length: int = 400,
+  temperature: float = 1.0,
+  top_k: int | None = None,
+) -> dict[str, Function]:
+  """`score`, the log-likelihood of a text, and `generate`, which goes on from a prompt.
+
+  Args:
+    data: a text.
+    logits: (state, {'token': [B, T + 1]}) -> those of the T tokens after the first.
+    extend: (state, tokens, cache) -> (logits of the token after each, cache).
+    empty: rows -> cache before the first token.
+    context: most tokens that a cache holds: of a longer prompt the last ones; None:
+      any number.
+    sample_length, temperature, top_k: defaults of `generate`, see `language_model`.
+
+  Raises:
+    ConfigError: a `top_k` above the size of the vocabulary.
+  """
+  size = len(data.vocabulary)
   if top_k is not None and not 1 <= top_k <= size:
     raise ConfigError(
       f'--config.top_k={top_k} is not allowed: must be in [1, {size}], the size of the '
       'vocabulary, or None for off.'
     )
-  context = model.context
-
-  def variables(state: TrainState) -> dict[str, Any]:
-    return {'params': state.averaged}
-
   chosen = {'top_k': top_k, 'top_p': None, 'min_p': None}
 
   def goes_on(state, inputs, *, num_tokens=sample_length, **given):
-    """Tokens after each prompt; of a prompt longer than the context the last ones."""
-    prompt_BP = inputs['prompt'][:, -context:]
-
-    def step(token_BT, cache):
-      found: Any = model.apply(variables(state), token_BT, cache, method='extend')
-      return found
-
+    """Tokens after each prompt."""
+    prompt_BP = inputs['prompt']
+    room = prompt_BP.shape[1] + max(1, num_tokens) if context is None else context
+    prompt_BP = prompt_BP[:, -room:]
     new_BT = generate(
-      step,
-      model.empty_cache(len(prompt_BP)),
+      lambda token_BT, cache: extend(state, token_BT, cache),
+      empty(len(prompt_BP)),
       prompt_BP,
       num_tokens,
       seed_keys(inputs['seed']),
-      context=context,
+      context=room,
       temperature=inputs['temperature'],
       **{**chosen, **given},
     )
     return {'tokens': new_BT}
 
-  predict = make_predict(config, model, inputs='input', prepare=split_window)
-
   def score(state, inputs):
     """Mean over the tokens after the first; at most one more than the context."""
     window = {'token': inputs['tokens']}
-    nats_B = next_token_loss(predict(state, window), split_window(window))
+    nats_B = next_token_loss(logits(state, window), split_window(window))
     return {'log_likelihood': -nats_B}
 
-  words = lambda data_dir: data.vocabulary
-  tokens = Field('tokens', ('length',), 'int32', vocabulary=words)
+  tokens = Field(
+    'tokens', ('length',), 'int32', vocabulary=lambda data_dir: data.vocabulary
+  )
   number = Field('number', (), 'float32')
-  functions = {
+  return {
     'score': Function(score, {'tokens': tokens}, {'log_likelihood': number}),
     'generate': Function(
       goes_on,
@@ -203,62 +286,27 @@ def language_model(
     ),
   }
 
+
+def sample_figure(
+  generates: Function, data: CharacterData, windows: AllWindows, temperature: float
+) -> Figure:
+  """What the model writes after the first tokens of the windows, as text."""
+
   def sample(state, key, batch):
-    prompt_BP = batch['token'][:, : min(PROMPT_LENGTH, context)]
+    prompt_BP = batch['token'][:, : min(PROMPT_LENGTH, windows.length)]
     n = len(prompt_BP)
     inputs = {
       'prompt': prompt_BP,
       'seed': jax.random.bits(key, (n,), jnp.uint32),
       'temperature': jnp.full((n,), temperature, jnp.float32),
     }
-    new_BT = functions['generate'].call(state, inputs)['tokens']
-    return {'prompt': prompt_BP, 'new': new_BT}
+    return {'prompt': prompt_BP, 'new': generates.call(state, inputs)['tokens']}
 
-  def draw_sample(tree):
+  def draw(tree):
     read = lambda tokens_BT: [data.vocabulary.decode(row) for row in tokens_BT]
     return text.text_samples(read(tree['prompt']), read(tree['new']))
 
-  def attention(state, key, batch):
-    del key
-    token_BT = batch['token'][:1, : min(SHOWN_LENGTH, context)]
-    weights = jnp.asarray(model.apply(variables(state), token_BT, method='attention'))
-    return {'token': token_BT[0], 'weights': weights[:, 0]}
-
-  def draw_attention(tree):
-    tokens = [data.vocabulary.decode([token]) for token in tree['token']]
-    return text.attention_maps(tree['weights'], tokens)
-
-  first = AllWindows(data.validation, NUM_SAMPLES, context)
-  return supervised(
-    config,
-    model=model,
-    inputs='input',
-    prepare=split_window,
-    loss=next_token_loss,
-    tx=tx,
-    train_data=Windows(data.train, config.batch_size, context, config.seed),
-    eval_data={
-      'validation': AllWindows(data.validation, config.eval_batch_size, context)
-    },
-    metrics=next_token_accuracy,
-    summarize=functools.partial(
-      summarize, bytes_per_token=data.bytes_per_token, unit=data.vocabulary.unit
-    ),
-    declared=declared,
-    headline=(
-      'validation/loss',
-      *(f'validation/{name}' for name in declared if name.startswith('bits_per_')),
-    ),
-    functions=functions,
-    figures={
-      'sample': Figure(draw_sample, compute=sample, data=first),
-      'attention': Figure(draw_attention, compute=attention, data=first),
-      **(figures or {}),
-    },
-    overfit=overfit,
-    placement=PLACEMENT,
-    flops_per_step=config.batch_size * context * flops_per_token(model, context),
-  )
+  return Figure(draw, compute=sample, data=windows)
 
 
 def split_window(batch: Batch) -> Batch:
@@ -307,6 +355,19 @@ def summarize(
   elif bytes_per_token is not None:
     found['bits_per_byte'] = bits / bytes_per_token
   return found
+
+
+def summary_of(data: CharacterData) -> Callable[[Metrics], Mapping[str, Any]]:
+  """`summarize` of this text."""
+  return functools.partial(
+    summarize, bytes_per_token=data.bytes_per_token, unit=data.vocabulary.unit
+  )
+
+
+def headline(data: CharacterData) -> tuple[str, ...]:
+  """Loss, and bits where they are told, of the validation text."""
+  bits = [name for name in declarations(data) if name.startswith('bits_per_')]
+  return ('validation/loss', *(f'validation/{name}' for name in bits))
 
 
 def _of_window(values_BT: Array, batch: Batch) -> Array:

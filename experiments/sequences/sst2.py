@@ -41,7 +41,7 @@ class Config(experiment.Config):
   min_count: int = 1  # Occurrences below which a training word is unknown.
   bucket_lengths: tuple[int, ...] = ()  # Lengths of batches; none: the data set's own.
   bucket_block_steps: int = 1  # Steps in a row with batches of one length.
-  cell: str = 'lstm'  # rnn, lstm, gru or reset.
+  cell: str = 'lstm'  # rnn, lstm, gru, reset, relu, peephole or mgu.
   bidirectional: bool = False  # Whether sentences are read from both ends.
   embedding: int = 128  # Width of the word vectors.
   features: tuple[int, ...] = (128,)  # State of each recurrent layer, e.g. 128,64.

@@ -38,7 +38,7 @@ class Config(experiment.Config):
   log_every_steps: int = 500  # Steps between lines of training metrics.
   clip_norm: float | None = 1.0  # Largest norm of the gradient of all parameters.
   length: int = 20  # T, symbols of a sequence.
-  cell: str = 'rnn'  # rnn, lstm, gru or reset.
+  cell: str = 'rnn'  # rnn, lstm, gru, reset, relu, peephole or mgu.
   features: int = 50  # Units of the recurrent layer.
   gain: float = 1.0  # Factor of the orthogonal recurrent kernel before the first step.
   lr: float = 0.1  # Learning rate, constant.

@@ -18,6 +18,7 @@ ALLOWED = {
   'segment',
   'translate',
   'align',
+  'forecast',
 }
 BATCH = 4
 

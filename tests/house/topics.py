@@ -257,6 +257,12 @@ AREAS: dict[str, tuple[Topic, ...]] = {
       'Vanishing gradients', 'foundations/vanishing_gradients', 'vanishing-gradients'
     ),
     run('Exploding gradients', 'sequences/exploding_gradients', 'exploding-gradients'),
+    run(
+      'Truncated backpropagation by its window',
+      'sequences/tbptt_window',
+      'tbptt-window',
+    ),
+    part('Memory of a gradient', 'train/residuals', tests='train/residuals'),
     run('An average of several nets', 'vision/ensemble', 'ensemble-logits-640'),
   ),
   'Measuring and looking inside': (
@@ -379,6 +385,25 @@ AREAS: dict[str, tuple[Topic, ...]] = {
       'inspect/maps/patches',
       tests='inspect/maps/gradients inspect/maps/filters inspect/maps/localisation',
     ),
+  ),
+  'Sequences in time': (
+    part(
+      'RNN, LSTM with peepholes or without, GRU, minimal gated unit, ReLU from the '
+      'identity',
+      *('layers/recurrent/cells', 'layers/recurrent/stack'),
+      tests='layers/recurrent/cells layers/recurrent/stack',
+    ),
+    run(
+      'What gates buy over a hundred steps', 'sequences/rnn_lstm_gru', 'rnn-lstm-gru'
+    ),
+    run(
+      'A language model with a state for a context',
+      'sequences/char_rnn',
+      'char-shakespeare',
+      test='sequences/char_rnn',
+    ),
+    run('Forecasts with bands', 'sequences/forecast', 'forecast-gru / mlp / linear'),
+    part('Baselines of a forecast', 'tasks/forecasting', tests='tasks/forecasting'),
   ),
 }
 

@@ -1,7 +1,8 @@
 """Windows of one long text, for language models that read characters or tokens.
 
-Windows    the training stream: windows of L + 1 tokens in shuffled order, endless
-AllWindows one pass in which every token but the first of the text is predicted once
+Windows           endless windows of L + 1 tokens in shuffled order
+ContinuingWindows endless windows, each row's where that of the step before ended
+AllWindows        one pass: every token but the first of the text is predicted once
 
 A source holds one field, one token an example, in the order of the text. A window of
 L + 1 tokens is L inputs and the L tokens after them.
@@ -113,6 +114,57 @@ class Windows(_OfText):
     rows = jnp.arange(self.batch_size, dtype=jnp.uint32)
     place_B = stream_rows(self.seed, step, rows, count, self.batch_size)
     return {'token': self._windows(arrays, place_B * self.stride)}
+
+
+class ContinuingWindows(_OfText):
+  """Endless windows that go on, row by row, for a state that is carried between steps.
+
+  The text is cut into B parts of equal length; row b reads part b from its begin to its
+  end, L tokens a step, and begins anew in the next epoch. At the end of a part fewer
+  than L targets are left out; each epoch begins one token later than the one before
+  wherever that leaves as many windows, so that they are others in each.
+
+  A batch holds `token` int32 [B, L + 1] and `reset` bool [B], whether a part begins.
+
+  Attributes:
+    batch_size: B.
+    length: L.
+  """
+
+  placement = {}
+
+  def __init__(self, source: Source, batch_size: int, length: int):
+    super().__init__(source, batch_size, length)
+    if source.size is not None:
+      self._parts(source.size)
+    self.shapes = (
+      {
+        'token': self._token_shape(),
+        'reset': jax.ShapeDtypeStruct((batch_size,), np.bool_),
+      },
+    )
+
+  def _parts(self, size: int) -> tuple[int, int]:
+    """(targets of a part, steps of an epoch)."""
+    targets = (size - 1) // self.batch_size
+    if targets < self.length:
+      raise ConfigError(
+        f'length={self.length} is not allowed on {self.source.name}/'
+        f'{self.source.split}: must be at most {targets}, the tokens of each of '
+        f'{self.batch_size} parts.'
+      )
+    return targets, targets // self.length
+
+  def get(self, arrays: Arrays, step: jax.Array) -> dict[str, jax.Array]:
+    targets, steps = self._parts(len(arrays[self.field]))
+    left = targets - steps * self.length
+    epoch, at = step // steps, step % steps
+    first_B = jnp.arange(self.batch_size, dtype=jnp.int32) * targets
+    start_B = first_B + epoch % (left + 1) + at * self.length
+    return {
+      'token': self._windows(arrays, start_B),
+      'reset': jnp.broadcast_to(at == 0, (self.batch_size,)),
+    }
 
 
 class AllWindows(_OfText):

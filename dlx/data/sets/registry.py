@@ -21,6 +21,7 @@ KINDS = {
   'sentences': 'labelled sentences',
   'characters': 'a text',
   'translation': 'pairs of sentences in two languages',
+  'series': 'a series in time',
 }
 
 
@@ -138,6 +139,20 @@ SETS = {
   ),
   'multi30k': Entry(
     'translation', False, 'captions of images, English and German', 'CC BY-NC-SA 4.0'
+  ),
+  'sea_temperature': Entry(
+    'series',
+    True,
+    'of the Pacific off Peru by month, 1950 to 2010',
+    'public domain',
+    'bfba7840f674ad90b6227b2ec65d2bde414dc8495d888b540ba22426147fee9b',
+  ),
+  'sunspots': Entry(
+    'series',
+    True,
+    'their mean number by year, 1700 to 2008',
+    'public domain',
+    '9bcbe9dcdc8c75ef925a2f360ab677c2d84a17c6e65a8cf6644be24b82c5be09',
   ),
 }
 

@@ -11,12 +11,13 @@ Rows are packed in effect: after its end a row keeps its state and its outputs a
 and the backward direction begins at each row's own last token.
 """
 
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, NamedTuple, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dlx.config import check_choice
 from dlx.layers.matmul import rows_dot_general
 from dlx.layers.recurrent.cells import Cell, State, zero_state
 from dlx.layers.recurrent.noise import RecurrentNoise
@@ -37,6 +38,20 @@ def _orthogonal_blocks(gates: int) -> Callable[..., Array]:
   return init
 
 
+def _identity_blocks(gates: int) -> Callable[..., Array]:
+  """Initialiser of [H, G*H]: each gate's block is the identity (arXiv:1504.00941)."""
+
+  def init(key, shape, dtype):
+    del key
+    return jnp.tile(jnp.eye(shape[0], shape[1] // gates, dtype=dtype), (1, gates))
+
+  return init
+
+
+# How hidden kernels may start, by name.
+HIDDEN_INITS = {'orthogonal': _orthogonal_blocks, 'identity': _identity_blocks}
+
+
 def _bias(cell: Cell, features: int) -> Callable[..., Array]:
   def init(key, shape, dtype):
     del key
@@ -46,9 +61,32 @@ def _bias(cell: Cell, features: int) -> Callable[..., Array]:
   return init
 
 
+class CellWeights(NamedTuple):
+  """The parameters of a cell: D inputs, H features, G gates.
+
+  Attributes:
+    input_kernel: [D, G*H].
+    hidden_kernel: [H, G*H].
+    input_bias: [G*H].
+    hidden_bias: [G*H].
+    own: [H] each, see `Cell.own`.
+  """
+
+  input_kernel: Array
+  hidden_kernel: Array
+  input_bias: Array
+  hidden_bias: Array
+  own: tuple[Array, ...]
+
+
 def cell_weights(
-  module: nn.Module, cell: Cell, inputs: int, features: int, param_dtype: Any
-) -> tuple[Array, Array, Array, Array]:
+  module: nn.Module,
+  cell: Cell,
+  inputs: int,
+  features: int,
+  param_dtype: Any,
+  hidden_init: str = 'orthogonal',
+) -> CellWeights:
   """Declares a cell's parameters in a module that is being called.
 
   Args:
@@ -56,22 +94,26 @@ def cell_weights(
     cell: one of CELLS.
     inputs: D.
     features: H.
-    param_dtype: of all four.
+    param_dtype: of all.
+    hidden_init: how the hidden kernel starts, a name of HIDDEN_INITS.
 
-  Returns:
-    input_kernel [D, G*H], hidden_kernel [H, G*H], input_bias and hidden_bias [G*H].
+  Raises:
+    ConfigError: another `hidden_init`.
   """
-  width = len(cell.gates) * features
-  orthogonal, zeros = _orthogonal_blocks(len(cell.gates)), nn.initializers.zeros
+  check_choice('hidden_init', hidden_init, HIDDEN_INITS)
+  gates, zeros = len(cell.gates), nn.initializers.zeros
+  fan_in, hidden = nn.initializers.lecun_normal(), HIDDEN_INITS[hidden_init](gates)
+  width = gates * features
 
   def param(name, init, *shape):
     return module.param(name, init, shape, param_dtype)
 
-  return (
-    param('input_kernel', nn.initializers.lecun_normal(), inputs, width),
-    param('hidden_kernel', orthogonal, features, width),
+  return CellWeights(
+    param('input_kernel', fan_in, inputs, width),
+    param('hidden_kernel', hidden, features, width),
     param('input_bias', _bias(cell, features), width),
     param('hidden_bias', zeros, width),
+    tuple(param(name, zeros, features) for name in cell.own),
   )
 
 
@@ -82,14 +124,19 @@ class Recurrent(nn.Module):
     cell: one of CELLS.
     features: H.
     reverse: from each row's last token to its first.
+    hidden_init: how the hidden kernel starts, a name of HIDDEN_INITS.
     noise: what is dropped in training, see noise.py.
     dtype: of the matrix products and outputs; gates and state are at least float32.
     param_dtype: of the parameters.
+
+  Raises:
+    ConfigError: another `hidden_init`, when it is applied.
   """
 
   cell: Cell
   features: int
   reverse: bool = False
+  hidden_init: str = 'orthogonal'
   noise: RecurrentNoise = RecurrentNoise()
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
@@ -110,13 +157,13 @@ class Recurrent(nn.Module):
       x_BTD: inputs, filled up with anything past the end of a row.
       length_B: tokens of each row, 0 to T; None: all T.
       state: before the first token; None: zeros.
-      nudge_TBH: see `recurrence.unroll`.
+      nudge_TBH: see `dlx.layers.recurrent.unroll.unroll`.
       train: draw what `noise` drops (rng 'dropout').
     """
     cell = self.cell
     wide = jnp.promote_types(self.dtype, jnp.float32)
-    input_kernel, hidden_kernel, input_bias, hidden_bias = cell_weights(
-      self, cell, x_BTD.shape[-1], self.features, self.param_dtype
+    input_kernel, hidden_kernel, input_bias, hidden_bias, own = cell_weights(
+      self, cell, x_BTD.shape[-1], self.features, self.param_dtype, self.hidden_init
     )
     if length_B is not None:
       # What fills a row up has a slope of 0, which times nan would still be nan.
@@ -140,6 +187,7 @@ class Recurrent(nn.Module):
       hidden_bias,
       state,
       length_B,
+      own=own,
       reverse=self.reverse,
       nudge_TBH=nudge_TBH,
       noise=self.noise.of_steps(key, cell, shape, state[0].dtype),
@@ -156,6 +204,7 @@ class RecurrentStack(nn.Module):
     bidirectional: a second scan from each row's last token to its first; outputs of the
       two lie side by side, forward first.
     dropout: share of units dropped between layers, not after the last.
+    hidden_init: see `Recurrent`.
     noise: what each layer drops in training, see noise.py.
     dtype: of the matrix products and outputs.
     param_dtype: of the parameters.
@@ -165,39 +214,49 @@ class RecurrentStack(nn.Module):
   features: Sequence[int]
   bidirectional: bool = False
   dropout: float = 0.0
+  hidden_init: str = 'orthogonal'
   noise: RecurrentNoise = RecurrentNoise()
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(
-    self, x_BTD: Array, length_B: Array | None = None, *, train: bool
+    self,
+    x_BTD: Array,
+    length_B: Array | None = None,
+    states: Sequence[Sequence[State]] | None = None,
+    *,
+    train: bool,
   ) -> tuple[Array, list[list[State]]]:
     """(outputs [B, T, H or 2H] of the last layer, final states by layer and direction).
 
     Args:
       x_BTD: inputs, filled up with anything past the end of a row.
       length_B: tokens of each row; None: all T.
+      states: before the first token, by layer and direction, as this returns them;
+        None: zeros.
       train: drop units (rng 'dropout').
     """
     finals = []
     for i, features in enumerate(self.features):
       if i:
         x_BTD = nn.Dropout(self.dropout, deterministic=not train)(x_BTD)
-      outputs, states = [], []
-      for direction in ('forward', 'backward')[: 1 + self.bidirectional]:
+      outputs, after = [], []
+      for j, direction in enumerate(('forward', 'backward')[: 1 + self.bidirectional]):
         layer = Recurrent(
           self.cell,
           features,
           reverse=direction == 'backward',
+          hidden_init=self.hidden_init,
           noise=self.noise,
           dtype=self.dtype,
           param_dtype=self.param_dtype,
           name=f'{direction}_{i}',
         )
-        output, state = layer(x_BTD, length_B, train=train)
+        before = None if states is None else states[i][j]
+        output, state = layer(x_BTD, length_B, before, train=train)
         outputs.append(output)
-        states.append(state)
+        after.append(state)
       x_BTD = jnp.concatenate(outputs, axis=-1)
-      finals.append(states)
+      finals.append(after)
     return x_BTD, finals

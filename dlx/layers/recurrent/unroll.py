@@ -7,7 +7,7 @@ takes an LSTM in float32 through all steps by one call each way.
 """
 
 import functools
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 import jax
 from jax import lax
@@ -29,6 +29,7 @@ def unroll(
   state: State,
   length_B: Array | None = None,
   *,
+  own: tuple[Array, ...] = (),
   reverse: bool = False,
   nudge_TBH: Array | None = None,
   noise: Noise | None = None,
@@ -42,6 +43,7 @@ def unroll(
     hidden_bias: [G*H].
     state: before the first step; of the arithmetic's dtype.
     length_B: steps of each row; None: all T.
+    own: [H] each, the further parameters that `cell.own` names.
     reverse: from each row's last step to its first.
     nudge_TBH: added to h after every step. Zeros change nothing, and the gradient of a
       loss for them is that for every h_t.
@@ -56,7 +58,7 @@ def unroll(
     t, b, _ = x_TBG.shape
     length_B = jnp.full(b, t) if length_B is None else length_B
     return _lstm(reverse, x_TBG, *weights, state, length_B.astype(jnp.int32))
-  return _unroll(cell, reverse, x_TBG, *weights, state, length_B, nudge_TBH, noise)
+  return _unroll(cell, reverse, x_TBG, *weights, own, state, length_B, nudge_TBH, noise)
 
 
 def _by_onednn(cell: Cell, *arrays: Array) -> bool:
@@ -105,11 +107,17 @@ def _dropped(h: Array, noise: Noise) -> Array:
   return h * (noise.hidden_BH if h.ndim == 2 else noise.hidden_BH[None])
 
 
+def by_row(own: Sequence[Array], like: Array) -> list[Array]:
+  """Further parameters as a cell takes them: [B, H] of each [H], of the type of h."""
+  return [jnp.broadcast_to(x.astype(like.dtype), like.shape) for x in own]
+
+
 def _scan(
-  cell, reverse, x_TBG, kernel, bias, state, length_B, nudge_TBH, noise, save
+  cell, reverse, x_TBG, kernel, bias, own, state, length_B, nudge_TBH, noise, save
 ) -> Any:
   """(What `unroll` returns, (u_TBG, the state before every step) where `save`)."""
   wide, noise = state[0].dtype, noise or Noise()
+  own_BH = by_row(own, state[0])
 
   def body(state, inputs):
     t, x, nudge, old = inputs
@@ -117,7 +125,7 @@ def _scan(
     u = jnp.matmul(h.astype(kernel.dtype), kernel, preferred_element_type=wide)
     u = u + bias.astype(wide)[None]
     saved = (u, state) if save else None
-    new = cell.step(state, x.astype(wide), u)
+    new = cell.step(state, x.astype(wide), u, *own_BH)
     if old is not None:
       # h comes from the new c, not from what stays of it, as in the paper.
       new = tuple(o * a + (1 - o) * b for o, a, b in zip(old, state, new, strict=True))
@@ -137,8 +145,8 @@ def _scan(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _unroll(cell, reverse, x_TBG, kernel, bias, state, length_B, nudge_TBH, noise):
-  args = (x_TBG, kernel, bias, state, length_B, nudge_TBH, noise)
+def _unroll(cell, reverse, x_TBG, kernel, bias, own, state, length_B, nudge_TBH, noise):
+  args = (x_TBG, kernel, bias, own, state, length_B, nudge_TBH, noise)
   return _scan(cell, reverse, *args, save=False)[0]
 
 
@@ -148,23 +156,25 @@ def _unroll_forward(cell, reverse, *args):
 
 
 def _unroll_backward(cell, reverse, residuals, slopes):
-  (x_TBG, kernel, bias, _, length_B, nudge_TBH, noise), u_TBG, before = residuals
+  (x_TBG, kernel, bias, own, _, length_B, nudge_TBH, noise), u_TBG, before = residuals
   dh_TBH, d_state = slopes
   wide, noise = u_TBG.dtype, noise or Noise()
+  own_BH = by_row(own, d_state[0])
 
-  def body(d_state, inputs):
+  def body(carry, inputs):
+    d_state, d_own = carry
     t, x, u, before, dh, old = inputs
     d_new = (d_state[0] + dh, *d_state[1:])
-    _, pull = jax.vjp(cell.step, before, x.astype(wide), u)
+    _, pull = jax.vjp(cell.step, before, x.astype(wide), u, *own_BH)
     if old is None:
-      d_old, dx, du = pull(d_new)
+      d_old, dx, du, *more = pull(d_new)
     else:
       parts = tuple((1 - o) * d for o, d in zip(old, d_new, strict=True))
-      d_old, dx, du = pull(parts)
+      d_old, dx, du, *more = pull(parts)
       d_old = tuple(a + o * d for a, o, d in zip(d_old, old, d_new, strict=True))
     if length_B is not None:
       inside = (t < length_B)[:, None]
-      dx, du = jnp.where(inside, dx, 0), jnp.where(inside, du, 0)
+      dx, du, *more = (jnp.where(inside, x, 0) for x in (dx, du, *more))
     d_h = jnp.matmul(du.astype(kernel.dtype), kernel.T, preferred_element_type=wide)
     d_old = (d_old[0] + _dropped(d_h, noise), *d_old[1:])
     d_nudge = None if nudge_TBH is None else d_new[0]
@@ -173,14 +183,20 @@ def _unroll_backward(cell, reverse, residuals, slopes):
         jnp.where(inside, a, b) for a, b in zip(d_old, d_state, strict=True)
       )
       d_nudge = None if d_nudge is None else jnp.where(inside, d_nudge, 0)
-    return d_old, (dx, du, d_nudge)
+    d_own = tuple(total + x.sum(0) for total, x in zip(d_own, more, strict=True))
+    return (d_old, d_own), (dx, du, d_nudge)
 
   steps = jnp.arange(x_TBG.shape[0], dtype=jnp.int32)
-  d_state, (dx_TBG, du_TBG, d_nudge) = lax.scan(
-    body, d_state, (steps, x_TBG, u_TBG, before, dh_TBH, noise.old), reverse=not reverse
+  none = tuple(jnp.zeros(x.shape, wide) for x in own)
+  (d_state, d_own), (dx_TBG, du_TBG, d_nudge) = lax.scan(
+    body,
+    (d_state, none),
+    (steps, x_TBG, u_TBG, before, dh_TBH, noise.old),
+    reverse=not reverse,
   )
   weights = _weight_gradients(_dropped(before[0], noise), du_TBG, kernel, bias)
-  return dx_TBG.astype(x_TBG.dtype), *weights, d_state, None, d_nudge, None
+  d_own = tuple(d.astype(x.dtype) for d, x in zip(d_own, own, strict=True))
+  return dx_TBG.astype(x_TBG.dtype), *weights, d_own, d_state, None, d_nudge, None
 
 
 _unroll.defvjp(_unroll_forward, _unroll_backward)

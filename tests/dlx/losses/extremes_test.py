@@ -34,6 +34,9 @@ ALONE = {
   'absolute_error': (lambda x: losses.absolute_error(x, half(x)), INF, INF),
   'huber': (lambda x: losses.huber(x, half(x)), INF, INF),
   'smooth_l1': (lambda x: losses.smooth_l1(x, half(x), 0.5), INF, INF),
+  'pinball': (
+    lambda x: losses.pinball(x, half(x)[:, 0], jnp.linspace(0.2, 0.8, 4)), INF, INF
+  ),
   # Differences of logits that are not finite; -inf is no class.
   'softmax_cross_entropy': (
     lambda x: losses.softmax_cross_entropy(x, label(x)), NAN, 1.576

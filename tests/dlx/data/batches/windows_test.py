@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlx.data.batches.windows import AllWindows, Windows
+from dlx.data.batches.windows import AllWindows, ContinuingWindows, Windows
 from dlx.data.dataset import Loaded, Source
 from dlx.errors import ConfigError, DataError
 
@@ -63,6 +63,38 @@ class WindowsTest(parameterized.TestCase):
       chex.assert_trees_all_equal_shapes_and_dtypes(batch, dict(data.shapes[0]))
       self.assertEqual(data.load('here').origin['path'], 'here')
     self.assertIsNone(Windows(source(50), 4, 7, 0).num_batches(held))
+
+
+class ContinuingWindowsTest(parameterized.TestCase):
+  def test_each_row_reads_its_part_from_its_begin_to_its_end(self):
+    # 29 targets: three parts of 9, two windows of 4 each, 1 target left over.
+    data = ContinuingWindows(source(30), 3, 4)
+    found = batches(data, 6)
+    firsts = [batch['token'][:, 0].tolist() for batch in found]
+    first = [[0, 9, 18], [4, 13, 22]]
+    later = [[1, 10, 19], [5, 14, 23]]  # The second epoch begins one token later.
+    self.assertEqual(firsts, [*first, *later, *first])
+    for i, batch in enumerate(found):
+      token = batch['token']
+      np.testing.assert_array_equal(token - token[:, :1], [range(5)] * 3)
+      np.testing.assert_array_equal(batch['reset'], [i % 2 == 0] * 3)
+      if i % 2:  # The last target of a window is the first input of the next.
+        np.testing.assert_array_equal(token[:, 0], found[i - 1]['token'][:, -1])
+
+  def test_parts_that_windows_fill_begin_at_the_same_tokens_in_each_epoch(self):
+    found = batches(ContinuingWindows(source(9), 2, 4), 2)
+    for batch in found:
+      self.assertEqual(batch['token'].tolist(), [[0, 1, 2, 3, 4], [4, 5, 6, 7, 8]])
+      self.assertTrue(batch['reset'].all())
+
+  def test_a_part_shorter_than_a_window(self):
+    with self.assertRaisesRegex(ConfigError, 'length=4 .* at most 3, .* of 3 parts'):
+      ContinuingWindows(source(12), 3, 4)
+
+  def test_declares_shapes_without_reading(self):
+    data = ContinuingWindows(source(50), 4, 7)
+    batch = jax.eval_shape(data.get, data.array_shapes(), jnp.int32(0))
+    chex.assert_trees_all_equal_shapes_and_dtypes(batch, dict(data.shapes[0]))
 
 
 class AllWindowsTest(parameterized.TestCase):

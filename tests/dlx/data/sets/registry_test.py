@@ -13,6 +13,7 @@ from dlx.data.sets import (
   registry,
   scikit,
   sentences,
+  series,
   tables,
   translation,
 )
@@ -25,6 +26,7 @@ LOOK_UP = {
   'sentences': sentences.sentences,
   'characters': characters.characters,
   'translation': translation.translation,
+  'series': series.series,
 }
 
 # What reads each embedded set whose content is the same everywhere.
@@ -39,6 +41,12 @@ READ = {
   'reverse': lambda: translation.translation('reverse').test.read(None),
   'sort': lambda: translation.translation('sort').test.read(None),
   'phrases': lambda: translation.translation('phrases').test.read(None),
+  **{
+    name: lambda name=name: (
+      series.windows(series.series(name), 12, 6).sources['test'].read(None)
+    )
+    for name in ('sea_temperature', 'sunspots')
+  },
 }
 
 

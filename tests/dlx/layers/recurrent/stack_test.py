@@ -134,9 +134,9 @@ class ParametersTest(parameterized.TestCase):
     size = lambda name: sum(x.size for x in jax.tree.leaves(params(name)))
     one = D * H + H * H + 2 * H
     found = {name: size(name) for name in cells.CELLS}
-    self.assertEqual(
-      found, {'rnn': one, 'reset': 2 * one, 'gru': 3 * one, 'lstm': 4 * one}
-    )
+    gates = {'rnn': 1, 'relu': 1, 'mgu': 2, 'reset': 2, 'gru': 3, 'lstm': 4}
+    wanted = {name: n * one for name, n in gates.items()}
+    self.assertEqual(found, {**wanted, 'peephole': 4 * one + 3 * H})
     self.assertEqual(4 * found['gru'], 3 * found['lstm'])
 
   def test_initial_values(self):
