@@ -295,6 +295,20 @@ def test_other_cells(cell):
   assert found.shape == (2, 4, SIZE) and np.isfinite(found).all()
 
 
+@pytest.mark.parametrize('form', ['dot', 'general, fed'])
+def test_parameters_of_a_cell_of_its_own_count(form):
+  model, variables = made(form, 'peephole')
+
+  def logits(params):
+    return model.apply({'params': params}, PAIR, train=False)
+
+  slopes = jax.jit(jax.grad(lambda params: jnp.sin(logits(params)).sum()))
+  found = slopes(variables['params'])
+  for name in ('decoder_0', 'decoder_1'):
+    for own in CELLS['peephole'].own:
+      assert (np.abs(found[name][own]) > 1e-6).all(), (name, own)
+
+
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [

@@ -34,12 +34,13 @@ def drawn(cell) -> Noise:
   return Noise(hidden_BH, stays)
 
 
-def loop(cell, x_TBG, kernel, bias, state, noise, reverse):
+def loop(cell, x_TBG, kernel, bias, state, own, noise, reverse):
   """The definition, step by step; JAX differentiates it."""
+  own = [jnp.broadcast_to(x[None], (B, H)) for x in own]
   out = [jnp.zeros((B, H))] * T
   for t in reversed(range(T)) if reverse else range(T):
     h = state[0] if noise.hidden_BH is None else state[0] * noise.hidden_BH
-    new = cell.step(state, x_TBG[t], h @ kernel + bias[None])
+    new = cell.step(state, x_TBG[t], h @ kernel + bias[None], *own)
     if noise.old is not None:
       pairs = zip(noise.old, state, new, strict=True)
       new = tuple(jnp.where(o[t] > 0, a, b) for o, a, b in pairs)
@@ -50,21 +51,26 @@ def loop(cell, x_TBG, kernel, bias, state, noise, reverse):
 
 
 class UnrollTest(parameterized.TestCase):
-  @parameterized.parameters(('lstm', True), ('gru', False))
+  @parameterized.parameters(('lstm', True), ('gru', False), ('peephole', True))
   def test_equals_the_loop_with_its_gradients(self, name, reverse):
     cell = cells.CELLS[name]
     with jax.enable_x64(True):
       args, noise = operands(cell), drawn(cell)
+      rng = np.random.default_rng(2)
+      args.append(tuple(jnp.asarray(rng.normal(size=H)) for _ in cell.own))
 
       def ours(*args):
-        return unroll.unroll(cell, *args, LENGTHS, reverse=reverse, noise=noise)
+        *args, own = args
+        return unroll.unroll(
+          cell, *args, LENGTHS, own=own, reverse=reverse, noise=noise
+        )
 
       def score(call):
         def value(*args):
           h_TBH, state = call(*args)
           return jnp.sin(h_TBH).sum() + sum(jnp.cos(part).sum() for part in state)
 
-        return jax.jit(lambda *a: (call(*a), jax.grad(value, (0, 1, 2, 3))(*a)))
+        return jax.jit(lambda *a: (call(*a), jax.grad(value, (0, 1, 2, 3, 4))(*a)))
 
       found = score(ours)(*args)
       wanted = score(lambda *a: loop(cell, *a, noise, reverse))(*args)
