@@ -159,10 +159,10 @@ class LayersTest(parameterized.TestCase):
   def test_attention_drops_shares_in_training_alone(self):
     layer = graph_modules.GraphAttention(4, heads=2, dropout=0.5)
     links, p = links_for('attention'), parameters('attention')
-    run = lambda i, train: layer.apply(
-      {'params': p}, jnp.asarray(X), links, train=train,
-      rngs={'dropout': jax.random.key(i)},
-    )  # fmt: skip
+    rngs = lambda i: {'dropout': jax.random.key(i)}
+    run = lambda i, train: jnp.asarray(
+      layer.apply({'params': p}, jnp.asarray(X), links, train=train, rngs=rngs(i))
+    )
     np.testing.assert_array_equal(run(0, False), run(1, False))
     self.assertGreater(float(jnp.abs(run(0, True) - run(1, True)).max()), 0.01)
 
