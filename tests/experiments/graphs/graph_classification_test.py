@@ -21,11 +21,12 @@ def some(state):
 
 def answers(task, **fields):
   """Log of the answers of a net that was not trained, for some graphs, [B, 2]."""
-  config = graph_classification.Config(task=task, nodes=10, features=8, **fields)
+  most = 10 if task == 'families' else 16
+  config = graph_classification.Config(task=task, nodes=most, features=8, **fields)
   built = graph_classification.build(config)
   state = jax.jit(built.init)(jax.random.key(0))
   call = built.functions['predict'].call
-  batch = jax.vmap(lambda i: random_graphs.graph(jax.random.key(i), task, 10))
+  batch = jax.vmap(lambda i: random_graphs.graph(jax.random.key(i), task, most))
   graphs = batch(jnp.arange(20))
   graphs.pop('label')
   one = lambda graph: call(some(state), graph)['probabilities']
