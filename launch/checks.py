@@ -24,7 +24,7 @@ from dlx.state import is_key, ratios
 Build = Callable[[Any], Experiment]
 ROWS = 4
 # Of sizes that a declaration leaves open, and of options.
-SIZES = {'length': 6, 'nodes': 7, 'edges': 9, 'entries': 8}
+SIZES = {'length': 6, 'nodes': 7, 'edges': 9, 'entries': 8, 'pairs': 5}
 OPTIONS = {'num_tokens': 5, 'steps': 2}
 # Other values than the defaults of fields that every run has.
 OTHER = {'ema_decay': 0.9, 'clip_norm': 1.0, 'clip_value': 1.0, 'micro_batches': 2}

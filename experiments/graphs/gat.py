@@ -11,6 +11,8 @@ as `--config.early_stop_metric=validation/loss --config.eval_every_steps=1
 --config.early_stop_patience=100` does. Published on Cora: 83.0 % (sd 0.7, mean of 100).
 PubMed is published with `--config.output_heads=8 --config.lr=0.01
 --config.weight_decay=1e-3`.
+
+Measured: Cora 82.72 % (sd 0.57, 10 seeds), 39 s of CPU.
 """
 
 import dataclasses

@@ -7,7 +7,7 @@ Each layer of a GCN takes the mean of a node and its neighbours, which makes nei
 alike (arXiv 1801.07606): the mean of 1 - cosine over pairs of nodes, of what the last
 hidden layer gives, falls with the depth, and so does accuracy. Residuals keep what went
 in (arXiv 1609.02907, appendix B). Expected: the deepest plain net is worse than the
-shallowest and has nodes that are more alike than with residuals, which it is worse than.
+shallowest, and worse than one with residuals, whose nodes are less alike.
 """
 
 import dataclasses

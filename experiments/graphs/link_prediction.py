@@ -8,6 +8,8 @@ trained to tell these edges from as many pairs that are drawn anew at every step
 the published loss has all pairs. Held-out edges against as many pairs without one:
 ROC-AUC and average precision, exact. Published on Cora: 91.0 and 92.0 % (GAE with
 features, mean of 10).
+
+Measured: Cora ROC-AUC 91.43 %, average precision 91.81 % (sd 0.54, 0.46; 3 seeds).
 """
 
 import dataclasses
