@@ -7,6 +7,8 @@ A step sees `batch_size` training nodes, `fan_out[0]` neighbours of each, `fan_o
 neighbours of those, and so on, drawn with replacement by seed and step: its cost does
 not grow with the graph. Evaluations see the whole graph. karate_club (embedded, the
 default), cora, citeseer, pubmed, or a graph of your own.
+
+Measured: Cora 79.10 % (1 seed).
 """
 
 import dataclasses
@@ -84,7 +86,8 @@ def build(config: Config) -> experiment.Experiment:
     return config.weight_decay / 2 * sum((x**2).sum() for x in kernels)
 
   def init(key):
-    links = graph_layers.Links(*(jnp.zeros(1, jnp.int32),) * 2, jnp.ones(1))
+    none = jnp.zeros(1, jnp.int32)
+    links = graph_layers.Links(none, none, jnp.ones(1))
     x = jnp.zeros((1, data.num_features))
     params = model.init(jax.random.fold_in(key, 0), x, links, train=False)['params']
     return create(params, tx.init(params), jax.random.fold_in(key, 1))

@@ -24,8 +24,8 @@ class Neighbourhoods(NamedTuple):
     neighbour: int32 [2 E].
   """
 
-  start: Array
-  neighbour: Array
+  start: Array | np.ndarray
+  neighbour: Array | np.ndarray
 
 
 class Sampled(NamedTuple):
