@@ -32,10 +32,12 @@ class _Layer(nn.Module):
   param_dtype: Any = jnp.float32
 
   def kernel(self, name: str, rows: int, columns: int | None = None) -> jax.Array:
+    """[rows, columns]; None: as many columns as features."""
     shape = (rows, self.features if columns is None else columns)
     return self._param(name, nn.initializers.glorot_uniform(), shape)
 
   def bias(self, name: str = 'bias') -> jax.Array:
+    """[1, H], 0 at the beginning."""
     return self._param(name, nn.initializers.zeros, (1, self.features))
 
   def _param(self, name: str, init: Any, shape: tuple[int, ...]) -> jax.Array:
@@ -43,6 +45,7 @@ class _Layer(nn.Module):
     return jnp.asarray(value, self.dtype)
 
   def cast(self, x: Rows) -> Rows:
+    """Rows in the dtype of the arithmetic."""
     if isinstance(x, SparseRows):
       return x._replace(values_X=x.values_X.astype(self.dtype))
     return x.astype(self.dtype)

@@ -76,7 +76,9 @@ SWEPT = ('lr',)
 SMALL = Config(num_steps=6, log_every_steps=2, eval_every_steps=3, hidden=8, features=4)
 
 
-def other_pairs(key: jax.Array, edges_E2: jax.Array, num_nodes: int):
+def other_pairs(
+  key: jax.Array, edges_E2: jax.Array, num_nodes: int
+) -> tuple[jax.Array, jax.Array]:
   """As many pairs as there are edges, drawn evenly, and their weight.
 
   Returns:

@@ -26,7 +26,9 @@ SWAPS = 6  # Tries to swap ends, for each edge.
 LEAST = 8  # Nodes of the smallest graph.
 
 
-def erdos_renyi(key: Key, num_nodes: Any, num_edges: Any, sizes: tuple[int, int]):
+def erdos_renyi(
+  key: Key, num_nodes: Any, num_edges: Any, sizes: tuple[int, int]
+) -> Array:
   """A graph of n nodes drawn evenly from all those of m edges: [E, 2].
 
   Args:
@@ -42,7 +44,9 @@ def erdos_renyi(key: Key, num_nodes: Any, num_edges: Any, sizes: tuple[int, int]
   return _only(edges_E2, num_edges)
 
 
-def barabasi_albert(key: Key, num_nodes: Any, most_nodes: int, links: int = LINKS):
+def barabasi_albert(
+  key: Key, num_nodes: Any, most_nodes: int, links: int = LINKS
+) -> Array:
   """Preferential attachment: edges [links (N - links), 2], of which n nodes have some.
 
   It begins with a star of links + 1 nodes; each further node is joined to so many that
