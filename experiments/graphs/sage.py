@@ -102,7 +102,7 @@ def build(config: Config) -> experiment.Experiment:
     rows = neighbours.Neighbourhoods(graph['start'], graph['neighbour'])
     tree = neighbours.sample(around, rows, nodes_B, config.fan_out)
     nodes_M, links = neighbours.as_links(tree)
-    x_MF = graph['features'][nodes_M]
+    x_MF = jnp.asarray(graph['features'])[nodes_M]
     total_M1 = x_MF.sum(1, keepdims=True)
     x_MF /= jnp.where(total_M1 == 0, 1, total_M1)
     return nodes_B, x_MF, graph_layers.Links(*links)
@@ -111,7 +111,7 @@ def build(config: Config) -> experiment.Experiment:
     rng = jax.random.fold_in(state.rng, state.step)
     (dropout,) = streams(rng, 'dropout')
     nodes_B, x_MF, links = drawn(rng, graph)
-    label_B = graph['label'][nodes_B]
+    label_B = jnp.asarray(graph['label'])[nodes_B]
 
     def loss_fn(params):
       logits_MK = model.apply(
