@@ -45,7 +45,7 @@ class Config(experiment.Config):
   chunk: int | None = None  # Members that are computed at once; None: all.
   features: int = 16  # Width of the hidden layers.
   depth: int = 2  # Layers of convolution.
-  residual: bool = False  # Whether hidden layers of equal width add what enters them.
+  residual: bool = False  # Whether input is added to the output of hidden layers.
   dropout: float = 0.5  # Share of features and of hidden units that are dropped.
   lr: float = 1e-2  # Learning rate of Adam, constant.
   weight_decay: float = 5e-4  # Weight of the squares of the first kernel, times a half.

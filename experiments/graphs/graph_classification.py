@@ -51,7 +51,7 @@ class Config(experiment.Config):
   task: str = 'families'  # families, mixing or cycles.
   nodes: int = 24  # Nodes of the largest graph.
   layer: str = 'gin'  # gin, sage or gcn.
-  aggregation: str = 'sum'  # Over neighbours: sum, mean or max; gcn has its own.
+  aggregation: str = 'sum'  # Over neighbours, of gin and sage: sum, mean, max.
   readout: str = 'sum'  # Over the nodes of a graph: sum, mean or max.
   depth: int = 3  # Layers: rounds of messages.
   features: int = 32  # Width of the layers.

@@ -50,7 +50,7 @@ class Config(experiment.Config):
   chunk: int | None = None  # Members that are computed at once; None: all.
   validation_edges: float = 0.05  # Share of the edges that validate.
   test_edges: float = 0.1  # Share of the edges that test.
-  split_seed: int = 0  # Seed by which edges, and the pairs beside them, are held out.
+  split_seed: int = 0  # Seed by which edges and pairs are held out.
   hidden: int = 32  # Width of the hidden layer.
   features: int = 16  # Width of what stands for a node.
   dropout: float = 0.0  # Share of features and of hidden units that are dropped.
