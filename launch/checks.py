@@ -31,6 +31,7 @@ SIZES = {
   'nodes': 7,
   'edges': 9,
   'entries': 8,
+  'pairs': 5,
 }
 OPTIONS = {'num_tokens': 5, 'steps': 2}
 # Other values than the defaults of fields that every run has.

@@ -1,11 +1,13 @@
-"""Looks into a trained model of images: filters, features, maps of evidence, units.
+"""Looks into a trained model: filters, features, maps of evidence, units; wrong nodes.
 
   python -m launch.inspect --workdir=runs/cnn                       its layers
   python -m launch.inspect --workdir=runs/cnn --what=grad_cam       of the test split
   python -m launch.inspect --workdir=runs/cnn --what=grad_cam a.png b.png --resize
   python -m launch.inspect --workdir=runs/cnn --what=features --layer=conv_1
+  python -m launch.inspect --workdir=runs/gat --what=nodes --num=20
 
-Of any experiment with a function of one image; nothing of it is edited. --what is
+Of any experiment with a function of one image, and nodes of a classifier of nodes;
+nothing of it is edited. --what is
 
   filters               weights of the first layer, or of --layer
   features              channels of --layer, 4 rows of 8
@@ -19,6 +21,8 @@ Of any experiment with a function of one image; nothing of it is edited. --what 
   patches               what makes the channels of --layer largest
   rollout               attention over all blocks of a transformer (2005.00928)
   embedding             features in the plane: principal components, t-SNE
+  nodes                 of a graph: test nodes that are wrong, the surest --num of them,
+                        with classes, probability and neighbours; into nodes.txt
 
 --sanity also shuffles the weights, layer by layer: a map that stays as it was does not
 show what was learnt (1810.03292). FILES are pictures; without them examples of
@@ -94,6 +98,13 @@ def main(argv: list[str]) -> int:
   os.environ.setdefault('DLX_ONEDNN', 'off')
   # Threads of scikit-learn that spin would take the cores of others.
   os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+  out = values.out or f'{(values.workdir or "").rstrip("/")}/inspect/{values.what}'
+  if values.what == 'nodes':
+    from launch.inspection import nodes
+
+    nodes.check(values, words)
+    print(nodes.show(opening.start(values), values, out), end='')
+    return 0
   run = opening.start(values)
   from dlx.inspect.maps import Model, function_of_images
 
@@ -118,7 +129,6 @@ def main(argv: list[str]) -> int:
     seed=values.seed,
   )
   view = views.VIEWS[values.what](asked)
-  out = values.out or f'{values.workdir.rstrip("/")}/inspect/{values.what}'
   facts = {
     'experiment': run.record['experiment'],
     'workdir': values.workdir,
@@ -150,9 +160,8 @@ def check(values: flags.FlagValues, words: list[str]) -> list[int] | None:
 
   what = values.what
   if what not in views.VIEWS:
-    raise ConfigError(
-      f'--what={what} is not allowed: must be one of {", ".join(views.VIEWS)}.'
-    )
+    names = ', '.join([*views.VIEWS, 'nodes'])
+    raise ConfigError(f'--what={what} is not allowed: must be one of {names}.')
   if values.num is not None and words:
     raise ConfigError(f'--num is not allowed beside {words[0]}: it counts examples.')
   if words and what == 'filters':

@@ -61,7 +61,12 @@ from dlx.metrics.regression import (
   regression_summary,
   regression_sums,
 )
-from dlx.metrics.representation import alignment, principal_components, uniformity
+from dlx.metrics.representation import (
+  alignment,
+  cosine_distance,
+  principal_components,
+  uniformity,
+)
 from dlx.metrics.segmentation import (
   SEGMENTATION,
   dice_score,
@@ -100,6 +105,7 @@ __all__ = [
   'classification_sums',
   'confusion',
   'corpus_bleu',
+  'cosine_distance',
   'disagreement',
   'dice_score',
   'diversity',

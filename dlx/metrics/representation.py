@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from dlx.precision import EXACT
+from dlx.precision import EXACT, unit
 from dlx.state import Array
 
 
@@ -21,6 +21,19 @@ def uniformity(x_BD: Array) -> Array:
   n = x_BD.shape[0]
   terms_BB = jnp.where(jnp.eye(n, dtype=bool), 0, jnp.exp(-2 * squared_BB))
   return jnp.log(terms_BB.sum() / (n * (n - 1)))
+
+
+def cosine_distance(x_ND: Array) -> Array:
+  """Mean of 1 - cosine over pairs of different rows, in [0, 2]; nan of fewer than two.
+
+  0 where all rows point one way, as after too much smoothing over a graph (mean average
+  distance, arXiv:1909.03211, over all pairs). Sums take N D operations, as the sum of
+  all products of two rows is the square of the sum of the rows.
+  """
+  x_ND, n = unit(x_ND), x_ND.shape[0]
+  length_N = jnp.square(x_ND).sum(-1)  # 1, or 0 of a row of zeros.
+  products = jnp.square(x_ND.sum(0)).sum() - length_N.sum()
+  return 1 - products / (n * (n - 1) if n > 1 else jnp.nan)
 
 
 def principal_components(x_NF: Array, count: int = 2) -> Array:

@@ -13,36 +13,25 @@ Measured: Cora 81.52 % (sd 0.72, 100 seeds), 166 s on two cores.
 """
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
 
-from dlx import experiment, losses, metrics, optim
+from dlx import experiment, metrics, optim
 from dlx.data.batches.resident import Whole
 from dlx.data.sets import graphs
 from dlx.models.gcn import GCN
 from dlx.state import Mean, Metric, create
+from dlx.tasks import nodes
 from dlx.train import curves, steps
 from dlx.train.members import vectorize
 
-METRICS = {
-  'loss': Metric(
-    'Loss',
-    'lower',
-    'Mean cross-entropy over the nodes of the split, plus the squares of the first '
-    'kernel.',
-    'nats',
-    'loss',
-  ),
-  'accuracy': Metric(
-    'Accuracy',
-    'higher',
-    'Share of the nodes of the split whose likeliest class is the true one.',
-    '%',
-    'share',
-  ),
-}
+DISTANCE = Metric(
+  'Distance of nodes',
+  None,
+  'Mean of 1 - cosine over pairs of nodes, of what the last hidden layer gives; near 0 '
+  'where layers have made all nodes alike.',
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +43,9 @@ class Config(experiment.Config):
   dataset: str = 'karate_club'
   members: int = 1  # Seeds that are trained in one program.
   chunk: int | None = None  # Members that are computed at once; None: all.
-  features: int = 16  # Width of the hidden layer.
+  features: int = 16  # Width of the hidden layers.
+  depth: int = 2  # Layers of convolution.
+  residual: bool = False  # Whether input is added to the output of hidden layers.
   dropout: float = 0.5  # Share of features and of hidden units that are dropped.
   lr: float = 1e-2  # Learning rate of Adam, constant.
   weight_decay: float = 5e-4  # Weight of the squares of the first kernel, times a half.
@@ -62,6 +53,7 @@ class Config(experiment.Config):
   def __post_init__(self):
     super().__post_init__()
     self.bounds('members', 'chunk', 'features', least=1)
+    self.bounds('depth', least=2)
     self.bounds('dropout', least=0, below=1)
     self.bounds('lr', above=0)
     self.bounds('weight_decay', least=0)
@@ -83,6 +75,8 @@ def build(config: Config) -> experiment.Experiment:
     hidden=config.features,
     num_outputs=data.num_classes,
     dropout=config.dropout,
+    depth=config.depth,
+    residual=config.residual,
     **config.dtypes,
   )
   tx = optim.clip(optim.adam(config.lr), **config.clipping)
@@ -94,23 +88,12 @@ def build(config: Config) -> experiment.Experiment:
     )
     return jnp.asarray(found)
 
-  def sums(logits_NK, params, graph, mask_N):
-    """Loss with the L2 term, as published, and accuracy, over the nodes of a mask."""
-    weight_N = (mask_N & (graph['label'] >= 0)).astype(jnp.float32)
-    label_N = jnp.maximum(graph['label'], 0)  # -1: without a label, so of weight 0.
-    losses_N = losses.softmax_cross_entropy(logits_NK, label_N)
-    l2 = config.weight_decay / 2 * (params['kernel_0'] ** 2).sum()
-    count = weight_N.sum()
-    return {
-      'loss': Mean((losses_N * weight_N).sum() + l2 * count, count),
-      'accuracy': metrics.accuracy(logits_NK, label_N, weight_N),
-    }
+  def penalty(params):
+    return config.weight_decay / 2 * (params['kernel_0'] ** 2).sum()
 
   def init(key):
-    shapes = whole.shapes[0].items()
-    graph = {name: jnp.zeros(x.shape, x.dtype) for name, x in shapes}
     params = model.init(
-      jax.random.fold_in(key, 0), graph, data.num_features, train=False
+      jax.random.fold_in(key, 0), nodes.empty(whole), data.num_features, train=False
     )['params']
     return create(params, tx.init(params), jax.random.fold_in(key, 1))
 
@@ -118,7 +101,8 @@ def build(config: Config) -> experiment.Experiment:
     rng = jax.random.fold_in(state.rng, state.step)
 
     def loss_fn(params):
-      found = sums(logits_NK(params, graph, True, rng), params, graph, graph['train'])
+      logits = logits_NK(params, graph, True, rng)
+      found = nodes.sums(logits, graph, graph['train'], penalty(params))
       return found['loss'].total / found['loss'].count, found
 
     grads, found = jax.grad(loss_fn, has_aux=True)(state.params)
@@ -126,72 +110,20 @@ def build(config: Config) -> experiment.Experiment:
     new = steps.apply(tx, state, grads)
     return new, {**found, **curves.of(config, tx, state, new, grads)}
 
-  def evaluation(mask):
-    def step(state, graph):
-      logits = logits_NK(state.params, graph)
-      return sums(logits, state.params, graph, graph[mask])
-
-    return experiment.Eval(step, whole)
-
-  read = ('indices', 'values', 'edges', 'label')
-
-  def predict(state, inputs):
-    """Of every node; of `label` the length alone is read."""
-    return {'probabilities': jax.nn.softmax(logits_NK(state.params, inputs))}
-
-  def nodes(state, key, graph):
-    del key
-    probs_NK = predict(state, {k: graph[k] for k in read})['probabilities']
-    return {**{k: graph[k] for k in ('label', 'edges', 'test')}, 'probs': probs_NK}
-
-  field = lambda shape, dtype: experiment.Field('graph', shape, dtype)
-  function = experiment.Function(
-    predict,
-    {
-      'indices': field(('entries', 2), 'int32'),
-      'values': field(('entries',), 'float32'),
-      'edges': field(('edges', 2), 'int32'),
-      'label': field(('nodes',), 'int32'),
-    },
-    {
-      'probabilities': experiment.Field(
-        'probabilities', ('nodes', data.num_classes), 'float32'
-      )
-    },
-  )
+  def distance(params, graph):
+    """Of all nodes, whatever the split."""
+    h_NH, _ = model.apply(
+      {'params': params}, graph, data.num_features, train=False, method='features'
+    )
+    return {'distance': Mean(metrics.cosine_distance(h_NH), jnp.ones(()))}
 
   built = experiment.Experiment(
     init=init,
     train_step=train_step,
-    train_data=whole,
-    evals={name: evaluation(name) for name in ('validation', 'test')},
-    functions={'predict': function},
-    metrics={
-      # The squares of the kernel are small beside it.
-      'loss': METRICS['loss']._replace(chance=math.log(data.num_classes)),
-      'accuracy': METRICS['accuracy']._replace(chance=1 / data.num_classes),
-    },
-    headline=('test/accuracy', 'validation/accuracy'),
-    figures={'wrong_nodes': experiment.Figure(wrong_nodes, nodes, whole)},
+    **nodes.reports(
+      data, whole, logits_NK, penalty, more=distance, declared={'distance': DISTANCE}
+    ),
   )
   if config.members > 1:
     built = vectorize(built, config.members, chunk=config.chunk)
   return built
-
-
-def wrong_nodes(tree, limit: int = 40) -> str:
-  """The test nodes that are classified wrongly, surest first, and their neighbours."""
-  predicted_N, sure_N = tree['probs'].argmax(1), tree['probs'].max(1)
-  label_N, edges_E2 = tree['label'], tree['edges']
-  wrong = [n for n in tree['test'].nonzero()[0] if predicted_N[n] != label_N[n]]
-  wrong.sort(key=lambda n: -sure_N[n])
-  lines = [f'{len(wrong)} of {int(tree["test"].sum())} test nodes are wrong.']
-  for n in wrong[:limit]:
-    near = [*edges_E2[edges_E2[:, 0] == n, 1], *edges_E2[edges_E2[:, 1] == n, 0]]
-    told = ' '.join(f'{m}:{label_N[m]}' for m in near[:12])
-    more = f' and {len(near) - 12} more' if len(near) > 12 else ''
-    lines.append(
-      f'node {n}: class {label_N[n]}, predicted {predicted_N[n]} '
-      f'({sure_N[n]:.2f}); neighbours (node:class) {told or "none"}{more}'
-    )
-  return '\n'.join(lines) + '\n'

@@ -194,6 +194,12 @@ WORKLOADS: dict[str, Workload] = {
     {'dataset': 'cora', 'dropout': 0.0},
     {'label': 7},
   ),
+  'gat': Workload(
+    'GAT of 8 heads of 8 on the same graph, sparse features, Adam',
+    'gat',
+    {'dataset': 'cora', 'dropout': 0.0},
+    {'label': 7},
+  ),
   'vae': Workload(
     '784-400-20, batch 128, Adam',
     'vae',
@@ -246,7 +252,7 @@ KERAS = ('mlp', 'cnn')
 FLAX = tuple(
   name
   for name in WORKLOADS
-  if name not in ('densenet', 'convnext', 'mobilenet', 'seq2seq')
+  if name not in ('densenet', 'convnext', 'mobilenet', 'seq2seq', 'gat')
 )
 ONLY = {'keras': KERAS, 'flax': FLAX}  # Peers that are not of all workloads.
 
@@ -266,6 +272,7 @@ ACCELERATOR = {
     'char_gpt_large': 64,
     'vit': 1024,
     'gcn': None,
+    'gat': None,
     'vae': 8192,
     'dcgan': 2048,
     'ddpm': 1024,
@@ -309,7 +316,7 @@ def generated(workload: Workload, built: Experiment) -> dict[str, np.ndarray]:
       least = int(last in ('tokens', 'source', 'target'))  # Rows without padding.
       arrays[name] = rng.integers(least, workload.below[last], x.shape)
       arrays[name] = arrays[name].astype(x.dtype)
-  if workload.experiment == 'gcn':
+  if workload.experiment in ('gcn', 'gat'):
     arrays |= _graph(data.array_shapes(), rng)
   assert arrays.keys() == data.array_shapes().keys()
   return arrays

@@ -39,6 +39,7 @@ SMALL = {
   'char_gpt_large': {'num_layers': 2, 'width': 48, 'context': 16},
   'vit': {'num_layers': 2, 'width': 24},
   'gcn': {},
+  'gat': {'features': 4, 'heads': 2},
   'vae': {'features': (16,), 'latents': 4},
   'dcgan': {'noise': 8, 'generator_width': 4, 'discriminator_width': 4},
   'ddpm': {'unet': UNetConfig(channels=(8, 16), patch=1)},
@@ -52,7 +53,7 @@ def rates(name, config):
   rise_and_fall = ('mlp', 'cnn', 'resnet', 'densenet', 'convnext', 'mobilenet')
   if kind in (*rise_and_fall, 'translation'):
     schedule = optim.one_cycle(config.lr, total)
-  elif kind == 'gcn':
+  elif kind in ('gcn', 'gat'):
     schedule = optim.constant(config.lr)
   elif kind in ('char_gpt', 'vit'):
     final = getattr(config, 'final_fraction', 0.0)

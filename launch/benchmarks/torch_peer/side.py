@@ -27,6 +27,7 @@ _LARGE = (  # Two batches of these will do.
   'char_gpt_large',
   'vit',
   'gcn',
+  'gat',
 )
 
 
@@ -187,10 +188,14 @@ def _given(noise: Arrays) -> Tensors:
 
 def _optimizer(experiment: str, config: Any, model: nn.Module) -> torch.optim.Optimizer:
   fused: Any = {'lr': config.lr, 'fused': True}
-  if experiment == 'gcn':
-    # The published L2 term is of the first kernel alone.
-    first = [model.kernel_0]
-    rest = [p for p in model.parameters() if p is not model.kernel_0]
+  if experiment in ('gcn', 'gat'):
+    # The published L2 term is of the first kernel alone, or of all but the biases.
+    named = [*model.named_parameters()]
+    decays = lambda name: (
+      name == 'kernel_0' or (experiment == 'gat' and not name.endswith('bias'))
+    )
+    first = [p for name, p in named if decays(name)]
+    rest = [p for name, p in named if not decays(name)]
     groups = [
       {'params': first, 'weight_decay': config.weight_decay},
       {'params': rest, 'weight_decay': 0.0},

@@ -15,7 +15,7 @@ from dlx.data.sets import images
 from dlx.models.inverted_residual import strides_for
 from dlx.models.mobilenet import STRIDES, mobilenet_v2
 from launch.benchmarks import workloads
-from launch.benchmarks.torch_peer import convnets, models
+from launch.benchmarks.torch_peer import attention, convnets, models
 from launch.benchmarks.torch_peer.unet import UNet
 
 Tensors = Mapping[str, Tensor]
@@ -54,7 +54,8 @@ ONLY: dict[str, dict[str, Any]] = {
     'pool': 'token', 'dropout': 0.0, 'shift': 0.0, 'flip': False,
     'label_smoothing': 0.0,
   },
-  'gcn': {'dropout': 0.0, 'members': 1},
+  'gcn': {'dropout': 0.0, 'members': 1, 'depth': 2, 'residual': False},
+  'gat': {'dropout': 0.0, 'members': 1},
   'vae': {'targets': 'grey', 'sample': True, 'beta': 1.0},
   'dcgan': {
     'clip_norm': None,
@@ -201,29 +202,61 @@ def _gpt(built: workloads.Built) -> Task:
   return Task(models.GPT(size, *sizes, c.use_bias), ready, loss)
 
 
+def _graph(batch: Arrays, inputs: int, dtype: torch.dtype) -> tuple[Tensors, Any, Any]:
+  """X normalised once, the nodes that are trained, senders and receivers of links."""
+  number = batch['label'].shape[0]
+  a, b = batch['edges'].T
+  nodes = np.arange(number)
+  sender, receiver = np.concatenate([a, b, nodes]), np.concatenate([b, a, nodes])
+  row, column = batch['indices'].T
+  sums = np.bincount(row, batch['values'], number)
+  values = batch['values'] / np.where(sums == 0, 1, sums)[row]
+  found = {
+    'x': _sparse(row, column, values, (number, inputs), dtype=dtype),
+    'x_transposed': _sparse(column, row, values, (inputs, number), dtype=dtype),
+    'node': torch.tensor(np.flatnonzero(batch['train'])),
+    'label': torch.tensor(batch['label'][batch['train']].astype(np.int64)),
+  }
+  return found, sender, receiver
+
+
+def _gat(built: workloads.Built) -> Task:
+  c: Any = built.config
+  shapes = _shapes(built)
+  inputs = shapes['attention_0']['kernel'].shape[0]
+  outputs = shapes['attention_1']['bias'].shape[1]
+
+  def ready(batch: Arrays) -> Tensors:
+    found, *links = _graph(batch, inputs, _dtype(c))
+    sender, receiver = (torch.tensor(x.astype(np.int64)) for x in links)
+    return {**found, 'sender': sender, 'receiver': receiver}
+
+  def loss(model: Any, batch: Tensors, noise: Tensors) -> Tensor:
+    links = batch['sender'], batch['receiver']
+    logits_NK = model(batch['x'], batch['x_transposed'], *links)
+    # The gradient of the L2 term is the optimiser's part.
+    weights = [p for name, p in model.named_parameters() if not name.endswith('bias')]
+    squares = torch.stack([p.detach().square().sum() for p in weights]).sum()
+    entropy = F.cross_entropy(logits_NK[batch['node']], batch['label'])
+    return entropy + c.weight_decay / 2 * squares
+
+  model = attention.GAT(inputs, c.heads, c.features, c.output_heads, outputs)
+  return Task(model, ready, loss)
+
+
 def _gcn(built: workloads.Built) -> Task:
   c: Any = built.config
   shapes = _shapes(built)
   inputs, outputs = shapes['kernel_0'].shape[0], shapes['kernel_1'].shape[1]
 
   def ready(batch: Arrays) -> Tensors:
-    """A and X normalised once, as they do not change."""
+    """A normalised once, as it does not change."""
+    found, sender, receiver = _graph(batch, inputs, _dtype(c))
     number = batch['label'].shape[0]
-    a, b = batch['edges'].T
-    nodes = np.arange(number)
-    sender, receiver = np.concatenate([a, b, nodes]), np.concatenate([b, a, nodes])
     scale = np.bincount(receiver, minlength=number) ** -0.5
-    row, column = batch['indices'].T
-    sums = np.bincount(row, batch['values'], number)
-    values = batch['values'] / np.where(sums == 0, 1, sums)[row]
-    csr = lambda *x: _sparse(*x, dtype=_dtype(c))
-    return {
-      'links': csr(receiver, sender, scale[sender] * scale[receiver], (number, number)),
-      'x': csr(row, column, values, (number, inputs)),
-      'x_transposed': csr(column, row, values, (inputs, number)),
-      'node': torch.tensor(np.flatnonzero(batch['train'])),
-      'label': torch.tensor(batch['label'][batch['train']].astype(np.int64)),
-    }
+    values = scale[sender] * scale[receiver]
+    links = _sparse(receiver, sender, values, (number, number), dtype=_dtype(c))
+    return {**found, 'links': links}
 
   def loss(model: Any, batch: Tensors, noise: Tensors) -> Tensor:
     logits_NK = model(batch['x'], batch['x_transposed'], batch['links'])
@@ -376,6 +409,7 @@ TASKS: dict[str, Callable[[workloads.Built], Task]] = {
   'translation': _seq2seq,
   'char_gpt': _gpt,
   'gcn': _gcn,
+  'gat': _gat,
   'vae': _vae,
   'dcgan': _players,
   'ddpm': _ddpm,

@@ -91,6 +91,20 @@ class GcnTest(absltest.TestCase):
     found = model.apply(variables, fields, 12, train=False)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
+  def test_deeper_with_residuals_equals_the_formula(self):
+    fields, x = self.fields()
+    model = GCN(hidden=4, num_outputs=3, depth=4, residual=True)
+    variables = model.init(jax.random.key(0), fields, 12, train=False)
+    p = jax.tree.map(np.array, variables['params'])
+    a = dense_adjacency(fields['edges'], 30)
+    h = x / np.maximum(x.sum(1, keepdims=True), 1e-12)
+    for i in range(3):
+      next_h = np.maximum(a @ h @ p[f'kernel_{i}'] + p[f'bias_{i}'], 0)
+      h = next_h + h if i else next_h
+    hidden, logits = model.apply(variables, fields, 12, train=False, method='features')
+    np.testing.assert_allclose(hidden, h, atol=1e-5)
+    np.testing.assert_allclose(logits, a @ h @ p['kernel_3'] + p['bias_3'], atol=1e-5)
+
   def test_a_node_sees_two_steps_far(self):
     n = 5
     fields = {
