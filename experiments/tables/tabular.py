@@ -10,6 +10,8 @@ split; a missing number takes the median and is marked, a missing or unknown cat
 a value of its own. The target decides: classes are trained by cross-entropy, numbers by
 the squared error, reported in the unit of the target. Least squares on the same split
 stands beside, and `--config.model=linear` trains a linear model of one-hot categories.
+`--config.model=ft_transformer` makes each column a token (arXiv:2106.11959), and
+`--config.numbers=periodic` gives numbers learned sines and cosines (arXiv:2203.05556).
 
 `predict` takes columns as they were measured, by name: predict(age=48, sex='1', ...),
 dates as text: predict(sold='2026-11-30', ...).
@@ -30,10 +32,9 @@ from dlx import experiment, figures, losses, metrics, optim
 from dlx.data.batches.choose import splits
 from dlx.data.batches.resident import InOrder
 from dlx.data.sets import columns
-from dlx.errors import ConfigError
-from dlx.models.tabular import Tabular, embedding_width
+from dlx.models.table_nets import Tokens
 from dlx.state import Metric
-from dlx.tasks import classification
+from dlx.tasks import classification, tables
 from dlx.tasks.regression import Standardised
 from dlx.train.supervised import make_predict, supervised
 
@@ -61,23 +62,23 @@ class Config(experiment.Config):
   eval_every_steps: int | None = 150  # Steps between evaluations; None: at the end.
   # diabetes, wine, breast_cancer (embedded), california_housing, or a set of your own.
   dataset: str = 'diabetes'
-  model: str = 'mlp'  # Either mlp, or linear: no hidden layer, one-hot categories.
+  # mlp; ft_transformer; linear: no hidden layer, one-hot categories.
+  model: str = 'mlp'
+  numbers: str = 'plain'  # How nets read a number: plain, or periodic (sines of it).
   # What a missing number becomes: indicator (the median, and a mark), median, refuse.
   missing: str = 'indicator'
   features: tuple[int, ...] = (64,)  # Widths of the hidden layers of the mlp.
   # Numbers that stand for a category; None: 1.6 n^0.56 of n values; 0: one-hot.
   embedding: int | None = None
   dropout: float = 0.5  # Share of hidden units dropped in training.
+  tokens: Tokens = Tokens()
   lr: float = 1e-3  # Peak of the one-cycle learning rate.
   weight_decay: float = 1.0  # Decoupled decay of kernels and embeddings.
 
   def __post_init__(self):
     super().__post_init__()
-    self.choice('model', of=('mlp', 'linear'))
+    tables.check(self)
     self.choice('missing', of=columns.MISSING)
-    self.bounds('features', least=1, some=True)
-    self.bounds('embedding', least=0)
-    self.bounds('dropout', least=0, below=1)
     self.bounds('lr', above=0)
     self.bounds('weight_decay', least=0)
 
@@ -90,17 +91,7 @@ SMALL = Config.small(features=(8,))
 
 def build(config: Config) -> experiment.Experiment:
   data = columns.table(config.dataset, config.missing)
-  num_values = [len(category.values) for category in data.categories]
-  linear = config.model == 'linear'
-  width = 0 if linear else config.embedding
-  model = Tabular(
-    num_values=num_values,
-    embeddings=[embedding_width(n) if width is None else width for n in num_values],
-    widths=() if linear else config.features,
-    num_outputs=len(data.class_names) or 1,
-    dropout=config.dropout,
-    **config.dtypes,
-  )
+  model = tables.net(config, data, len(data.class_names) or 1)
   by_class = 'label' if data.class_names else None
   train_data, passes = splits(data.train, data.test, config, by_class=by_class)
   prepare = lambda batch: {**batch, 'row': batch}
@@ -113,38 +104,19 @@ def build(config: Config) -> experiment.Experiment:
     inputs='row',
     prepare=prepare,
     tx=optim.adamw(
-      optim.one_cycle(config.lr, config.num_steps), weight_decay=config.weight_decay
+      optim.one_cycle(config.lr, config.num_steps),
+      weight_decay=config.weight_decay,
+      mask=tables.decayed,
     ),
     train_data=train_data,
     eval_data=passes,
     overfit=experiment.Overfit(steps=1000),  # Dropout.
+    placement=tables.PLACEMENT,
     **parts,
   )
   # Least squares is known of the test split alone.
   test = built.evals['test']._replace(summarize=summary_of_test)
   return built._replace(evals={**built.evals, 'test': test})
-
-
-def _fields(data: columns.ColumnData) -> dict[str, experiment.Field]:
-  """The columns that `predict` takes.
-
-  Raises:
-    ConfigError: a column whose name is that of an argument of `run.predict`.
-  """
-  if 'resize' in [c.name for c in (*data.numbers, *data.categories)]:
-    raise ConfigError(
-      f"--config.dataset={data.name} has a column 'resize': rename it, and prepare the "
-      'set again.'
-    )
-  numbers = {
-    c.name: experiment.Field('column', (), 'float32', since=c.since)
-    for c in data.numbers
-  }
-  categories = {
-    c.name: experiment.Field('column', (), 'int32', names=c.values)
-    for c in data.categories
-  }
-  return {**numbers, **categories}
 
 
 def _numbers(data: columns.ColumnData, outputs: Any) -> tuple[dict[str, Any], Callable]:
@@ -165,7 +137,7 @@ def _numbers(data: columns.ColumnData, outputs: Any) -> tuple[dict[str, Any], Ca
     summarize=metrics.regression_summary,
     declared={'loss': SQUARED, **target.declared},
     headline=('test/rmse', 'test/r2', 'test/linear_rmse'),
-    functions={'predict': experiment.Function(predict, _fields(data), number)},
+    functions={'predict': experiment.Function(predict, tables.fields(data), number)},
     figures={
       'predictions': target.figure(outputs, InOrder(data.test, data.test.size or 1))
     },
@@ -204,7 +176,7 @@ def _classes(data: columns.ColumnData, outputs: Any) -> tuple[dict[str, Any], Ca
     functions={
       'predict': classification.class_probabilities(
         lambda state, inputs: outputs(state, data.fields(inputs)),
-        _fields(data),
+        tables.fields(data),
         data.class_names,
       )
     },
