@@ -76,8 +76,8 @@ def fit(target_N: Any, num_bins: int) -> Bins:
   low, high = np.append(sorted_N[0], edges), np.append(edges, sorted_N[-1])
   parts = [x_N[label_N == k] for k in range(num_bins)]
   middle = [np.median(x) if len(x) else low[k] for k, x in enumerate(parts)]
-  floats = [np.asarray(x, np.float32) for x in (edges, low, high, middle)]
-  return Bins(*floats, counts)
+  edges, low, high, middle = (np.float32(x) for x in (edges, low, high, middle))
+  return Bins(edges, low, high, middle, counts)
 
 
 def of_normal(num_bins: int) -> Bins:
