@@ -28,7 +28,7 @@ Measured: nothing yet.
 """
 
 import dataclasses
-from typing import Any, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -122,21 +122,17 @@ def build(config: Config) -> experiment.Experiment:
     for split, x in {'validation': held, 'test': data.test}.items()
     if x is not None
   }
-  num_values = [len(category.values) for category in data.categories]
   bins, names = config.bins, tuple(f'{k + 1}' for k in range(config.bins))
-  shapes = data.train.shapes
-  num_inputs = sum(shapes[k].shape[0] for k in ('number', 'missing') if k in shapes)
-  num_inputs += sum(n + 1 for n in num_values)
 
   def start() -> dict[str, Any]:
     """Bins of a normal distribution, and least squares that finds the mean."""
-    return fitted_of(quantiles.of_normal(bins), np.zeros(num_inputs), 0.0)
+    return fitted_of(quantiles.of_normal(bins), np.zeros(tables.num_inputs(data)), 0.0)
 
   def fit(state):
     """The state with bins and least squares of the training rows."""
     found = {k: np.asarray(x) for k, x in recall().items()}
     target = found.pop('target')
-    kernel, bias = least_squares(design(found, num_values), target)
+    kernel, bias = least_squares(tables.inputs(data, found), target)
     made = quantiles.fit(target, bins)
     as_declared = lambda old, new: jnp.asarray(new, old.dtype)
     new = jax.tree.map(
@@ -178,7 +174,7 @@ def build(config: Config) -> experiment.Experiment:
   def sums(found, batch, weight):
     true_B, logits_BK = label(found, batch), found['logits']
     linear_B = found['bias'] + jnp.dot(
-      design(batch, num_values), found['kernel'], precision=EXACT
+      tables.inputs(data, batch), found['kernel'], precision=EXACT
     )
     guess_B, target_B = quantiles.bin_of(found['edges'], linear_B), batch['target']
     error_B = jnp.square((linear_B - target_B) * data.target_std)
@@ -297,16 +293,6 @@ def distance(guess_B: Array, true_B: Array, weight_B: Array) -> Any:
   """Mean size of the difference of two bins; nan where the true one is not known."""
   apart_B = jnp.abs(guess_B - true_B).astype(jnp.float32)
   return metrics.mean(jnp.where(true_B < 0, jnp.nan, apart_B), weight_B)
-
-
-def design(row: Mapping[str, Any], num_values: list[int]) -> Array:
-  """What least squares reads of a row, [B, F]: categories are one-hot."""
-  found = [jnp.asarray(row[k], jnp.float32) for k in ('number', 'missing') if k in row]
-  found += [
-    labels.one_hot(jnp.asarray(row['code'])[:, i], n + 1)
-    for i, n in enumerate(num_values)
-  ]
-  return jnp.concatenate(found, 1)
 
 
 def least_squares(x_NF: Any, target_N: np.ndarray) -> tuple[np.ndarray, float]:

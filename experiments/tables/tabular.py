@@ -23,36 +23,13 @@ Measured: housing.csv, RMSE 48469 dollars (sd 43, 3 seeds), 29 s.
 """
 
 import dataclasses
-from typing import Any, Callable
 
-from jax import nn
-import jax.numpy as jnp
-
-from dlx import experiment, figures, losses, metrics, optim
+from dlx import experiment, optim
 from dlx.data.batches.choose import splits
-from dlx.data.batches.resident import InOrder
 from dlx.data.sets import columns
 from dlx.models.table_nets import Tokens
-from dlx.state import Metric
-from dlx.tasks import classification, tables
-from dlx.tasks.regression import Standardised
+from dlx.tasks import tables
 from dlx.train.supervised import make_predict, supervised
-
-SQUARED = Metric(
-  'Squared error',
-  'lower',
-  'Mean over the rows of the squared error in standard deviations of the target.',
-  '',
-  'loss',
-)
-LINEAR = Metric(
-  'Accuracy of least squares',
-  None,
-  'Share of the test rows whose class least squares on one-hot classes finds, which a '
-  'net should beat.',
-  '%',
-  'share',
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,8 +73,7 @@ def build(config: Config) -> experiment.Experiment:
   train_data, passes = splits(data.train, data.test, config, by_class=by_class)
   prepare = lambda batch: {**batch, 'row': batch}
   outputs = make_predict(config, model, inputs='row', prepare=prepare)
-  of_target = _classes if data.class_names else _numbers
-  parts, summary_of_test = of_target(data, outputs)
+  parts, summary_of_test = tables.reported(data, outputs)
   built = supervised(
     config,
     model=model,
@@ -117,73 +93,3 @@ def build(config: Config) -> experiment.Experiment:
   # Least squares is known of the test split alone.
   test = built.evals['test']._replace(summarize=summary_of_test)
   return built._replace(evals={**built.evals, 'test': test})
-
-
-def _numbers(data: columns.ColumnData, outputs: Any) -> tuple[dict[str, Any], Callable]:
-  """Arguments of `supervised` for a target of numbers, and the summary of the test."""
-  target = Standardised(
-    data.target_mean, data.target_std, data.baseline['rmse'], data.target_name
-  )
-
-  def predict(state, inputs):
-    """Of a row as measured, in the unit of the target."""
-    return {'target': target.in_units(outputs(state, data.fields(inputs))[:, 0])}
-
-  number = {'target': experiment.Field('number', (), 'float32')}
-  return dict(
-    loss=lambda outputs, batch: losses.squared_error(outputs[:, 0], batch['target']),
-    metrics=target.sums,
-    train_metrics=target.train_sums,
-    summarize=metrics.regression_summary,
-    declared={'loss': SQUARED, **target.declared},
-    headline=('test/rmse', 'test/r2', 'test/linear_rmse'),
-    functions={'predict': experiment.Function(predict, tables.fields(data), number)},
-    figures={
-      'predictions': target.figure(outputs, InOrder(data.test, data.test.size or 1))
-    },
-  ), target.summary
-
-
-def _classes(data: columns.ColumnData, outputs: Any) -> tuple[dict[str, Any], Callable]:
-  """The same for classes."""
-
-  def sums(logits, batch, weight):
-    label = batch['label']
-    bins = metrics.calibration_sums(nn.softmax(logits), label, weight)
-    return {**metrics.classification_sums(logits, label, weight), 'bins': bins}
-
-  def summarize(found):
-    ece = metrics.calibration_error(found['bins'])
-    return {**metrics.classification_summary(found), 'ece': ece}
-
-  def beside_linear(found):
-    linear = jnp.float32(data.baseline['accuracy'])
-    return {**summarize(found), 'linear_accuracy': linear}
-
-  return dict(
-    loss=lambda logits, batch: losses.softmax_cross_entropy(logits, batch['label']),
-    metrics=sums,
-    train_metrics=lambda logits, batch, weight: {
-      'accuracy': metrics.accuracy(logits, batch['label'], weight)
-    },
-    summarize=summarize,
-    declared={
-      **classification.of_classes(len(data.class_names)),
-      **metrics.CALIBRATION,
-      'linear_accuracy': LINEAR,
-    },
-    headline=('test/accuracy', 'test/linear_accuracy', 'test/loss'),
-    functions={
-      'predict': classification.class_probabilities(
-        lambda state, inputs: outputs(state, data.fields(inputs)),
-        tables.fields(data),
-        data.class_names,
-      )
-    },
-    figures={
-      'confusion': classification.confusion(data.class_names),
-      'reliability': experiment.Figure(
-        lambda found: figures.calibration_diagram({'model': found['bins']}), eval='test'
-      ),
-    },
-  ), beside_linear
