@@ -113,10 +113,10 @@ def test_figures_of_a_net_by_numpy(diabetes):
   among = (np.argsort(-share, 1)[:, :3] == true[:, None]).any(1)
   assert told['top_k'] == pytest.approx(among.mean(), abs=1e-6)
   unit = lambda x: np.asarray(x) * data.target_std + data.target_mean
-  np.testing.assert_allclose(found['value'], unit(share @ fit['middle']), rtol=1e-4)
+  np.testing.assert_allclose(found['target'], unit(share @ fit['middle']), rtol=1e-4)
   np.testing.assert_allclose(found['low'], unit(fit['low'])[best], rtol=1e-5)
   np.testing.assert_allclose(found['high'], unit(fit['high'])[best], rtol=1e-5)
-  error = np.asarray(found['value']) - unit(test['target'])
+  error = np.asarray(found['target']) - unit(test['target'])
   assert told['rmse'] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-4)
   # Of the training rows as they are published.
   assert unit(fit['low'])[0] == pytest.approx(25, abs=1e-3)
