@@ -11,10 +11,9 @@
 scikit-learn fits on the host, once, before step 0, on the rows that `validation`
 leaves. The fitted trees then are arrays of the state, and evaluation and `predict` are
 pure JAX: the answers are scikit-learn's own, whose thresholds are halves between the
-numbers of training. Steps change nothing; they report the loss
-on the training stream. Tables, missing numbers, reported figures and `predict` are
-those of `tabular`; a category is one-hot, and numbers are standardised, which changes
-no tree.
+numbers of training. Steps change nothing; they report the loss on the training stream.
+Tables, missing numbers, reported figures and `predict` are those of `tabular`; a
+category is one-hot, a number as measured.
 
 Measured: nothing yet.
 """
@@ -99,6 +98,11 @@ def build(config: Config) -> experiment.Experiment:
   nodes = 2 * (most if size is None else min(size, most)) - 1
   number = config.trees * (num_classes if boosting and num_classes else 1)
   width = 1 if boosting else num_classes or 1
+  factor_F, shift_F = units(data)
+
+  def measured(row):
+    """Columns in their units, [B, F]."""
+    return tables.inputs(data, row) * factor_F[None] + shift_F[None]
 
   def init(key):
     model = {
@@ -111,7 +115,7 @@ def build(config: Config) -> experiment.Experiment:
 
   def outputs(state, batch):
     """Logits [B, K], or the standardised target [B, 1]; nan of a wrong code."""
-    params, x_BF = state.params['model'], tables.inputs(data, batch)
+    params, x_BF = state.params['model'], measured(batch)
     found = trees.values(params['value'], trees.leaves(params['trees'], x_BF))
     if boosting:
       by_round = found.reshape(found.shape[0], config.trees, -1)
@@ -125,7 +129,7 @@ def build(config: Config) -> experiment.Experiment:
   def fit(state):
     """The state with the fitted trees, and what fitted them."""
     rows, start = recall(), time.perf_counter()
-    x_NF = np.asarray(tables.inputs(data, rows))
+    x_NF = np.asarray(measured(rows))
     target = np.asarray(rows['label' if num_classes else 'target'])
     if num_classes and len(np.unique(target)) < 2:
       raise DataError(
@@ -146,7 +150,8 @@ def build(config: Config) -> experiment.Experiment:
       value[i, : len(x)] = x
     leaves = sum(int(tree.leaf_N.sum()) for tree in grown.nodes)
     splits = sum(len(tree.leaf_N) for tree in grown.nodes) - leaves
-    packed = trees.pack([widened(tree, data) for tree in grown.nodes], number, nodes)
+    wide = [widened(tree, factor_F, shift_F) for tree in grown.nodes]
+    packed = trees.pack(wide, number, nodes)
     params = {
       'model': {'trees': packed, 'value': value, 'base': grown.base_K},
       'size': np.int32(2 * splits + width * leaves),
@@ -199,20 +204,25 @@ def build(config: Config) -> experiment.Experiment:
   )
 
 
-def widened(tree: trees.Nodes, data: columns.ColumnData) -> trees.Nodes:
+def units(data: columns.ColumnData) -> tuple[np.ndarray, np.ndarray]:
+  """What brings `tables.inputs` to the unit of the columns: factor, shift, both [F]."""
+  others = tables.num_inputs(data) - len(data.numbers)
+  factor = [c.std for c in data.numbers] + [1.0] * others
+  shift = [c.mean - (c.since or 0) for c in data.numbers] + [0.0] * others
+  return np.float32(factor), np.float32(shift)
+
+
+def widened(tree: trees.Nodes, factor_F: Any, shift_F: Any) -> trees.Nodes:
   """A tree in which a number that is equal to a threshold goes left in any rounding.
 
   Thresholds lie half-way between two numbers of training, where others may lie, too: of
-  2 and 4 it is 3. A row as measured and the same row as it was trained on are
-  standardised in other precisions, and shall find the same leaf.
+  2 and 4 it is 3. A number that was standardised and brought back shall find the leaf
+  that it finds as measured.
   """
-  far = [abs(c.mean - (c.since or 0)) / c.std for c in data.numbers]
-  others = tables.num_inputs(data) - len(far)
-  far_F = np.array([*far, *[0.0] * others])
   at_N = np.asarray(tree.threshold_N, np.float64)
   feature_N = np.where(tree.leaf_N, 0, tree.feature_N)
-  margin_N = 4 * np.finfo(np.float32).eps * (1 + far_F[feature_N] + np.abs(at_N))
-  return tree._replace(threshold_N=at_N + margin_N)
+  size_N = (factor_F + np.abs(shift_F))[feature_N] + np.abs(at_N)
+  return tree._replace(threshold_N=at_N + 4 * np.finfo(np.float32).eps * size_N)
 
 
 def learner(config: Config, of_classes: bool) -> Any:
