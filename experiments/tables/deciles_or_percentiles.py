@@ -45,8 +45,9 @@ class Config(StudyConfig):
   num_steps: int = 300  # Optimiser steps of each run.
   features: tuple[int, ...] = (64,)  # Widths of the hidden layers of the perceptrons.
   dropout: float = 0.5  # Share of hidden units dropped in training.
-  lr: float = 1e-3  # Peak of the learning rate, but for the FT-Transformer.
-  transformer_lr: float = 3e-4  # Peak of the FT-Transformer's learning rate.
+  lr: float = 1e-3  # Peak of the learning rate of the perceptrons.
+  linear_lr: float = 1e-2  # Peak of the linear model's, which has no weight decay.
+  transformer_lr: float = 3e-4  # Peak of the FT-Transformer's.
   weight_decay: float = 1.0  # Decoupled decay of kernels and embeddings.
 
   def __post_init__(self):
@@ -55,7 +56,7 @@ class Config(StudyConfig):
     self.bounds('features', least=1, some=True)
     self.bounds('bins', least=2, some=True)
     self.require('bins', self.bins == tuple(sorted(set(self.bins))), 'rising')
-    self.bounds('lr', 'transformer_lr', above=0)
+    self.bounds('lr', 'linear_lr', 'transformer_lr', above=0)
     self.bounds('dropout', least=0, below=1)
     self.bounds('weight_decay', least=0)
     known = set(NEEDED) <= set(self.models) <= set(MODELS)
@@ -88,7 +89,7 @@ def study(config: Config) -> Study:
     'save_every_steps': None,
   }
   own = {
-    'linear': {'model': 'linear'},
+    'linear': {'model': 'linear', 'lr': config.linear_lr, 'weight_decay': 0.0},
     'mlp': {},
     'periodic': {'numbers': 'periodic'},
     'ordered': {'ordered': True},

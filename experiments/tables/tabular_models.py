@@ -41,8 +41,9 @@ class Config(StudyConfig):
   num_steps: int = 300  # Optimiser steps of a net.
   features: tuple[int, ...] = (64,)  # Widths of the hidden layers of the perceptrons.
   dropout: float = 0.5  # Share of hidden units dropped in training.
-  lr: float = 1e-3  # Peak of the learning rate, but for the FT-Transformer.
-  transformer_lr: float = 3e-4  # Peak of the FT-Transformer's learning rate.
+  lr: float = 1e-3  # Peak of the learning rate of the perceptrons.
+  linear_lr: float = 1e-2  # Peak of the linear model's, which has no weight decay.
+  transformer_lr: float = 3e-4  # Peak of the FT-Transformer's.
   weight_decay: float = 1.0  # Decoupled decay of kernels and embeddings.
   trees: int = 100  # Trees of the forest; rounds of boosting.
 
@@ -50,7 +51,7 @@ class Config(StudyConfig):
     super().__post_init__()
     self.bounds('num_steps', 'trees', least=1)
     self.bounds('features', least=1, some=True)
-    self.bounds('lr', 'transformer_lr', above=0)
+    self.bounds('lr', 'linear_lr', 'transformer_lr', above=0)
     self.bounds('dropout', least=0, below=1)
     self.bounds('weight_decay', least=0)
     once = len(set(self.datasets)) == len(self.datasets) > 0
@@ -88,7 +89,9 @@ def study(config: Config) -> Study:
   }
   grown = {'trees': config.trees, 'save_every_steps': None}
   runs = {
-    'linear': Run('tabular', {**net, 'model': 'linear'}),
+    'linear': Run(
+      'tabular', {**net, 'model': 'linear', 'lr': config.linear_lr, 'weight_decay': 0.0}
+    ),
     'mlp': Run('tabular', net),
     'periodic': Run('tabular', {**net, 'numbers': 'periodic'}),
     'ft_transformer': Run(
