@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from typing import Any, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 from absl import logging
 import jax
@@ -22,6 +22,22 @@ def unlabelled(source: Source) -> Source:
 
   shapes = {name: x for name, x in source.shapes.items() if name != 'label'}
   return dataclasses.replace(source, shapes=shapes, read=read)
+
+
+def remembered(source: Source) -> tuple[Source, Callable[[], Mapping[str, Any]]]:
+  """A source, and what gives its arrays again once the run has read them.
+
+  A fit before step 0, in `Experiment.warm_start`, happens after the data was read, from
+  wherever the run was told to.
+  """
+  last: list[Loaded] = []
+
+  def read(data_dir):
+    last[:] = [source.read(data_dir)]
+    return last[0]
+
+  recall = lambda: (last[0] if last else source.read(None)).data
+  return dataclasses.replace(source, read=read), recall
 
 
 Arrays = Mapping[str, Any]

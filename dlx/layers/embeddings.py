@@ -4,8 +4,14 @@ sinusoidal      features of a real number
 TimeEmbedding   the same through a small MLP
 LabelEmbedding  a row for each class and one for "no class"
 drop_labels     the label "no class" in place of some, for classifier-free guidance
+
+And of the numbers of a table, each with weights of its own:
+
+LinearNumbers    a multiple of a vector, and a bias
+PeriodicNumbers  sines and cosines at learned frequencies, Dense, ReLU
 """
 
+import math
 from typing import Any
 
 import chex
@@ -104,3 +110,79 @@ def drop_labels(key: Array, label_B: Array, rate: float, null: int) -> Array:
   dropped_B = jax.random.uniform(key, label_B.shape, jnp.float32) < rate
   label_B = label_B.astype(jnp.promote_types(label_B.dtype, jnp.int32))
   return jnp.where(dropped_B, jnp.asarray(null, label_B.dtype), label_B)
+
+
+class LinearNumbers(nn.Module):
+  """x_j w_j + b_j for each number j, the tokens of arXiv:2106.11959.
+
+  `weight` and `bias` start uniform within 1 / sqrt(F) and are no `kernel`: weight decay
+  leaves them out, as the paper does.
+
+  Attributes:
+    features: F.
+    dtype: of the arithmetic.
+    param_dtype: of the parameters.
+  """
+
+  features: int
+  dtype: Any = jnp.float32
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x_BN: Array) -> Array:
+    """[B, N] numbers, standardised -> [B, N, F]."""
+    chex.assert_rank(x_BN, 2)
+    shape, bound = (x_BN.shape[1], self.features), self.features**-0.5
+    weight_NF, bias_NF = (
+      jnp.asarray(self.param(name, _within(bound), shape, self.param_dtype), self.dtype)
+      for name in ('weight', 'bias')
+    )
+    return x_BN.astype(self.dtype)[..., None] * weight_NF[None] + bias_NF[None]
+
+
+class PeriodicNumbers(nn.Module):
+  """ReLU(Dense_j([sin v, cos v])), v = 2 pi c_j x_j: "PLR" of arXiv:2203.05556.
+
+  Attributes:
+    features: F.
+    frequencies: K of each number, learned; v is float32.
+    sigma: standard deviation of the initial frequencies, in turns a unit of x; the
+      paper tunes it within 0.01 to 100.
+    dtype: of the arithmetic behind the sines.
+    param_dtype: of the parameters.
+  """
+
+  features: int
+  frequencies: int = 16
+  sigma: float = 0.3
+  dtype: Any = jnp.float32
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x_BN: Array) -> Array:
+    """[B, N] numbers, standardised -> [B, N, F]."""
+    chex.assert_rank(x_BN, 2)
+    num, init = x_BN.shape[1], nn.initializers
+    frequency_NK = self.param(
+      'frequency', init.normal(self.sigma), (num, self.frequencies), self.param_dtype
+    )
+    wide = jnp.promote_types(self.dtype, jnp.float32)
+    v_BNK = 2 * math.pi * frequency_NK.astype(wide)[None] * x_BN.astype(wide)[..., None]
+    wave_BNW = jnp.concatenate([jnp.sin(v_BNK), jnp.cos(v_BNK)], 2).astype(self.dtype)
+    bound = (2 * self.frequencies) ** -0.5
+    kernel_NWF = self.param(
+      'kernel', _within(bound), (num, 2 * self.frequencies, self.features),
+      self.param_dtype,
+    )  # fmt: skip
+    bias_NF = self.param('bias', _within(bound), (num, self.features), self.param_dtype)
+    y_BNF = jnp.einsum('bnw,nwf->bnf', wave_BNW, kernel_NWF.astype(self.dtype))
+    return nn.relu(y_BNF + bias_NF.astype(self.dtype)[None])
+
+
+def _within(bound: float) -> nn.initializers.Initializer:
+  """Uniform in [-bound, bound]."""
+
+  def init(key, shape, dtype=jnp.float32):
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+  return init

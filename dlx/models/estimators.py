@@ -1,8 +1,9 @@
 """Fitted estimators of scikit-learn as arrays, whose answers are scikit-learn's own.
 
-layers    LogisticRegression, MLPClassifier: kernels and biases
-forest    DecisionTreeClassifier, RandomForestClassifier: trees with shares of classes
-boosting  HistGradientBoostingClassifier: trees with parts of logits
+layers      LogisticRegression, MLPClassifier: kernels and biases
+forest      DecisionTreeClassifier, RandomForestClassifier: trees with shares of classes
+boosting    HistGradientBoostingClassifier: trees with parts of logits
+of_numbers  RandomForestRegressor, HistGradientBoostingRegressor: trees with numbers
 
 Classes are numbers in [0, K); estimators know those that they have seen. NumPy and
 float64; scikit-learn itself is not imported.
@@ -66,14 +67,7 @@ def forest(estimator: Any, num_classes: int) -> Grown:
 
   The mean of the shares at the leaves that an example reaches are its probabilities.
   """
-  members = getattr(estimator, 'estimators_', [estimator])
-  found = [member.tree_ for member in members]
-  nodes = [
-    Nodes(
-      t.feature, t.threshold, t.children_left, t.children_right, t.children_left < 0
-    )
-    for t in found
-  ]
+  found, nodes = _of_members(estimator)
   shares = [t.value[:, 0] / t.value[:, 0].sum(1, keepdims=True) for t in found]
   values = [spread(x, estimator.classes_, num_classes, 0.0) for x in shares]
   return Grown(nodes, values, np.zeros(num_classes))
@@ -99,6 +93,32 @@ def boosting(estimator: Any, num_classes: int) -> Grown:
       nodes.append(tree)
       values.append(value)
   return Grown(nodes, values, base_K)
+
+
+def of_numbers(estimator: Any) -> Grown:
+  """Of a regressor: V = 1, a number at each node, and `base_K` [1].
+
+  Of a forest, whose base is 0, the mean of the numbers at the leaves is the answer; of
+  boosting their sum and the base.
+  """
+  if hasattr(estimator, '_predictors'):
+    grown = [_of_predictor(one.nodes) for (one,) in estimator._predictors]
+    base = np.asarray(estimator._baseline_prediction, np.float64).reshape(1)
+    return Grown([tree for tree, _ in grown], [value for _, value in grown], base)
+  found, nodes = _of_members(estimator)
+  return Grown(nodes, [t.value[:, 0] for t in found], np.zeros(1))
+
+
+def _of_members(estimator: Any) -> tuple[list[Any], list[Nodes]]:
+  """The trees of a forest, or the one of a tree, and their nodes."""
+  members = getattr(estimator, 'estimators_', [estimator])
+  found = [member.tree_ for member in members]
+  return found, [
+    Nodes(
+      t.feature, t.threshold, t.children_left, t.children_right, t.children_left < 0
+    )
+    for t in found
+  ]
 
 
 def _of_predictor(n: Any) -> tuple[Nodes, np.ndarray]:

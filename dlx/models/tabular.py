@@ -22,8 +22,9 @@ def embedding_width(num_values: int) -> int:
 class Tabular(nn.Module):
   """An MLP over numbers, over what is missing, and over embeddings of categories.
 
-  Layers are `embedding_0`, ... (arXiv:1604.06737), and those of `mlp`. Without a hidden
-  layer and without embeddings it is linear in the numbers and in one-hot categories.
+  Layers are `numbers`, where numbers are embedded, `embedding_0`, ... for categories
+  (arXiv:1604.06737), and those of `mlp`. Without a hidden layer and without embeddings
+  it is linear in the numbers and in one-hot categories.
 
   Attributes:
     num_values: V of each category; its codes are in [0, V], 0 for none of its values.
@@ -31,6 +32,7 @@ class Tabular(nn.Module):
     widths: of the hidden layers.
     num_outputs: K.
     dropout: probability that a hidden unit is dropped.
+    numbers: numbers [B, N] -> [B, N, F], e.g. PeriodicNumbers; None: as they are.
     dtype: see MLP.
     param_dtype: see MLP.
   """
@@ -40,6 +42,7 @@ class Tabular(nn.Module):
   widths: Sequence[int]
   num_outputs: int
   dropout: float = 0.0
+  numbers: nn.Module | None = None
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
@@ -54,6 +57,8 @@ class Tabular(nn.Module):
     """
     dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
     parts = [jnp.asarray(row[k], self.dtype) for k in ('number', 'missing') if k in row]
+    if self.numbers is not None and 'number' in row:
+      parts[0] = self.numbers(row['number']).reshape(parts[0].shape[0], -1)
     for i, (size, width) in enumerate(zip(self.num_values, self.embeddings)):
       code_B = row['code'][:, i]
       if width:

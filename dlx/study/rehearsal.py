@@ -42,28 +42,33 @@ def rehearse(study: Study, trials: Sequence[Trial], mesh: str | None) -> dict[st
   Returns:
     Declarations of the metrics of the table.
   """
-  names: dict[str, list[str]] = {}
+  names: dict[tuple[str, Any], list[str]] = {}
   said: dict[str, Any] = {}
   for trial in trials:
-    if trial.found.name not in names:
+    if _kind(trial) not in names:
       reports = reported(trial, mesh)
-      names[trial.found.name] = list(reports)
+      names[_kind(trial)] = list(reports)
       said |= {metric: reports.get(metric, {}) for metric in study.metrics}
   for metric in study.metrics:
-    for exp, known in names.items():
+    for (exp, _), known in names.items():
       if metric not in known:
         raise ConfigError(
           f'metrics: {metric} is not allowed: {exp} reports no such figure; must be '
           f'one of {", ".join(sorted(known))}.'
         )
   rng = np.random.default_rng(0)
-  made_up = Results({t.name: _made_up(t, names[t.found.name], rng) for t in trials})
+  made_up = Results({t.name: _made_up(t, names[_kind(t)], rng) for t in trials})
   for check in study.claims.values():
     check(made_up)
   rows_of(study, made_up)
   for draw in study.figures.values():
     draw(made_up)
   return said
+
+
+def _kind(trial: Trial) -> tuple[str, Any]:
+  """What decides which numbers are reported: of a table also whether it has classes."""
+  return trial.found.name, getattr(trial.config, 'dataset', None)
 
 
 def _made_up(trial: Trial, names: Sequence[str], rng: np.random.Generator) -> Finished:

@@ -39,6 +39,7 @@ from dlx import experiment, figures
 from dlx.data.batches.choose import in_order, parts, training
 from dlx.data.dataset import Source
 from dlx.data.sets import images
+from dlx.data.sources import remembered
 from dlx.errors import DataError
 from dlx.metrics import accuracy
 from dlx.models import estimators, trees
@@ -129,7 +130,7 @@ class Kind(NamedTuple):
 def build(config: Config) -> experiment.Experiment:
   config, data = config.resolved(), images.images(config.dataset)
   source, held = parts(data.train, config, by_class='label')
-  source, recall = remembering(source)
+  source, recall = remembered(source)
   if config.model in TREES:
     kind = of_trees(config, data, source.size)
   else:
@@ -211,21 +212,6 @@ def build(config: Config) -> experiment.Experiment:
     },
     overfit='nothing is learnt in steps: scikit-learn fits before them',
   )
-
-
-def remembering(source: Source) -> tuple[Source, Callable[[], Any]]:
-  """A source, and what gives its arrays again once the run has read them.
-
-  A fit happens after the data was read, from wherever the run was told to.
-  """
-  last: list[Any] = []
-
-  def read(data_dir):
-    last[:] = [source.read(data_dir)]
-    return last[0]
-
-  recall = lambda: (last[0] if last else source.read(None)).data
-  return dataclasses.replace(source, read=read), recall
 
 
 def checked(source: Source, data: Any) -> Any:

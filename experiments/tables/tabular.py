@@ -10,6 +10,8 @@ split; a missing number takes the median and is marked, a missing or unknown cat
 a value of its own. The target decides: classes are trained by cross-entropy, numbers by
 the squared error, reported in the unit of the target. Least squares on the same split
 stands beside, and `--config.model=linear` trains a linear model of one-hot categories.
+`--config.model=ft_transformer` makes each column a token (arXiv:2106.11959), and
+`--config.numbers=periodic` gives numbers learned sines and cosines (arXiv:2203.05556).
 
 `predict` takes columns as they were measured, by name: predict(age=48, sex='1', ...),
 dates as text: predict(sold='2026-11-30', ...).
@@ -21,37 +23,13 @@ Measured: housing.csv, RMSE 48469 dollars (sd 43, 3 seeds), 29 s.
 """
 
 import dataclasses
-from typing import Any, Callable
 
-from jax import nn
-import jax.numpy as jnp
-
-from dlx import experiment, figures, losses, metrics, optim
+from dlx import experiment, optim
 from dlx.data.batches.choose import splits
-from dlx.data.batches.resident import InOrder
 from dlx.data.sets import columns
-from dlx.errors import ConfigError
-from dlx.models.tabular import Tabular, embedding_width
-from dlx.state import Metric
-from dlx.tasks import classification
-from dlx.tasks.regression import Standardised
+from dlx.models.table_nets import Tokens
+from dlx.tasks import tables
 from dlx.train.supervised import make_predict, supervised
-
-SQUARED = Metric(
-  'Squared error',
-  'lower',
-  'Mean over the rows of the squared error in standard deviations of the target.',
-  '',
-  'loss',
-)
-LINEAR = Metric(
-  'Accuracy of least squares',
-  None,
-  'Share of the test rows whose class least squares on one-hot classes finds, which a '
-  'net should beat.',
-  '%',
-  'share',
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,23 +39,23 @@ class Config(experiment.Config):
   eval_every_steps: int | None = 150  # Steps between evaluations; None: at the end.
   # diabetes, wine, breast_cancer (embedded), california_housing, or a set of your own.
   dataset: str = 'diabetes'
-  model: str = 'mlp'  # Either mlp, or linear: no hidden layer, one-hot categories.
+  # mlp; ft_transformer; linear: no hidden layer, one-hot categories.
+  model: str = 'mlp'
+  numbers: str = 'plain'  # How nets read a number: plain, or periodic (sines of it).
   # What a missing number becomes: indicator (the median, and a mark), median, refuse.
   missing: str = 'indicator'
   features: tuple[int, ...] = (64,)  # Widths of the hidden layers of the mlp.
   # Numbers that stand for a category; None: 1.6 n^0.56 of n values; 0: one-hot.
   embedding: int | None = None
   dropout: float = 0.5  # Share of hidden units dropped in training.
+  tokens: Tokens = Tokens()
   lr: float = 1e-3  # Peak of the one-cycle learning rate.
   weight_decay: float = 1.0  # Decoupled decay of kernels and embeddings.
 
   def __post_init__(self):
     super().__post_init__()
-    self.choice('model', of=('mlp', 'linear'))
+    tables.check(self)
     self.choice('missing', of=columns.MISSING)
-    self.bounds('features', least=1, some=True)
-    self.bounds('embedding', least=0)
-    self.bounds('dropout', least=0, below=1)
     self.bounds('lr', above=0)
     self.bounds('weight_decay', least=0)
 
@@ -90,128 +68,28 @@ SMALL = Config.small(features=(8,))
 
 def build(config: Config) -> experiment.Experiment:
   data = columns.table(config.dataset, config.missing)
-  num_values = [len(category.values) for category in data.categories]
-  linear = config.model == 'linear'
-  width = 0 if linear else config.embedding
-  model = Tabular(
-    num_values=num_values,
-    embeddings=[embedding_width(n) if width is None else width for n in num_values],
-    widths=() if linear else config.features,
-    num_outputs=len(data.class_names) or 1,
-    dropout=config.dropout,
-    **config.dtypes,
-  )
+  model = tables.net(config, data, len(data.class_names) or 1)
   by_class = 'label' if data.class_names else None
   train_data, passes = splits(data.train, data.test, config, by_class=by_class)
   prepare = lambda batch: {**batch, 'row': batch}
   outputs = make_predict(config, model, inputs='row', prepare=prepare)
-  of_target = _classes if data.class_names else _numbers
-  parts, summary_of_test = of_target(data, outputs)
+  parts, summary_of_test = tables.reported(data, outputs)
   built = supervised(
     config,
     model=model,
     inputs='row',
     prepare=prepare,
     tx=optim.adamw(
-      optim.one_cycle(config.lr, config.num_steps), weight_decay=config.weight_decay
+      optim.one_cycle(config.lr, config.num_steps),
+      weight_decay=config.weight_decay,
+      mask=tables.decayed,
     ),
     train_data=train_data,
     eval_data=passes,
     overfit=experiment.Overfit(steps=1000),  # Dropout.
+    placement=tables.PLACEMENT,
     **parts,
   )
   # Least squares is known of the test split alone.
   test = built.evals['test']._replace(summarize=summary_of_test)
   return built._replace(evals={**built.evals, 'test': test})
-
-
-def _fields(data: columns.ColumnData) -> dict[str, experiment.Field]:
-  """The columns that `predict` takes.
-
-  Raises:
-    ConfigError: a column whose name is that of an argument of `run.predict`.
-  """
-  if 'resize' in [c.name for c in (*data.numbers, *data.categories)]:
-    raise ConfigError(
-      f"--config.dataset={data.name} has a column 'resize': rename it, and prepare the "
-      'set again.'
-    )
-  numbers = {
-    c.name: experiment.Field('column', (), 'float32', since=c.since)
-    for c in data.numbers
-  }
-  categories = {
-    c.name: experiment.Field('column', (), 'int32', names=c.values)
-    for c in data.categories
-  }
-  return {**numbers, **categories}
-
-
-def _numbers(data: columns.ColumnData, outputs: Any) -> tuple[dict[str, Any], Callable]:
-  """Arguments of `supervised` for a target of numbers, and the summary of the test."""
-  target = Standardised(
-    data.target_mean, data.target_std, data.baseline['rmse'], data.target_name
-  )
-
-  def predict(state, inputs):
-    """Of a row as measured, in the unit of the target."""
-    return {'target': target.in_units(outputs(state, data.fields(inputs))[:, 0])}
-
-  number = {'target': experiment.Field('number', (), 'float32')}
-  return dict(
-    loss=lambda outputs, batch: losses.squared_error(outputs[:, 0], batch['target']),
-    metrics=target.sums,
-    train_metrics=target.train_sums,
-    summarize=metrics.regression_summary,
-    declared={'loss': SQUARED, **target.declared},
-    headline=('test/rmse', 'test/r2', 'test/linear_rmse'),
-    functions={'predict': experiment.Function(predict, _fields(data), number)},
-    figures={
-      'predictions': target.figure(outputs, InOrder(data.test, data.test.size or 1))
-    },
-  ), target.summary
-
-
-def _classes(data: columns.ColumnData, outputs: Any) -> tuple[dict[str, Any], Callable]:
-  """The same for classes."""
-
-  def sums(logits, batch, weight):
-    label = batch['label']
-    bins = metrics.calibration_sums(nn.softmax(logits), label, weight)
-    return {**metrics.classification_sums(logits, label, weight), 'bins': bins}
-
-  def summarize(found):
-    ece = metrics.calibration_error(found['bins'])
-    return {**metrics.classification_summary(found), 'ece': ece}
-
-  def beside_linear(found):
-    linear = jnp.float32(data.baseline['accuracy'])
-    return {**summarize(found), 'linear_accuracy': linear}
-
-  return dict(
-    loss=lambda logits, batch: losses.softmax_cross_entropy(logits, batch['label']),
-    metrics=sums,
-    train_metrics=lambda logits, batch, weight: {
-      'accuracy': metrics.accuracy(logits, batch['label'], weight)
-    },
-    summarize=summarize,
-    declared={
-      **classification.of_classes(len(data.class_names)),
-      **metrics.CALIBRATION,
-      'linear_accuracy': LINEAR,
-    },
-    headline=('test/accuracy', 'test/linear_accuracy', 'test/loss'),
-    functions={
-      'predict': classification.class_probabilities(
-        lambda state, inputs: outputs(state, data.fields(inputs)),
-        _fields(data),
-        data.class_names,
-      )
-    },
-    figures={
-      'confusion': classification.confusion(data.class_names),
-      'reliability': experiment.Figure(
-        lambda found: figures.calibration_diagram({'model': found['bins']}), eval='test'
-      ),
-    },
-  ), beside_linear

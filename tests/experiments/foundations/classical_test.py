@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from dlx.data.sources import of_arrays
+from dlx.data.sources import of_arrays, remembered
 from dlx.errors import ConfigError, DataError
 from dlx.models import estimators, trees
 from dlx.run.loop import fit
@@ -116,7 +116,7 @@ class ClassicalTest(parameterized.TestCase):
   def test_one_class_is_refused_in_one_line(self):
     image = np.zeros((20, 8, 8, 1), np.uint8)
     one = of_arrays({'image': image, 'label': np.zeros(20, np.int32)})
-    source, recall = classical.remembering(one)
+    source, recall = remembered(one)
     loaded = source.read(None)
     self.assertIs(recall(), loaded.data)
     with self.assertRaisesRegex(DataError, 'all examples are of one class') as caught:

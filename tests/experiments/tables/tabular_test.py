@@ -196,7 +196,15 @@ def test_a_column_called_like_an_argument(flats):
 @pytest.mark.parametrize(
   ('fields', 'says'),
   (
-    ({'model': 'tree'}, 'model=tree is not allowed: must be mlp or linear'),
+    (
+      {'model': 'tree'},
+      'model=tree is not allowed: must be one of mlp, linear, ft_tra',
+    ),
+    ({'numbers': 'sines'}, 'numbers=sines is not allowed: must be plain or periodic'),
+    (
+      {'model': 'linear', 'numbers': 'periodic'},
+      'numbers=periodic is not allowed: must be plain: a linear model takes',
+    ),
     ({'missing': 'drop'}, 'missing=drop is not .* one of indicator, median, refuse'),
     ({'features': ()}, 'features'),
     ({'embedding': -1}, 'embedding=-1'),
@@ -205,3 +213,17 @@ def test_a_column_called_like_an_argument(flats):
 def test_refused(fields, says):
   with pytest.raises(ConfigError, match=says):
     tabular.Config(**fields)
+
+
+@pytest.mark.parametrize('model', ('mlp', 'ft_transformer'))
+def test_a_net_of_periodic_numbers_answers_row_by_row(flats, model):
+  """Each row of the table counts for itself; a town that is unknown has an answer."""
+  table.prepare('flats.csv', 'flats', target='rent')
+  built = tabular.build(small(dataset='flats', model=model, numbers='periodic'))
+  state = jax.jit(built.init)(jax.random.key(0))
+  row = {'rooms': np.float32([3, np.nan, 3]), 'town': np.int32([1, 2, 0])}
+  predict = jax.jit(built.functions['predict'].call)
+  many = predict(state, row)['target']
+  assert np.isfinite(many).all() and len(set(np.asarray(many).tolist())) == 3
+  turned = predict(state, {k: x[::-1] for k, x in row.items()})['target']
+  np.testing.assert_allclose(turned[::-1], many, rtol=1e-5)
