@@ -40,35 +40,25 @@ class Objects(NamedTuple):
 
 
 def gaussian_radius(height: Array, width: Array, least_iou: float = 0.7) -> Array:
-  """By how much both corners of a box may be off, each way, for an IoU of `least_iou`.
+  """By how much both corners of a box may be off for an IoU of at least `least_iou`.
 
-  The least of the three cases of CornerNet (arXiv:1808.01244): both corners off inward,
-  both outward, or one of each. In the unit of the sides and of their shape; 0 of an
-  empty box. The authors' code has other roots of the first two equations, which are
-  too large.
+  Each corner by that much up or down and to either side. CornerNet (arXiv:1808.01244)
+  takes the least of three cases: both corners off inward, both outward, one of each.
+  It is always that of inward, where `(h - 2 r)(w - 2 r) = t h w`. (Their code has other
+  roots, which are too large.)
 
   Args:
     height, width: at least 0.
     least_iou: t, in (0, 1).
+
+  Returns:
+    r, in the unit of the sides and of their shape; 0 of an empty box.
   """
   h, w, t = at_least_float32(height), at_least_float32(width), least_iou
-  # Each is the least root r > 0 of a r^2 - b r + c = 0, as 2 c / (b + sqrt(...)), which
-  # subtracts no two numbers that are near each other.
-  around, product = h + w, h * w
-
-  def least(a, b, c):
-    root = jnp.sqrt(jnp.maximum(jnp.square(b) - 4 * a * c, 0))
-    return jnp.where(c > 0, 2 * c / jnp.where(c > 0, b + root, 1), 0)
-
-  # (h - r)(w - r) / (2 h w - (h - r)(w - r)) = t
-  mixed = least(1.0, around, product * (1 - t) / (1 + t))
-  # (h - 2 r)(w - 2 r) / (h w) = t
-  inward = least(4.0, 2 * around, product * (1 - t))
-  # h w / ((h + 2 r)(w + 2 r)) = t, where the root b is of the other sign.
-  b = 2 * t * around
-  root = jnp.sqrt(jnp.square(b) + 16 * t * (1 - t) * product)
-  outward = 2 * product * (1 - t) / jnp.where(product > 0, b + root, 1)
-  return jnp.minimum(jnp.minimum(mixed, inward), outward)
+  # As 2 c / (b + root), which subtracts no two numbers that are near each other.
+  total = h + w
+  root = jnp.sqrt(jnp.maximum(jnp.square(total) - 4 * (1 - t) * h * w, 0))
+  return (1 - t) * h * w / jnp.where(total > 0, total + root, 1)
 
 
 def centre_cells(box: Array, size: tuple[int, int], stride: int) -> Array:
