@@ -11,6 +11,8 @@ heat_map          what the heat map is to be: a peak at each centre
 boxes_of          from the map of shapes to a box for each cell
 at_cells          of a map, what its cells hold
 decode            from both maps to the objects of an image
+at_least          those of them that are likely enough
+framed            images with a frame around each object
 """
 
 from typing import NamedTuple
@@ -203,3 +205,43 @@ def decode(
     )
 
   return jax.vmap(one)(heat_BHWK, box_BHW4)
+
+
+def at_least(objects: Objects, score: float) -> Objects:
+  """The objects with that score or more; places of the others hold none."""
+  keep_BN = objects.score_BN >= score
+  return Objects(
+    jnp.where(keep_BN[..., None], objects.box_BN4, 0),
+    jnp.where(keep_BN, objects.label_BN, -1),
+    jnp.where(keep_BN, objects.score_BN, 0),
+  )
+
+
+def framed(image_BHW3: Array, objects: Objects, colour_K3: Array) -> Array:
+  """Images with a frame of one pixel around each object; the likeliest is in front.
+
+  Args:
+    image_BHW3: any dtype.
+    objects: whose frames are the outermost pixels that a box covers.
+    colour_K3: of each class, in the units of the image.
+  """
+  chex.assert_shape(image_BHW3, (None, None, None, 3))
+  low, high = (jnp.floor(objects.box_BN4[..., :2]), jnp.ceil(objects.box_BN4[..., 2:]))
+
+  def within(low, high):
+    """Pixels of each box, [B, N, H, W]."""
+    rows, columns = (
+      (jnp.arange(n)[None, None] >= low[..., i, None])
+      & (jnp.arange(n)[None, None] < high[..., i, None])
+      for i, n in enumerate(image_BHW3.shape[1:3])
+    )
+    return rows[..., :, None] & columns[..., None, :]
+
+  there_BN = objects.label_BN >= 0
+  frame_BNHW = within(low, high) & ~within(low + 1, high - 1)
+  frame_BNHW &= there_BN[..., None, None]
+  first_BHW = frame_BNHW.argmax(1)
+  pick = lambda label_N, first_HW: label_N[first_HW]
+  label_BHW = jax.vmap(pick)(jnp.maximum(objects.label_BN, 0), first_BHW)
+  colour_BHW3 = jnp.asarray(colour_K3, image_BHW3.dtype)[label_BHW]
+  return jnp.where(frame_BNHW.any(1)[..., None], colour_BHW3, image_BHW3)

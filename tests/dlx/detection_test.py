@@ -150,6 +150,30 @@ class DecodeTest(absltest.TestCase):
     alone = call(heat[1:], box[1:])
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b[1]), alone, found)
 
+  def test_frames_and_scores_that_are_enough(self):
+    box = jnp.array([[[0.0, 0, 2.5, 3], [1, 1, 5, 4], [0, 0, 0, 0]]])
+    label, score = jnp.array([[1, 0, -1]]), jnp.array([[0.9, 0.5, 0.0]])
+    objects = detection.Objects(box, label, score)
+    image = jnp.full((1, 5, 5, 3), 7, jnp.uint8)
+    colours = np.uint8([[10] * 3, [20] * 3])
+    draw = jax.jit(lambda of, least: detection.framed(
+      image, detection.at_least(of, least), colours))  # fmt: skip
+    both = [
+      [20, 20, 20, 7, 7],
+      [20, 10, 20, 10, 7],
+      [20, 20, 20, 10, 7],
+      [7, 10, 7, 10, 7],
+      [7, 10, 10, 10, 7],
+    ]
+    found = draw(objects, 0.5)
+    self.assertEqual(found.dtype, jnp.uint8)
+    np.testing.assert_array_equal(found[0, :, :, 0], both)
+    one = np.where(np.array(both) == 20, 20, 7)
+    np.testing.assert_array_equal(draw(objects, 0.6)[0, :, :, 2], one)
+    left = detection.at_least(objects, 0.6)
+    np.testing.assert_array_equal(left.label_BN, [[1, -1, -1]])
+    np.testing.assert_array_equal(left.box_BN4[0, 1:], np.zeros((2, 4)))
+
 
 if __name__ == '__main__':
   absltest.main()
