@@ -71,7 +71,7 @@ def detections(
   for i, ax in enumerate(figure.axes):
     for corners in true_box[i][real[i]]:
       frame(ax, corners, edgecolor=TRUE, linewidth=0.9, linestyle=(0, (2, 2)))
-    for n in np.flatnonzero(shown[i]):
+    for n in np.flatnonzero(shown[i])[::-1]:  # The likeliest in front.
       colour = FOUND if hit[i, n] else RED
       frame(ax, box[i, n], edgecolor=colour, linewidth=1.1)
       ax.text(

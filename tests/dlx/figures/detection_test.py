@@ -27,7 +27,7 @@ def test_true_and_found_boxes():
   for patch in first.patches:
     assert patch.get_bbox().extents.tolist() == [1.5, 0.5, 7.5, 4.5]
   assert [t.get_text() for t in first.texts] == ['b 90']
-  assert [t.get_text() for t in second.texts] == ['b 50', 'a 40']
+  assert [t.get_text() for t in second.texts] == ['a 40', 'b 50']
   assert {t.get_color() for t in second.texts} == {RED}
   assert first.patches[1].get_edgecolor() != matplotlib.colors.to_rgba(RED)
 
