@@ -98,7 +98,7 @@ SMALL = Config.small(
   test_size=20,
   channels=(4, 8),
   width=8,
-  most_objects=4,
+  most_objects=8,
 )
 
 
@@ -186,7 +186,6 @@ def build(config: Config) -> experiment.Experiment:
       'box': found.box_BN4,
       'label': found.label_BN,
       'score': found.score_BN,
-      'count': (found.score_BN > 0).sum(1),
       'framed': detection.framed(inputs['image'], found, jnp.asarray(colours)),
     }
 
@@ -201,7 +200,6 @@ def build(config: Config) -> experiment.Experiment:
       'box': experiment.Field('row', (most, 4), 'float32'),
       'label': experiment.Field('label', (most,), 'int32'),
       'score': experiment.Field('number', (most,), 'float32'),
-      'count': experiment.Field('number', (), 'int32'),
       'framed': picture,
     },
     {'least_score': 0.3},
