@@ -59,7 +59,7 @@ class Config(experiment.Config):
   save_every_steps: int | None = 1200  # Steps between checkpoints; None: at the end.
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, or a folder's name.
   scene: scenes.Scene = scenes.Scene()
-  train_size: int = 4000  # Scenes of the training split.
+  train_size: int = 8000  # Scenes of the training split.
   test_size: int = 1000  # Scenes of the test split, and of a validation split.
   # Channels of each level of the U-Net; sides are multiples of 2^(levels - 1).
   channels: tuple[int, ...] = (16, 32, 64, 64)
@@ -67,7 +67,7 @@ class Config(experiment.Config):
   width: int = 64  # Channels between the two convolutions of each head.
   most_objects: int = 16  # Boxes that are found in a scene, at most.
   most_iou: float = 0.5  # IoU of two boxes of a class that are both kept, at most.
-  box_weight: float = 2.0  # Weight of the loss of boxes beside that of heat maps.
+  box_weight: float = 5.0  # Weight of the loss of boxes beside that of heat maps.
   lr: float = 3e-3  # Peak of the one-cycle learning rate.
   weight_decay: float = 1e-2  # Decoupled decay of the kernels.
 
@@ -180,35 +180,36 @@ def build(config: Config) -> experiment.Experiment:
   maps_of = make_predict(config, model, prepare=prepare)
   colours = figures.class_colours(len(names) + 1)[1:]
 
+  def found_in(state, inputs, least_score):
+    return detection.at_least(objects(maps_of(state, inputs)), least_score)
+
   def detect(state, inputs, least_score=0.3):
-    found = detection.at_least(objects(maps_of(state, inputs)), least_score)
-    return {
-      'box': found.box_BN4,
-      'label': found.label_BN,
-      'score': found.score_BN,
-      'framed': detection.framed(inputs['image'], found, jnp.asarray(colours)),
-    }
+    found = found_in(state, inputs, least_score)
+    return {'box': found.box_BN4, 'label': found.label_BN, 'score': found.score_BN}
+
+  def mark(state, inputs, least_score=0.3):
+    found = found_in(state, inputs, least_score)
+    return {'image': detection.framed(inputs['image'], found, jnp.asarray(colours))}
 
   picture, most = (
     experiment.Field('image', (side, side, 3), 'uint8'),
     config.most_objects,
   )
-  function = experiment.Function(
-    detect,
-    {'image': picture},
-    {
-      'box': experiment.Field('row', (most, 4), 'float32'),
-      'label': experiment.Field('label', (most,), 'int32'),
-      'score': experiment.Field('number', (most,), 'float32'),
-      'framed': picture,
-    },
-    {'least_score': 0.3},
-  )
+  places = {
+    'box': experiment.Field('row', (most, 4), 'float32'),
+    'label': experiment.Field('label', (most,), 'int32'),
+    'score': experiment.Field('number', (most,), 'float32'),
+  }
+  options = {'least_score': 0.3}
+  functions = {
+    'detect': experiment.Function(detect, {'image': picture}, places, options),
+    'mark': experiment.Function(mark, {'image': picture}, {'image': picture}, options),
+  }
 
   def compute(state, key, batch):
     del key
     batch = {name: x[:12] for name, x in batch.items()}
-    found = function.call(state, {'image': batch['image']})
+    found = detect(state, batch)
     of = *(found[k] for k in ('box', 'label', 'score')), batch['box'], batch['label']
     hit = jax.vmap(matches)(*of, batch['real'])[..., 0]
     return {'true': batch, 'found': found, 'hit': hit}
@@ -243,7 +244,7 @@ def build(config: Config) -> experiment.Experiment:
       **metrics.DETECTION,
     },
     headline=(*(f'{name}/map' for name in eval_data), 'test/map_50'),
-    functions={'detect': function},
+    functions=functions,
     figures={
       'boxes': experiment.Figure(draw, compute=compute, data=eval_data['test']),
       'precision_over_recall': experiment.Figure(

@@ -35,12 +35,14 @@ def test_a_net_that_knows_one_scene():
     params['heat']['bias'], params['shape']['bias'] = heat, shape
     state = state._replace(params=params)
     sums = test.step(state, batch)
-    call = built.functions['detect'].call
     image = {'image': batch['image']}
-    found = call(state, image), call(state, image, least_score=0.6)
+    found = [
+      {name: f.call(state, image, **options) for name, f in built.functions.items()}
+      for options in ({}, {'least_score': 0.6})
+    ]
     return ratios(sums), test.summarize(sums), *found
 
-  sums, report, found, none = run(jax.random.key(0), batch)
+  sums, report, some, none = run(jax.random.key(0), batch)
   # The box of the first is right. That of the second, whose centre is in cell (4, 4):
   # 8 x 8 pixels of 16 x 16, which hold them.
   loss = (0 + (0 + 1 - 64 / 256) / 2) / 2
@@ -54,13 +56,14 @@ def test_a_net_that_knows_one_scene():
   np.testing.assert_allclose(sums['heat_loss'], (flat + (flat + 20) / 2) / 2, rtol=1e-5)
   np.testing.assert_array_equal(sums['true'], np.eye(10)[7] * 2 + np.eye(10)[3])
   # On a plateau every cell is a peak: the first four, of which two overlap others.
+  found, marked = some['detect'], some['mark']['image']
   assert (np.asarray(found['label']) == [7, 7, -1, -1]).all()
   np.testing.assert_allclose(found['score'][0], [0.5, 0.5, 0, 0], rtol=1e-6)
   corners = [[0, 0, 5, 5], [0, 1, 5, 9], [0] * 4, [0] * 4]
   np.testing.assert_allclose(found['box'][0], corners, atol=1e-5)
-  assert (np.asarray(none['label']) == -1).all() and not none['score'].any()
-  assert not none['framed'].any()
-  assert found['framed'][0, 0, 0].any() and not found['framed'][0, 8, 8].any()
+  assert marked[0, 0, 0].any() and not marked[0, 8, 8].any()
+  assert (np.asarray(none['detect']['label']) == -1).all()
+  assert not none['detect']['score'].any() and not none['mark']['image'].any()
   assert 0 <= float(report['map']) < 0.5
 
 
