@@ -12,7 +12,7 @@ digit there would have: there are no anchors and there is no second stage. Train
 test have different digits and different parts of the photographs. Boxes are learnt by
 their generalised IoU (arXiv 1902.09630) rather than by the published distance.
 
-Measured:
+Measured: mAP 77.15 % (sd 0.50, 2 seeds), at an IoU of 0.50 96.74 %.
 """
 
 import dataclasses
@@ -128,7 +128,7 @@ def build(config: Config) -> experiment.Experiment:
   model = CenterNet(
     len(names), config.channels, config.last, config.width, **config.dtypes
   )
-  cells = (side // model.stride,) * 2
+  cells = side // model.stride, side // model.stride
 
   def prepare(batch):
     image = normalise(to_float(batch['image']), (0.5,) * 3, (0.25,) * 3)
@@ -178,7 +178,7 @@ def build(config: Config) -> experiment.Experiment:
     return {**ranked, **train_sums(maps, batch, weight)}
 
   maps_of = make_predict(config, model, prepare=prepare)
-  colours = figures.class_colours(len(names) + 1)[1:]
+  colours = 128 + figures.class_colours(len(names)) // 2  # Light, on dark pictures.
 
   def found_in(state, inputs, least_score):
     return detection.at_least(objects(maps_of(state, inputs)), least_score)
@@ -210,15 +210,19 @@ def build(config: Config) -> experiment.Experiment:
     del key
     batch = {name: x[:12] for name, x in batch.items()}
     found = detect(state, batch)
-    of = *(found[k] for k in ('box', 'label', 'score')), batch['box'], batch['label']
-    hit = jax.vmap(matches)(*of, batch['real'])[..., 0]
-    return {'true': batch, 'found': found, 'hit': hit}
+    true = batch['box'], batch['label'], batch['real']
+    hit = jax.vmap(matches)(found['box'], found['label'], found['score'], *true)
+    return {'true': batch, 'found': found, 'hit': hit[..., 0]}
 
   def draw(tree):
     true, found = tree['true'], tree['found']
     return figures.detections(
-      *(true[k] for k in ('image', 'box', 'real')),
-      *(found[k] for k in ('box', 'label', 'score')),
+      true['image'],
+      true['box'],
+      true['real'],
+      found['box'],
+      found['label'],
+      found['score'],
       tree['hit'],
       names,
     )

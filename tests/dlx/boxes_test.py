@@ -116,12 +116,10 @@ def test_suppression_as_by_hand(labelled):
 
 
 def test_suppression_as_torchvision():
-  pytest.importorskip('torch')
+  torch = pytest.importorskip('torch', reason='torch is not installed')
   torchvision = pytest.importorskip(
     'torchvision', reason='torchvision is not installed: pip install torchvision'
   )
-  import torch
-
   (box, *_), (_, *_), (label, *_) = drawn(1, 100)
   score = np.random.default_rng(1).permutation(100).astype(np.float32)
   of = torch.tensor(np.float32(box)), torch.tensor(score), torch.tensor(label)

@@ -40,7 +40,7 @@ def test_precision_over_recall():
   names = [t.get_text() for t in ax.get_legend().get_texts()]
   assert names == ['IoU 0.50: 50.5 %', 'IoU 0.75: 0.0 %']
   assert ax.get_title(loc='left') == 'Precision over recall: mAP 25.25 %'
-  recall, line = ax.lines[0].get_data()
+  recall, line = (np.asarray(x) for x in ax.lines[0].get_data())
   assert recall[line > 0].max() == 50 and line.max() == 100
 
 
