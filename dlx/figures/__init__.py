@@ -13,6 +13,7 @@ from dlx.figures.curves import (
   rate_finder,
   scatter,
 )
+from dlx.figures.detection import detections, precision_by_class, precision_over_recall
 from dlx.figures.diffusion import denoising, noising, signal_to_noise, spread
 from dlx.figures.features import class_map, codes, similarity_histogram
 from dlx.figures.functions import fitted_function
@@ -56,6 +57,7 @@ __all__ = [
   'confusion_matrix',
   'decision_boundaries',
   'denoising',
+  'detections',
   'fitted_function',
   'gradient_flow',
   'image_grid',
@@ -67,6 +69,8 @@ __all__ = [
   'new_figure',
   'noising',
   'players',
+  'precision_by_class',
+  'precision_over_recall',
   'predictions',
   'rate_finder',
   'ramp',

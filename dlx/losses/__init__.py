@@ -23,6 +23,7 @@ from dlx.losses.contrastive import (
   nt_xent,
   symmetric_info_nce,
 )
+from dlx.losses.detection import box_giou, heat_focal
 from dlx.losses.divergence import distillation, gaussian_kl, gaussian_kl_terms
 from dlx.losses.domains import coral
 from dlx.losses.focal import sigmoid_focal, softmax_focal
@@ -49,6 +50,7 @@ __all__ = [
   'L2',
   'absolute_error',
   'binary_cross_entropy',
+  'box_giou',
   'coral',
   'ctc',
   'dice',
@@ -59,6 +61,7 @@ __all__ = [
   'gaussian_kl_terms',
   'generator_loss',
   'gradient_penalty',
+  'heat_focal',
   'hinge',
   'huber',
   'in_batch_info_nce',

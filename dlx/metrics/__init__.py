@@ -19,6 +19,7 @@ from dlx.metrics.classification import (
   precision_recall_f1,
   top_k,
 )
+from dlx.metrics.detection import DETECTION, detection_summary, detection_sums
 from dlx.metrics.distributions import (
   DISTRIBUTIONS,
   gaussian_kernel,
@@ -85,6 +86,7 @@ __all__ = [
   'CALIBRATION',
   'CLASSIFICATION',
   'CROSS_ENTROPY',
+  'DETECTION',
   'DISTRIBUTIONS',
   'DIVERSITY',
   'Linear',
@@ -106,6 +108,8 @@ __all__ = [
   'confusion',
   'corpus_bleu',
   'cosine_distance',
+  'detection_summary',
+  'detection_sums',
   'disagreement',
   'dice_score',
   'diversity',

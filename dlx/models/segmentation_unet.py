@@ -58,12 +58,13 @@ class UpConv(nn.Module):
 
 
 class UNetBody(nn.Module):
-  """A contracting and an expanding path with skips: [B, H, W, C] -> [B, H, W, F].
+  """A contracting and an expanding path with skips: [B, H, W, C] -> [B, h, w, F].
 
   Each level is two 3x3 convolutions with ReLU, `down_0_0`, `down_0_1`; a 2x2 max pool
   leads to the next, where there are usually twice as many channels. On the way back
   `up_conv_i` doubles the sides and brings the channels to those of level i, the map of
-  that level is concatenated before it, and `up_i_0`, `up_i_1` follow.
+  that level is concatenated before it, and `up_i_0`, `up_i_1` follow. The way back ends
+  at level `last`, so that h = H / 2^last and F = channels[last].
 
   Attributes:
     channels: of each level from the finest on; their number is the depth.
@@ -72,6 +73,7 @@ class UNetBody(nn.Module):
     momentum: of the running statistics, `momentum * old + (1 - momentum) * new`.
     dtype: of the arithmetic.
     param_dtype: of the parameters.
+    last: 0, the finest, to the number of levels less 1: no way back.
   """
 
   channels: Sequence[int] = (64, 128, 256, 512, 1024)
@@ -80,10 +82,11 @@ class UNetBody(nn.Module):
   momentum: float = 0.9
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
+  last: int = 0
 
   @nn.compact
   def __call__(self, x_BHWC: Array, *, train: bool) -> Array:
-    """Features [B, H, W, channels[0]].
+    """Features [B, H / 2^last, W / 2^last, channels[last]].
 
     Args:
       x_BHWC: height and width multiples of 2^(levels - 1).
@@ -132,7 +135,7 @@ class UNetBody(nn.Module):
         x = max_pool(x)
       x = twice(x, channels, f'down_{level}')
     x = nn.Dropout(self.dropout, deterministic=not train, name='drop')(x)
-    for level in reversed(range(len(self.channels) - 1)):
+    for level in reversed(range(self.last, len(self.channels) - 1)):
       channels = self.channels[level]
       x = UpConv(channels, name=f'up_conv_{level}', **dtypes)(x)
       x = jnp.concatenate([skips.pop(), x], axis=-1)

@@ -15,7 +15,7 @@ NAMES = experiments_by_name.names()
 
 ALLOWED = {
   *('predict', 'encode', 'decode', 'reconstruct', 'sample', 'generate', 'score'),
-  'segment',
+  *('detect', 'mark', 'segment'),
   'translate',
   'align',
   'forecast',

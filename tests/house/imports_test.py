@@ -78,9 +78,12 @@ FLOORS = (
   (
     *('dlx.errors', 'dlx.state', 'dlx.precision', 'dlx.config', 'dlx.config_json'),
     *('dlx.config_text', 'dlx.leaving', 'dlx.beside'),
-    *('dlx.experiment', 'dlx.labels', 'dlx.data.dataset'),
+    *('dlx.experiment', 'dlx.labels', 'dlx.boxes', 'dlx.data.dataset'),
   ),
-  ('dlx.data', 'dlx.layers', 'dlx.losses', 'dlx.metrics', 'dlx.optim', 'dlx.diffusion'),
+  (
+    *('dlx.data', 'dlx.layers', 'dlx.losses', 'dlx.metrics', 'dlx.optim'),
+    *('dlx.diffusion', 'dlx.detection'),
+  ),
   ('dlx.scratch',),
   ('dlx.figures',),
   ('dlx.models', 'dlx.sampling', 'dlx.train'),

@@ -180,6 +180,7 @@ AREAS: dict[str, tuple[Topic, ...]] = {
       'losses/segmentation',
       tests='losses/segmentation',
     ),
+    part('Losses of heat maps and boxes', 'losses/detection', tests='losses/detection'),
     part('Focal loss', 'losses/focal', tests='losses/focal'),
     part(
       'Hinge, contrastive and triplet loss', 'losses/margins', tests='losses/margins'
@@ -276,6 +277,12 @@ AREAS: dict[str, tuple[Topic, ...]] = {
     part(
       'IoU and Dice of pixels', 'metrics/segmentation', tests='metrics/segmentation'
     ),
+    part('Boxes: IoU, generalised IoU, suppression', 'boxes', tests='boxes'),
+    part(
+      "Mean average precision by COCO's rule",
+      'metrics/detection',
+      tests='metrics/detection',
+    ),
     part('PSNR and SSIM', 'metrics/pictures', tests='metrics/pictures'),
     part(
       'BLEU',
@@ -357,6 +364,17 @@ AREAS: dict[str, tuple[Topic, ...]] = {
       'vision/segmentation',
       'segmentation-digits',
       test='vision/segmentation',
+    ),
+    part(
+      'Objects as points: targets, net, decoding',
+      *('detection', 'models/center_net'),
+      tests='detection models/center_net',
+    ),
+    run(
+      'Objects and their boxes',
+      'vision/detection',
+      'detection-digits',
+      test='vision/detection',
     ),
     run('Sound as a picture', 'vision/spectrogram', 'spectrogram-cnn / rnn / waveform'),
     run(

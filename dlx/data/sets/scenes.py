@@ -74,6 +74,7 @@ def on_photographs(
              `scene.most`, and those that are not there are 0
       label  int32 [M]: of each digit; 0 where there is none
       real   bool [M]: whether there is one
+      index  int32: n, the number of the scene
 
   Raises:
     ConfigError: images of more than one channel; a split without a band of columns.
@@ -96,6 +97,7 @@ def on_photographs(
     'box': jax.ShapeDtypeStruct((most, 4), np.float32),
     'label': jax.ShapeDtypeStruct((most,), np.int32),
     'real': jax.ShapeDtypeStruct((most,), np.bool_),
+    'index': jax.ShapeDtypeStruct((), np.int32),
   }
   shapes = {name: known[name] for name in fields}
   name = f'{labelled.name}_scenes'
@@ -114,7 +116,8 @@ def on_photographs(
     data = {k: np.zeros((size, *x.shape), x.dtype) for k, x in shapes.items()}
     for n in range(size):
       rng = np.random.default_rng([seed, list(BANDS).index(labelled.split), n])
-      for k, x in one_scene(rng, image_NHW, label_N, pieces, scene).items():
+      made = one_scene(rng, image_NHW, label_N, pieces, scene)
+      for k, x in {**made, 'index': n}.items():
         if k in data:
           data[k][n] = x
     origin = {
@@ -138,7 +141,7 @@ def one_scene(
   photographs_MHWC: np.ndarray,
   scene: Scene,
 ) -> Mapping[str, np.ndarray]:
-  """All fields of one scene, see `on_photographs`.
+  """What one scene holds, see `on_photographs`.
 
   A digit has its size, its place and its colour by chance; the colour is brighter than
   what lies below it, by CONTRAST in the mean. A place where more than a tenth of the

@@ -39,6 +39,16 @@ def ranked(found):
   return {'auc': metrics.roc_auc(*of), 'precision': metrics.average_precision(*of)}
 
 
+def boxes_in(image_BHWC):
+  """[B, 5, 4]: a box a row; about a unit, so that most overlap."""
+  x = image_BHWC[:, :, :4, 0]
+  return x + np.array([0, 0, 1, 1]).reshape(1, 1, 4)
+
+
+def five(label_B):
+  return label_B[:, None] * np.ones((1, 5), int)
+
+
 KINDS = {
   'classification': Kind(
     lambda b: metrics.classification_sums(b['logits'], b['label'], b['weight']),
@@ -81,6 +91,17 @@ KINDS = {
       ignore=3,
     ),
     metrics.segmentation_summary,
+  ),
+  'detection': Kind(
+    lambda b: metrics.detection_sums(
+      (boxes_in(b['image']), five(b['label']), b['target'][:, 0, :, 0]),
+      (boxes_in(b['target']), five(b['label']), b['image'][:, 1, :, 0] < 0.7),
+      b['index'],
+      b['weight'],
+      num_classes=CLASSES,
+      num_rows=ROWS,
+    ),
+    metrics.detection_summary,
   ),
   'inception': Kind(
     lambda b: metrics.inception_sums(probabilities(b), b['weight']),

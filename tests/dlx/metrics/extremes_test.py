@@ -67,6 +67,18 @@ def segmentation(x, label, weight):
   return {name: found[name] for name in metrics.SEGMENTATION}
 
 
+def detection(x, label, weight):
+  found = jnp.stack([0 * x[:, 0], 0 * x[:, 0], x[:, 0], x[:, 0]], 1)
+  true = jnp.ones_like(x[:, None]).at[..., :2].set(0)
+  label, index = label[:, None], jnp.arange(len(x))
+  sums = metrics.detection_sums(
+    (found[:, None], label, x[:, :1]), (true, label, label == 0), index, weight,
+    num_classes=CLASSES, num_rows=ROWS,
+  )  # fmt: skip
+  found = metrics.detection_summary(sums)
+  return {name: found[name] for name in metrics.DETECTION}
+
+
 def regression(x, label, weight):
   del label
   # What does not count may be nan in none of these: a product of 0 and nan.
@@ -86,6 +98,7 @@ CASES = {
   'frechet': (frechet, NAN, NAN, NAN, 0),
   'inception': (inception, NAN, NAN, NAN, 1),
   'segmentation': (segmentation, NAN, NAN, NAN, 1),
+  'detection': (detection, NAN, NAN, NAN, 1),
   'regression': (
     regression, NAN, NAN, NAN, {'mse': 1, 'mae': 1, 'rmse': 1, 'r2': 0},
   ),

@@ -16,6 +16,7 @@ WAYS = ('unequal', 'micro', 'data=8', 'data=2,fsdp=4')
 MOST = {
   **dict.fromkeys(('classification', 'top_k', 'calibration', 'pictures'), 1e-12),
   **dict.fromkeys(('inception', 'mmd', 'regression', 'segmentation'), 1e-12),
+  'detection': 0,
   'frechet': 1e-10,  # Roots of eigenvalues.
   **dict.fromkeys(('ranking', 'ranking_of_bins'), 1e-6),
 }

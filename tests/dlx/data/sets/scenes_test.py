@@ -38,8 +38,9 @@ def test_a_scene_is_a_function_of_seed_split_and_number(train):
     np.testing.assert_array_equal(x, train[name][:7])
   for other in (made(size=7, seed=1), made('test', size=7)):
     assert not (other['image'] == fewer['image']).all((1, 2, 3)).any()
-  some = made(size=3, fields=('mask', 'image'))
-  assert list(some) == ['mask', 'image']
+  some = made(size=3, fields=('mask', 'image', 'index'))
+  assert list(some) == ['mask', 'image', 'index']
+  np.testing.assert_array_equal(some['index'], [0, 1, 2])
   np.testing.assert_array_equal(some['mask'], fewer['mask'][:3])
 
 
