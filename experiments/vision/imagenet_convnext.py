@@ -177,7 +177,7 @@ def build(config: Config) -> experiment.Experiment:
       'top_5': metrics.top_k(logits, batch['label'], weight, k=min(5, data.num_classes))
     },
     declared={'top_5': metrics.TOP_5},
-    # Mixing draws other labels at every step, the others only make it longer.
+    # Mixing draws other labels at every step; crops and RandAugment cost time alone.
     overfit=experiment.Overfit(
       least=lambda batch: jnp.asarray(
         losses.smoothed_entropy(config.label_smoothing, data.num_classes)
