@@ -170,12 +170,15 @@ class Overfit(NamedTuple):
     least: batch -> that value: the entropy of what is drawn anew at every step, the
       error of the best predictor. None: 0.
     steps: of the run; None: as whoever asks has time for.
+    fields: of the config in that run, of a group a mapping of some of its fields: what
+      is switched off for it, such as mixing that draws other labels at every step.
   """
 
   metric: str = 'loss'
   above: float = 0.05
   least: Callable[[Batch], Array] | None = None
   steps: int | None = None
+  fields: Mapping[str, Any] = {}
 
 
 LEARNT = Overfit()

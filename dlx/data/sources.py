@@ -219,6 +219,29 @@ def of_classes(source: Source, classes: Sequence[int], field: str = 'label') -> 
   return dataclasses.replace(source, size=None, read=read_some)
 
 
+def sorted_by(source: Source, field: str) -> Source:
+  """The examples in rising order of a field of numbers; equal ones in their order.
+
+  Raises:
+    ConfigError: no such field, or one of more than a number an example.
+  """
+  shape = source.shapes.get(field)
+  if shape is None or shape.shape:
+    numbers = ', '.join(name for name, x in source.shapes.items() if not x.shape)
+    raise ConfigError(
+      f'{source.name}/{source.split}: field {field!r} is not allowed: must be one of '
+      f'a number an example: {numbers or "there is none"}.'
+    )
+
+  def read_sorted(data_dir):
+    loaded = source.read(data_dir)
+    rows = np.argsort(np.asarray(loaded.data[field]), kind='stable')
+    data = {name: pick(x, rows) for name, x in loaded.data.items()}
+    return Loaded(data, {**loaded.origin, 'sorted_by': field})
+
+  return dataclasses.replace(source, read=read_sorted)
+
+
 def subset(
   source: Source,
   size: int,

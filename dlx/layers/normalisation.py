@@ -194,7 +194,8 @@ class BatchNorm(nn.Module):
       added: like x: to the result, before the activation.
 
     Raises:
-      ConfigError: statistics of one value a channel, which would leave the bias alone.
+      ConfigError: statistics of one value a channel, which would leave the bias alone,
+        or of none, as of a batch without rows, which have no mean.
     """
     channels = (x.shape[-1],)
     kept_mean = self.variable('batch_stats', 'mean', jnp.zeros, channels, jnp.float32)
@@ -248,18 +249,19 @@ def group_norm(
   Raises:
     ConfigError: groups of one value an example, which would leave the bias alone.
   """
-  count = math.prod(x.shape[1:]) // groups
+  positions = math.prod(x.shape[1:-1])  # Also of no rows, where -1 is no size.
+  count = positions * x.shape[-1] // groups
   _at_least_two(count, 'value a group', 'channels a group or larger maps')
   form = norm.Form(groups, epsilon, silu)
-  x_BPC = x.reshape(x.shape[0], -1, x.shape[-1])
+  x_BPC = x.reshape(x.shape[0], positions, x.shape[-1])
   args = (x_BPC, slope_SC, bias_SC)
   y: Any = _group_norm(form, _calls(*args), *args)
   return y.reshape(x.shape)
 
 
 def _at_least_two(count: int, what: str, remedy: str):
-  """Refuses the statistics of one number, which is its own mean: 0, whatever it is."""
-  if count == 1:
+  """Refuses statistics of one number, its own mean: 0, whatever it is; and of none."""
+  if count < 2:
     raise ConfigError(
       f'A norm over {count} {what} is not allowed: its result does not depend on the '
       f'input; must be over at least 2: take more {remedy}.'

@@ -53,4 +53,6 @@ class SplitLinear(nn.Module):
       kernel_init=self.kernel_init,
       name='shared',
     )
-    return dense(x.reshape(*x.shape[:-1], k, -1)).reshape(*x.shape[:-1], -1)
+    # Sizes are written out: of no rows -1 is none.
+    parts = x.reshape(*x.shape[:-1], k, x.shape[-1] // k)
+    return dense(parts).reshape(*x.shape[:-1], self.features)

@@ -22,9 +22,10 @@ import jax
 import jax.numpy as jnp
 
 from dlx import experiment, losses, metrics, optim
+from dlx.data.batches.choose import training
 from dlx.data.batches.resident import InOrder
 from dlx.data.sets import images
-from dlx.data.sources import held_out
+from dlx.data.sources import held_out, sorted_by
 from dlx.figures import studies
 from dlx.models.mlp import MLP, PLACEMENT
 from dlx.state import Metric, ratios
@@ -40,6 +41,8 @@ class Config(experiment.Config):
   batch_size: int = 32  # Examples of one global batch.
   log_every_steps: int = 100  # Steps between lines of training metrics.
   dataset: str = 'digits'  # digits, mnist, fashion_mnist, cifar10, or a folder's name.
+  # Whether every epoch has another order of the examples; False: by class in all.
+  shuffle: bool = True
   features: tuple[int, ...] = (32,)  # Widths of the hidden layers.
   lr: float = 0.3  # Largest learning rate.
   momentum: float = 0.0  # Share of the last update that is added to the next.
@@ -126,6 +129,9 @@ def build(config: Config) -> experiment.Experiment:
     model=model,
     loss=lambda logits, batch: losses.softmax_cross_entropy(logits, batch['label']),
     tx=optim.sgd(rate, config.momentum),
+    train_data=None
+    if config.shuffle
+    else training(sorted_by(train, 'label'), config, shuffle=False),
     figures={'noise': experiment.Figure(draw, eval='whole')},
     declared={
       f'noise_{size}': Metric(

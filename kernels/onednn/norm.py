@@ -110,7 +110,8 @@ def plain_backward(
 
 
 def _of_groups(form: Form, of_BC: Array) -> Array:
-  return of_BC.reshape(of_BC.shape[0], form.groups, -1).sum(-1)
+  rows, channels = of_BC.shape
+  return of_BC.reshape(rows, form.groups, channels // form.groups).sum(-1)
 
 
 def _of_channels(of_BG: Array, channels: int) -> Array:

@@ -104,6 +104,20 @@ def test_overfitted():
     checks.overfitted(says(goal), config)
 
 
+def test_overfitted_with_fields_switched_off():
+  def of(fields):
+    goal = lambda config: Overfit(above=config.num_steps - 2.0 + 1e-9, fields=fields)
+    return lambda config: build(config)._replace(overfit=goal(config))
+
+  # The floor is that of the config with the fields: 1e-9 - 1 with one step.
+  with pytest.raises(checks.Failed, match='1 times .* floor of `overfit` is -1'):
+    checks.overfitted(of({'num_steps': 1}), Config(num_steps=90))
+  least = checks.overfitted(of({}), Config(num_steps=90))
+  assert least is not None and least < 88
+  with pytest.raises(checks.Failed, match='fields of `overfit`: .*did you mean num_st'):
+    checks.overfitted(of({'num_step': 1}), Config(num_steps=90))
+
+
 def test_refused_and_half_precision():
   # Nothing of the toy reads a flag, so that a start refuses each.
   assert checks.refused(build, Config()) == list(checks.OTHER)

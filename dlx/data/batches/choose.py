@@ -44,7 +44,13 @@ def in_order(source: Source, batch_size: int, workers: int = 0) -> Dataset:
 
 
 def shuffled(
-  source: Source, *, batch_size: int, seed: Any, stream: bool = False, workers: int = 2
+  source: Source,
+  *,
+  batch_size: int,
+  seed: Any,
+  shuffle: bool = True,
+  stream: bool = False,
+  workers: int = 2,
 ) -> Dataset:
   """The training stream of a source, on the devices or from the host.
 
@@ -52,23 +58,27 @@ def shuffled(
     source: what is read.
     batch_size: rows of one global batch.
     seed: of the order; a number where streamed.
+    shuffle: False: the order of the source in every epoch.
     stream: False: `Shuffled`, where it fits. True: `ShuffledStream`, bit for bit the
       same batches.
     workers: processes that make streamed batches; 0: threads of this one.
   """
   if not stream and fits(source):
-    return Shuffled(source, batch_size, seed)
+    return Shuffled(source, batch_size, seed, shuffle)
   from dlx.data.batches.streamed import ShuffledStream
 
-  return ShuffledStream(source, batch_size, seed, num_workers=workers)
+  return ShuffledStream(source, batch_size, seed, shuffle, num_workers=workers)
 
 
-def training(source: Source, config: Any, batch_size: int | None = None) -> Dataset:
+def training(
+  source: Source, config: Any, batch_size: int | None = None, shuffle: bool = True
+) -> Dataset:
   """`shuffled` as a config says; `batch_size` where it is not the config's."""
   return shuffled(
     source,
     batch_size=config.batch_size if batch_size is None else batch_size,
     seed=config.seed,
+    shuffle=shuffle,
     stream=config.stream,
     workers=config.stream_workers,
   )

@@ -190,7 +190,8 @@ def stream_rows(
   """The example of each of the given rows of global batch `step`.
 
   Args:
-    seed: of the order of the data, in [0, 2**32); may be traced.
+    seed: of the order of the data, in [0, 2**32); may be traced. None: the order of the
+      source in every epoch.
     step: number of the batch, in [0, 2**31); may be traced.
     rows: integers[R] in [0, batch_size): rows of the global batch, in any order.
     n: number of examples, static, in [1, 2**31).
@@ -202,6 +203,8 @@ def stream_rows(
     int32[R] in [0, n).
   """
   high, low, offset = _places(step, rows, n, batch_size, xp)
+  if seed is None:
+    return offset.astype(np.int32)
   return permute(offset, n, seed, high, low, xp=xp, rounds=rounds)
 
 
@@ -226,7 +229,9 @@ def _places(step, rows, n: int, batch_size: int, xp: ModuleType) -> Position:
   return Position(high, low, start % np.uint32(n))
 
 
-def host_rows(seed: int, step: int, rows: slice, n: int, batch_size: int) -> np.ndarray:
+def host_rows(
+  seed: int | None, step: int, rows: slice, n: int, batch_size: int
+) -> np.ndarray:
   """`stream_rows` in NumPy, of a batch among its neighbours: kept for the next ones.
 
   Args:
@@ -244,7 +249,7 @@ def host_rows(seed: int, step: int, rows: slice, n: int, batch_size: int) -> np.
 
 @functools.lru_cache(maxsize=16)
 def _block(
-  seed: int, number: int, steps: int, rows: tuple, n: int, batch_size: int
+  seed: int | None, number: int, steps: int, rows: tuple, n: int, batch_size: int
 ) -> np.ndarray:
   """int32[steps, R] of block `number`; below 2**63 there is nothing to split."""
   _check('n', n)
@@ -252,8 +257,11 @@ def _block(
   step = number * steps + np.arange(steps, dtype=np.uint64)[:, None]
   place = step * np.uint64(batch_size) + np.arange(*rows, dtype=np.uint64)
   epoch, offset = np.divmod(place.reshape(-1), np.uint64(n))
-  low, high = epoch.astype(np.uint32), (epoch >> np.uint64(32)).astype(np.uint32)
-  index = permute(offset.astype(np.uint32), n, seed, high, low, xp=np)
+  if seed is None:
+    index = offset.astype(np.int32)
+  else:
+    low, high = epoch.astype(np.uint32), (epoch >> np.uint64(32)).astype(np.uint32)
+    index = permute(offset.astype(np.uint32), n, seed, high, low, xp=np)
   found = np.asarray(index).reshape(place.shape)
   found.flags.writeable = False
   return found

@@ -65,12 +65,14 @@ class Shuffled(_FromSource):
   Attributes:
     batch_size: rows of one global batch; may exceed the number of examples.
     seed: of the order; may be traced.
+    shuffle: False: the order of the source in every epoch, whatever the seed.
   """
 
-  def __init__(self, source: Source, batch_size: int, seed: Any):
+  def __init__(self, source: Source, batch_size: int, seed: Any, shuffle: bool = True):
     super().__init__(source, batch_shapes(source, batch_size))
     self.batch_size = batch_size
     self.seed = seed
+    self.shuffle = shuffle
 
   def load(self, data_dir=None) -> Loaded:
     return self._in_memory(loaded_for(self.source, self.batch_size, data_dir))
@@ -78,7 +80,8 @@ class Shuffled(_FromSource):
   def get(self, arrays: Arrays, step: jax.Array) -> dict[str, jax.Array]:
     rows = jnp.arange(self.batch_size, dtype=jnp.uint32)
     n = num_examples(arrays)
-    return _gather(arrays, stream_rows(self.seed, step, rows, n, self.batch_size))
+    seed = self.seed if self.shuffle else None
+    return _gather(arrays, stream_rows(seed, step, rows, n, self.batch_size))
 
 
 def pass_rows(step: jax.Array, n: int, batch_size: int) -> tuple[jax.Array, jax.Array]:

@@ -68,16 +68,24 @@ class ShuffledStream(_FromSource):
   """The training stream of `resident.Shuffled`, bit for bit, from the host."""
 
   def __init__(
-    self, source: Source, batch_size: int, seed: int, *, num_workers: int = 2
+    self,
+    source: Source,
+    batch_size: int,
+    seed: int,
+    shuffle: bool = True,
+    *,
+    num_workers: int = 2,
   ):
     super().__init__(source, batch_shapes(source, batch_size), batch_size, num_workers)
     self.seed = int(seed)
+    self.shuffle = shuffle
 
   def load(self, data_dir=None) -> Loaded:
     return loaded_for(self.source, self.batch_size, data_dir)
 
   def get(self, data: Any, step: int, rows: slice) -> dict[str, np.ndarray]:
-    index = host_rows(self.seed, step, rows, self.count(data), self.batch_size)
+    seed = self.seed if self.shuffle else None
+    index = host_rows(seed, step, rows, self.count(data), self.batch_size)
     if not self.source.on_demand:
       return self.examples(data, index)
     within = np.arange(*rows.indices(self.batch_size), dtype=np.uint64)

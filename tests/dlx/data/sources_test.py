@@ -1,11 +1,11 @@
-"""Tests for dlx/data/sources.py: a split that is held out."""
+"""Tests for dlx/data/sources.py: a split that is held out, a source that is sorted."""
 
 import jax
 import numpy as np
 import pytest
 
 from dlx.data.dataset import Loaded, Source
-from dlx.data.sources import held_out, read
+from dlx.data.sources import held_out, read, sorted_by
 from dlx.errors import ConfigError, DataError
 
 
@@ -81,3 +81,17 @@ def test_one_example_at_least_is_held_out_and_one_is_left():
 def test_an_impossible_share_is_refused(share):
   with pytest.raises(ConfigError, match=f'share={share} is not allowed'):
     held_out(source(LABELS), share)
+
+
+def test_sorted_by_a_field_equal_ones_keep_their_order():
+  found = sorted_by(source([2, 0, 1, 0, 2, 0]), 'label')
+  assert found.size == 6
+  loaded = read(found)
+  assert loaded.data['label'].tolist() == [0, 0, 0, 1, 2, 2]
+  assert loaded.data['row'].tolist() == [1, 3, 5, 2, 0, 4]
+  assert loaded.origin['sorted_by'] == 'label'
+
+
+def test_sorted_by_what_is_no_number_is_refused():
+  with pytest.raises(ConfigError, match='number an example: label, row'):
+    sorted_by(source(LABELS), 'image')

@@ -202,6 +202,16 @@ class DropNormTest(absltest.TestCase):
     self.assertTrue(np.isfinite(value))
     self.assertTrue(np.isfinite(slope).all())
 
+  def test_one_kept_unit_is_its_own_mean(self):
+    x = jnp.arange(64.0).reshape(32, 2)
+    variables = {'params': {'scale': jnp.ones(2), 'bias': jnp.full(2, 3.0)}}
+    layer = DropNorm(0.5, deterministic=False)
+    found = np.asarray(layer.apply(variables, x, rngs=keys()))
+    # The bias over the share that is kept; of two units it is 4 and 8.
+    alone = found[(found != 0).sum(1) == 1]
+    self.assertGreater(len(alone), 8)
+    np.testing.assert_array_equal(alone.sum(1), 6)
+
   def test_half_precision_is_summed_in_float32(self):
     x = (100 + jax.random.normal(jax.random.key(0), (2, 64))).astype(jnp.bfloat16)
     layer = DropNorm(0.5, deterministic=False)

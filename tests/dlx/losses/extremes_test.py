@@ -20,7 +20,7 @@ def yes(x):
 
 
 def half(x):
-  return jnp.full(x.shape, 0.5)
+  return jnp.full(x.shape, 0.5, x.dtype)
 
 
 def pixels(x):
@@ -151,6 +151,15 @@ def test_one_bad_row_is_that_row_alone(name, values):
     np.testing.assert_array_equal(found[[0, 2]], good[[0, 2]])
     if wanted is not None:
       np.testing.assert_allclose(found[1], wanted, rtol=1e-3)
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_narrow_ones_are_widened(dtype):
+  narrow = jax.ShapeDtypeStruct((3, 4), dtype)
+  found = {
+    name: jax.eval_shape(loss, narrow).dtype for name, (loss, *_) in ALONE.items()
+  }
+  assert found == dict.fromkeys(ALONE, np.float32)
 
 
 def test_a_batch_without_rows_has_no_values_and_a_mean_of_count_0():

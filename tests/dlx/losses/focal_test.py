@@ -83,6 +83,7 @@ class SigmoidFocalTest(parameterized.TestCase):
     found = losses.sigmoid_focal(x, target, 2.0)
     wanted = np.array([-np.log(0.75) / 16, -np.log(0.25) * 9 / 16])
     np.testing.assert_allclose(found, wanted, rtol=16 * EPS)
+    np.testing.assert_array_equal(losses.sigmoid_focal(x, target), found)
     found = losses.sigmoid_focal(x, target, 2.0, 0.25)
     np.testing.assert_allclose(found, wanted * [0.25, 0.75], rtol=16 * EPS)
 

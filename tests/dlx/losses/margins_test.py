@@ -43,6 +43,9 @@ class HingeTest(parameterized.TestCase):
     np.testing.assert_array_equal(found, [0.5, 7, 1])
     found = losses.multiclass_hinge(logits, jnp.array([0, 1, 3]), margin=0.25)
     np.testing.assert_array_equal(found, [0, 0, np.nan])
+    below = jnp.array([[-3.0, -1.0, -2.5], [-3.0, -1.0, -2.5]])
+    found = losses.multiclass_hinge(below, jnp.array([1, 2]))
+    np.testing.assert_array_equal(found, [0, 2.5])
 
   def test_classes_are_optax_s(self):
     logits, label = normal(0, 12, 5), jnp.arange(12) % 5

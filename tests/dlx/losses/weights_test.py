@@ -170,6 +170,8 @@ class SmoothL1Test(parameterized.TestCase):
     prediction, target = jnp.array([1.0, 2.0, -1.0]), jnp.array([1.0, 1.0, 2.0])
     found = losses.smooth_l1(prediction, target, 2.0)
     np.testing.assert_array_equal(found, [0, 0.25, 2])
+    found = losses.smooth_l1(prediction, target)  # Beta 1.
+    np.testing.assert_array_equal(found, [0, 0.5, 2.5])
 
   @parameterized.parameters(0.3, 1.0, 2.5)
   def test_torch(self, beta):

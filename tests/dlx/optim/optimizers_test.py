@@ -143,6 +143,12 @@ class OptimiserTest(parameterized.TestCase):
       np.testing.assert_array_equal(after['bias'], 1)
       np.testing.assert_array_equal(after['scale'], 1)
 
+  def test_adamw_decays_by_a_hundredth_unless_told(self):
+    kernel = {'kernel': jnp.ones((2, 2))}
+    tx = optim.adamw(0.5)
+    moves, _ = tx.update({'kernel': jnp.zeros((2, 2))}, tx.init(kernel), kernel)
+    np.testing.assert_allclose(moves['kernel'], -0.005, rtol=2 * EPS)
+
   @parameterized.product(momentum=(None, 0.9), nesterov=(False, True))
   def test_sgd_by_hand(self, momentum, nesterov):
     if nesterov and momentum is None:

@@ -4,6 +4,8 @@ import dataclasses
 import pathlib
 import re
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from dlx import optim
@@ -41,6 +43,19 @@ def rated():
 
 def test_table_and_builders_have_the_same_names():
   assert sorted(optim.RATES) == sorted(optim.OPTIMIZERS)
+
+
+@pytest.mark.parametrize(
+  ('name', 'wanted'),
+  [('sgd', [-1, -1]), ('momentum', [-1, -1.9]), ('nesterov', [-1.9, -2.71])],
+)
+def test_momentum_of_a_name_is_nine_tenths(name, wanted):
+  tx, params = optim.named_optimizer(name, 1.0), {'bias': jnp.zeros(1)}
+  state, moves = tx.init(params), []
+  for _ in wanted:  # A gradient of 1 each.
+    move, state = tx.update({'bias': jnp.ones(1)}, state, params)
+    moves.append(float(move['bias'][0]))
+  np.testing.assert_allclose(moves, wanted, rtol=1e-6)
 
 
 @pytest.mark.parametrize(('name', 'lr', 'optimizers'), list(rated()))

@@ -26,6 +26,7 @@ def test_penalties_by_hand():
   half = {'kernel': jnp.full((2, 300), 16.0, jnp.float16)}
   assert float(losses.l2(half)) == 0.5 * 600 * 256  # No float16 holds it.
   assert float(losses.l1({'bias': jnp.ones(2)})) == 0
+  assert float(losses.l1({'convolution': jnp.ones((3, 3, 2, 4))})) == 72
 
 
 def trained(tx, start, gradient, steps):

@@ -1,4 +1,4 @@
-"""The noise that `gradient_descent` reports, by hand and against batches drawn anew."""
+"""`gradient_descent`: its noise by hand and of batches drawn anew; its orders."""
 
 from absl.testing import absltest
 import jax
@@ -50,6 +50,20 @@ class GradientDescentTest(absltest.TestCase):
     wanted = np.var(vectors, axis=0, ddof=1).sum()
     # Differences of parameters of size 1 in float32, of moves of size 0.1.
     np.testing.assert_allclose(float(found['noise_64']), wanted, rtol=1e-4)
+
+  def test_without_shuffling_examples_come_by_class(self):
+    fields = {'batch_size': 100, 'features': (2,), 'shuffle': False}
+    for stream in (False, True):
+      config = gradient_descent.Config(**fields, stream=stream)
+      data = gradient_descent.build(config).train_data
+      held = data.load().data
+      rows = (slice(None),) if stream else ()
+      labels = [np.asarray(data.get(held, i, *rows)['label']) for i in range(29)]
+      labels = np.concatenate(labels)
+      first = labels[:1437]
+      np.testing.assert_array_equal(first, np.sort(first))
+      self.assertEqual(set(first), set(range(10)))
+      np.testing.assert_array_equal(labels[1437:2874], first)
 
 
 if __name__ == '__main__':

@@ -24,6 +24,7 @@ class TipsTest(parameterized.TestCase):
   def test_a_pair_differs_in_what_the_tip_says(self):
     differ = {
       'inputs': {'normalise'},
+      'shuffling': {'shuffle'},
       'he': {'initialiser'},
       'batch_norm': {'batch_norm'},
       'conv_norm': {'batch_norm'},

@@ -7,9 +7,10 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from dlx.data.images import augment
+from dlx.data.images import augment, mixup
 from dlx.data.prepare import picture_files
 from dlx.data.sets import images
+from dlx.errors import ConfigError
 from dlx.run.loop import fit
 from experiments.vision import imagenet_convnext, imagenet_resnet50
 from launch import checks
@@ -67,6 +68,21 @@ def test_files_are_cropped_as_they_are_read_and_arrays_on_the_device(
       (found,) = moved
       assert found.pop('method', 'bilinear') == method
       assert found == {'height': side, 'width': side, 'scale': (0.3, 1.0)}
+
+
+def test_0_leaves_a_kind_of_mixing_out():
+  of = lambda **fields: imagenet_convnext.Augment(**fields).mix
+  assert of(mixup=0, cutmix=0) is None
+  for mix, function, alpha in (
+    (of(mixup=0.3, cutmix=0), mixup.mixup, 0.3),
+    (of(mixup=0, cutmix=0.7), mixup.cutmix, 0.7),
+  ):
+    assert (mix.func, mix.keywords) == (function, {'alpha': alpha})
+  both = of(mixup=0.3, cutmix=0.7, switch=0.1)
+  assert both.func is mixup.mixup_or_cutmix
+  assert both.keywords == {'mixup_alpha': 0.3, 'cutmix_alpha': 0.7, 'switch': 0.1}
+  with pytest.raises(ConfigError, match='switch=0.1 .* 0.25: without mixup or CutMix'):
+    imagenet_convnext.Augment(mixup=0, switch=0.1)
 
 
 def test_the_nets_of_the_papers_are_a_flag_away():

@@ -284,6 +284,18 @@ class StreamRowsTest(parameterized.TestCase):
       np.testing.assert_array_equal(found, each, strict=True)
     self.assertFalse(found.flags.writeable)  # Kept for the batches after it.
 
+  @parameterized.parameters((10, 4), (3, 8), (1, 2), (300, 64), (M, M))
+  def test_without_a_seed_the_source_is_repeated(self, n, batch):
+    get = jax.jit(lambda step: stream_rows(None, step, jnp.arange(9) % batch, n, batch))
+    rows = np.arange(9) % batch
+    for step in (0, 1, 2, 65, 2**20, M):
+      want = np.array([(step * batch + int(row)) % n for row in rows], np.int32)
+      found = stream_rows(None, step, rows, n, batch, xp=np)
+      np.testing.assert_array_equal(found, want, strict=True)
+      np.testing.assert_array_equal(get(jnp.int32(step)), want, strict=True)
+      on_host = permutation.host_rows(None, step, slice(0, min(9, batch)), n, batch)
+      np.testing.assert_array_equal(on_host, want[: min(9, batch)], strict=True)
+
   def test_vmapped_seeds(self):
     rows = functools.partial(stream_rows, n=50, batch_size=8)
     f = jax.jit(jax.vmap(lambda seed: rows(seed, jnp.int32(9), jnp.arange(8))))

@@ -136,6 +136,12 @@ class ShuffledTest(parameterized.TestCase):
     text = jax.jit(data.get).lower(data.load().data, jnp.int32(0)).as_text()
     self.assertLess(len(text), 200_000)
 
+  def test_without_shuffling_epochs_are_in_the_order_of_the_source(self):
+    data = Shuffled(source(5), 3, seed=7, shuffle=False)
+    held = data.load().data
+    labels = [data.get(held, jnp.int32(step))['label'].tolist() for step in range(4)]
+    self.assertEqual(labels, [[0, 1, 2], [3, 4, 0], [1, 2, 3], [4, 0, 1]])
+
   def test_seeds_may_be_mapped(self):
     held = arrays(20)
     get = lambda seed: Shuffled(source(20), 4, seed).get(held, jnp.int32(7))['label']

@@ -45,6 +45,16 @@ def source(n):
   return Source('toy', 'train', SHAPES, n, Read(n))
 
 
+def test_without_shuffling_the_same_as_from_the_devices():
+  resident = shuffled(source(7), batch_size=5, seed=3, shuffle=False)
+  stream = shuffled(source(7), batch_size=5, seed=3, shuffle=False, stream=True)
+  for step in range(4):
+    found = stream.get(stream.load().data, step, ALL)
+    wanted = resident.get(resident.load().data, jnp.int32(step))
+    chex.assert_trees_all_equal(found, dict(wanted))
+  assert found['label'].tolist() == [1, 2, 3, 4, 5]
+
+
 class Scaled(ShuffledStream):
   """Changes what it was given, and adds to it."""
 
