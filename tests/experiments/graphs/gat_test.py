@@ -13,6 +13,7 @@ from dlx.data.formats import planetoid
 from dlx.run.loop import fit
 from dlx.run.reopen import draw
 from experiments.graphs import gat, gcn
+from tests import turns
 from tests.dlx.data.formats import planetoid_test
 
 ISOLATED = (506, 510)
@@ -47,6 +48,7 @@ def test_isolated_test_nodes_load_and_count_nothing(module, citeseer):
 
 
 class GatTest(parameterized.TestCase):
+  @turns.seldom(0, 2)
   def test_the_factions_are_found_and_wrong_nodes_are_told(self):
     config = gat.Config(num_steps=100, features=4, heads=2, lr=0.02)
     folder = self.create_tempdir().full_path

@@ -9,6 +9,7 @@ import pytest
 from dlx.errors import ConfigError
 from dlx.run.loop import fit
 from experiments.graphs import sage
+from tests import turns
 
 
 class SageTest(absltest.TestCase):
@@ -23,6 +24,7 @@ class SageTest(absltest.TestCase):
     again = step(state, graph)[0]
     jax.tree.map(np.testing.assert_array_equal, one.params, again.params)
 
+  @turns.seldom(1, 2)
   def test_the_factions_are_found(self):
     config = sage.Config(num_steps=60, batch_size=16, fan_out=(4, 4))
     folder = self.create_tempdir().full_path
