@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 import optax
 
 from dlx import metrics
-from dlx.data.batches.choose import in_order, splits
+from dlx.data.batches.choose import splits
 from dlx.data.batches.generated import generated
 from dlx.data.batches.resident import InOrder
 from dlx.data.dataset import Dataset
@@ -125,11 +125,10 @@ def translation(
 ) -> Experiment:
   """`of_pairs` of a set of pairs by name, with the splits that it has."""
   train, passes = splits(data.train, data.test, config)
-  translated = in_order(data.test, config.eval_batch_size)
   return of_pairs(
     config,
     data,
-    Pairs(train, passes, InOrder(data.test, NUM_SHOWN), translated),
+    Pairs(train, passes, InOrder(data.test, NUM_SHOWN), passes['test']),
     architecture,
     tx=tx,
     label_smoothing=label_smoothing,

@@ -35,7 +35,7 @@ class Config(experiment.Config):
   eval_every_steps: int | None = 500  # Steps between evaluations; None: at the end.
   eval_batch_size: int = 250  # Strings of one batch of an evaluation.
   clip_norm: float | None = 1.0  # Largest norm of the gradient of all parameters.
-  length: int = 50  # Characters of the longest string, and of those of the test.
+  length: int = 50  # Characters of the longest string, and of strings of the test.
   symbols: int = 10  # Different characters, of 26.
   reverse: bool = True  # Whether strings are reversed; else copied.
   net: Seq2SeqConfig = Seq2SeqConfig(embedding=32)

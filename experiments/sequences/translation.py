@@ -52,7 +52,7 @@ class Config(experiment.Config):
   label_smoothing: float = 0.0  # Probability that is spread over all tokens.
   lr: float = 3e-3  # Peak of the one-cycle learning rate of Adam.
   beams: int = 4  # Beams of translations where no others are asked for; 1: greedy.
-  # Numbers of beams with which the test is translated at the end, for its BLEU.
+  # Numbers of beams with which the test set is translated at the end, for BLEU.
   bleu: tuple[int, ...] = (1, 4)
 
   def __post_init__(self):

@@ -77,7 +77,7 @@ class Config(experiment.Config):
   beta2: float = 0.98  # Decay of AdamW's second moment.
   weight_decay: float = 0.01  # Decoupled weight decay, on kernels and embeddings only.
   beams: int = 1  # Beams of translations where no others are asked for; 1: greedy.
-  # Numbers of beams with which the test is translated at the end, for its BLEU.
+  # Numbers of beams with which the test set is translated at the end, for BLEU.
   bleu: tuple[int, ...] = ()
 
   def __post_init__(self):

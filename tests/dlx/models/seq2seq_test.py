@@ -155,7 +155,8 @@ def test_token_by_token_equals_teacher_forcing(form):
   np.testing.assert_allclose(both, logits_of(form)(PAIR), atol=5 * TOLERANCE)
 
 
-@pytest.mark.parametrize('form', ['bahdanau', 'general', 'general, fed'])
+# Of the form without feeding PyTorch's gradients are looked at below.
+@pytest.mark.parametrize('form', ['bahdanau', 'general, fed'])
 def test_gradients_are_those_of_differences(form):
   model, variables = made(form)
   with jax.enable_x64(True):
@@ -288,9 +289,8 @@ def test_narrow_arithmetic_gives_wide_logits():
     assert {x.dtype for x in jax.tree.leaves(variables)} == {np.dtype('float32')}
 
 
-@pytest.mark.parametrize('cell', ['rnn', 'gru', 'reset'])
-def test_other_cells(cell):
-  model, variables = made('general, fed', cell)
+def test_another_cell():
+  model, variables = made('general, fed', 'gru')
   found = model.apply(variables, PAIR, train=False)
   assert found.shape == (2, 4, SIZE) and np.isfinite(found).all()
 
