@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from launch.benchmarks import workloads
 from launch.benchmarks.torch_peer import tasks
-from launch.benchmarks.torch_peer.tasks import Arrays, Tensors
+from launch.benchmarks.torch_peer.task import Arrays, Task, Tensors, tensors
 from launch.benchmarks.torch_peer.weights import NOT_DLX, convert
 
 NUM_BATCHES = 8  # That a run goes through again and again.
@@ -39,7 +39,7 @@ class Side:
     model: in the dtype of the config's `param_dtype`.
   """
 
-  def __init__(self, name: str, built: workloads.Built, task: tasks.Task, mode: str):
+  def __init__(self, name: str, built: workloads.Built, task: Task, mode: str):
     if mode not in ('eager', 'compile'):
       raise ValueError(f'mode={mode!r} is not allowed: must be eager or compile.')
     config: Any = built.config
@@ -180,7 +180,7 @@ def build(name: str, mode: str, **fields: Any) -> Side:
 
 
 def _given(noise: Arrays) -> Tensors:
-  found = tasks.tensors(noise)
+  found = tensors(noise)
   if 'eps' in found:
     found['eps'] = found['eps'].permute(0, 3, 1, 2)
   return found

@@ -1,10 +1,8 @@
 """What each workload is in PyTorch: its model, its batches, its loss and its noise."""
 
 # pyright: reportMissingImports=false
-from typing import Any, Callable, Mapping, NamedTuple
-import warnings
+from typing import Any, Callable
 
-import jax
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -15,11 +13,16 @@ from dlx.data.sets import images
 from dlx.models.inverted_residual import strides_for
 from dlx.models.mobilenet import STRIDES, mobilenet_v2
 from launch.benchmarks import workloads
-from launch.benchmarks.torch_peer import attention, convnets, models
+from launch.benchmarks.torch_peer import convnets, graphs, models
+from launch.benchmarks.torch_peer.task import (
+  Arrays,
+  Task,
+  Tensors,
+  dtype_of,
+  shapes_of,
+  tensors,
+)
 from launch.benchmarks.torch_peer.unet import UNet
-
-Tensors = Mapping[str, Tensor]
-Arrays = Mapping[str, np.ndarray]
 
 # By experiment, what the models here are written for; anything else is other maths.
 ONLY: dict[str, dict[str, Any]] = {
@@ -71,29 +74,6 @@ ONLY: dict[str, dict[str, Any]] = {
 ALWAYS = {'micro_batches': 1, 'clip_value': None, 'ema_decay': None}
 
 
-class Task(NamedTuple):
-  """What a workload is in PyTorch.
-
-  Attributes:
-    model: its parameters are those of dlx.
-    ready: a batch of dlx -> tensors, before the clock runs.
-    loss: (model, tensors of the batch, noise) -> mean over the batch. Of two players,
-      the generator's: (model, samples, noise) -> the same.
-    draw: fresh noise for a batch; {} where there is none.
-  """
-
-  model: nn.Module
-  ready: Callable[[Arrays], Tensors]
-  loss: Callable[[Any, Any, Tensors], Any]
-  draw: Callable[[Tensors], Tensors] = lambda batch: {}
-
-
-def tensors(arrays: Arrays) -> dict[str, Tensor]:
-  """Copies, as torch warns of arrays that it may not write to; int64 for int32."""
-  wide = lambda x: x.astype(np.int64) if x.dtype == np.int32 else x
-  return {key: torch.tensor(wide(np.asarray(x))) for key, x in arrays.items()}
-
-
 def _scaled(
   data: images.ImageData, dtype: torch.dtype, mean: Any = 0.0, std: Any = 1.0
 ) -> Callable[[Arrays], Tensors]:
@@ -109,17 +89,13 @@ def _scaled(
   return ready
 
 
-def _dtype(config: Any) -> torch.dtype:
-  return getattr(torch, config.param_dtype)
-
-
 def _classifier(make: Callable[[Any, images.ImageData], nn.Module], flat: bool = False):
   """The task of a classifier of normalised images; `flat`: rows of pixels."""
 
   def task(built: workloads.Built) -> Task:
     config: Any = built.config
     data = images.images(config.dataset)
-    normalised = _scaled(data, _dtype(config), data.mean, data.std)
+    normalised = _scaled(data, dtype_of(config), data.mean, data.std)
 
     def ready(batch: Arrays) -> Tensors:
       found = dict(normalised(batch))
@@ -150,7 +126,7 @@ def _mobilenet(config: Any, data: images.ImageData) -> nn.Module:
 
 def _lstm(built: workloads.Built) -> Task:
   c: Any = built.config
-  words = _shapes(built)['embedding']['embedding'].shape[0]
+  words = shapes_of(built)['embedding']['embedding'].shape[0]
   (features,) = c.features
 
   def ready(batch: Arrays) -> Tensors:
@@ -166,7 +142,7 @@ def _lstm(built: workloads.Built) -> Task:
 
 def _seq2seq(built: workloads.Built) -> Task:
   c: Any = built.config
-  words = _shapes(built)['source_embedding']['embedding'].shape[0]
+  words = shapes_of(built)['source_embedding']['embedding'].shape[0]
 
   def ready(batch: Arrays) -> Tensors:
     if not (batch['source'].all() and batch['target'].all()):
@@ -189,7 +165,7 @@ def _seq2seq(built: workloads.Built) -> Task:
 
 def _gpt(built: workloads.Built) -> Task:
   c: Any = built.config
-  size = _shapes(built)['token']['embedding'].shape[0]
+  size = shapes_of(built)['token']['embedding'].shape[0]
   sizes = c.context, c.num_layers, c.num_heads, c.width
 
   def ready(batch: Arrays) -> Tensors:
@@ -202,76 +178,10 @@ def _gpt(built: workloads.Built) -> Task:
   return Task(models.GPT(size, *sizes, c.use_bias), ready, loss)
 
 
-def _graph(batch: Arrays, inputs: int, dtype: torch.dtype) -> tuple[Tensors, Any, Any]:
-  """X normalised once, the nodes that are trained, senders and receivers of links."""
-  number = batch['label'].shape[0]
-  a, b = batch['edges'].T
-  nodes = np.arange(number)
-  sender, receiver = np.concatenate([a, b, nodes]), np.concatenate([b, a, nodes])
-  row, column = batch['indices'].T
-  sums = np.bincount(row, batch['values'], number)
-  values = batch['values'] / np.where(sums == 0, 1, sums)[row]
-  found = {
-    'x': _sparse(row, column, values, (number, inputs), dtype=dtype),
-    'x_transposed': _sparse(column, row, values, (inputs, number), dtype=dtype),
-    'node': torch.tensor(np.flatnonzero(batch['train'])),
-    'label': torch.tensor(batch['label'][batch['train']].astype(np.int64)),
-  }
-  return found, sender, receiver
-
-
-def _gat(built: workloads.Built) -> Task:
-  c: Any = built.config
-  shapes = _shapes(built)
-  inputs = shapes['attention_0']['kernel'].shape[0]
-  outputs = shapes['attention_1']['bias'].shape[1]
-
-  def ready(batch: Arrays) -> Tensors:
-    found, *links = _graph(batch, inputs, _dtype(c))
-    sender, receiver = (torch.tensor(x.astype(np.int64)) for x in links)
-    return {**found, 'sender': sender, 'receiver': receiver}
-
-  def loss(model: Any, batch: Tensors, noise: Tensors) -> Tensor:
-    links = batch['sender'], batch['receiver']
-    logits_NK = model(batch['x'], batch['x_transposed'], *links)
-    # The gradient of the L2 term is the optimiser's part.
-    weights = [p for name, p in model.named_parameters() if not name.endswith('bias')]
-    squares = torch.stack([p.detach().square().sum() for p in weights]).sum()
-    entropy = F.cross_entropy(logits_NK[batch['node']], batch['label'])
-    return entropy + c.weight_decay / 2 * squares
-
-  model = attention.GAT(inputs, c.heads, c.features, c.output_heads, outputs)
-  return Task(model, ready, loss)
-
-
-def _gcn(built: workloads.Built) -> Task:
-  c: Any = built.config
-  shapes = _shapes(built)
-  inputs, outputs = shapes['kernel_0'].shape[0], shapes['kernel_1'].shape[1]
-
-  def ready(batch: Arrays) -> Tensors:
-    """A normalised once, as it does not change."""
-    found, sender, receiver = _graph(batch, inputs, _dtype(c))
-    number = batch['label'].shape[0]
-    scale = np.bincount(receiver, minlength=number) ** -0.5
-    values = scale[sender] * scale[receiver]
-    links = _sparse(receiver, sender, values, (number, number), dtype=_dtype(c))
-    return {**found, 'links': links}
-
-  def loss(model: Any, batch: Tensors, noise: Tensors) -> Tensor:
-    logits_NK = model(batch['x'], batch['x_transposed'], batch['links'])
-    # The gradient of the L2 term is the optimiser's part.
-    kernel = model.kernel_0.detach()
-    l2 = c.weight_decay / 2 * kernel.square().sum()
-    return F.cross_entropy(logits_NK[batch['node']], batch['label']) + l2
-
-  return Task(models.GCN(inputs, c.features, outputs), ready, loss)
-
-
 def _vae(built: workloads.Built) -> Task:
   c: Any = built.config
   data = images.images(c.dataset)
-  scaled = _scaled(data, _dtype(c))
+  scaled = _scaled(data, dtype_of(c))
   (features,) = c.features
 
   def ready(batch: Arrays) -> Tensors:
@@ -303,7 +213,7 @@ def _players(built: workloads.Built) -> Task:
       'd': models.Discriminator(c.discriminator_width, channels),
     }
   )
-  scaled = _scaled(data, _dtype(c))
+  scaled = _scaled(data, dtype_of(c))
 
   def ready(batch: Arrays) -> Tensors:
     return {'image': 2 * scaled(batch)['image'] - 1}
@@ -350,25 +260,10 @@ def _ddpm(built: workloads.Built) -> Task:
     signal, sigma = (x[t_B][:, None, None, None] for x in (signal_T, noise_T))
     x_t = signal * x_0 + sigma * eps
     target = signal * eps - sigma * x_0
-    dtype = _dtype(c)
+    dtype = dtype_of(c)
     return F.mse_loss(model(x_t.to(dtype), t_B), target.to(dtype))
 
   return Task(UNet(data.shape[-1], c.unet.channels), ready, loss, draw)
-
-
-def _sparse(row, column, values, shape, dtype: torch.dtype) -> Tensor:
-  """A matrix by its entries, in compressed rows."""
-  indices = torch.tensor(np.stack([row, column]).astype(np.int64))
-  entries = torch.tensor(values, dtype=dtype)
-  checked = torch.sparse.check_sparse_tensor_invariants()
-  with checked, warnings.catch_warnings():
-    warnings.filterwarnings('ignore', 'Sparse CSR tensor support is in beta')
-    return torch.sparse_coo_tensor(indices, entries, shape).coalesce().to_sparse_csr()
-
-
-def _shapes(built: workloads.Built) -> Any:
-  """Shapes of dlx's parameters; they tell the size of a vocabulary or of features."""
-  return jax.eval_shape(built.experiment.init, jax.random.key(0)).params
 
 
 TASKS: dict[str, Callable[[workloads.Built], Task]] = {
@@ -408,8 +303,8 @@ TASKS: dict[str, Callable[[workloads.Built], Task]] = {
   'sst2': _lstm,
   'translation': _seq2seq,
   'char_gpt': _gpt,
-  'gcn': _gcn,
-  'gat': _gat,
+  'gcn': graphs.gcn,
+  'gat': graphs.gat,
   'vae': _vae,
   'dcgan': _players,
   'ddpm': _ddpm,
