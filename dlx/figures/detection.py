@@ -95,7 +95,7 @@ def precision_over_recall(precision_TR: Any, thresholds: Sequence[float]) -> 'Fi
   """
   precision = np.asarray(precision_TR, np.float64)
   recall = np.linspace(0, 100, precision.shape[1])
-  figure = new_figure(4.6, 3.4)
+  figure = new_figure(5.8, 3.4)
   ax = figure.add_subplot()
   colour = ramp('#b9d4ee', '#12365c')
   for i, (line, bound) in enumerate(zip(precision, thresholds, strict=True)):
@@ -108,7 +108,14 @@ def precision_over_recall(precision_TR: Any, thresholds: Sequence[float]) -> 'Fi
       label=f'IoU {bound:.2f}: {100 * line.mean():.1f} %',
     )
   ax.set(xlabel='Recall, %', ylabel='Precision, %', xlim=(0, 100), ylim=(0, 101))
-  ax.legend(frameon=False, fontsize=6.5, title='average precision', title_fontsize=7)
+  ax.legend(
+    frameon=False,
+    fontsize=6.5,
+    title='average precision',
+    title_fontsize=7,
+    loc='center left',
+    bbox_to_anchor=(1.0, 0.5),
+  )
   style_axes(ax, f'Precision over recall: mAP {100 * precision.mean():.2f} %')
   return figure
 
@@ -135,8 +142,9 @@ def precision_by_class(
   for name, height, colour, shift in bars:
     ax.bar(place + shift, 100 * height, width=0.38, color=colour, label=name)
   ax.set_xticks(place, names, rotation=45 if max(map(len, names)) > 3 else 0)
-  ax.set_ylim(0, 100)
+  ax.set_ylim(0, 115)  # The names of the bars stand above them.
+  ax.set_yticks(range(0, 101, 20))
   ax.set_ylabel('Average precision, %')
-  ax.legend(frameon=False, fontsize=7, loc='lower right', ncols=2)
+  ax.legend(frameon=False, fontsize=7, loc='upper right', ncols=2)
   style_axes(ax, 'Average precision by class')
   return figure

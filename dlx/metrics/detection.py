@@ -118,7 +118,7 @@ def detection_sums(
     found: box_BN4, label_BN and score_BN; a score of 0 or less: there is none, one
       that is nan makes the summary nan.
     true: box_BM4, label_BM, of which one outside [0, K) makes all nan, and real_BM.
-    index_B: int, the number of the image; from `num_rows` on it is left out.
+    index_B: int, the number of the image; one outside [0, R) is left out.
     weight_B: 0 of padding; all others count once.
     num_classes: K, at most 2^24.
     num_rows: R, images of the whole set.
@@ -128,7 +128,7 @@ def detection_sums(
   hit_BNT = jax.vmap(matches)(box_BN4, label_BN, score_BN, *true)
   bit_T = jnp.left_shift(1, jnp.arange(len(THRESHOLDS)))
   bits_BN = jnp.where(hit_BNT, bit_T.reshape(1, 1, -1), 0).sum(2)
-  counted_B = weight_B != 0
+  counted_B = (weight_B != 0) & labels.is_index(index_B, num_rows)
   there_BN = (score_BN > 0) | jnp.isnan(score_BN)
   blank = jnp.zeros((num_rows, score_BN.shape[1]), jnp.float32)
 
@@ -137,7 +137,6 @@ def detection_sums(
     return blank.at[index_B].add(x_BN, mode='drop')
 
   real_BM = real_BM.astype(bool) & counted_B[:, None]
-  real_BM &= labels.is_index(index_B, num_rows)[:, None]
   known_BM = labels.is_index(true_label_BM, num_classes)
   true_K = (labels.hits(true_label_BM, num_classes) & real_BM[..., None]).sum(
     (0, 1), dtype=jnp.float32
