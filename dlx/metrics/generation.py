@@ -5,6 +5,7 @@ from typing import Mapping
 
 import jax.numpy as jnp
 
+from dlx import labels
 from dlx.metrics.linear_probe import in_chunks
 from dlx.precision import EXACT
 from dlx.state import Array, Metric
@@ -42,11 +43,12 @@ def place_rows(
 ) -> Array:
   """A sum over batches that gathers images: [num_rows, H*W*C], image i in row i.
 
-  Images of weight 0 and those from `num_rows` on are left out.
+  Images of weight 0 and those whose number is outside [0, num_rows) are left out.
   """
   size = math.prod(image_BHWC.shape[1:])  # Also of no rows, where -1 is no size.
   flat_BF = image_BHWC.reshape(image_BHWC.shape[0], size) * weight_B[:, None]
-  flat_BF = jnp.where(weight_B[:, None] != 0, flat_BF, 0)  # Not nan times 0.
+  counted_B = (weight_B != 0) & labels.is_index(index_B, num_rows)
+  flat_BF = jnp.where(counted_B[:, None], flat_BF, 0)  # Not nan times 0.
   blank = jnp.zeros((num_rows, flat_BF.shape[1]), flat_BF.dtype)
   return blank.at[index_B].add(flat_BF, mode='drop')
 

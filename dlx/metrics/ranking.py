@@ -18,6 +18,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from dlx import labels
 from dlx.config import check_bounds
 from dlx.precision import at_least_float32
 from dlx.state import Array, Metric, example_weights
@@ -133,14 +134,14 @@ def place_scores(
   Args:
     score_B: finite where the weight is not 0.
     label_B: bool, or 0 and 1.
-    index_B: int, the number of the example; from `num_rows` on it is left out.
+    index_B: int, the number of the example; one outside [0, num_rows) is left out.
     weight_B: 0 of padding.
     num_rows: examples of the whole set.
 
   Returns:
     `score`, `label` and `weight`, the arguments of `roc_auc`.
   """
-  counted_B = weight_B != 0
+  counted_B = (weight_B != 0) & labels.is_index(index_B, num_rows)
   blank = jnp.zeros(num_rows, jnp.float32)
   place = lambda x_B: blank.at[index_B].add(
     jnp.where(counted_B, x_B.astype(jnp.float32), 0), mode='drop'

@@ -149,6 +149,16 @@ def test_calibration_of_rows_that_count_alone():
   np.testing.assert_allclose(metrics.calibration_error(sums), 0.25, rtol=1e-6)
 
 
+@pytest.mark.parametrize('index', [-1, 3])
+def test_what_has_a_number_outside_is_left_out(index):
+  one, numbers = jnp.ones(2), jnp.array([0, index])
+  placed = metrics.place_scores(one, one, numbers, one, 3)
+  for name in ('score', 'label', 'weight'):
+    np.testing.assert_array_equal(placed[name], [1, 0, 0])
+  rows = metrics.place_rows(jnp.ones((2, 1)), numbers, one, 3)
+  np.testing.assert_array_equal(rows, [[1], [0], [0]])
+
+
 def test_features_that_do_not_count_and_those_of_no_rows():
   x = jnp.array([[1.0, 2.0], [NAN, NAN]])
   placed = metrics.place_rows(x, jnp.array([1, 0]), jnp.array([1.0, 0.0]), 2)
