@@ -386,6 +386,14 @@ class NarrowTest(parameterized.TestCase):
       )
       self.assertTrue(all(map(bool, jax.tree.leaves(same))))
 
+  def test_what_does_not_move_keeps_every_byte(self):
+    params = {'bias': jnp.array([-0.0, 0.0, 1.0], jnp.bfloat16)}
+    tx = optim.sgd(1e-4)
+    moves, _ = tx.update({'bias': jnp.array([0, 0, 1.0])}, tx.init(params), params)
+    after = optax.apply_updates(params, moves)
+    bits = lambda tree: np.asarray(tree['bias']).view(np.uint16)
+    np.testing.assert_array_equal(bits(after), bits(params))
+
   def test_what_else_changes_a_parameter_is_taken(self):
     tx = optim.clip(optim.sgd(0.25), norm=1.0)
     p = {'w': jnp.zeros((), jnp.bfloat16), 'b': jnp.zeros(())}
