@@ -253,6 +253,12 @@ class ClipTest(parameterized.TestCase):
       got = run(apart, norm=norm)
       np.testing.assert_allclose([got['a'][0], got['b'][0]], right, rtol=8 * EPS)
 
+  def test_values_are_cut_on_both_sides(self):
+    tx = optim.clip(optim.sgd(1.0), value=0.5)
+    grads = {'bias': jnp.array([-2.0, -0.25, 0.25, 3.0])}
+    moves, _ = tx.update(grads, tx.init(grads), grads)
+    np.testing.assert_array_equal(moves['bias'], [0.5, 0.25, -0.25, -0.5])
+
   def test_norm_of_numbers_whose_squares_are_no_float32(self):
     for size in (1e-30, 1e30):
       tree = {'a': jnp.full(1, size), 'b': jnp.full((1, 1), size)}
