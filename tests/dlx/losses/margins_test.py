@@ -59,6 +59,10 @@ class HingeTest(parameterized.TestCase):
 
 
 class PairTest(parameterized.TestCase):
+  def test_narrow_embeddings_are_subtracted_in_float32(self):
+    one, two = jnp.array([[256.0]], jnp.bfloat16), jnp.array([[0.5]], jnp.bfloat16)
+    np.testing.assert_array_equal(margins.distance(one, two), 255.5)
+
   def test_by_hand(self):
     one = jnp.array([[0.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
     two = jnp.array([[3.0, 4.0], [0.3, 0.4], [4.0, 5.0]])

@@ -253,6 +253,12 @@ class ClipTest(parameterized.TestCase):
       got = run(apart, norm=norm)
       np.testing.assert_allclose([got['a'][0], got['b'][0]], right, rtol=8 * EPS)
 
+  def test_values_are_cut_on_both_sides(self):
+    tx = optim.clip(optim.sgd(1.0), value=0.5)
+    grads = {'bias': jnp.array([-2.0, -0.25, 0.25, 3.0])}
+    moves, _ = tx.update(grads, tx.init(grads), grads)
+    np.testing.assert_array_equal(moves['bias'], [0.5, 0.25, -0.25, -0.5])
+
   def test_norm_of_numbers_whose_squares_are_no_float32(self):
     for size in (1e-30, 1e30):
       tree = {'a': jnp.full(1, size), 'b': jnp.full((1, 1), size)}
@@ -385,6 +391,14 @@ class NarrowTest(parameterized.TestCase):
         lambda a, b: (a == b).all(), run(tx, tree, 3), run(plain, tree, 3)
       )
       self.assertTrue(all(map(bool, jax.tree.leaves(same))))
+
+  def test_what_does_not_move_keeps_every_byte(self):
+    params = {'bias': jnp.array([-0.0, 0.0, 1.0], jnp.bfloat16)}
+    tx = optim.sgd(1e-4)
+    moves, _ = tx.update({'bias': jnp.array([0, 0, 1.0])}, tx.init(params), params)
+    after = optax.apply_updates(params, moves)
+    bits = lambda tree: np.asarray(tree['bias']).view(np.uint16)
+    np.testing.assert_array_equal(bits(after), bits(params))
 
   def test_what_else_changes_a_parameter_is_taken(self):
     tx = optim.clip(optim.sgd(0.25), norm=1.0)
