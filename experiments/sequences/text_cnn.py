@@ -69,7 +69,7 @@ class Config(experiment.Config):
 
 
 # The least run that still has every part.
-SMALL = Config.small(embedding=8, widths=(2, 3), filters=8)
+SMALL = Config.small(embedding=8, widths=(2,), filters=8, bucket_lengths=(18,))
 
 
 def build(config: Config) -> experiment.Experiment:
