@@ -10,7 +10,10 @@
 
 grammar (generated, the default: negations and contrasts, where word order decides) or
 sst2 (Stanford Sentiment Treebank, two classes; the third command trains on its phrases
-too). No pretrained vectors. The checkpoint of the best validation accuracy is kept
+too), or a labelled set of your own with any number of classes. No pretrained vectors.
+--config.head=sigmoid has one output for two classes; --config.recurrent.dropout and
+.input_dropout are variational dropout (arXiv:1512.05287), .zoneout and .cell_zoneout
+arXiv:1606.01305. The checkpoint of the best validation accuracy is kept
 beside the last one; its test accuracy:
 
   python -m launch.evaluate --workdir=WORKDIR --step=best --data_dir=DATA

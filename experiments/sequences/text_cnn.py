@@ -1,7 +1,8 @@
 """Sentiment or topic of a sentence by convolutions: TextCNN (arXiv:1408.5882).
 
   python -m launch.train --exp=text_cnn
-  python -m launch.train --exp=text_cnn --config.dataset=sst2 --data_dir=DATA
+  python -m launch.train --exp=text_cnn --config.dataset=sst2 --data_dir=DATA \
+      --config.embedding_dropout=0.5 --config.word_dropout=0.1
   python -m launch.train --exp=text_cnn --config.dataset=sst2 --data_dir=DATA \
       --config.phrases=True --config.batch_size=64 --config.num_steps=2110 \
       --config.eval_every_steps=211 --config.ema_decay=0.995
@@ -12,11 +13,11 @@ vectors: CNN-rand, 82.7 % on SST-2 with phrases in the paper. grammar (generated
 default), sst2, or a labelled set of your own with any number of classes, from
 `launch.data text`.
 
-Measured: generated sentences 82.33 % (sd 2.02, 3 seeds); SST-2 not run.
-
 The checkpoint of the best validation accuracy is kept beside the last one:
 
   python -m launch.evaluate --workdir=WORKDIR --step=best --data_dir=DATA
+
+Measured: SST-2, sentences alone, 79.96 % (1 seed); its phrases not run.
 """
 
 import dataclasses
@@ -69,7 +70,7 @@ class Config(experiment.Config):
 
 
 # The least run that still has every part.
-SMALL = Config.small(embedding=8, widths=(2, 3), filters=8)
+SMALL = Config.small(embedding=8, widths=(2,), filters=8, bucket_lengths=(18,))
 
 
 def build(config: Config) -> experiment.Experiment:

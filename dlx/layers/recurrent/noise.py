@@ -40,9 +40,9 @@ class RecurrentNoise(Group):
   input_dropout: float = 0.0
   # Share of h dropped before the recurrent product, the same units at all steps.
   dropout: float = 0.0
-  # Share of the output h that stays as it was, drawn anew at each step (zoneout).
+  # Share of the output h that a step leaves unchanged, drawn anew at each step.
   zoneout: float = 0.0
-  # Share of an LSTM's memory c that stays as it was, drawn anew at each step.
+  # Share of an LSTM's memory c that a step leaves unchanged, drawn anew at each.
   cell_zoneout: float = 0.0
 
   def __post_init__(self):
@@ -63,7 +63,7 @@ class RecurrentNoise(Group):
     return x_BTD * kept(key, self.input_dropout, shape, x_BTD.dtype)
 
   def of_steps(
-    self, key: Array | None, cell: Cell, shape: tuple[int, int, int], dtype: Any
+    self, key: Array | None, cell: Cell, shape: tuple[int, ...], dtype: Any
   ) -> Noise | None:
     """What the steps of a layer drop; None: nothing.
 
@@ -76,9 +76,10 @@ class RecurrentNoise(Group):
     rates = [self.cell_zoneout if part == 'c' else self.zoneout for part in cell.state]
     hidden_BH = old = None
     if key is None:
-      if any(rates):
-        old = tuple(jnp.full((shape[0], 1, 1), rate, dtype) for rate in rates)
-      return old and Noise(None, old)
+      if not any(rates):
+        return None
+      full = (jnp.full((shape[0], 1, 1), rate, dtype) for rate in rates)
+      return Noise(None, tuple(full))
     first, *keys = jax.random.split(key, 1 + len(rates))
     if self.dropout:
       hidden_BH = kept(first, self.dropout, shape[1:], dtype)

@@ -1,5 +1,7 @@
 """TextCNN: windows by hand, size, torch with copied weights."""
 
+from typing import Any
+
 from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
@@ -96,7 +98,10 @@ def test_values_and_gradients_are_those_of_torch():
     lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape),
     variables['params'],
   )
-  score = lambda p: net.apply({'params': p}, tokens, train=False)
+
+  def score(p) -> Any:
+    return net.apply({'params': p}, tokens, train=False)
+
   logits, slopes = jax.jit(
     lambda p: (score(p), jax.grad(lambda p: (score(p) ** 2).sum())(p))
   )(params)

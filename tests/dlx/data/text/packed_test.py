@@ -29,6 +29,8 @@ def test_by_hand():
   target_RL, weight_RL = lib.pack([[5, 6], [8, 9], [1, 2, 3]], 4).targets()
   np.testing.assert_array_equal(target_RL[:, :3], [[6, 8, 9], [2, 3, 0]])
   np.testing.assert_array_equal(weight_RL, [[1, 0, 1, 0], [1, 1, 0, 0]])
+  # Padding that is followed by padding has no target.
+  np.testing.assert_array_equal(lib.pack([[5, 6]], 5).targets()[1], [[1, 0, 0, 0, 0]])
   assert lib.pack([], 4).token_RL.shape == (0, 4) and lib.pack([], 4).padding == 0
 
 

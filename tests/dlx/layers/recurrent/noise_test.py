@@ -81,6 +81,7 @@ class UnrollTest(parameterized.TestCase):
     cell = cells.LSTM
     with jax.enable_x64(True):
       args, noise = operands(cell), drawn(cell)
+      assert noise.old is not None
       stays = tuple(jnp.broadcast_to(o[:1], o.shape) for o in noise.old)
       noise = Noise(None, stays)
       h_TBH, state = unroll.unroll(cell, *args, noise=noise)
