@@ -12,6 +12,7 @@ way through time. `vanishing_in_time` compares cells.
 """
 
 import dataclasses
+from typing import Callable
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +85,9 @@ def draw(key: jax.Array, lag: int) -> dict[str, jax.Array]:
   return {'tokens': tokens_T, 'label': label}
 
 
-def share_of_gradient(score, x_BTD: jax.Array) -> jax.Array:
+def share_of_gradient(
+  score: Callable[[jax.Array], jax.Array], x_BTD: jax.Array
+) -> jax.Array:
   """How much a score depends on each input, over how much on the last: [B, T].
 
   Args:
@@ -105,7 +108,6 @@ def build(config: Config) -> experiment.Experiment:
   test = generated(
     one, config.eval_batch_size, TEST_SEED, size=TEST_SIZE, name='long_range'
   )
-  distances = config.distances
 
   def sums(logits, batch, weight):
     return {'accuracy': metrics.accuracy(logits, batch['label'], weight)}
@@ -129,7 +131,7 @@ def build(config: Config) -> experiment.Experiment:
     log_by_distance = ratios(found)
     by_distance = [10 ** log_by_distance[str(n)] for n in range(len(found))]
     return {
-      **{f'back_{n}': by_distance[n] for n in distances},
+      **{f'back_{n}': by_distance[n] for n in config.distances},
       'country': by_distance[config.lag],
       'by_distance': jnp.stack(by_distance),
     }
@@ -157,7 +159,7 @@ def build(config: Config) -> experiment.Experiment:
     metrics=sums,
     declared={
       **{k: of_classes(len(LANGUAGES))[k] for k in ('loss', 'accuracy')},
-      **{f'gradients/back_{n}': named(n) for n in distances},
+      **{f'gradients/back_{n}': named(n) for n in config.distances},
       'gradients/country': named(config.lag)._replace(title='Gradient of the country'),
     },
     headline=('test/accuracy', 'test/loss', 'gradients/country'),
