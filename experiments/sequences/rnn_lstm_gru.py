@@ -29,7 +29,7 @@ class Config(StudyConfig):
   adding_steps: int = 1500  # Optimiser steps of the adding task.
   copying_steps: int = 300  # Optimiser steps of the copying task.
   batch_size: int = 32  # Sequences of one batch.
-  units: int = 48  # Of each cell.
+  units: int = 48  # Units of each cell.
   symbols: int = 8  # Different symbols of the copying task.
   lr: float = 1e-2  # Peak of the learning rate.
   lower_lr: float = 1e-3  # The other peak that the plain RNN is tried with.

@@ -25,7 +25,7 @@ class Config(StudyConfig):
   seeds: int = 2  # Runs of each setting, which differ in their seed alone.
   num_steps: int = 600  # Optimiser steps of each run.
   lags: tuple[int, ...] = (5, 15, 30)  # Words from the country to the end, rising.
-  units: int = 32  # Of each cell.
+  units: int = 32  # Units of each cell.
 
   def __post_init__(self):
     super().__post_init__()
