@@ -26,12 +26,8 @@ class Config(StudyConfig):
   dataset: str = 'pydoc'  # pydoc (embedded), tiny_shakespeare, or a text of your own.
   num_steps: int = 300  # Optimiser steps of each run.
   characters: int = 1024  # Characters of a step, rows times window.
-  windows: tuple[int, ...] = (
-    2,
-    8,
-    32,
-    128,
-  )  # Characters of a window, rising divisors of characters.
+  # Characters of a window, rising divisors of characters.
+  windows: tuple[int, ...] = (2, 8, 32, 128)
   units: int = 64  # Units of the layer.
 
   def __post_init__(self):
