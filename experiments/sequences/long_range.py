@@ -10,7 +10,7 @@ evaluation `gradients` tells how much the answer depends on a word so many words
 over how much it depends on the last one: near 0 where the gradient has vanished on its
 way through time. `vanishing_in_time` compares cells.
 
-Measured: LSTM, 30 words back, 56.8 % (sd 43.2, 2 seeds).
+Measured: LSTM, 30 words back, 93.3 % (sd 9.2, 2 seeds).
 """
 
 import dataclasses
@@ -50,10 +50,10 @@ TEST_SIZE, TEST_SEED = 1024, 2**32 - 1  # A seed that no run has.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(experiment.Config):
-  num_steps: int = 400  # Optimiser steps of the whole run.
+  num_steps: int = 600  # Optimiser steps of the whole run.
   batch_size: int = 32  # Sentences of one global batch.
   log_every_steps: int = 100  # Steps between lines of training metrics.
-  eval_every_steps: int | None = 200  # Steps between evaluations; None: at the end.
+  eval_every_steps: int | None = 300  # Steps between evaluations; None: at the end.
   clip_norm: float | None = 1.0  # Largest norm of the gradient of all parameters.
   lag: int = 30  # Words from the country to the end of the sentence.
   # Words before the end at which the gradient is reported, besides that of the country.

@@ -22,7 +22,6 @@ LOSS, KEPT = 'validation/loss', 'train/kept'
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(StudyConfig):
-  seeds: int = 2  # Runs of each setting, which differ in their seed alone.
   dataset: str = 'pydoc'  # pydoc (embedded), tiny_shakespeare, or a text of your own.
   num_steps: int = 300  # Optimiser steps of each run.
   characters: int = 1024  # Characters of a step, rows times window.
@@ -41,7 +40,7 @@ class Config(StudyConfig):
 
 
 # The least study that still has every part.
-SMALL = Config(num_steps=6, characters=64, windows=(4, 16), units=8)
+SMALL = Config(seeds=2, num_steps=6, characters=64, windows=(4, 16), units=8)
 
 
 def study(config: Config) -> Study:
