@@ -181,6 +181,6 @@ def of_data(config: Config, data: characters.CharacterData) -> experiment.Experi
       )
     },
     functions=functions,
-    metrics={**task.declarations(data), 'kept': KEPT},
+    metrics={**task.declarations(data), **({'kept': KEPT} if config.memory else {})},
     headline=task.headline(data),
   )

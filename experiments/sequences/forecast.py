@@ -37,10 +37,10 @@ class Config(experiment.Config):
   clip_norm: float | None = 1.0  # Largest global norm of the gradient.
   dataset: str = 'sea_temperature'  # sea_temperature or sunspots (both embedded).
   past: int = 24  # Numbers that a forecast sees, one period of the series at least.
-  horizon: int = 12  # Numbers that it gives.
+  horizon: int = 12  # Numbers that a forecast gives.
   model: str = 'gru'  # linear, mlp, rnn, lstm, gru, reset, relu, peephole or mgu.
   features: tuple[int, ...] = (32,)  # Units of each hidden layer.
-  # Levels of the quantiles, rising, an odd number of them with 0.5 in the middle.
+  # Levels of the quantiles, rising, an odd number with 0.5 in the middle.
   levels: tuple[float, ...] = (0.05, 0.25, 0.5, 0.75, 0.95)
   dropout: float = 0.1  # Share of hidden units dropped in training.
   lr: float = 1e-2  # Peak of the one-cycle learning rate.

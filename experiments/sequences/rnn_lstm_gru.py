@@ -24,12 +24,11 @@ TASKS = ('adding', 'copying')
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(StudyConfig):
-  seeds: int = 2  # Runs of each setting, which differ in their seed alone.
   length: int = 100  # T, steps of a sequence.
   adding_steps: int = 1500  # Optimiser steps of the adding task.
   copying_steps: int = 300  # Optimiser steps of the copying task.
   batch_size: int = 32  # Sequences of one batch.
-  units: int = 48  # Of each cell.
+  units: int = 48  # Units of each cell.
   symbols: int = 8  # Different symbols of the copying task.
   lr: float = 1e-2  # Peak of the learning rate.
   lower_lr: float = 1e-3  # The other peak that the plain RNN is tried with.
@@ -47,7 +46,7 @@ class Config(StudyConfig):
 
 # The least study that still has every part.
 SMALL = Config(
-  length=6, adding_steps=6, copying_steps=6, batch_size=16, units=8, symbols=3
+  seeds=2, length=6, adding_steps=6, copying_steps=6, batch_size=16, units=8, symbols=3
 )
 
 

@@ -22,12 +22,12 @@ LOSS, KEPT = 'validation/loss', 'train/kept'
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(StudyConfig):
-  seeds: int = 2  # Runs of each setting, which differ in their seed alone.
   dataset: str = 'pydoc'  # pydoc (embedded), tiny_shakespeare, or a text of your own.
   num_steps: int = 300  # Optimiser steps of each run.
-  characters: int = 1024  # Of a step, rows times window.
-  windows: tuple[int, ...] = (2, 8, 32, 128)  # Rising divisors of characters.
-  units: int = 64  # Of the layer.
+  characters: int = 1024  # Characters of a step, rows times window.
+  # Characters of a window, rising divisors of characters.
+  windows: tuple[int, ...] = (2, 8, 32, 128)
+  units: int = 64  # Units of the layer.
 
   def __post_init__(self):
     super().__post_init__()
@@ -40,7 +40,7 @@ class Config(StudyConfig):
 
 
 # The least study that still has every part.
-SMALL = Config(num_steps=6, characters=64, windows=(4, 16), units=8)
+SMALL = Config(seeds=2, num_steps=6, characters=64, windows=(4, 16), units=8)
 
 
 def study(config: Config) -> Study:

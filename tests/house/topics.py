@@ -420,6 +420,15 @@ AREAS: dict[str, tuple[Topic, ...]] = {
       'char-shakespeare',
       test='sequences/char_rnn',
     ),
+    run(
+      'The gradient against the lag', 'sequences/vanishing_in_time', 'vanishing-in-time'
+    ),
+    run(
+      'One word decides, many words later',
+      'sequences/long_range',
+      'long-range',
+      test='sequences/long_range',
+    ),
     run('Forecasts with bands', 'sequences/forecast', 'forecast-gru / mlp / linear'),
     part('Baselines of a forecast', 'tasks/forecasting', tests='tasks/forecasting'),
   ),
