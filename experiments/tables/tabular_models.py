@@ -14,7 +14,7 @@ target, or the accuracy where it is a class.
 Expected (arXiv:2207.08815): on thousands of rows trees are better than nets; on some
 hundred of nearly linear ones neither is better than least squares.
 
-Measured: nothing yet.
+Measured: diabetes, RMSE of mlp 58.0 (sd 1.4, 3 seeds), least squares 58.52, forest 62.07.
 """
 
 import dataclasses
