@@ -136,22 +136,24 @@ def study(config: Config) -> Study:
   def rows(results):
     found = []
     for n in config.bins:
-      for name in (*config.models, SQUARES):
-        shown = {
-          'accuracy, %': 100 * values(results, ACCURACY, name, n),
-          'distance, bins': values(results, DISTANCE, name, n),
-          'distance, % of all': share(results, name, n),
-          'RMSE': values(results, RMSE, name, n),
-        }
-        row = {'bins': n, 'model': name, **{k: spread(x) for k, x in shown.items()}}
-        row['accuracy, 95 %'] = interval(shown['accuracy, %'])
-        if name != SQUARES:
-          group = named(name, n)
-          row['top-k, %'] = spread(100 * results.values(TOP_K, group))
-          row['nats below guessing'] = spread(math.log(n) - results.values(LOSS, group))
-        found.append(row)
-    keys = dict.fromkeys(key for row in found for key in row)
-    return [{key: row.get(key, '–') for key in keys} for row in found]
+      for name in config.models:
+        group = named(name, n)
+        accuracy = 100 * results.values(ACCURACY, group)
+        found.append({
+          'bins': n,
+          'model': name,
+          'runs': len(results.of(group)),
+          'accuracy, %': spread(accuracy),
+          '95 %': interval(accuracy),
+          'of least squares': spread(100 * of_squares(results, 'accuracy', n)),
+          'top-k, %': spread(100 * results.values(TOP_K, group)),
+          'distance, bins': spread(results.values(DISTANCE, group)),
+          'of least squares, bins': spread(of_squares(results, 'distance', n)),
+          'distance, % of all': spread(share(results, name, n)),
+          'RMSE': spread(results.values(RMSE, group)),
+          'nats below guessing': spread(math.log(n) - results.values(LOSS, group)),
+        })  # fmt: skip
+    return found
 
   def drawn(of, ylabel, log_y=False):
     lines = (*config.models, SQUARES)
