@@ -3,7 +3,7 @@
   python -m launch.train --exp=table_trees
   python -m launch.train --exp=table_trees --config.model=forest
   python -m launch.train --exp=table_trees --config.dataset=california_housing \
-      --config.trees=300 --data_dir=DATA
+      --data_dir=DATA
 
   forest    a random forest (Breiman 2001)
   boosting  gradient boosting by histograms (Friedman 2001; LightGBM's form)
@@ -15,7 +15,7 @@ numbers of training. Steps change nothing; they report the loss on the training 
 Tables, missing numbers, reported figures and `predict` are those of `tabular`; a
 category is one-hot, a number as measured.
 
-Measured: diabetes, boosting, RMSE 65.56 (it draws nothing).
+Measured: California housing, boosting, RMSE 47303 dollars (least squares 69669).
 """
 
 import dataclasses
