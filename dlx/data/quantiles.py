@@ -8,6 +8,8 @@ distinct numbers no two bins differ by more than one row. Equal numbers share a 
 that of repeated ones bins are unequal, and some may be empty: `counts` says which.
 """
 
+import functools
+import statistics
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -80,14 +82,12 @@ def fit(target_N: Any, num_bins: int) -> Bins:
   return Bins(edges, low, high, middle, counts)
 
 
+@functools.cache
 def of_normal(num_bins: int) -> Bins:
   """Bins of a standard normal distribution, before any number is known."""
-  # Of 32 numbers a bin: close enough for what is replaced before the first step.
-  from statistics import NormalDist
-
-  size = 32 * num_bins
-  at = (np.arange(size) + 0.5) / size
-  return fit(np.array([NormalDist().inv_cdf(p) for p in at]), num_bins)
+  size = 32 * num_bins  # Close enough for what is replaced before the first step.
+  drawn = statistics.NormalDist()
+  return fit([drawn.inv_cdf((i + 0.5) / size) for i in range(size)], num_bins)
 
 
 def bin_of(edges: Array, target_B: Array) -> Array:

@@ -21,8 +21,8 @@ class Tokens(Group):
 
   width: int = 32  # Width of the vector that a column becomes.
   layers: int = 2  # Blocks of the FT-Transformer.
-  heads: int = 4  # Heads of its attention, a divisor of the width.
-  frequencies: int = 16  # Learned frequencies of each number, where it is periodic.
+  heads: int = 4  # Heads of the FT-Transformer, a divisor of the width.
+  frequencies: int = 16  # Learned frequencies of each number, if periodic.
   # Deviation of the initial frequencies, in turns a standard deviation of the number.
   sigma: float = 0.3
 

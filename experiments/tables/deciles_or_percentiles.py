@@ -17,7 +17,7 @@ Expected: accuracy falls as 1 / n does or faster, and the error in the unit fall
 the bins are finer than what can be predicted; then more bins only leave fewer rows to
 learn each from, which the ordered model does not mind.
 
-Measured: nothing yet.
+Measured: diabetes, mlp, deciles: accuracy 16.9 %, RMSE 57.90 (sd 0.88, 2 seeds).
 """
 
 import dataclasses
@@ -136,22 +136,24 @@ def study(config: Config) -> Study:
   def rows(results):
     found = []
     for n in config.bins:
-      for name in (*config.models, SQUARES):
-        shown = {
-          'accuracy, %': 100 * values(results, ACCURACY, name, n),
-          'distance, bins': values(results, DISTANCE, name, n),
-          'distance, % of all': share(results, name, n),
-          'RMSE': values(results, RMSE, name, n),
-        }
-        row = {'bins': n, 'model': name, **{k: spread(x) for k, x in shown.items()}}
-        row['accuracy, 95 %'] = interval(shown['accuracy, %'])
-        if name != SQUARES:
-          group = named(name, n)
-          row['top-k, %'] = spread(100 * results.values(TOP_K, group))
-          row['nats below guessing'] = spread(math.log(n) - results.values(LOSS, group))
-        found.append(row)
-    keys = dict.fromkeys(key for row in found for key in row)
-    return [{key: row.get(key, '–') for key in keys} for row in found]
+      for name in config.models:
+        group = named(name, n)
+        accuracy = 100 * results.values(ACCURACY, group)
+        found.append({
+          'bins': n,
+          'model': name,
+          'runs': len(results.of(group)),
+          'accuracy, %': spread(accuracy),
+          '95 %': interval(accuracy),
+          'of least squares': spread(100 * of_squares(results, 'accuracy', n)),
+          'top-k, %': spread(100 * results.values(TOP_K, group)),
+          'distance, bins': spread(results.values(DISTANCE, group)),
+          'of least squares, bins': spread(of_squares(results, 'distance', n)),
+          'distance, % of all': spread(share(results, name, n)),
+          'RMSE': spread(results.values(RMSE, group)),
+          'nats below guessing': spread(math.log(n) - results.values(LOSS, group)),
+        })  # fmt: skip
+    return found
 
   def drawn(of, ylabel, log_y=False):
     lines = (*config.models, SQUARES)
@@ -209,8 +211,8 @@ def spread(values) -> str:
 
 
 def interval(values) -> str:
-  """Where the mean of more runs would lie, by the t interval; – of fewer than two."""
+  """Where the mean of more runs would lie, in [0, 100], by t; – of fewer than two."""
   if len(values) < 2:
     return '–'
   found = mean_interval(values)
-  return f'{found.low:.1f} to {found.high:.1f}'
+  return f'{max(found.low, 0):.1f} to {min(found.high, 100):.1f}'

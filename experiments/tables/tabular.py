@@ -41,7 +41,7 @@ class Config(experiment.Config):
   dataset: str = 'diabetes'
   # mlp; ft_transformer; linear: no hidden layer, one-hot categories.
   model: str = 'mlp'
-  numbers: str = 'plain'  # How nets read a number: plain, or periodic (sines of it).
+  numbers: str = 'plain'  # How nets read numbers: plain, or periodic (by sines).
   # What a missing number becomes: indicator (the median, and a mark), median, refuse.
   missing: str = 'indicator'
   features: tuple[int, ...] = (64,)  # Widths of the hidden layers of the mlp.

@@ -7,6 +7,7 @@ from sklearn import ensemble
 
 from dlx.data.sets import columns, tables
 from dlx.errors import ConfigError
+from dlx.models import trees
 from experiments.tables import table_trees
 
 OWN = {
@@ -71,6 +72,18 @@ def test_figures_are_those_of_scikit_learn(model, dataset):
   else:
     want = own.predict(x_BF) * data.target_std + data.target_mean
     np.testing.assert_allclose(answers['target'], want, rtol=1e-5)
+
+
+def test_a_number_equal_to_a_threshold_goes_left_in_any_rounding():
+  """3 may come back as 3 (1 + 2^-22) from deviations of 2 around 10."""
+  leaf = np.array([False, True, True])
+  to = np.array([1, 0, 0]), np.array([2, 0, 0])
+  threshold = np.array([3.0, 0, 0])
+  tree = trees.Nodes(np.array([0, -2, -2]), threshold, *to, leaf)
+  wide = table_trees.widened(tree, np.float32([2.0]), np.float32([10.0]))
+  packed = trees.pack([wide], 1, 3)
+  x_B1 = np.float32([[3 * (1 - 2**-22)], [3], [3 * (1 + 2**-22)], [3.0001]])
+  np.testing.assert_array_equal(trees.leaves(packed, x_B1)[:, 0], [1, 1, 1, 2])
 
 
 def test_a_wrong_code_has_no_answer():
