@@ -1,4 +1,4 @@
-"""What dlx covers of foundations and vision: topic, code, test and figure, as a table.
+"""What dlx covers, area by area: topic, code, test and figure, as tables.
 
 `python -m tests.house.topics` writes it into experiments/README.md anew. Figures come
 from the results of the areas, so that none is written twice.
@@ -6,50 +6,14 @@ from the results of the areas, so that none is written twice.
 
 import pathlib
 import re
-from typing import NamedTuple
+
+from tests.house.topic import Topic, lesson, part, run
+from tests.house.topics_sequences import SEQUENCES
 
 ROOT = pathlib.Path(__file__).parents[2]
 README = ROOT / 'experiments' / 'README.md'
 BEGIN = '<!-- Made by python -m tests.house.topics: -->\n'
 END = '<!-- end -->\n'
-
-
-class Topic(NamedTuple):
-  """A row.
-
-  Attributes:
-    title: the subject, in the words of a textbook.
-    code: files from the root of the repository.
-    tests: files of tests, likewise.
-    runs: runs in the tables of results, as their second column names them.
-  """
-
-  title: str
-  code: tuple[str, ...]
-  tests: tuple[str, ...]
-  runs: tuple[str, ...] = ()
-
-
-def lesson(title: str, *names: str, test: str) -> Topic:
-  """A topic of dlx/scratch."""
-  code = tuple(f'dlx/scratch/{name}.py' for name in names)
-  return Topic(title, code, (f'tests/dlx/scratch/{test}_test.py',))
-
-
-def part(title: str, *code: str, tests: str, runs: str = '') -> Topic:
-  """A topic of the library; names below dlx and tests/dlx, separated by blanks."""
-  return Topic(
-    title,
-    tuple(f'dlx/{name}.py' for name in code),
-    tuple(f'tests/dlx/{name}_test.py' for name in tests.split()),
-    tuple(runs.split()),
-  )
-
-
-def run(title: str, path: str, *runs: str, test: str = '') -> Topic:
-  """An experiment or a study; the generic tests run it where it has none of its own."""
-  own = f'tests/experiments/{test}_test.py' if test else 'tests/every_experiment'
-  return Topic(title, (f'experiments/{path}.py',), (own,), runs)
 
 
 AUGMENTATIONS = ('randaugment', 'mixup', 'erasing', 'lighting')
@@ -404,34 +368,7 @@ AREAS: dict[str, tuple[Topic, ...]] = {
       tests='inspect/maps/gradients inspect/maps/filters inspect/maps/localisation',
     ),
   ),
-  'Sequences in time': (
-    part(
-      'RNN, LSTM with peepholes or without, GRU, minimal gated unit, ReLU from the '
-      'identity',
-      *('layers/recurrent/cells', 'layers/recurrent/stack'),
-      tests='layers/recurrent/cells layers/recurrent/stack',
-    ),
-    run(
-      'What gates buy over a hundred steps', 'sequences/rnn_lstm_gru', 'rnn-lstm-gru'
-    ),
-    run(
-      'A language model with a state for a context',
-      'sequences/char_rnn',
-      'char-shakespeare',
-      test='sequences/char_rnn',
-    ),
-    run(
-      'The gradient against the lag', 'sequences/vanishing_in_time', 'vanishing-in-time'
-    ),
-    run(
-      'One word decides, many words later',
-      'sequences/long_range',
-      'long-range',
-      test='sequences/long_range',
-    ),
-    run('Forecasts with bands', 'sequences/forecast', 'forecast-gru / mlp / linear'),
-    part('Baselines of a forecast', 'tasks/forecasting', tests='tasks/forecasting'),
-  ),
+  **SEQUENCES,
 }
 
 

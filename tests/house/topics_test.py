@@ -28,9 +28,14 @@ def test_titles_are_different():
   assert len(set(titles)) == len(titles)
 
 
-def test_every_foundation_has_a_topic():
+@pytest.mark.parametrize('area', ['foundations', 'sequences', 'graphs', 'tables'])
+def test_every_experiment_of_an_area_has_a_topic(area):
   shown = {path for topic in TOPICS for path in topic.code}
-  for name in experiments_by_name.by_area()['foundations']:
-    assert f'experiments/foundations/{name}.py' in shown, name
+  for name in experiments_by_name.by_area()[area]:
+    assert f'experiments/{area}/{name}.py' in shown, name
+
+
+def test_every_lesson_has_a_topic():
+  shown = {path for topic in TOPICS for path in topic.code}
   for path in (topics.ROOT / 'dlx' / 'scratch').glob('[!_]*.py'):
     assert str(path.relative_to(topics.ROOT)) in shown, path.name
