@@ -224,7 +224,7 @@ def columns(
   """Outputs as columns of `rows` values: texts, numbers, or lists of numbers.
 
   Of probabilities `class`, the likeliest by its name, stands before them; they become a
-  mapping by class. A label is its name, where it has one.
+  mapping by class. A label is its name, where it has one, in a vector too.
   """
   out: dict[str, list[Any]] = {}
   for name, value in found.items():
@@ -234,10 +234,16 @@ def columns(
       out['class'] = [classes[int(np.argmax(row))] for row in values]
       values = [dict(zip(classes, row, strict=True)) for row in values]
     if field.kind == 'label' and field.names:
-      known: dict[Any, str] = dict(enumerate(field.names))
-      values = [known.get(k, k) for k in values]
+      values = [_by_name(x, dict(enumerate(field.names))) for x in values]
     out[name] = values
   return out
+
+
+def _by_name(value: Any, known: Mapping[int, str]) -> Any:
+  """A label, or lists of labels, with names in place of the numbers that have one."""
+  if isinstance(value, list):
+    return [_by_name(x, known) for x in value]
+  return known.get(value, value)
 
 
 def table(found: Mapping[str, Sequence[Any]]) -> str:
@@ -256,8 +262,11 @@ def _cell(value: Any) -> str:
     value = max(value.values())
   if isinstance(value, list):
     flat = np.ravel(value)
-    more = f' ... ({len(flat)} numbers)' if len(flat) > SHOWN else ''
-    return ' '.join(f'{x:.4g}' for x in flat[:SHOWN]) + more
+    words = flat.dtype.kind == 'U'
+    shown = [printable(x) if words else f'{x:.4g}' for x in flat[:SHOWN]]
+    if len(flat) > SHOWN:
+      shown.append(f'... ({len(flat)} {"words" if words else "numbers"})')
+    return ' '.join(shown)
   return f'{value:.6g}' if isinstance(value, float) else printable(str(value))
 
 

@@ -197,7 +197,7 @@ def build(config: Config) -> experiment.Experiment:
   )
   places = {
     'box': experiment.Field('row', (most, 4), 'float32'),
-    'label': experiment.Field('label', (most,), 'int32'),
+    'label': experiment.Field('label', (most,), 'int32', names=data.class_names),
     'score': experiment.Field('number', (most,), 'float32'),
   }
   options = {'least_score': 0.3}

@@ -182,6 +182,15 @@ def test_a_table_by_hand():
   assert long.splitlines()[1] == '0 1 2 3 4 5 ... (8 numbers)'
 
 
+def test_labels_in_a_vector_have_their_names():
+  outputs = {'label': Field('label', (2,), 'int32', names=('cat', 'dog'))}
+  told = answers.columns(outputs, {'label': np.array([[1, 0], [0, -1]])}, 2)
+  assert told == {'label': [['dog', 'cat'], ['cat', -1]]}
+  assert answers.table(told).splitlines() == ['label', 'dog cat', 'cat -1']
+  long = answers.table({'label': [['a\x1b'] * 8]})
+  assert long.splitlines()[1] == ' '.join(['a\ufffd'] * 6) + ' ... (8 words)'
+
+
 def test_files_by_hand(tmp_path):
   def written(ending):
     path = tmp_path / f'out{ending}'
