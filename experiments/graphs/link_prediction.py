@@ -32,7 +32,7 @@ from dlx.train.members import vectorize
 LOSS = Metric(
   'Loss',
   'lower',
-  'Mean cross-entropy of whether pairs of nodes are joined, half of them being so.',
+  'Mean cross-entropy of whether pairs of nodes are joined; half of the pairs are.',
   'nats',
   'loss',
   math.log(2),

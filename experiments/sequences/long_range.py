@@ -141,8 +141,8 @@ def build(config: Config) -> experiment.Experiment:
   share = Metric(
     'Gradient {} words back',
     None,
-    'How much the answer depends on the word {} words before the last, over how much '
-    'it depends on the last; geometric mean.',
+    'Size of the gradient of the answer for the word {} words before the last, over '
+    'the size of that for the last word; geometric mean.',
     '',
     'ratio',
   )

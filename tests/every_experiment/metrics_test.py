@@ -20,6 +20,7 @@ NAMES = experiments_by_name.names()
 NO_CURVES = {
   'classical': 'scikit-learn fits, not the train step',
   'knn': 'nothing is fitted',
+  'table_trees': 'scikit-learn fits, not the train step',
   'optimizer_race': 'it would be of all racers',
 }
 
