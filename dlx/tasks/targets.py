@@ -109,8 +109,8 @@ def bleu_declaration(unit: str) -> Metric:
   """BLEU of tokens, as `metrics.token_bleu` computes it."""
   return metrics.BLEU['bleu']._replace(
     meaning=f'Of what the model writes, the geometric mean of the shares of n-grams of '
-    f'{unit}s, n from 1 to 4, that stand in the target, lowered for texts that are too short; '
-    'an unknown word matches nothing.'
+    f'{unit}s, n from 1 to 4, that stand in the target, lowered for texts that are too '
+    'short; an unknown word matches nothing.'
   )
 
 

@@ -45,7 +45,7 @@ BOX = Metric(
 BOX_IOU = Metric(
   'IoU of boxes',
   'higher',
-  'Mean intersection over union of the true boxes and the boxes found at their centres.',
+  'Mean intersection over union of true boxes and the boxes found at their centres.',
   '%',
   'share',
 )
