@@ -4,9 +4,10 @@
   python -m launch.train --exp=sst2 --config.dataset=sst2 --data_dir=DATA \
       --config.embedding_dropout=0.5 --config.word_dropout=0.1
   python -m launch.train --exp=sst2 --config.dataset=sst2 --data_dir=DATA \
-      --config.phrases=True --config.batch_size=64 --config.num_steps=2110 \
+      --config.phrases=True --config.batch_size=64 --config.num_steps=3165 \
       --config.eval_every_steps=211 --config.embedding=150 --config.features=150 \
-      --config.ema_decay=0.995
+      --config.ema_decay=0.995 --config.embedding_dropout=0.5 \
+      --config.word_dropout=0.1
 
 grammar (generated, the default: negations and contrasts, where word order decides) or
 sst2 (Stanford Sentiment Treebank, two classes; the third command trains on its phrases
@@ -18,7 +19,7 @@ beside the last one; its test accuracy:
 
   python -m launch.evaluate --workdir=WORKDIR --step=best --data_dir=DATA
 
-Measured: SST-2, LSTM 81.60 % (sd 0.44, 3 seeds).
+Measured: SST-2, third command, LSTM 84.93 % (sd 0.33, 3 seeds), 75 s of CPU.
 """
 
 import dataclasses

@@ -4,8 +4,9 @@
   python -m launch.train --exp=text_cnn --config.dataset=sst2 --data_dir=DATA \
       --config.embedding_dropout=0.5 --config.word_dropout=0.1
   python -m launch.train --exp=text_cnn --config.dataset=sst2 --data_dir=DATA \
-      --config.phrases=True --config.batch_size=64 --config.num_steps=2110 \
-      --config.eval_every_steps=211 --config.ema_decay=0.995
+      --config.phrases=True --config.batch_size=64 --config.num_steps=3165 \
+      --config.eval_every_steps=211 --config.ema_decay=0.995 --config.embedding=300 \
+      --config.embedding_dropout=0.5 --config.word_dropout=0.1
 
 Filters that see 3, 4 and 5 words, the largest output of each over the sentence,
 dropout, one Dense layer whose weights into an output are at most 3 long. No pretrained
@@ -17,7 +18,7 @@ The checkpoint of the best validation accuracy is kept beside the last one:
 
   python -m launch.evaluate --workdir=WORKDIR --step=best --data_dir=DATA
 
-Measured: SST-2, sentences alone, 79.96 % (1 seed); its phrases not run.
+Measured: SST-2, third command, 81.64 % (sd 0.25, 3 seeds), 112 s of CPU.
 """
 
 import dataclasses

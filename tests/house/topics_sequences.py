@@ -80,7 +80,7 @@ SEQUENCES: dict[str, tuple[Topic, ...]] = {
     run(
       'Sentiment by recurrent nets, one direction or both',
       'sequences/sst2',
-      *('sst2-rnn', 'sst2-lstm', 'sst2-bilstm', 'sst2-gru', 'sst2-phrases'),
+      *('sst2-rnn', 'sst2-lstm', 'sst2-bilstm', 'sst2-gru', 'sst2-noisy-lstm'),
       test='sequences/sst2',
     ),
     run(
