@@ -23,7 +23,10 @@ Byte pairs in place of words, of any two columns of a file:
       --vocab_size=8000 --data_dir=DATA
   python -m launch.train --exp=translation --config.dataset=own --data_dir=DATA
 
-Measured: phrases, BLEU 100.0 greedy and with 4 beams (1 seed), 35 s.
+The third command with 256 units, 8000 words and 2200 steps takes 12 minutes on two
+cores.
+
+Measured: multi30k, BLEU of words 24.49 greedy, 25.55 with 4 beams (1 seed).
 """
 
 import dataclasses

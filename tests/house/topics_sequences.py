@@ -109,7 +109,7 @@ SEQUENCES: dict[str, tuple[Topic, ...]] = {
     run(
       'Translation, greedy and by beams',
       'sequences/translation',
-      'translation-phrases',
+      'translation-multi30k',
       test='sequences/seq2seq',
     ),
     part(
