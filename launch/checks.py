@@ -196,10 +196,16 @@ def rows(experiment: Experiment) -> int:
         _compare(f'{what}: {output}', 'padding behind it', found, together[output])
     draws = any(field.kind == 'seed' for field in function.inputs.values())
     kinds = {output: field.kind for output, field in function.outputs.items()}
+    likeliest = [
+      np.asarray(together[k]).argmax(-1)
+      for k, kind in kinds.items()
+      if kind == 'probabilities'
+    ]
+    one_class = likeliest and all((x == x[:1]).all() for x in likeliest)
     for output, value in together.items():
       if kinds[output] == 'tokens' and not draws:
         continue  # The likeliest by drawn weights may be the same for all inputs.
-      if kinds[output] == 'number' and 'probabilities' in kinds.values():
+      if kinds[output] == 'number' and one_class:
         continue  # So may what follows from the likeliest class, as its interval.
       if not np.asarray(value, np.float64).std(0).max() > 1e-4:
         raise Failed(f'{what}: {output} is the same for every input.')

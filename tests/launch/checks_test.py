@@ -86,6 +86,27 @@ def test_rows_with_padding():
     checks.rows(of(lambda s, inputs: {'x': total(inputs['x']) / inputs['x'].shape[1]}))
 
 
+def test_a_number_may_be_constant_only_where_one_class_is_the_likeliest():
+  outputs = {
+    'odds': Field('probabilities', (2,), 'float32', names=('a', 'b')),
+    'number': Field('number', (), 'float32'),
+  }
+
+  def of(scale):
+    def call(state, inputs):
+      x_B = inputs['x'].reshape(len(inputs['x']), -1).sum(1)
+      odds_B = jax.nn.sigmoid(scale * x_B) * (0.4 if scale < 1 else 1)
+      odds_B2 = jnp.stack([odds_B, 1 - odds_B], axis=1)
+      return {'odds': odds_B2, 'number': jnp.ones(len(x_B))}
+
+    function = Function(call, {'x': Field('row', (3,), 'float32')}, outputs)
+    return build(Config())._replace(functions={'predict': function})
+
+  assert checks.rows(of(0.1)) == 1  # The second class is the likeliest of all.
+  with pytest.raises(checks.Failed, match='number is the same for every input'):
+    checks.rows(of(10.0))
+
+
 def test_overfitted():
   says = lambda overfit: lambda config: build(config)._replace(overfit=overfit)
   config = Config(num_steps=3)
