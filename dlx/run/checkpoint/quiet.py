@@ -10,6 +10,13 @@ import warnings
 
 _left: list[contextlib.ExitStack] = []  # What the first failure leaves behind.
 
+# By name of the hook and the hook that it passes on to: made once, never freed. Python
+# calls sys.unraisablehook by a reference that it doesn't own, and asks audit hooks
+# before: where one is written in Python (filelock's, which Hugging Face's libraries
+# import), another thread can run in between, and a hook that it frees there crashes the
+# process (CPython 3.13.0: segmentation fault).
+_hooks: dict[tuple[str, int], '_Hook'] = {}
+
 
 @contextlib.contextmanager
 def orbax() -> Iterator[None]:
@@ -64,6 +71,18 @@ def _filtered(logger: logging.Logger, inside: list[bool]) -> Iterator[None]:
     logger.removeFilter(keep)
 
 
+class _Hook:
+  """Drops what `silent` says of, while it is in use; passes on all else to `former`."""
+
+  def __init__(self, former: Callable[[Any], Any], silent: Callable[[Any], bool]):
+    self.former, self.silent = former, silent
+    self.uses = 0
+
+  def __call__(self, found: Any):
+    if not (self.uses and self.silent(found)):
+      self.former(found)
+
+
 @contextlib.contextmanager
 def _replaced(module: Any, name: str, silent: Callable[[Any], bool]) -> Iterator[None]:
   """A hook of a module that says nothing where `silent(its argument)` holds.
@@ -74,17 +93,14 @@ def _replaced(module: Any, name: str, silent: Callable[[Any], bool]) -> Iterator
   if former is None:
     yield
     return
-  active = True
-
-  def hook(found):
-    if not (active and silent(found)):
-      former(found)
-
+  # `former` lives as long as the hook that passes on to it: its id is never another's.
+  hook = _hooks.setdefault((name, id(former)), _Hook(former, silent))
+  hook.uses += 1
   setattr(module, name, hook)
   try:
     yield
   finally:
-    active = False
+    hook.uses -= 1
     if getattr(module, name) is hook:
       setattr(module, name, former)
 

@@ -67,6 +67,29 @@ asked('closed')
 assert sys.unraisablehook is sys.__unraisablehook__
 """
 
+# Threads that drop what raises at its end while hooks come and go. An audit hook in
+# Python lets another thread run between Python's look at the hook and its call.
+THREADS = """
+import threading
+sys.addaudithook(lambda event, arguments: None)
+sys.setswitchinterval(1e-6)
+class Raises:
+  def __del__(self):
+    raise RuntimeError('Event loop is closed')
+def drop():
+  while going:
+    Raises()
+going = [True]
+sys.unraisablehook = lambda found: None
+threads = [threading.Thread(target=drop) for _ in range(4)]
+for thread in threads:
+  thread.start()
+for _ in range(20_000):
+  with quiet.orbax():
+    pass
+going.clear()
+"""
+
 
 def quietly(code):
   return f'with quiet.orbax():\n  {code}'
@@ -116,6 +139,9 @@ class QuietTest(parameterized.TestCase):
     with quiet.orbax():
       self.assertNotEqual(installed(), before)
     self.assertEqual(installed(), before)
+
+  def test_a_hook_that_a_thread_is_about_to_call_is_not_freed(self):
+    self.assertEmpty(stderr(SET_UP, THREADS))
 
   def test_after_a_failure_only_what_names_orbax_stays_silent(self):
     failed = """
