@@ -166,10 +166,17 @@ def optimised():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
-  """With `-n` a file's tests run on one worker: they share what it made once."""
+  """With `-n` a file's tests run on one worker: they share what it made once.
+
+  A worker that crashes ends the session, with the name of its test. Another in its
+  place would take up its file again, crash and now and then wait for ever (xdist 3.8).
+  """
   option = config.option
-  if getattr(option, 'numprocesses', None) and option.dist in ('no', 'load'):
-    option.dist = 'loadfile'
+  if getattr(option, 'numprocesses', None):
+    if option.dist in ('no', 'load'):
+      option.dist = 'loadfile'
+    if option.maxworkerrestart is None:
+      option.maxworkerrestart = '0'
 
 
 def pytest_collection_finish():
