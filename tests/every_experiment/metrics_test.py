@@ -12,15 +12,15 @@ from dlx.run import experiments_by_name
 from dlx.state import Metric, ratios
 from dlx.tasks.language_modelling import of_vocabulary
 from dlx.train import curves
+from tests.every_experiment import tiers
 from tests.every_experiment.small import load, small
 
 NAMES = experiments_by_name.names()
 
 # Without curves of training, and why: no gradient, or seven nets with their own rates.
 NO_CURVES = {
-  'classical': 'scikit-learn fits, not the train step',
+  **dict.fromkeys(tiers.FITTED, 'scikit-learn fits, not the train step'),
   'knn': 'nothing is fitted',
-  'table_trees': 'scikit-learn fits, not the train step',
   'optimizer_race': 'it would be of all racers',
 }
 

@@ -46,6 +46,9 @@ KINDS = {
   'two phases': 'distill',
   'ensemble': 'ensemble',
 }
+# Fitted by scikit-learn before the first step, and looked up in it: no product, no
+# gradient, no layer.
+FITTED = ('classical', 'table_trees')
 
 
 class Tiers(NamedTuple):

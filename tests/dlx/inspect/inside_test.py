@@ -16,6 +16,7 @@ from dlx.state import Mean, add, create
 from dlx.train import steps
 from tests import turns
 from tests.dlx.run import kinds
+from tests.every_experiment import tiers
 from tests.every_experiment.small import load, small
 
 # Unit 0 is on for x > 0, unit 1 for x < 0, unit 2 never, unit 3 at x = 3 alone.
@@ -259,10 +260,9 @@ def test_pictures_of_many_layers_and_of_none():
 
 # Their train steps have or name no gradients, or do so in a branch of phases alone.
 UNNAMED = (
-  *('classical', 'dcgan', 'deep_belief_net', 'distill', 'gan', 'knn', 'perceptron'),
-  *('table_trees', 'transfer'),
+  *tiers.FITTED,
+  *('dcgan', 'deep_belief_net', 'distill', 'gan', 'knn', 'perceptron', 'transfer'),
 )
-TREES = ('classical', 'table_trees')
 
 
 def of_every_experiment():
@@ -291,5 +291,5 @@ def test_every_experiment_takes_it(name):
     if made is not None:
       tree = jax.eval_shape(made.compute, state, key, made.data.shapes[0])
       # Trees are no layers: what scikit-learn has fitted is read by look-ups.
-      bare = name in UNNAMED if figure == 'gradient_norms' else name in TREES
+      bare = name in UNNAMED if figure == 'gradient_norms' else name in tiers.FITTED
       assert tree or bare
