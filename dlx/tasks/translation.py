@@ -12,12 +12,14 @@ from jax.sharding import PartitionSpec as P
 import optax
 
 from dlx import metrics
+from dlx.data.batches.buckets import Bucketed
 from dlx.data.batches.choose import splits
 from dlx.data.batches.generated import generated
 from dlx.data.batches.resident import InOrder
 from dlx.data.dataset import Dataset
-from dlx.data.sets.translation import PairData
+from dlx.data.sets.translation import SIDES, PairData
 from dlx.data.text.vocabulary import PAD, UNKNOWN
+from dlx.errors import ConfigError
 from dlx.experiment import (
   LEARNT,
   Config,
@@ -120,11 +122,22 @@ def translation(
   beams: int = 1,
   length_penalty: float = 0.6,
   bleu: Sequence[int] = (),
+  bucket_lengths: Sequence[int] = (),
   figures: Mapping[str, Figure] | None = None,
   overfit: Overfit | str | None = LEARNT,
 ) -> Experiment:
-  """`of_pairs` of a set of pairs by name, with the splits that it has."""
+  """`of_pairs` of a set of pairs by name, with the splits that it has.
+
+  Args:
+    bucket_lengths: tokens of the longer side of the pairs of a batch, rising, the last
+      those of the longest pair; none: those of the set, or one of all where it has
+      none, where it is streamed and where a split is held out.
+
+  Raises:
+    ConfigError: lengths that the set or the run cannot have.
+  """
   train, passes = splits(data.train, data.test, config)
+  train = _bucketed(config, data, bucket_lengths) or train
   return of_pairs(
     config,
     data,
@@ -137,6 +150,37 @@ def translation(
     bleu=bleu,
     figures=figures,
     overfit=overfit,
+  )
+
+
+def _bucketed(config: Config, data: PairData, asked: Sequence[int]) -> Bucketed | None:
+  """Training pairs of like length together; None: as they come."""
+  lengths, last = tuple(asked) or data.bucket_lengths, max(data.lengths)
+  refused = f'bucket_lengths={lengths} is not allowed'
+  if lengths and lengths[-1] != last:
+    raise ConfigError(
+      f'{refused}: the last must be {last}, or set --config.max_length={lengths[-1]}.'
+    )
+  if len(lengths) < 2:
+    return None
+  why = None
+  if config.stream:
+    why = 'batches of --config.stream=True have one length'
+  elif config.validation:
+    why = f'of what --config.validation={config.validation} leaves none is known'
+  elif data.length_counts is None:
+    why = f'those of {data.name} are not known; a set of yours is to be prepared again'
+  if why or data.length_counts is None:
+    if asked:
+      raise ConfigError(f'{refused}: {why}.')
+    return None
+  return Bucketed(
+    data.train,
+    data.length_counts,
+    lengths=lengths,
+    batch_size=config.batch_size,
+    seed=config.seed,
+    fields=SIDES,
   )
 
 
@@ -314,7 +358,13 @@ def of_pairs(
   drawn = {'translations': Figure(draw_written, compute=written, data=pairs.shown)}
   if architecture.attends:
     drawn['attention'] = Figure(draw_attention, compute=attention, data=pairs.shown)
-  flops = architecture.flops_per_pair(model, *data.lengths)
+  flops = functools.partial(architecture.flops_per_pair, model)
+  if isinstance(pairs.train, Bucketed):
+    steps = zip(pairs.train.lengths, pairs.train.steps)
+    of_epoch = sum(n * flops(length, length) for length, n in steps)
+    of_pair = of_epoch / pairs.train.steps_per_epoch
+  else:
+    of_pair = flops(*data.lengths)
   declared = declarations(data)
   if bleu:
     declared['bleu'] = bleu_declaration(data.unit)
@@ -336,6 +386,6 @@ def of_pairs(
     figures={**drawn, **(figures or {})},
     overfit=overfit,
     placement=architecture.placement,
-    flops_per_step=config.batch_size * flops,
+    flops_per_step=config.batch_size * of_pair,
   )
   return built._replace(evals={**built.evals, **evaluations})

@@ -51,6 +51,8 @@ class Config(experiment.Config):
   num_words: int | None = None
   # Tokens after which sources and targets are cut; None: as the longest.
   max_length: int | None = None
+  # Lengths of batches of pairs of like length; none: the data set's own.
+  bucket_lengths: tuple[int, ...] = ()
   net: Seq2SeqConfig = Seq2SeqConfig()
   label_smoothing: float = 0.0  # Probability that is spread over all tokens.
   lr: float = 3e-3  # Peak of the one-cycle learning rate of Adam.
@@ -91,4 +93,5 @@ def build(config: Config) -> experiment.Experiment:
     label_smoothing=config.label_smoothing,
     beams=config.beams,
     bleu=config.bleu,
+    bucket_lengths=config.bucket_lengths,
   )

@@ -60,6 +60,8 @@ class Config(experiment.Config):
   num_words: int | None = None
   # Tokens after which sources and targets are cut; None: as the longest.
   max_length: int | None = None
+  # Lengths of batches of pairs of like length; none: the data set's own.
+  bucket_lengths: tuple[int, ...] = ()
   num_layers: int = 2  # Blocks of the encoder, and of the decoder.
   num_heads: int = 4  # Attention heads, a divisor of width.
   width: int = 128  # Width of both streams, a quarter of the feed-forward parts.
@@ -135,4 +137,5 @@ def build(config: Config) -> experiment.Experiment:
     label_smoothing=config.label_smoothing,
     beams=config.beams,
     bleu=config.bleu,
+    bucket_lengths=config.bucket_lengths,
   )

@@ -1,6 +1,7 @@
 """Sentences in buckets of like length, so that little of a batch is padding.
 
-A bucket holds the sentences of some lengths, filled up to the longest of them. An epoch
+A bucket holds the sentences of some lengths, filled up to the longest of them. Pairs of
+sentences, too, have one length: that of the longer. An epoch
 is a fixed number of blocks of steps, each block of one bucket; which, is a permutation
 of the blocks that depends on (seed, epoch) alone. So the shape of a batch is known on
 the host without its data, and the batch inside jit without the batches before it.
@@ -52,6 +53,36 @@ def bucket_sizes(
   return sizes
 
 
+def lengths_of_least_padding(
+  length_counts: Sequence[int], most: int
+) -> tuple[int, ...]:
+  """The lengths of at most `most` buckets that fill up with the fewest tokens.
+
+  Exact, in time and memory of the square of the longest length.
+
+  Args:
+    length_counts: entry i is the number of sentences of i + 1 tokens, the last not 0.
+    most: buckets, at least 1; each is one more program to compile.
+  """
+  up_to_L = np.cumsum(length_counts, dtype=np.float64)
+  ends = np.arange(1, len(up_to_L) + 1)
+  # Of the sentences up to a length the tokens with k buckets, the last that long.
+  tokens_L, starts = up_to_L * ends, []
+  for _ in range(most - 1):
+    # Row: where the last bucket begins, behind that length. Column: where it ends.
+    each_LL = tokens_L[:, None] + (up_to_L[None] - up_to_L[:, None]) * ends
+    each_LL[np.tri(len(ends), dtype=bool)] = np.inf
+    begin_L = each_LL.argmin(0)
+    fewer_L = each_LL[begin_L, np.arange(len(ends))] < tokens_L
+    starts.append(np.where(fewer_L, begin_L, -1))
+    tokens_L = np.where(fewer_L, each_LL.min(0), tokens_L)
+  found = [len(ends) - 1]
+  for start_L in reversed(starts):
+    if start_L[found[-1]] >= 0:
+      found.append(int(start_L[found[-1]]))
+  return tuple(i + 1 for i in reversed(found))
+
+
 @functools.lru_cache(maxsize=16)
 def _slots(seed: int, epoch: int, blocks: int) -> tuple[int, ...]:
   """The slot of each block of an epoch: a permutation of [0, blocks)."""
@@ -63,7 +94,8 @@ def _slots(seed: int, epoch: int, blocks: int) -> tuple[int, ...]:
 class Bucketed(Resident):
   """The training stream of a set of sentences, in batches of a few lengths.
 
-  A batch has the fields of the source, `tokens` int32 [B, T] with the T of its bucket.
+  A batch has the fields of the source, those of tokens int32 [B, T] with the T of its
+  bucket.
   In an epoch every sentence is seen at least once. A bucket whose sentences do not fill
   its blocks is filled up with the first of its order; that is less than
   `batch_size * block_steps` rows a bucket.
@@ -71,6 +103,7 @@ class Bucketed(Resident):
   Attributes:
     lengths: T of each bucket.
     sizes: sentences of each bucket.
+    steps: of an epoch, by bucket.
     steps_per_epoch: steps in which every sentence is seen.
   """
 
@@ -83,6 +116,7 @@ class Bucketed(Resident):
     batch_size: int,
     seed: int,
     block_steps: int = 1,
+    fields: Sequence[str] = ('tokens',),
   ):
     """Reads nothing.
 
@@ -93,12 +127,14 @@ class Bucketed(Resident):
       batch_size: rows of one global batch.
       seed: of the order, a plain number.
       block_steps: steps in a row with one bucket.
+      fields: those of tokens; a row is as long as the longest of them.
     """
     if block_steps < 1:
       raise ConfigError(
         f'bucket_block_steps={block_steps} is not allowed: must be at least 1.'
       )
-    (width,) = source.shapes['tokens'].shape
+    width = max(source.shapes[name].shape[0] for name in fields)
+    self.fields = tuple(fields)
     self.source, self.batch_size, self.seed = source, batch_size, seed
     self.block_steps = block_steps
     self.lengths = tuple(lengths)
@@ -108,10 +144,14 @@ class Bucketed(Resident):
     rows = batch_size * block_steps
     blocks = [-(-n // rows) for n in self.sizes]
     self._first = tuple(itertools.accumulate(blocks, initial=0))
+    self.steps = tuple(n * block_steps for n in blocks)
     self.steps_per_epoch = self._first[-1] * block_steps
     shapes = batch_shapes(source, batch_size)
     self.shapes = tuple(
-      {**shapes, 'tokens': jax.ShapeDtypeStruct((batch_size, n), np.int32)}
+      {
+        **shapes,
+        **dict.fromkeys(fields, jax.ShapeDtypeStruct((batch_size, n), np.int32)),
+      }
       for n in self.lengths
     )
 
@@ -127,7 +167,8 @@ class Bucketed(Resident):
       DataError: other lengths than declared.
     """
     loaded = read(self.source, data_dir)
-    length_N = vocabulary.lengths(loaded.data['tokens'])
+    of_fields = [vocabulary.lengths(loaded.data[name]) for name in self.fields]
+    length_N = np.max(of_fields, axis=0)
     check_lengths(self.source, length_N, self.length_counts)
     data = {}
     for low, high in itertools.pairwise((0, *self.lengths)):
@@ -135,7 +176,7 @@ class Bucketed(Resident):
       rows = np.flatnonzero((length_N > low) & (length_N <= top))
       for name, x in loaded.data.items():
         x = x[rows]
-        data[f'{name}/{high}'] = _fit(x, high) if name == 'tokens' else x
+        data[f'{name}/{high}'] = _fit(x, high) if name in self.fields else x
     return Loaded(data, loaded.origin)
 
   def array_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:

@@ -17,6 +17,12 @@ from dlx.errors import ConfigError, DataError
 SST2_COUNTS = {'train': 6920, 'validation': 872, 'test': 1821}
 SST2_NUM_PHRASES = 67349
 MULTI30K_COUNTS = {'train': 29000, 'validation': 1014, 'test': 1000}
+# Training pairs whose longer side, the German with its end, has 1, 2, ... tokens.
+MULTI30K_LENGTH_COUNTS = (
+  *(0, 0, 0, 1, 3, 66, 309, 1039, 1726, 2431, 2908, 3119, 3020, 2736, 2446, 1901),
+  *(1674, 1334, 1067, 821, 621, 437, 352, 284, 179, 156, 107, 58, 55, 42, 27, 22),
+  *(15, 8, 11, 7, 5, 5, 3, 0, 1, 1, 0, 1, 1, 1),
+)
 SHAKESPEARE_COUNTS = {'train': 1003854, 'validation': 111540}
 SHAKESPEARE_VOCABULARY = (
   "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

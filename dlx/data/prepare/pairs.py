@@ -5,6 +5,7 @@ from typing import Any, Sequence
 
 import numpy as np
 
+from dlx.data.batches.buckets import lengths_of_least_padding
 from dlx.data.prepare import readers, rows
 from dlx.data.prepare.draft import Made, check_name, draft, made_of
 from dlx.data.prepare.tokens import Asked, asked, of_texts
@@ -13,6 +14,8 @@ from dlx.data.text import vocabulary
 from dlx.errors import ConfigError, DataError
 
 _WIDEST = 1 << 12  # Bytes of a sentence: every row takes those of the longest.
+_BUCKETS = 4  # Batches of so many lengths at most; each is a program to compile.
+_WORTH = 0.75  # Share of the tokens of rows of one length that they may still take.
 
 
 def prepare(
@@ -122,13 +125,26 @@ def prepare(
 
 
 def _facts(train: dict[str, list[str]], choice: Asked) -> dict[str, Any]:
-  """What the card says of the tokens of training sentences, by side."""
+  """What the card says of the tokens of training sentences, by side and of pairs."""
   if choice.kind in ('words', 'characters'):
     form = choice.marks, choice.characters
     sizes = [len(vocabulary.build(x, 1, *form)) for x in train.values()]
-    lengths = [len(sentences.length_counts(x, *form)) for x in train.values()]
-    kind = {} if choice.kind == 'words' else {'tokens': choice.kind}
-    return {**kind, 'vocabulary_sizes': sizes, 'longest': lengths}
-  coder, facts = of_texts(choice, [x for part in train.values() for x in part])
-  longest = [max(len(coder.encode(x)) or 1 for x in part) for part in train.values()]
-  return {**facts, 'vocabulary_sizes': [len(coder)] * len(train), 'longest': longest}
+    count = lambda text: len(vocabulary.tokenise(text, *form))
+    facts = {} if choice.kind == 'words' else {'tokens': choice.kind}
+  else:
+    coder, facts = of_texts(choice, [x for part in train.values() for x in part])
+    sizes = [len(coder)] * len(train)
+    count = lambda text: len(coder.encode(text))
+  source_N, target_N = (np.array([*map(count, part)]) for part in train.values())
+  # Of the longer side; the end of a target is one more.
+  length_N = np.maximum(source_N, target_N + 1)
+  counts = np.bincount(length_N)[1:].tolist()
+  lengths = np.array(lengths_of_least_padding(counts, _BUCKETS))
+  filled = lengths[np.searchsorted(lengths, length_N)].mean()
+  return {
+    **facts,
+    'vocabulary_sizes': sizes,
+    'longest': [max(1, int(n.max())) for n in (source_N, target_N)],
+    'length_counts': counts,
+    'bucket_lengths': lengths.tolist() if filled < _WORTH * lengths[-1] else [],
+  }

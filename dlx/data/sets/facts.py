@@ -66,6 +66,8 @@ def check(facts: Mapping[str, Any], shapes: Mapping[str, jax.ShapeDtypeStruct]):
       if len(facts[name]) != 2 or not all(_whole(n, least) for n in facts[name]):
         raise ValueError(f'{name} is {facts[name]}')
     _check_coder(facts, *facts['vocabulary_sizes'])
+    if 'length_counts' in facts:
+      _check_pairs(facts)
     if any(x.dtype != np.uint8 or len(x.shape) != 1 for x in shapes.values()):
       raise ValueError(f'sentences are {dict(shapes)}')
   elif kind == 'graphs':
@@ -193,6 +195,23 @@ def _check_sentences(facts, shapes):
   if not _whole(facts['vocabulary_size'], 3):
     raise ValueError(f'vocabulary_size is {facts["vocabulary_size"]}')
   _check_coder(facts, facts['vocabulary_size'])
+
+
+def _check_pairs(facts):
+  """Tokens of the longer side of training pairs, and lengths of batches."""
+  counts, lengths = facts['length_counts'], facts['bucket_lengths']
+  source, target = facts['longest']
+  if (
+    not all(_whole(n, 0) for n in counts)
+    or sum(counts) != facts['sizes']['train']
+    or len(counts) > max(source, target + 1)
+    or not counts[-1]
+  ):
+    raise ValueError('length_counts are not those of the training pairs')
+  known = [n for n in range(1, len(counts) + 1) if counts[n - 1]]
+  rise = lengths == sorted(set(lengths) & set(known))
+  if not rise or lengths[-1:] not in ([], [len(counts)]):
+    raise ValueError(f'bucket_lengths are {lengths}')
 
 
 def _check_graph(facts, shapes):

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 
 from absl.testing import absltest, parameterized
 import jax
@@ -41,6 +42,63 @@ def epoch(data, arrays, e):
   for step in range(e * data.steps_per_epoch, (e + 1) * data.steps_per_epoch):
     i = data.shape_id(step)
     yield i, jax.tree.map(np.array, get(arrays, jnp.int32(step), shape_id=i))
+
+
+class LeastPaddingTest(parameterized.TestCase):
+  @parameterized.parameters(1, 2, 3, 4, 12)
+  def test_as_by_trying_all(self, most):
+    rng = np.random.default_rng(most)
+    for size in (1, 2, 6, 9):
+      counts = rng.integers(0, 5, size) * rng.integers(0, 2, size)
+      counts[-1] += 1
+
+      def tokens(lengths, counts=counts):
+        sizes = [counts[a:b].sum() for a, b in itertools.pairwise((0, *lengths))]
+        return int(np.dot(sizes, lengths))
+
+      found = lib.lengths_of_least_padding(counts, most)
+      every = [
+        (*inner, size)
+        for k in range(min(most, size))
+        for inner in itertools.combinations(range(1, size), k)
+      ]
+      self.assertLessEqual(len(found), most)
+      self.assertEqual(tokens(found), min(map(tokens, every)))
+      self.assertNotIn(0, lib.bucket_sizes(counts, found))
+
+
+class PairsTest(absltest.TestCase):
+  def test_a_pair_is_as_long_as_its_longer_side(self):
+    rng = np.random.default_rng(0)
+    lengths_N2 = rng.integers(1, WIDTH + 1, (40, 2))
+    mark_N1 = 100 + np.arange(40, dtype=np.int32)[:, None]
+    sides = {
+      name: np.where(np.arange(WIDTH) < lengths_N2[:, i, None], mark_N1, 0)
+      for i, name in enumerate(('source', 'target'))
+    }
+    shape = jax.ShapeDtypeStruct((WIDTH,), np.int32)
+    origin = {'name': 'pairs', 'split': 'train', 'kind': 'generated', 'size': 40}
+    pairs = Source(
+      'pairs', 'train', dict.fromkeys(sides, shape), 40, lambda _: Loaded(sides, origin)
+    )
+    counts = np.bincount(lengths_N2.max(1), minlength=WIDTH + 1)[1:].tolist()
+    data = lib.Bucketed(
+      pairs, counts, lengths=(5, 7), batch_size=8, seed=0, fields=('source', 'target')
+    )
+    seen = []
+    for i, batch in epoch(data, data.load().data, 0):
+      self.assertEqual(batch['source'].shape, (8, (5, 7)[i]))
+      self.assertEqual(batch['target'].shape, (8, (5, 7)[i]))
+      row_B = batch['source'][:, 0] - 100
+      np.testing.assert_array_equal(row_B, batch['target'][:, 0] - 100)
+      for side, name in enumerate(sides):
+        found_B = (batch[name] != 0).sum(1)
+        np.testing.assert_array_equal(found_B, lengths_N2[row_B, side])
+      fits = lengths_N2[row_B].max(1) <= 5
+      self.assertTrue(fits.all() if i == 0 else not fits.any())
+      seen += row_B.tolist()
+    self.assertEqual(set(seen), set(range(40)))
+    self.assertEqual(data.steps, tuple(-(-n // 8) for n in data.sizes))
 
 
 class BucketSizesTest(parameterized.TestCase):

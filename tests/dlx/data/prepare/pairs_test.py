@@ -54,6 +54,18 @@ def test_columns_splits_and_words():
   assert len(tests) > 2
 
 
+def test_lengths_of_pairs_and_of_batches_that_pay():
+  # The longer side, where the end of a target counts: 2 or, of every fourth, 9.
+  some = [(f'{"a " * (1 if i % 4 else 8)}b{i}', 'c') for i in range(16)]
+  card = pairs.prepare([written(some)], 'own', test=0.25, validation=0.25).card
+  longer = [9 if en.count('a') > 1 else 2 for en, _ in rows()['train']]
+  counts = card.facts['length_counts']
+  assert counts == [longer.count(n) for n in range(1, 10)] and counts[-1]
+  assert card.facts['bucket_lengths'] == [2, 9]
+  # Where all are about as long, one length is as good.
+  assert pairs.prepare([written(TEN)], 'ten').card.facts['bucket_lengths'] == []
+
+
 def test_files_are_splits_and_repeats_are_told():
   paths = [written(TEN, 'train.tsv'), written([('a 3', 'x'), ('q', 'y')], 'test.tsv')]
   with pytest.raises(DataError, match='train.tsv: line 5 is also test.tsv: line 2'):
@@ -99,6 +111,8 @@ def test_what_cannot_be_taken(rows, kwargs, message):
     ({'longest': [0, 1]}, 'longest is'),
     ({'vocabulary_sizes': [9]}, 'vocabulary_sizes is'),
     ({'sizes': {'train': 6, 'test': 2}}, 'splits are'),
+    ({'length_counts': [1]}, 'length_counts are not those of the training pairs'),
+    ({'bucket_lengths': [2]}, r'bucket_lengths are \[2\]'),
   ),
 )
 def test_cards_that_are_none(change, message):

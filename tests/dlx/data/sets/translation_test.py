@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dlx.data.batches.buckets import lengths_of_least_padding
 from dlx.data.prepare import pairs
 from dlx.data.sets import strings
 from dlx.data.sets.facts import check
@@ -164,6 +165,10 @@ def test_captions_are_as_declared():
     counts = [(found[side] != PAD).sum(1).max() for side in ('source', 'target')]
     longest = np.maximum(longest, counts)
   assert tuple(longest) == data.lengths
+  train = data.train.read(folder).data
+  length_N = np.maximum(*((train[side] != PAD).sum(1) for side in train))
+  assert tuple(np.bincount(length_N)[1:]) == data.length_counts
+  assert data.bucket_lengths == lengths_of_least_padding(data.length_counts, 4)
   assert len(data.vocabulary(folder)) == data.end == 25941
   assert small.vocabulary_size == 8003
   assert small.test.read(folder).origin['unknown_share_source'] < 0.03
