@@ -59,21 +59,30 @@ def bands(
   return figure
 
 
-def error_by_step(lines: Mapping[str, Any], *, xlabel: str, ylabel: str) -> 'Figure':
+def error_by_step(
+  lines: Mapping[str, Any],
+  *,
+  xlabel: str,
+  ylabel: str,
+  title: str = 'The error by how far it looks ahead',
+  first: int = 1,
+) -> 'Figure':
   """Errors by how far ahead they look, one line each; the first is drawn thickest.
 
   Args:
     lines: [H] by name.
     xlabel, ylabel: what the axes count.
+    title: of the figure.
+    first: what is counted at the first entry.
   """
   figure = new_figure(5.6, 3.6)
   ax = figure.add_subplot()
   for i, (name, values) in enumerate(lines.items()):
     y = np.asarray(values, np.float64)
     width, colour = (2.2 if i == 0 else 1.4), _COLOURS[i % len(_COLOURS)]
-    ax.plot(1 + np.arange(len(y)), y, color=colour, linewidth=width, label=name)
+    ax.plot(first + np.arange(len(y)), y, color=colour, linewidth=width, label=name)
   ax.set_ylim(bottom=0)
-  _finish(ax, xlabel, ylabel, 'The error by how far it looks ahead')
+  _finish(ax, xlabel, ylabel, title)
   return figure
 
 
