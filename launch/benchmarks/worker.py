@@ -20,7 +20,7 @@ MODULES = {
   'torch_compile': 'torch_peer.side',
   'flax': 'flax_peer.side',
   'keras': 'keras_peer.side',
-  'gemm': 'gemm_side',
+  'product': 'product_side',
 }
 
 

@@ -27,7 +27,12 @@ CPU implementer\t: 0x41
   ('text', 'vendor', 'sets', 'kind'),
   [
     (INTEL, 'intel', 'avx2 avx512f avx512_bf16 amx_bf16 amx_int8', 'intel_amx'),
-    (INTEL.replace('amx', 'x'), 'intel', 'avx2 avx512f avx512_bf16', 'intel_avx512_bf16'),
+    (
+      INTEL.replace('amx', 'x'),
+      'intel',
+      'avx2 avx512f avx512_bf16',
+      'intel_avx512_bf16',
+    ),
     (AMD, 'amd', 'avx2', 'amd_avx2'),
     (ARM, 'arm', 'asimd sve bf16', 'arm_bf16'),
     ('', 'unknown', '', 'unknown_unknown'),

@@ -1,0 +1,152 @@
+"""What a run of the bench writes down and prints: the JSON file, the table."""
+
+import datetime
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import pathlib
+import platform
+import statistics
+from typing import Any, Mapping, Sequence
+
+from kernels.processor import processor
+
+LIBRARIES = (
+  'jax',
+  'jaxlib',
+  'flax',
+  'grain',
+  'optax',
+  'torch',
+  'keras',
+  'datasets',
+  'numpy',
+)
+ONEDNN = 'onednn-cpu-gomp'  # Its distribution; it is no module.
+
+Limits = Mapping[str, Mapping[str, float]]
+
+
+def document(
+  rows: Sequence[Mapping[str, Any]],
+  argv: Sequence[str],
+  limits: Limits | None = None,
+  torch: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+  """All that is written to --out.
+
+  Args:
+    rows: of the table.
+    argv: of the command.
+    limits: GFLOP/s of products by dtype and library, measured in this run.
+    torch: what PyTorch's BLAS reports, plain and with MKL's fast path.
+  """
+  limits = limits or {}
+  found = [
+    {**row, 'limit_gflops': limit(limits[row['dtype']])}
+    if row.get('dtype') in limits
+    else dict(row)
+    for row in rows
+  ]
+  return {
+    'rows': found,
+    'geometric_means': geometric_means(rows),
+    'limits_gflops': {dtype: dict(of) for dtype, of in limits.items()},
+    'versions': versions(),
+    'machine': machine(),
+    'torch': torch,
+    'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    'command': ' '.join(['python -m launch.bench', *argv[1:]]),
+  }
+
+
+def limit(of_libraries: Mapping[str, float]) -> float:
+  """GFLOP/s of the best library."""
+  return max(of_libraries.values())
+
+
+def geometric_means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+  """Of the ratios, by dtype; dtypes without a ratio are left out."""
+  ratios: dict[str, list[float]] = {}
+  for row in rows:
+    if 'ratio' in row:
+      ratios.setdefault(row.get('dtype', 'float32'), []).append(row['ratio'])
+  return {
+    dtype: math.exp(statistics.fmean(map(math.log, of))) for dtype, of in ratios.items()
+  }
+
+
+def versions() -> dict[str, str]:
+  """Of Python and of the libraries that are installed."""
+  found = {'python': platform.python_version()}
+  for name in LIBRARIES:
+    if importlib.util.find_spec(name) is not None:
+      found[name] = importlib.metadata.version(name)
+  try:
+    found[ONEDNN] = importlib.metadata.version(ONEDNN)
+  except importlib.metadata.PackageNotFoundError:
+    pass
+  return found
+
+
+def machine(cpus: Sequence[int] | None = None) -> dict[str, Any]:
+  """Vendor, model, instruction sets, kind, threads, load of this moment.
+
+  Args:
+    cpus: cores of the sides; None: all that this process may use.
+  """
+  found = processor()
+  return {
+    'vendor': found.vendor,
+    'processor': found.model,
+    'instruction_sets': list(found.instruction_sets),
+    'kind': found.kind,
+    'threads': len(os.sched_getaffinity(0) if cpus is None else cpus),
+    'load': os.getloadavg()[0],
+  }
+
+
+def place(out: str | os.PathLike[str], suite: str) -> pathlib.Path:
+  """The file of --out: in a folder, one of each suite and kind of processor.
+
+  So results of another kind of processor keep their file, with its date.
+  """
+  path = pathlib.Path(out)
+  return path / f'{suite}_{processor().kind}.json' if path.is_dir() else path
+
+
+def write(path: pathlib.Path, found: Mapping[str, Any]):
+  path.write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
+
+
+def table(rows: Sequence[Mapping[str, Any]], peers: Sequence[str]) -> str:
+  """Markdown; a row without a peer has a dash there.
+
+  Args:
+    rows: of a document, with `limit_gflops`.
+    peers: columns, in this order.
+  """
+  heads = ['workload', 'ratio', 'dlx ms', *(f'{name} ms' for name in peers)]
+  heads += ['over float32', 'first step s', 'cached s', 'peak MB', 'GFLOP/s']
+  heads += ['of limit']
+  lines = [
+    '| ' + ' | '.join(heads) + ' |',
+    '| ' + ' | '.join(['---'] * len(heads)) + ' |',
+  ]
+  two = lambda x: '-' if x is None else f'{x:.2f}'
+  for row in rows:
+    times = [row.get('peers', {}).get(name) for name in peers]
+    bfloat16 = row.get('dtype') == 'bfloat16' and row.get('over_float32') is not None
+    cells = [row['workload'] + (':bfloat16' if bfloat16 else ''), two(row.get('ratio'))]
+    cells += [f'{row["dlx_ms"]:.3g}']
+    cells += ['-' if t is None else f'{t:.3g}' for t in times]
+    cells += [two(row.get('over_float32'))]
+    cells += [f'{row["first_step_s"]:.1f}', f'{row["first_step_cached_s"]:.1f}']
+    gflops, most = row['gflops'], row.get('limit_gflops')
+    cells += [f'{row["peak_mb"]:.0f}', '-' if gflops is None else f'{gflops:.0f}']
+    share = None if gflops is None or most is None else 100 * gflops / most
+    cells += ['-' if share is None else f'{share:.0f} %']
+    lines.append('| ' + ' | '.join(cells) + ' |')
+  return '\n'.join(lines)
