@@ -290,9 +290,7 @@ def suite(
       print(last, flush=True)
       if out is not None:
         document.write(out, found)
-  print(document.table(found['rows'], peers))
-  for dtype, mean in found['geometric_means'].items():
-    print(f'geometric mean of the ratios, {dtype}: {mean:.3f}')
+  print(document.summary(found))
   return 0
 
 

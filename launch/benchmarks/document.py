@@ -1,4 +1,7 @@
-"""What a run of the bench writes down and prints: the JSON file, the table."""
+"""What a run of the bench writes down and prints: the JSON file, the table.
+
+python -m launch.benchmarks.document FILE         prints the table of a results file
+"""
 
 import datetime
 import importlib.metadata
@@ -9,6 +12,7 @@ import os
 import pathlib
 import platform
 import statistics
+import sys
 from typing import Any, Mapping, Sequence
 
 from kernels.processor import processor
@@ -25,6 +29,14 @@ LIBRARIES = (
   'numpy',
 )
 ONEDNN = 'onednn-cpu-gomp'  # Its distribution; it is no module.
+TITLES = {
+  'torch': 'PyTorch',
+  'torch_compile': 'torch.compile',
+  'torch_mkl': "PyTorch, MKL's fast path",
+  'torch_compile_mkl': "torch.compile, MKL's fast path",
+  'flax': 'Flax',
+  'keras': 'Keras 3',
+}
 
 Limits = Mapping[str, Mapping[str, float]]
 
@@ -122,15 +134,15 @@ def write(path: pathlib.Path, found: Mapping[str, Any]):
 
 
 def table(rows: Sequence[Mapping[str, Any]], peers: Sequence[str]) -> str:
-  """Markdown; a row without a peer has a dash there.
+  """Markdown, times in milliseconds; a row without a peer has a dash there.
 
   Args:
     rows: of a document, with `limit_gflops`.
     peers: columns, in this order.
   """
-  heads = ['workload', 'ratio', 'dlx ms', *(f'{name} ms' for name in peers)]
-  heads += ['over float32', 'first step s', 'cached s', 'peak MB', 'GFLOP/s']
-  heads += ['of limit']
+  heads = ['Workload', 'ratio', 'dlx', *(TITLES.get(name, name) for name in peers)]
+  heads += ['over float32', 'first step, s: cold / cached', 'peak MB']
+  heads += ['GFLOP/s (of limit)']
   lines = [
     '| ' + ' | '.join(heads) + ' |',
     '| ' + ' | '.join(['---'] * len(heads)) + ' |',
@@ -138,15 +150,39 @@ def table(rows: Sequence[Mapping[str, Any]], peers: Sequence[str]) -> str:
   two = lambda x: '-' if x is None else f'{x:.2f}'
   for row in rows:
     times = [row.get('peers', {}).get(name) for name in peers]
-    bfloat16 = row.get('dtype') == 'bfloat16' and row.get('over_float32') is not None
-    cells = [row['workload'] + (':bfloat16' if bfloat16 else ''), two(row.get('ratio'))]
-    cells += [f'{row["dlx_ms"]:.3g}']
+    narrow = row.get('dtype') == 'bfloat16' and 'over_float32' in row
+    name = row['workload'] + (':bfloat16' if narrow else '')
+    cells = [f'`{name}`', two(row.get('ratio')), f'{row["dlx_ms"]:.3g}']
     cells += ['-' if t is None else f'{t:.3g}' for t in times]
     cells += [two(row.get('over_float32'))]
-    cells += [f'{row["first_step_s"]:.1f}', f'{row["first_step_cached_s"]:.1f}']
+    cells += [f'{row["first_step_s"]:.1f} / {row["first_step_cached_s"]:.1f}']
+    cells += [f'{row["peak_mb"]:.0f}']
     gflops, most = row['gflops'], row.get('limit_gflops')
-    cells += [f'{row["peak_mb"]:.0f}', '-' if gflops is None else f'{gflops:.0f}']
-    share = None if gflops is None or most is None else 100 * gflops / most
-    cells += ['-' if share is None else f'{share:.0f} %']
+    share = '' if gflops is None or most is None else f' ({100 * gflops / most:.0f} %)'
+    cells += ['-' if gflops is None else f'{gflops:.0f}{share}']
     lines.append('| ' + ' | '.join(cells) + ' |')
   return '\n'.join(lines)
+
+
+def summary(found: Mapping[str, Any]) -> str:
+  """The table of a document, its means, and what it was measured on."""
+  rows = found['rows']
+  having = [name for name in TITLES if any(name in r.get('peers', {}) for r in rows)]
+  lines = [table(rows, having)]
+  for dtype, mean in found['geometric_means'].items():
+    lines.append(f'Geometric mean of the ratios, {dtype}: {mean:.3f}.')
+  for dtype, of in found['limits_gflops'].items():
+    best = ', '.join(f'{name} {x:.0f}' for name, x in of.items())
+    lines.append(f'Products of {dtype}, GFLOP/s: {best}.')
+  on = found['machine']
+  sets = ', '.join(on['instruction_sets'])
+  lines.append(f'{on["processor"]} ({on["vendor"]}; {sets}), {on["threads"]} threads.')
+  for name, said in (found['torch'] or {}).items():
+    if said is not None:
+      lines.append(f"PyTorch's BLAS, {name}: {said['mkl'] or said['capability']}.")
+  lines.append(', '.join(f'{name} {v}' for name, v in found['versions'].items()) + '.')
+  return '\n'.join([*lines, f'{found["date"]}: {found["command"]}'])
+
+
+if __name__ == '__main__':
+  print(summary(json.loads(pathlib.Path(sys.argv[1]).read_text(encoding='utf-8'))))

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -72,13 +74,13 @@ class TestTable:
   def test_a_peer_that_is_missing_is_a_dash(self):
     row = {**self.ROW, 'ratio': 0.5, 'peers': {'torch': 2.5}}
     assert self.last(row, ['torch', 'keras']) == (
-      '| mlp | 0.50 | 1.25 | 2.5 | - | - | 3.2 | 1.1 | 300 | 100 | 50 % |'
+      '| `mlp` | 0.50 | 1.25 | 2.5 | - | - | 3.2 / 1.1 | 300 | 100 (50 %) |'
     )
 
   def test_a_row_of_bfloat16_is_named_so_and_has_its_own_limit(self):
     row = {**self.ROW, 'dtype': 'bfloat16', 'over_float32': 0.5}
     assert self.last(row, []) == (
-      '| mlp:bfloat16 | - | 1.25 | 0.50 | 3.2 | 1.1 | 300 | 100 | 25 % |'
+      '| `mlp:bfloat16` | - | 1.25 | 0.50 | 3.2 / 1.1 | 300 | 100 (25 %) |'
     )
 
   def test_without_peers_there_is_no_ratio(self):
@@ -110,6 +112,40 @@ class TestTable:
       document.write(place, {'date': 'now'})
       assert other.read_text() == '{"date": "then"}'
     assert document.place(tmp_path / 'a.json', 'cpu') == tmp_path / 'a.json'
+
+
+RESULTS = pathlib.Path(document.__file__).parent / 'results'
+
+
+class TestResults:
+  """What is committed: one file of each kind of processor, each named."""
+
+  def test_the_readme_links_every_file_and_says_which_it_shows(self):
+    text = (RESULTS.parent / 'README.md').read_text(encoding='utf-8')
+    linked = set(re.findall(r'\(results/(\w+\.json)\)', text))
+    assert linked == {path.name for path in RESULTS.glob('*.json')}
+    shown = re.findall(r'The table shows \[results/(\w+)\.json\]', text)
+    assert len(shown) == 1 and (RESULTS / f'{shown[0]}.json').exists()
+
+  @pytest.mark.parametrize('path', sorted(RESULTS.glob('cpu_*.json')), ids=str)
+  def test_a_file_is_of_the_kind_that_it_is_named_by(self, path):
+    found = json.loads(path.read_text(encoding='utf-8'))
+    kind = found['machine'].get('kind')
+    # Written before 2026-12-01: the vendor alone is known.
+    assert path.stem == ('cpu_amd' if kind is None else f'cpu_{kind}')
+    assert found['date'] and found['versions']['jax'] and found['command']
+    if kind is not None:
+      assert document.summary(found).count('\n') > len(found['rows'])
+
+  def test_a_summary_names_the_machine(self):
+    row = {**TestTable.ROW, 'ratio': 0.5, 'peers': {'torch_mkl': 2.5}}
+    said = {'config': '', 'parallel': '', 'capability': 'AVX2', 'mkl': None}
+    made = document.document([row], ['x'], TestTable.LIMITS, {'plain': said})
+    text = document.summary(made)
+    assert "| PyTorch, MKL's fast path |" in text
+    assert 'Products of float32, GFLOP/s: xla 80, onednn 200.' in text
+    assert f'{made["machine"]["threads"]} threads' in text
+    assert "PyTorch's BLAS, plain: AVX2." in text
 
 
 class TestRows:
