@@ -2,6 +2,7 @@
 
   python -m launch.bench --suite=cpu --out=bench.json
   python -m launch.bench --suite=cpu --workloads=mlp,mlp:bfloat16 --rounds=15
+  python -m launch.bench --profile=vit
   python -m launch.bench --suite=gpu --out=bench_gpu.json
   python -m launch.bench --suite=mnist --data_dir=DIR --out=mnist.json
   python -m launch.bench --suite=call --out=call.json
@@ -32,6 +33,9 @@ nothing compiled before), `first_step_cached_s`, `peak_mb`, `gflops` (of dlx's s
 `machine` has vendor, model, instruction sets and threads, `torch` what PyTorch's BLAS
 reports. An --out that is a folder gets a file for each kind of processor.
 
+`--profile=ROW` prints a step of dlx by operation in place of all that, calls of C++
+included: time, FLOP/s and bytes/s beside the limits of the machine.
+
 The suite `mnist` is one row: seconds from `python -m launch.train --exp=cnn` to 99 % on
 MNIST's test images, beside the same training written in PyTorch; start-up, reading and
 evaluations included, three seeds in turns. `call`: seconds until a trained `cnn` that
@@ -50,7 +54,7 @@ import os
 import pathlib
 import sys
 import tempfile
-from typing import Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 from absl import flags
 
@@ -60,6 +64,9 @@ from launch.benchmarks import blas, document, sides
 from launch.benchmarks.peers import PEERS
 from launch.flags import command_line, paths
 from launch.machine import devices
+
+if TYPE_CHECKING:
+  from launch.benchmarks.rows import Row  # Imports JAX.
 
 ALONE = ('mnist', 'call', 'data', 'pictures', 'sweep')  # Suites of one row.
 
@@ -89,6 +96,7 @@ def define(values: flags.FlagValues):
     'suite and the kind of processor, e.g. cpu_amd_avx512_bf16.json.',
   )
   text('workloads', None, 'Some of the rows, e.g. mlp,mlp:bfloat16. Default: all.')
+  text('profile', None, 'A row that is profiled by operation instead, e.g. vit.')
   text('peers', None, f'Some of {", ".join(PEERS)}. Default: all that can be had.')
   text('cpus', None, 'Cores that are used, e.g. 0 or 0,1. Default: all allowed.')
   for name, default, help_ in (
@@ -251,9 +259,11 @@ def suite(
 
   gpu = values.suite == 'gpu'
   known = {n: Row(n, 'bfloat16') for n in workloads.WORKLOADS} if gpu else every()
-  wanted = [known[name] for name in chosen(values.workloads, known, 'workloads')]
-  peers = [] if gpu else having(values.peers, why)
-  reports = torch_reports(preload, cpus)
+  flag = 'workloads' if values.profile is None else 'profile'
+  wanted = [known[name] for name in chosen(getattr(values, flag), known, flag)]
+  alone = gpu or values.profile is not None
+  peers = [] if alone else having(values.peers, why)
+  reports = {} if values.profile is not None else torch_reports(preload, cpus)
   with tempfile.NamedTemporaryFile('w+', suffix='.log', delete=False) as log:
     bench = sides.Bench(
       cpus=cpus,
@@ -276,6 +286,8 @@ def suite(
       tell(notes)
       of = ', '.join(f'{name} {x:.0f}' for name, x in limits[dtype].items())
       print(f'products of {dtype}, GFLOP/s: {of}', flush=True)
+    if values.profile is not None:
+      return profile(bench, wanted[0], document.limit(limits[wanted[0].dtype]))
     rows: list[dict[str, Any]] = []
     found = document.document(rows, argv, limits, reports)
     for row in wanted:
@@ -291,6 +303,16 @@ def suite(
       if out is not None:
         document.write(out, found)
   print(document.summary(found))
+  return 0
+
+
+def profile(bench: sides.Bench, row: 'Row', limit: float) -> int:
+  """--profile: a step of a row by operation, beside the machine's limits."""
+  from launch.benchmarks import operations
+
+  bandwidth = bench.bandwidth()
+  found = bench.profile(row.workload, row.fields)
+  print(operations.table(found['operations'], found['step_ms'], limit, bandwidth))
   return 0
 
 

@@ -101,6 +101,20 @@ class Bench:
       }
     return found, notes
 
+  def bandwidth(self) -> float:
+    """GB/s of memory: sums of arrays that no cache holds."""
+    with tempfile.TemporaryDirectory() as cache:
+      with self.start({'side': 'memory', 'workload': ''}, cache) as process:
+        timed = rounds.interleave({'': process}, rounds=5, seconds=self._seconds)
+        return process.ready['bytes'] / min(timed[''].seconds) / 1e9
+
+  def profile(self, workload: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """`step_ms` and `operations` of a row, see dlx_side.py; some seconds of steps."""
+    asked = {'workload': workload, 'fields': dict(fields), 'side': 'dlx'}
+    with tempfile.TemporaryDirectory() as cache, self.start(asked, cache) as process:
+      step_s = process.ask('go 2')['seconds'] / 2
+      return process.ask(f'profile {min(200, max(3, round(2 / step_s)))}')
+
   def row(
     self,
     workload: str,
