@@ -17,7 +17,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
-from typing import Mapping
+from typing import Any, Mapping
 
 # Both: with one of them MKL stays as it is.
 SOURCE = """int mkl_serv_intel_cpu_true(void) { return 1; }
@@ -69,7 +69,7 @@ def preload(folder: str, vendor: str) -> dict[str, str]:
   return {'LD_PRELOAD': f'{made}:{former}' if former else str(made)}
 
 
-def report(environ: Mapping[str, str]) -> dict[str, str | None] | None:
+def report(environ: Mapping[str, str]) -> dict[str, Any] | None:
   """What PyTorch and MKL say of themselves under these variables; None: not installed.
 
   `config` and `parallel` are torch.__config__.show() and parallel_info(), `capability`

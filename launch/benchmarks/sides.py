@@ -9,7 +9,7 @@ from launch.benchmarks import rounds
 from launch.benchmarks.peers import PEERS
 
 
-def environment(cpus: list[int], cache: str) -> dict[str, str]:
+def environment(cpus: Sequence[int], cache: str) -> dict[str, str]:
   """Variables of every side; `cache` is the folder of compiled JAX programs."""
   threads = str(len(cpus))
   return {

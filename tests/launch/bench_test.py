@@ -204,6 +204,7 @@ class TestBlas:
   def test_mkl_names_another_instruction_set(self, tmp_path):
     pytest.importorskip('torch', reason='torch is not installed')
     plain = blas.report({})
+    assert plain is not None
     assert 'PyTorch built with' in plain['config']
     assert 'get_num_threads' in plain['parallel']
     if processor.processor().vendor != 'amd' or plain['mkl'] is None:
@@ -213,6 +214,7 @@ class TestBlas:
     except blas.NotPossible as error:
       pytest.skip(str(error))
     fast = blas.report(preload)
+    assert fast is not None
     assert 'Architecture processors' in plain['mkl']
     assert 'AVX' in fast['mkl']
 
