@@ -232,7 +232,15 @@ def main(argv: list[str]) -> int:
   """Runs the launcher; returns the exit status."""
   devices.use_cpu_without_accelerator()
   values = command_line.parse_alone(argv, define, __doc__ or '')
-  out = None if values.out is None else document.place(values.out, values.suite)
+  what = values.suite
+  if values.profile is not None:
+    if values.suite != 'cpu':
+      raise ConfigError(
+        f'--suite={values.suite} is not allowed with --profile={values.profile}: must '
+        'be cpu, the default.'
+      )
+    what = f'profile_{values.profile.replace(":", "_")}'
+  out = None if values.out is None else document.place(values.out, what)
   cpus = cores(values.cpus)
   with tempfile.TemporaryDirectory() as folder:
     preload, why = preloaded(folder)
@@ -240,7 +248,7 @@ def main(argv: list[str]) -> int:
       reports = torch_reports(preload, cpus)
       rows = [alone(values)]
       if out is not None:
-        document.write(out, document.document(rows, argv, torch=reports))
+        document.write(out, document.document(rows, argv, torch=reports, cpus=cpus))
       return 0
     return suite(values, argv, out, cpus, preload, why)
 
@@ -261,8 +269,7 @@ def suite(
   known = {n: Row(n, 'bfloat16') for n in workloads.WORKLOADS} if gpu else every()
   flag = 'workloads' if values.profile is None else 'profile'
   wanted = [known[name] for name in chosen(getattr(values, flag), known, flag)]
-  alone = gpu or values.profile is not None
-  peers = [] if alone else having(values.peers, why)
+  peers = [] if gpu or values.profile is not None else having(values.peers, why)
   reports = {} if values.profile is not None else torch_reports(preload, cpus)
   with tempfile.NamedTemporaryFile('w+', suffix='.log', delete=False) as log:
     bench = sides.Bench(
@@ -287,17 +294,22 @@ def suite(
       of = ', '.join(f'{name} {x:.0f}' for name, x in limits[dtype].items())
       print(f'products of {dtype}, GFLOP/s: {of}', flush=True)
     if values.profile is not None:
-      return profile(bench, wanted[0], document.limit(limits[wanted[0].dtype]))
+      made = profile(bench, wanted[0], document.limit(limits[wanted[0].dtype]))
+      if out is not None:
+        found = document.document([], argv, limits, cpus=cpus)
+        document.write(out, {**found, 'profile': made})
+      return 0
     rows: list[dict[str, Any]] = []
-    found = document.document(rows, argv, limits, reports)
+    found = document.document(rows, argv, limits, reports, cpus)
     for row in wanted:
       fields = workloads.ACCELERATOR[row.workload] if gpu else row.fields
       narrow = not gpu and row.dtype == 'bfloat16'
       beside = [peer for peer in peers if row.has(peer)]
       made, notes = bench.row(row.workload, row.dtype, fields, beside, narrow)
+      made['name'] = row.workload if gpu else row.name
       tell(notes)
       rows.append(made)
-      found = document.document(rows, argv, limits, reports)
+      found = document.document(rows, argv, limits, reports, cpus)
       last = document.table(found['rows'][-1:], peers).splitlines()[-1]
       print(last, flush=True)
       if out is not None:
@@ -306,14 +318,14 @@ def suite(
   return 0
 
 
-def profile(bench: sides.Bench, row: 'Row', limit: float) -> int:
-  """--profile: a step of a row by operation, beside the machine's limits."""
+def profile(bench: sides.Bench, row: 'Row', limit: float) -> dict[str, Any]:
+  """--profile: prints a step of a row by operation, beside the machine's limits."""
   from launch.benchmarks import operations
 
   bandwidth = bench.bandwidth()
   found = bench.profile(row.workload, row.fields)
   print(operations.table(found['operations'], found['step_ms'], limit, bandwidth))
-  return 0
+  return {'row': row.name, 'memory_gb_s': bandwidth, **found}
 
 
 if __name__ == '__main__':

@@ -46,6 +46,7 @@ def document(
   argv: Sequence[str],
   limits: Limits | None = None,
   torch: Mapping[str, Any] | None = None,
+  cpus: Sequence[int] | None = None,
 ) -> dict[str, Any]:
   """All that is written to --out.
 
@@ -54,6 +55,7 @@ def document(
     argv: of the command.
     limits: GFLOP/s of products by dtype and library, measured in this run.
     torch: what PyTorch's BLAS reports, plain and with MKL's fast path.
+    cpus: cores of the sides; None: all that this process may use.
   """
   limits = limits or {}
   found = [
@@ -67,7 +69,7 @@ def document(
     'geometric_means': geometric_means(rows),
     'limits_gflops': {dtype: dict(of) for dtype, of in limits.items()},
     'versions': versions(),
-    'machine': machine(),
+    'machine': machine(cpus),
     'torch': torch,
     'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
     'command': ' '.join(['python -m launch.bench', *argv[1:]]),
@@ -120,13 +122,17 @@ def machine(cpus: Sequence[int] | None = None) -> dict[str, Any]:
   }
 
 
-def place(out: str | os.PathLike[str], suite: str) -> pathlib.Path:
-  """The file of --out: in a folder, one of each suite and kind of processor.
+def place(out: str | os.PathLike[str], what: str) -> pathlib.Path:
+  """The file of --out: in a folder, one of each kind of processor.
 
   So results of another kind of processor keep their file, with its date.
+
+  Args:
+    out: a file, or a folder that exists.
+    what: was measured, e.g. the name of the suite.
   """
   path = pathlib.Path(out)
-  return path / f'{suite}_{processor().kind}.json' if path.is_dir() else path
+  return path / f'{what}_{processor().kind}.json' if path.is_dir() else path
 
 
 def write(path: pathlib.Path, found: Mapping[str, Any]):
@@ -150,8 +156,7 @@ def table(rows: Sequence[Mapping[str, Any]], peers: Sequence[str]) -> str:
   two = lambda x: '-' if x is None else f'{x:.2f}'
   for row in rows:
     times = [row.get('peers', {}).get(name) for name in peers]
-    narrow = row.get('dtype') == 'bfloat16' and 'over_float32' in row
-    name = row['workload'] + (':bfloat16' if narrow else '')
+    name = row.get('name', row['workload'])  # 'mlp:bfloat16' of a workload 'mlp'.
     cells = [f'`{name}`', two(row.get('ratio')), f'{row["dlx_ms"]:.3g}']
     cells += ['-' if t is None else f'{t:.3g}' for t in times]
     cells += [two(row.get('over_float32'))]

@@ -78,7 +78,8 @@ class TestTable:
     )
 
   def test_a_row_of_bfloat16_is_named_so_and_has_its_own_limit(self):
-    row = {**self.ROW, 'dtype': 'bfloat16', 'over_float32': 0.5}
+    name = {'name': 'mlp:bfloat16', 'dtype': 'bfloat16', 'over_float32': 0.5}
+    row = {**self.ROW, **name}
     assert self.last(row, []) == (
       '| `mlp:bfloat16` | - | 1.25 | 0.50 | 3.2 / 1.1 | 300 | 100 (25 %) |'
     )
@@ -101,6 +102,7 @@ class TestTable:
     found = document.document([], ['x'])['machine']
     assert found['kind'].startswith(found['vendor'] + '_')
     assert found['processor'] and found['threads'] >= 1
+    assert document.document([], ['x'], cpus=[0])['machine']['threads'] == 1
     assert isinstance(found['instruction_sets'], list)
 
   def test_a_folder_has_a_file_of_each_kind_of_processor(self, tmp_path):
@@ -225,6 +227,13 @@ class TestBadInput:
       bench.chosen('mlp,mpl', ['mlp', 'vae'], 'workloads')
     assert bench.chosen(None, ['mlp', 'vae'], 'workloads') == ['mlp', 'vae']
     assert bench.chosen('vae', ['mlp', 'vae'], 'workloads') == ['vae']
+
+  def test_a_profile_is_of_a_row_of_the_suite_cpu(self, capsys):
+    assert bench.main(['bench', '--suite=mnist', '--profile=vit']) == 2
+    text = capsys.readouterr().err
+    assert '--suite=mnist is not allowed with --profile=vit' in text
+    assert bench.main(['bench', '--profile=mpl']) == 2
+    assert "--profile=mpl: 'mpl' is not allowed" in capsys.readouterr().err
 
   @pytest.mark.parametrize(
     'flag',
