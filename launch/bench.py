@@ -1,7 +1,8 @@
 """Measures training steps of dlx beside those of its peers, in one run.
 
   python -m launch.bench --suite=cpu --out=bench.json
-  python -m launch.bench --suite=cpu --workloads=mlp,vae --rounds=15
+  python -m launch.bench --suite=cpu --workloads=mlp,mlp:bfloat16 --rounds=15
+  python -m launch.bench --profile=vit
   python -m launch.bench --suite=gpu --out=bench_gpu.json
   python -m launch.bench --suite=mnist --data_dir=DIR --out=mnist.json
   python -m launch.bench --suite=call --out=call.json
@@ -17,11 +18,23 @@ is measured is launch/benchmarks/workloads.py; tests show that peers compute the
 losses from the same weights. `pip install -e '.[bench]'` brings the peers; one that is
 not installed is left out with a note.
 
-Prints a table and writes JSON: {"rows": [...], "geometric_mean", "versions", "machine",
-"date", "command"}; a row has `workload`, `ratio` (to the best peer), `best_peer`,
-`dlx_ms`, `peers` (name: ms), `ratios`, `first_step_s` (from the start of the process,
+A row of --suite=cpu is a workload in float32, or in bfloat16 with parameters in
+float32 (`mlp:bfloat16`), there beside PyTorch's autocast, Flax in bfloat16 and dlx's
+own float32. On an AMD processor PyTorch runs twice, the second time with the fast path
+of its BLAS, MKL (launch/benchmarks/blas.py): `torch_mkl`, `torch_compile_mkl`.
+
+Prints a table and writes JSON: {"rows": [...], "geometric_means" by dtype,
+"limits_gflops", "versions", "machine", "torch", "date", "command"}. A row has
+`workload`, `dtype`, `ratio` (to the best peer of all), `best_peer`, `dlx_ms`, `peers`
+(name: ms), `ratios`, `over_float32`, `first_step_s` (from the start of the process,
 nothing compiled before), `first_step_cached_s`, `peak_mb`, `gflops` (of dlx's step),
-`limit_gflops` (matrix products of 1024 in the same run), `rounds_ms`.
+`limit_gflops`, `rounds_ms`. The limit is the best square product of any library here
+(XLA, NumPy, oneDNN, PyTorch) in the same run, all of which stand in `limits_gflops`.
+`machine` has vendor, model, instruction sets and threads, `torch` what PyTorch's BLAS
+reports. An --out that is a folder gets a file for each kind of processor.
+
+`--profile=ROW` prints a step of dlx by operation in place of all that, calls of C++
+included: time, FLOP/s and bytes/s beside the limits of the machine.
 
 The suite `mnist` is one row: seconds from `python -m launch.train --exp=cnn` to 99 % on
 MNIST's test images, beside the same training written in PyTorch; start-up, reading and
@@ -36,38 +49,26 @@ runs of `learning_rate_sweep` in one program beside the same runs one after the 
 one process, and how far their figures are apart.
 """
 
-import datetime
-import importlib.metadata
 import importlib.util
-import json
-import math
 import os
 import pathlib
-import platform
-import statistics
 import sys
 import tempfile
-from typing import Any
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 from absl import flags
 
 from dlx.errors import ConfigError
-from launch.benchmarks import rounds
+from kernels.processor import processor
+from launch.benchmarks import blas, document, sides
+from launch.benchmarks.peers import PEERS
 from launch.flags import command_line, paths
 from launch.machine import devices
 
-PEERS = {'torch': 'torch', 'torch_compile': 'torch', 'flax': 'flax', 'keras': 'keras'}
-LIBRARIES = (
-  'jax',
-  'jaxlib',
-  'flax',
-  'grain',
-  'optax',
-  'torch',
-  'keras',
-  'datasets',
-  'numpy',
-)
+if TYPE_CHECKING:
+  from launch.benchmarks.rows import Row  # Imports JAX.
+
+ALONE = ('mnist', 'call', 'data', 'pictures', 'sweep')  # Suites of one row.
 
 
 def define(values: flags.FlagValues):
@@ -79,7 +80,7 @@ def define(values: flags.FlagValues):
   flags.DEFINE_enum(
     'suite',
     'cpu',
-    ['cpu', 'gpu', 'mnist', 'call', 'data', 'pictures', 'sweep'],
+    ['cpu', 'gpu', *ALONE],
     'cpu: dlx beside its peers. gpu: dlx alone, with model FLOP utilisation. mnist: '
     'seconds to 99 %. call: answers of a trained model. data: pictures and batches. '
     'pictures: JPEGs decoded on demand. sweep: many runs in one program.',
@@ -87,9 +88,16 @@ def define(values: flags.FlagValues):
     module_name='launcher',
   )
   paths.define(values, 'data_dir', None, 'For --suite=mnist. Default: $DLX_DATA_DIR.')
-  paths.define(values, 'out', None, 'JSON file that is written after every row.')
-  text('workloads', None, 'Some of the workloads, e.g. mlp,vae. Default: all.')
-  text('peers', None, f'Some of {", ".join(PEERS)}. Default: all that are installed.')
+  paths.define(
+    values,
+    'out',
+    None,
+    'JSON file that is written after every row; in a folder that exists, one of the '
+    'suite and the kind of processor, e.g. cpu_amd_avx512_bf16.json.',
+  )
+  text('workloads', None, 'Some of the rows, e.g. mlp,mlp:bfloat16. Default: all.')
+  text('profile', None, 'A row that is profiled by operation instead, e.g. vit.')
+  text('peers', None, f'Some of {", ".join(PEERS)}. Default: all that can be had.')
   text('cpus', None, 'Cores that are used, e.g. 0 or 0,1. Default: all allowed.')
   for name, default, help_ in (
     ('rounds', 7, 'Turns of each side.'),
@@ -125,110 +133,6 @@ def chosen(text: str | None, known: Any, flag: str) -> list[str]:
   return names
 
 
-def environment(cpus: list[int], cache: str) -> dict[str, str]:
-  """Variables of every side; `cache` is the folder of compiled JAX programs."""
-  threads = str(len(cpus))
-  return {
-    'OMP_NUM_THREADS': threads,
-    'MKL_NUM_THREADS': threads,
-    'OMP_WAIT_POLICY': 'passive',
-    'KERAS_BACKEND': 'jax',
-    'TF_CPP_MIN_LOG_LEVEL': '3',
-    'JAX_COMPILATION_CACHE_DIR': cache,
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-    'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
-  }
-
-
-class Bench:
-  """What is the same for all rows: where sides run, for how long, what they say."""
-
-  def __init__(self, values: flags.FlagValues, log):
-    self.rounds, self.seconds = values.rounds, values.seconds
-    self.limit_s, self.gpu = values.limit_s, values.suite == 'gpu'
-    allowed = sorted(os.sched_getaffinity(0))
-    self.cpus = allowed
-    if values.cpus is not None:
-      try:
-        self.cpus = [int(word) for word in values.cpus.split(',')]
-      except ValueError:
-        self.cpus = []
-      if not self.cpus or not set(self.cpus) <= set(allowed):
-        raise ConfigError(
-          f'--cpus={values.cpus} is not allowed: must be some of '
-          f'{",".join(map(str, allowed))}.'
-        )
-    self._log = log
-
-  def start(self, asked: dict[str, Any], cache: str) -> rounds.Process:
-    return rounds.Process(
-      {'allocator': not self.gpu, **asked},
-      environ=environment(self.cpus, cache),
-      cpus=self.cpus,
-      limit_s=self.limit_s,
-      log=self._log,
-    )
-
-  def limit_gflops(self, dtype: str) -> float:
-    """GFLOP/s of square matrix products: what the machine gives at best."""
-    with tempfile.TemporaryDirectory() as cache:
-      with self.start({'side': 'gemm', 'workload': dtype}, cache) as process:
-        timed = rounds.interleave({'gemm': process}, rounds=5, seconds=self.seconds)
-        return process.ready['flops'] / min(timed['gemm'].seconds) / 1e9
-
-  def row(self, workload: str, fields: dict[str, Any], peers: list[str]):
-    """(a row of the table, notes on peers that are missing in it)."""
-    notes = []
-    running: dict[str, rounds.Process] = {}
-    asked = {'workload': workload, 'fields': fields}
-    with tempfile.TemporaryDirectory() as cache:
-      with self.start({**asked, 'side': 'dlx'}, cache) as cold:
-        first_step_s = cold.start_s
-      try:
-        for side in ('dlx', *peers):
-          try:
-            running[side] = self.start({**asked, 'side': side}, cache)
-          except rounds.Broken as error:
-            if side == 'dlx':
-              raise
-            notes.append(f'{workload}: {side} is left out: {error}')
-        timed = rounds.interleave(running, rounds=self.rounds, seconds=self.seconds)
-        ready = {name: process.ready for name, process in running.items()}
-        start_s = {name: process.start_s for name, process in running.items()}
-      finally:
-        for process in running.values():
-          process.close()
-    ours = timed.pop('dlx')
-    ms = lambda seconds: 1e3 * statistics.median(seconds)
-    flops = ready['dlx']['flops']
-    row = {
-      'workload': workload,
-      'dlx_ms': ms(ours.seconds),
-      'first_step_s': first_step_s,
-      'first_step_cached_s': start_s['dlx'],
-      'peak_mb': ours.peak_mb,
-      'cpu_share': ours.cpu_share,
-      'steps_per_dispatch': ours.steps,
-      'flops': flops,
-      'gflops': None if flops is None else flops / ms(ours.seconds) / 1e6,
-      'rounds_ms': {'dlx': [1e3 * s for s in ours.seconds]},
-      'fields': fields,
-    }
-    if timed:
-      best = min(timed, key=lambda name: statistics.median(timed[name].seconds))
-      ratios = {n: rounds.ratio(ours.seconds, t.seconds) for n, t in timed.items()}
-      row |= {
-        'ratio': ratios[best],
-        'best_peer': best,
-        'ratios': ratios,
-        'peers': {name: ms(t.seconds) for name, t in timed.items()},
-        'peers_peak_mb': {name: t.peak_mb for name, t in timed.items()},
-        'peers_first_step_s': {name: start_s[name] for name in timed},
-      }
-      row['rounds_ms'] |= {n: [1e3 * s for s in t.seconds] for n, t in timed.items()}
-    return row, notes
-
-
 def seconds_to_accuracy(values: flags.FlagValues) -> dict[str, Any]:
   """The row of --suite=mnist."""
   from launch.benchmarks import accuracy
@@ -237,7 +141,7 @@ def seconds_to_accuracy(values: flags.FlagValues) -> dict[str, Any]:
   if data_dir is None:
     raise ConfigError('--suite=mnist needs MNIST: give --data_dir or set DLX_DATA_DIR.')
   has_torch = importlib.util.find_spec('torch') is not None
-  environ = environment(sorted(os.sched_getaffinity(0)), '')
+  environ = sides.environment(sorted(os.sched_getaffinity(0)), '')
   row = accuracy.compare(data_dir, environ, seeds=3, torch=has_torch)
   if 'ratio' in row:
     print(f'dlx / torch, median of three: {row["ratio"]:.2f}')
@@ -265,62 +169,62 @@ def alone(values: flags.FlagValues) -> dict[str, Any]:
   return reading.measure(10_000, 400, values.rounds)
 
 
-def document(rows: list[dict[str, Any]], limit: float | None, argv: list[str]) -> dict:
-  """All that is written to --out."""
-  ratios = [row['ratio'] for row in rows if 'ratio' in row]
-  if limit is not None:
-    rows = [row | {'limit_gflops': limit} for row in rows]
-  mean = math.exp(statistics.fmean(map(math.log, ratios))) if ratios else None
-  return {
-    'rows': rows,
-    'geometric_mean': mean,
-    'versions': versions(),
-    'machine': machine(),
-    'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
-    'command': ' '.join(['python -m launch.bench', *argv[1:]]),
-  }
+def cores(text: str | None) -> list[int]:
+  """Those that --cpus names; without it all that this process may use.
 
-
-def versions() -> dict[str, str]:
-  """Of Python and of the libraries that are installed."""
-  found = {'python': platform.python_version()}
-  for name in LIBRARIES:
-    if importlib.util.find_spec(name) is not None:
-      found[name] = importlib.metadata.version(name)
+  Raises:
+    ConfigError: a core that it may not use, or no number.
+  """
+  allowed = sorted(os.sched_getaffinity(0))
+  if text is None:
+    return allowed
+  try:
+    found = [int(word) for word in text.split(',')]
+  except ValueError:
+    found = []
+  if not found or not set(found) <= set(allowed):
+    raise ConfigError(
+      f'--cpus={text} is not allowed: must be some of {",".join(map(str, allowed))}.'
+    )
   return found
 
 
-def machine() -> dict[str, Any]:
-  """Processor, cores, load at the end."""
-  info = pathlib.Path('/proc/cpuinfo')
-  lines = info.read_text().splitlines() if info.exists() else []
-  names = [line.partition(':')[2].strip() for line in lines if 'model name' in line]
-  return {
-    'processor': names[0] if names else platform.processor(),
-    'cpus': len(os.sched_getaffinity(0)),
-    'load': os.getloadavg()[0],
-  }
+def having(text: str | None, mkl: str | None) -> list[str]:
+  """Peers that are asked for and can be had; says which cannot.
+
+  Args:
+    text: of --peers.
+    mkl: why MKL's fast path cannot be had; None: it can.
+
+  Raises:
+    ConfigError: a name that is not known.
+  """
+  found = []
+  for name in chosen(text, PEERS, 'peers'):
+    if importlib.util.find_spec(PEERS[name].package) is None:
+      print(f'{name} is left out: it is not installed (pip install .[bench]).')
+    elif PEERS[name].mkl and mkl is not None:
+      print(f'{name} is left out: {mkl}.')
+    else:
+      found.append(name)
+  return found
 
 
-def table(rows: list[dict[str, Any]], peers: list[str], limit: float) -> str:
-  """Markdown."""
-  heads = ['workload', 'ratio', 'dlx ms', *(f'{name} ms' for name in peers)]
-  heads += ['first step s', 'cached s', 'peak MB', 'GFLOP/s', 'of limit']
-  lines = [
-    '| ' + ' | '.join(heads) + ' |',
-    '| ' + ' | '.join(['---'] * len(heads)) + ' |',
-  ]
-  for row in rows:
-    times = [row.get('peers', {}).get(name) for name in peers]
-    cells = [row['workload'], f'{row["ratio"]:.2f}' if 'ratio' in row else '-']
-    cells += [f'{row["dlx_ms"]:.3g}']
-    cells += ['-' if t is None else f'{t:.3g}' for t in times]
-    cells += [f'{row["first_step_s"]:.1f}', f'{row["first_step_cached_s"]:.1f}']
-    gflops = row['gflops']
-    cells += [f'{row["peak_mb"]:.0f}', '-' if gflops is None else f'{gflops:.0f}']
-    cells += ['-' if gflops is None else f'{100 * gflops / limit:.0f} %']
-    lines.append('| ' + ' | '.join(cells) + ' |')
-  return '\n'.join(lines)
+def torch_reports(preload: Mapping[str, str], cpus: Sequence[int]) -> dict[str, Any]:
+  """What PyTorch's BLAS says of itself, and with MKL's fast path; {}: no PyTorch."""
+  if importlib.util.find_spec('torch') is None:
+    return {}
+  environ = sides.environment(cpus, '')
+  found = {'plain': blas.report(environ)}
+  return found | ({'mkl': blas.report({**environ, **preload})} if preload else {})
+
+
+def preloaded(folder: str) -> tuple[dict[str, str], str | None]:
+  """(variables of MKL's fast path, None), or ({}, why it cannot be had)."""
+  try:
+    return blas.preload(folder, processor().vendor), None
+  except blas.NotPossible as error:
+    return {}, str(error)
 
 
 @command_line.one_line_errors
@@ -328,42 +232,100 @@ def main(argv: list[str]) -> int:
   """Runs the launcher; returns the exit status."""
   devices.use_cpu_without_accelerator()
   values = command_line.parse_alone(argv, define, __doc__ or '')
-  from launch.benchmarks import workloads
+  what = values.suite
+  if values.profile is not None:
+    if values.suite != 'cpu':
+      raise ConfigError(
+        f'--suite={values.suite} is not allowed with --profile={values.profile}: must '
+        'be cpu, the default.'
+      )
+    what = f'profile_{values.profile.replace(":", "_")}'
+  out = None if values.out is None else document.place(values.out, what)
+  cpus = cores(values.cpus)
+  with tempfile.TemporaryDirectory() as folder:
+    preload, why = preloaded(folder)
+    if values.suite in ALONE:
+      reports = torch_reports(preload, cpus)
+      rows = [alone(values)]
+      if out is not None:
+        document.write(out, document.document(rows, argv, torch=reports, cpus=cpus))
+      return 0
+    return suite(values, argv, out, cpus, preload, why)
 
-  names = chosen(values.workloads, workloads.WORKLOADS, 'workloads')
-  peers = []
-  if values.suite == 'cpu':
-    for name in chosen(values.peers, PEERS, 'peers'):
-      if importlib.util.find_spec(PEERS[name]) is not None:
-        peers.append(name)
-      else:
-        print(f'{name} is left out: it is not installed (pip install .[bench]).')
-  out = None if values.out is None else pathlib.Path(values.out)
-  if values.suite in ('mnist', 'call', 'data', 'pictures', 'sweep'):
-    rows = [alone(values)]
-    if out is not None:
-      out.write_text(json.dumps(document(rows, None, argv), indent=1) + '\n')
-    return 0
+
+def suite(
+  values: flags.FlagValues,
+  argv: list[str],
+  out: pathlib.Path | None,
+  cpus: list[int],
+  preload: dict[str, str],
+  why: str | None,
+) -> int:
+  """The suites of many rows; see `main`."""
+  from launch.benchmarks import product_side, workloads
+  from launch.benchmarks.rows import Row, dtypes, every
+
+  gpu = values.suite == 'gpu'
+  known = {n: Row(n, 'bfloat16') for n in workloads.WORKLOADS} if gpu else every()
+  flag = 'workloads' if values.profile is None else 'profile'
+  wanted = [known[name] for name in chosen(getattr(values, flag), known, flag)]
+  peers = [] if gpu or values.profile is not None else having(values.peers, why)
+  reports = {} if values.profile is not None else torch_reports(preload, cpus)
   with tempfile.NamedTemporaryFile('w+', suffix='.log', delete=False) as log:
-    bench = Bench(values, log)
-    limit = bench.limit_gflops('bfloat16' if bench.gpu else 'float32')
-    rows: list[dict[str, Any]] = []
-    for name in names:
-      fields = workloads.ACCELERATOR[name] if bench.gpu else {}
-      having = [p for p in peers if name in workloads.ONLY.get(p, names)]
-      row, notes = bench.row(name, fields, having)
-      rows.append(row)
+    bench = sides.Bench(
+      cpus=cpus,
+      num_rounds=values.rounds,
+      seconds=values.seconds,
+      limit_s=values.limit_s,
+      allocator=not gpu,
+      preload=preload,
+      log=log,
+    )
+    limits: dict[str, dict[str, float]] = {}
+
+    def tell(notes):
       for note in notes:
         print(f'{note}; see {log.name}', flush=True)
-      print(table([row], peers, limit).splitlines()[-1], flush=True)
+
+    for dtype in dtypes(wanted):
+      libraries = ['xla'] if gpu else product_side.here(dtype)
+      limits[dtype], notes = bench.limits(dtype, libraries)
+      tell(notes)
+      of = ', '.join(f'{name} {x:.0f}' for name, x in limits[dtype].items())
+      print(f'products of {dtype}, GFLOP/s: {of}', flush=True)
+    if values.profile is not None:
+      made = profile(bench, wanted[0], document.limit(limits[wanted[0].dtype]))
       if out is not None:
-        text = json.dumps(document(rows, limit, argv), indent=1)
-        out.write_text(text + '\n', encoding='utf-8')
-  found = document(rows, limit, argv)
-  print(table(rows, peers, limit))
-  if found['geometric_mean'] is not None:
-    print(f'geometric mean of the ratios: {found["geometric_mean"]:.3f}')
+        found = document.document([], argv, limits, cpus=cpus)
+        document.write(out, {**found, 'profile': made})
+      return 0
+    rows: list[dict[str, Any]] = []
+    found = document.document(rows, argv, limits, reports, cpus)
+    for row in wanted:
+      fields = workloads.ACCELERATOR[row.workload] if gpu else row.fields
+      narrow = not gpu and row.dtype == 'bfloat16'
+      beside = [peer for peer in peers if row.has(peer)]
+      made, notes = bench.row(row.workload, row.dtype, fields, beside, narrow)
+      made['name'] = row.workload if gpu else row.name
+      tell(notes)
+      rows.append(made)
+      found = document.document(rows, argv, limits, reports, cpus)
+      last = document.table(found['rows'][-1:], peers).splitlines()[-1]
+      print(last, flush=True)
+      if out is not None:
+        document.write(out, found)
+  print(document.summary(found))
   return 0
+
+
+def profile(bench: sides.Bench, row: 'Row', limit: float) -> dict[str, Any]:
+  """--profile: prints a step of a row by operation, beside the machine's limits."""
+  from launch.benchmarks import operations
+
+  bandwidth = bench.bandwidth()
+  found = bench.profile(row.workload, row.fields)
+  print(operations.table(found['operations'], found['step_ms'], limit, bandwidth))
+  return {'row': row.name, 'memory_gb_s': bandwidth, **found}
 
 
 if __name__ == '__main__':

@@ -199,14 +199,24 @@ def _same_structure(what: str, old: Any, new: Any):
     )
 
 
-def compiled(jitted: Any, *args: Any) -> Callable:
+def compiled(
+  jitted: Any, *args: Any, lowered: Callable[[Any], None] = lambda _: None
+) -> Callable:
   """A program for arguments of these shapes.
 
   Itself where JAX_DISABLE_JIT or JAX_DEBUG_NANS is set: they do not look into what was
   compiled ahead.
+
+  Args:
+    jitted: as jax.jit gives it.
+    args: of its shapes.
+    lowered: is given the program before it is compiled.
   """
-  asked = jax.config.jax_disable_jit or jax.config.jax_debug_nans
-  return jitted if asked else jitted.lower(*args).compile()
+  if jax.config.jax_disable_jit or jax.config.jax_debug_nans:
+    return jitted
+  program = jitted.lower(*args)
+  lowered(program)
+  return program.compile()
 
 
 def flops_of_step(jitted: Any, *args: Any, resident: bool, platform: str) -> int | None:

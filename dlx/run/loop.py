@@ -153,6 +153,7 @@ def fit(
     'mesh': mesh,
     **declared(experiment._replace(metrics=said)),
     **environment(),
+    'calls': {},  # Of each program, by the shape of its batches; see calls.py.
   }
   with contextlib.ExitStack() as held:
     held.callback(folder.close)

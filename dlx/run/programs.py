@@ -1,6 +1,6 @@
 """The programs that train: compiled, given their data, sent, waited for."""
 
-from typing import Any, Callable
+from typing import Any, Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from dlx.data.batches.prefetch import Ahead
 from dlx.data.dataset import Resident
 from dlx.errors import ConfigError
 from dlx.experiment import Config, Experiment
-from dlx.run import processes
+from dlx.run import calls, processes
 from dlx.run.at import At
 from dlx.run.dispatch import Dispatch, compiled, flops_of_step
 from dlx.run.feed import Placed, one_batch, stream
@@ -29,6 +29,8 @@ class Programs:
     sent: the step to which the last dispatch goes.
     flops_per_step: operations of a step on all devices, of those that were compiled the
       most; None: not known.
+    calling: is told of each program the shape of its batches and what it calls, see
+      calls.py; whoever keeps the records sets it.
   """
 
   def __init__(
@@ -47,6 +49,7 @@ class Programs:
     self._stream: Ahead | None = None  # From the step of its first use on.
     self.sent = 0
     self.flops_per_step: int | None = None
+    self.calling: Callable[[int, Mapping[str, int]], None] = lambda *_: None
     self.mesh = dispatch.mesh
     train = experiment.train_data
     fields = [*train.shapes[0].values()]  # None: it reads no data.
@@ -164,7 +167,8 @@ class Programs:
         run = self._dispatch.run[shape_id]
         one = self._in_flight.count(1)
         given = (at.state, at.window, data, one)
-        self._compiled[shape_id] = compiled(run, *given)
+        tell = lambda program: self.calling(shape_id, calls.of(program))
+        self._compiled[shape_id] = compiled(run, *given, lowered=tell)
         self._count(run, given)
         processes.meet()
       self._in_flight.pace.idle()

@@ -103,6 +103,7 @@ def opened(
       terminal=terminal,
     )
     held.enter_context(records)
+    programs.calling = records.calling
     trace = Trace(trace_steps, folder.path)
     held.callback(trace.stop)
     evaluations = Evaluations(

@@ -66,13 +66,22 @@ def _installed(package: str, ending: str) -> pathlib.Path:
   raise NotUsable(f'{package} has no {ending}: install the version of setup.py')
 
 
+def installed() -> pathlib.Path:
+  """oneDNN itself, the shared library of its package.
+
+  Raises:
+    NotUsable: oneDNN is not installed.
+  """
+  return _installed(PACKAGES[0], 'libdnnl.so.3')
+
+
 def path() -> pathlib.Path:
   """Where the compiled library lies: a folder of the user, by what it was built from.
 
   Raises:
     NotUsable: oneDNN is not installed.
   """
-  _installed(PACKAGES[0], 'libdnnl.so.3')
+  installed()
   parts = [source.read_text(encoding='utf-8') for source in SOURCES + HEADERS]
   parts += [' '.join(FLAGS), sys.platform]
   parts += [importlib.metadata.version(name) for name in ('jaxlib', PACKAGES[0])]
@@ -90,7 +99,7 @@ def build() -> pathlib.Path:
   out = path()
   if out.exists():
     return out
-  library = _installed(PACKAGES[0], 'libdnnl.so.3')
+  library = installed()
   headers = _installed(PACKAGES[1], 'oneapi/dnnl/dnnl.hpp').parents[2]
   compiler = os.environ.get('CXX') or shutil.which('g++') or shutil.which('clang++')
   if compiler is None:

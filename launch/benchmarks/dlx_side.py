@@ -1,6 +1,10 @@
 """dlx's side of the bench: the dispatch of the training loop, on generated arrays."""
 
+import pathlib
+import tempfile
+import time
 from typing import Any
+import warnings
 
 import jax
 import numpy as np
@@ -10,7 +14,7 @@ from dlx.run.dispatch import get_batch, make_dispatch
 from dlx.run.in_flight import InFlight
 from dlx.state import ratios
 from kernels.onednn import library
-from launch.benchmarks import workloads
+from launch.benchmarks import operations, workloads
 
 LOSS = 'loss'  # The metric that every experiment's train step reports.
 
@@ -65,6 +69,40 @@ class Side:
     loss = float(np.mean(ratios(jax.device_get(self._window))[LOSS]))
     self._window = self._dispatch.zeros()
     return loss
+
+  def profile(self, n: int) -> dict[str, Any]:
+    """Traces n steps: `step_ms` of as many without a trace, and `operations`.
+
+    Raises:
+      RuntimeError: the trace names no instruction of the program.
+    """
+    self.step(n)
+    start = time.perf_counter()
+    self.step(n)
+    step_ms = 1e3 * (time.perf_counter() - start) / n
+    with tempfile.TemporaryDirectory() as folder:
+      with jax.profiler.trace(folder):
+        self.step(n)
+      times = traced(pathlib.Path(folder))
+    found = operations.of_step(self._run.as_text(), times, n)
+    if not found:
+      raise RuntimeError('the trace names no instruction of the program')
+    return {'step_ms': step_ms, 'operations': [o._asdict() for o in found]}
+
+
+def traced(folder: pathlib.Path) -> dict[str, tuple[float, int]]:
+  """(seconds, calls) of every instruction of XLA's in a trace."""
+  found: dict[str, tuple[float, int]] = {}
+  with warnings.catch_warnings():
+    # Of a type of jaxlib's; raised as an error it would end the process.
+    warnings.simplefilter('ignore', DeprecationWarning)
+    for path in folder.glob('**/*.xplane.pb'):
+      for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
+        for event in (event for line in plane.lines for event in line.events):
+          if any(name == 'hlo_op' for name, _ in event.stats):
+            seconds, calls = found.get(event.name, (0.0, 0))
+            found[event.name] = seconds + event.duration_ns / 1e9, calls + 1
+  return found
 
 
 def _flops(built: workloads.Built, dispatch) -> float | None:

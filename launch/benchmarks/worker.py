@@ -3,8 +3,8 @@
   python -m launch.benchmarks.worker '{"side": "dlx", "workload": "mlp"}'
 
 Answers are lines of JSON: one when the first dispatch is done, then one for each
-command: `go N` (N steps), `memory`. Anything else, or the end of stdin, ends it. What
-libraries print goes to stderr.
+command: `go N` (N steps), `memory`, `profile N` (N steps of dlx, by operation).
+Anything else, or the end of stdin, ends it. What libraries print goes to stderr.
 """
 
 import importlib
@@ -20,7 +20,8 @@ MODULES = {
   'torch_compile': 'torch_peer.side',
   'flax': 'flax_peer.side',
   'keras': 'keras_peer.side',
-  'gemm': 'gemm_side',
+  'product': 'product_side',
+  'memory': 'memory_side',
 }
 
 
@@ -56,6 +57,7 @@ def main(argv: list[str]):
     build_s=built - start,
     first_s=time.perf_counter() - built,
     flops=getattr(side, 'flops', None),
+    bytes=getattr(side, 'bytes', None),
   )
   for line in sys.stdin:
     command, *words = line.split()
@@ -69,6 +71,8 @@ def main(argv: list[str]):
 
       peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
       say(peak_mb=peak_kb / 1024, steps=getattr(side, 'steps', 1))
+    elif command == 'profile':
+      say(**side.profile(int(words[0])))
     else:
       break
 

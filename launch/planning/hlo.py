@@ -38,6 +38,7 @@ class Instruction(NamedTuple):
   rest: all that is behind the operands.
   argument: what stands in the brackets of a constant or parameter.
   root: whether it is the result of its computation.
+  shape: of the result, in text form.
   """
 
   name: str
@@ -47,6 +48,7 @@ class Instruction(NamedTuple):
   rest: str
   argument: str
   root: bool
+  shape: str
 
   def called(self) -> dict[str, str]:
     """Computations by role: calls, to_apply, body, condition."""
@@ -120,6 +122,7 @@ def _parse_instruction(line: str) -> Instruction | None:
     rest=call[closing + 1 :],
     argument=inside,
     root=root,
+    shape=shape,
   )
 
 
@@ -147,6 +150,14 @@ def arrays(shape: str) -> tuple[Array, ...]:
     space = re.search(r'S\((\d+)\)', layout)
     found.append(Array((bits + 7) // 8, int(space.group(1)) if space else 0))
   return tuple(found)
+
+
+def sizes(shape: str) -> list[tuple[int, ...]]:
+  """Sizes of the axes of each array of a shape in text form."""
+  return [
+    tuple(int(n.lstrip('<=')) for n in axes.split(',') if n)
+    for _, axes, _ in _ARRAY.findall(shape)
+  ]
 
 
 def running(program: Program) -> Iterator[Running]:

@@ -42,16 +42,17 @@ def bytes_moved(program: hlo.Program, on_chip: bool) -> int:
   """
   total = 0
   for instruction, computation, times in hlo.running(program):
-    total += times * _of_instruction(program, instruction, computation, on_chip)
+    total += times * of_instruction(program, instruction, computation, on_chip)
   return total
 
 
-def _of_instruction(
+def of_instruction(
   program: hlo.Program,
   instruction: hlo.Instruction,
   computation: hlo.Computation,
   on_chip: bool,
 ) -> int:
+  """Bytes that one instruction reads and writes, once; see `bytes_moved`."""
   opcode = instruction.opcode
   if opcode in _FREE or opcode.endswith('-done') or opcode.endswith('-update'):
     return 0

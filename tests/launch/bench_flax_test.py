@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from launch.benchmarks import workloads
+from launch.benchmarks import rows, workloads
 from launch.benchmarks.flax_peer import side as flax_side
 from tests.launch.parity import QUICK, SMALL, run_dlx
 
@@ -43,6 +43,29 @@ def test_flax_learns_as_dlx(name):
   side.load(run.first.params, statistics(name, run))
   # Five steps; the worst seen was 7e-7.
   np.testing.assert_allclose(side.losses(run.batches, run.draws), run.losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST))
+    for name in rows.BFLOAT16
+  ],
+)
+def test_flax_in_bfloat16_learns_as_dlx(name):
+  run = run_dlx(name, 'bfloat16')
+  losses = {}
+  for dtype in ('bfloat16', 'float32'):
+    fields = {**sizes(name), 'compute_dtype': dtype}
+    side = flax_side.build(name, rates=run.rates, **QUICK, **fields)
+    side.load(run.first.params, statistics(name, run))
+    losses[dtype] = side.losses(run.batches, run.draws)
+    if dtype == 'bfloat16':
+      assert all(x.dtype == 'float32' for x in jax.tree.leaves(side.params))
+  # A rounding is 2^-9 of a number; see bench_torch_test.py.
+  tolerance = 2**-7 if name == 'resnet18' else 2**-9
+  np.testing.assert_allclose(losses['bfloat16'], run.losses, rtol=tolerance)
+  assert losses['bfloat16'] != losses['float32']
 
 
 @pytest.mark.parametrize('name', ['mlp', 'vae'])

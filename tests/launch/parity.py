@@ -110,7 +110,8 @@ class Run(NamedTuple):
 
 def build(name, dtype):
   """The fields of a small workload, and the workload."""
-  dtypes = {'param_dtype': dtype, 'compute_dtype': dtype}
+  params = 'float32' if dtype == 'bfloat16' else dtype
+  dtypes = {'param_dtype': params, 'compute_dtype': dtype}
   fields = {'num_steps': 20, 'batch_size': 8, **dtypes, **SMALL[name]}
   return fields, workloads.build(name, **fields)
 

@@ -9,6 +9,8 @@
 | --init_from left out | goes on; the other run is not read again |
 | another --init_from or --init_skip | refused |
 | versions, devices, threads, settings of jax and XLA | goes on, with a note |
+| on a CPU its vendor, model and instruction sets | goes on, with a note |
+| the kernels and calls of C++ in a program | goes on, with a note |
 | the data | refused, unless --data_changed |
 | any other field; another experiment | refused |
 """
@@ -148,11 +150,23 @@ def data(former: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def environment(former: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
   """What is not as it was of what may decide bits besides."""
   pairs = {name: (former.get(name), now[name]) for name in ('threads', 'xla_flags')}
-  for part in ('versions', 'device', 'jax'):
+  parts = ['versions', 'device', 'jax']
+  if now['device']['platform'] == 'cpu':  # Elsewhere it computes no step.
+    parts.append('processor')
+  for part in parts:
     known = former.get(part)
     if known is None:
       continue  # Written before this was recorded.
     pairs |= {f'{part} {k}': (known.get(k), v) for k, v in now[part].items()}
   return [
     f'{name} was {old}, is {new}' for name, (old, new) in pairs.items() if old != new
+  ]
+
+
+def calls(former: Mapping[str, Any], now: Mapping[str, int]) -> list[str]:
+  """What a program calls more or less often than then, one text each."""
+  return [
+    f'calls of {name} in the program were {former.get(name, 0)}, are {now.get(name, 0)}'
+    for name in sorted(former.keys() | now.keys())
+    if former.get(name, 0) != now.get(name, 0)
   ]

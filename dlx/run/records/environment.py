@@ -1,4 +1,4 @@
-"""Where a run runs: commit, versions, devices, threads."""
+"""Where a run runs: commit, versions, devices, processor, threads."""
 
 import importlib.metadata
 import os
@@ -97,14 +97,20 @@ def environment() -> dict[str, Any]:
   import jax  # Not needed by those who only read a workdir.
 
   from kernels.onednn import library
+  from kernels.processor import processor
 
-  device = jax.devices()[0]
+  device, cpu = jax.devices()[0], processor()
   return {
     'versions': {**versions(), 'onednn': library.version()},
     'device': {
       'kind': device.device_kind,
       'count': jax.device_count(),
       'platform': device.platform,
+    },
+    'processor': {
+      'vendor': cpu.vendor,
+      'model': cpu.model,
+      'instruction_sets': ' '.join(cpu.instruction_sets),
     },
     'processes': jax.process_count(),
     'threads': num_threads(),

@@ -59,8 +59,7 @@ class Records:
       terminal=terminal,
     )
     clock.add(self._reporter.seconds)
-    if changed := folder.changed():
-      self.note(f'Other than at the start: {changed}. Bits may differ.')
+    self._other(folder.changed())
     self._window: _Window | None = None  # The last one closed, until it is written.
     self._mark = step, clock.seconds()['train']
 
@@ -87,6 +86,19 @@ class Records:
   def note(self, text: str):
     """Tells a person something."""
     self._reporter.note(text)
+
+  def calling(self, shape_id: int, calls: Mapping[str, int]):
+    """Keeps in config.json what a program calls, or tells what is not as it was.
+
+    Args:
+      shape_id: of its batches.
+      calls: their number by target, see dlx/run/calls.py.
+    """
+    self._other(self._folder.calling(shape_id, calls))
+
+  def _other(self, changed: str):
+    if changed:
+      self.note(f'Other than at the start: {changed}. Bits may differ.')
 
   def stopped(self, step: int, metric: str | None):
     """Tells a person that early stopping ended the run.

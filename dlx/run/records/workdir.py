@@ -284,6 +284,27 @@ class Workdir:
       return ''
     return '; '.join(self.notes + agreement.environment(self.record, environment()))
 
+  def calling(self, shape_id: int, calls: Mapping[str, int]) -> str:
+    """What a program calls that it did not call when the run began; '' where all is so.
+
+    The calls of a first program for a shape are added to config.json.
+
+    Args:
+      shape_id: of its batches.
+      calls: their number by target.
+    """
+    known = self.record.get('calls')
+    if not isinstance(known, Mapping):
+      return ''  # Written before this was recorded.
+    former = known.get(str(shape_id))
+    if isinstance(former, Mapping):
+      return '; '.join(agreement.calls(former, calls))
+    known = {**known, str(shape_id): dict(calls)}
+    self.record = {**self.record, 'calls': known}
+    if jax.process_index() == 0:
+      write_json(self.path / 'config.json', self.record)
+    return ''
+
   def close(self):
     if self._lock is not None:
       self._lock.close()

@@ -3,6 +3,7 @@
 The same maths and, but for what torch_models also renames, the same parameters as the
 models of dlx/models; the layers are flax's (nn.Conv, nn.max_pool, nn.ConvTranspose,
 nn.RNN, nn.MultiHeadDotProductAttention), layers of a transformer are a Python loop.
+`dtype` is that of the arithmetic, where a model is measured in bfloat16, too.
 """
 
 from typing import Any, Sequence
@@ -18,13 +19,14 @@ class MLP(nn.Module):
   """Dense and ReLU."""
 
   features: Sequence[int]
+  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     x = x.reshape(len(x), -1)
     for i, width in enumerate(self.features):
-      x = nn.relu(nn.Dense(width, name=f'hidden_{i}')(x))
-    return nn.Dense(10, name='head')(x)
+      x = nn.relu(nn.Dense(width, dtype=self.dtype, name=f'hidden_{i}')(x))
+    return nn.Dense(10, dtype=self.dtype, name='head')(x)
 
 
 class CNN(nn.Module):
@@ -32,15 +34,20 @@ class CNN(nn.Module):
 
   features: Sequence[int]
   dense: int
+  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     for i, width in enumerate(self.features):
-      x = nn.Conv(width, (3, 3), use_bias=False, name=f'conv_{i}')(x)
-      norm = nn.BatchNorm(use_running_average=False, momentum=0.9, name=f'norm_{i}')
+      x = nn.Conv(width, (3, 3), use_bias=False, dtype=self.dtype, name=f'conv_{i}')(x)
+      norm = nn.BatchNorm(
+        use_running_average=False, momentum=0.9, dtype=self.dtype, name=f'norm_{i}'
+      )
       x = nn.max_pool(nn.relu(norm(x)), (2, 2), (2, 2))
-    x = nn.relu(nn.Dense(self.dense, name='hidden')(x.reshape(len(x), -1)))
-    return nn.Dense(10, name='head')(x)
+    x = nn.relu(
+      nn.Dense(self.dense, dtype=self.dtype, name='hidden')(x.reshape(len(x), -1))
+    )
+    return nn.Dense(10, dtype=self.dtype, name='head')(x)
 
 
 class Block(nn.Module):
@@ -48,6 +55,7 @@ class Block(nn.Module):
 
   channels: int
   stride: int
+  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
@@ -57,6 +65,7 @@ class Block(nn.Module):
         momentum=0.9,
         epsilon=1e-5,
         scale_init=nn.initializers.zeros if zero else nn.initializers.ones,
+        dtype=self.dtype,
         name=f'norm{i}',
       )
 
@@ -68,6 +77,7 @@ class Block(nn.Module):
         (stride, stride),
         padding=pad,
         use_bias=False,
+        dtype=self.dtype,
         name=f'conv{i}',
       )
 
@@ -75,10 +85,19 @@ class Block(nn.Module):
     y = norm(2, True)(conv(2, 3, 1)(y))
     if x.shape != y.shape:
       x = nn.Conv(
-        self.channels, (1, 1), (self.stride, self.stride), use_bias=False, name='skip'
+        self.channels,
+        (1, 1),
+        (self.stride, self.stride),
+        use_bias=False,
+        dtype=self.dtype,
+        name='skip',
       )(x)
       x = nn.BatchNorm(
-        use_running_average=False, momentum=0.9, epsilon=1e-5, name='skip_norm'
+        use_running_average=False,
+        momentum=0.9,
+        epsilon=1e-5,
+        dtype=self.dtype,
+        name='skip_norm',
       )(x)
     return nn.relu(x + y)
 
@@ -87,21 +106,28 @@ class ResNet18(nn.Module):
   """Four stages of two blocks, a 3x3 stem."""
 
   width: int
+  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    x = nn.Conv(self.width, (3, 3), padding=1, use_bias=False, name='stem')(x)
+    x = nn.Conv(
+      self.width, (3, 3), padding=1, use_bias=False, dtype=self.dtype, name='stem'
+    )(x)
     x = nn.relu(
       nn.BatchNorm(
-        use_running_average=False, momentum=0.9, epsilon=1e-5, name='stem_norm'
+        use_running_average=False,
+        momentum=0.9,
+        epsilon=1e-5,
+        dtype=self.dtype,
+        name='stem_norm',
       )(x)
     )
     for i in range(4):
       for j in range(2):
         stride = 2 if i > 0 and j == 0 else 1
         name = f'stage{i + 1}_block{j + 1}'
-        x = Block(self.width * 2**i, stride, name=name)(x)
-    return nn.Dense(10, name='head')(x.mean((1, 2)))
+        x = Block(self.width * 2**i, stride, self.dtype, name=name)(x)
+    return nn.Dense(10, dtype=self.dtype, name='head')(x.mean((1, 2)))
 
 
 class LSTM(nn.Module):
@@ -110,13 +136,18 @@ class LSTM(nn.Module):
   vocabulary_size: int
   embedding: int
   features: int
+  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, token_BT: Array) -> Array:
-    x = nn.Embed(self.vocabulary_size, self.embedding, name='embedding')(token_BT)
-    rnn: Any = nn.RNN(nn.OptimizedLSTMCell(self.features, name='cell'), name='rnn')
+    x = nn.Embed(
+      self.vocabulary_size, self.embedding, dtype=self.dtype, name='embedding'
+    )(token_BT)
+    rnn: Any = nn.RNN(
+      nn.OptimizedLSTMCell(self.features, dtype=self.dtype, name='cell'), name='rnn'
+    )
     x = rnn(x)
-    return nn.Dense(2, name='head')(x[:, -1])
+    return nn.Dense(2, dtype=self.dtype, name='head')(x[:, -1])
 
 
 class TransformerBlock(nn.Module):
@@ -125,17 +156,22 @@ class TransformerBlock(nn.Module):
   num_heads: int
   causal: bool
   use_bias: bool
+  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     width = x.shape[-1]
-    norm = lambda name: nn.LayerNorm(epsilon=1e-5, use_bias=self.use_bias, name=name)
+    norm = lambda name: nn.LayerNorm(
+      epsilon=1e-5, use_bias=self.use_bias, dtype=self.dtype, name=name
+    )
     mask = nn.make_causal_mask(x[..., 0]) if self.causal else None
     attention = nn.MultiHeadDotProductAttention(
-      self.num_heads, use_bias=self.use_bias, name='attention'
+      self.num_heads, use_bias=self.use_bias, dtype=self.dtype, name='attention'
     )
     x = x + attention(norm('norm_attention')(x), mask=mask)
-    dense = lambda n, name: nn.Dense(n, use_bias=self.use_bias, name=name)
+    dense = lambda n, name: nn.Dense(
+      n, use_bias=self.use_bias, dtype=self.dtype, name=name
+    )
     h = dense(4 * width, 'mlp_in')(norm('norm_mlp')(x))
     return x + dense(width, 'mlp_out')(nn.gelu(h, approximate=False))
 
@@ -148,17 +184,23 @@ class GPT(nn.Module):
   num_layers: int
   num_heads: int
   width: int
+  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, token_BT: Array) -> Array:
-    embed = nn.Embed(self.vocabulary_size, self.width, name='token')
+    embed = nn.Embed(self.vocabulary_size, self.width, dtype=self.dtype, name='token')
     x = embed(token_BT)
-    x = x + self.param(
-      'position_embedding', nn.initializers.normal(0.02), (self.context, self.width)
-    )
+    shape = (self.context, self.width)
+    place = self.param('position_embedding', nn.initializers.normal(0.02), shape)
+    x = x + place.astype(self.dtype)
     for i in range(self.num_layers):
-      x = TransformerBlock(self.num_heads, True, False, name=f'block{i}')(x)
-    return embed.attend(nn.LayerNorm(epsilon=1e-5, use_bias=False, name='norm')(x))
+      block = TransformerBlock(
+        self.num_heads, True, False, self.dtype, name=f'block{i}'
+      )
+      x = block(x)
+    return embed.attend(
+      nn.LayerNorm(epsilon=1e-5, use_bias=False, dtype=self.dtype, name='norm')(x)
+    )
 
 
 class ViT(nn.Module):
@@ -168,19 +210,27 @@ class ViT(nn.Module):
   num_layers: int
   num_heads: int
   width: int
+  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     side = (self.patch, self.patch)
-    x = nn.Conv(self.width, side, side, padding='VALID', name='patch')(x)
+    x = nn.Conv(
+      self.width, side, side, padding='VALID', dtype=self.dtype, name='patch'
+    )(x)
     x = x.reshape(len(x), -1, self.width)
     token = self.param('class_token', nn.initializers.zeros, (self.width,))
-    x = jnp.concatenate([jnp.tile(token, (len(x), 1, 1)), x], 1)
-    x = x + self.param('position_embedding', nn.initializers.normal(0.02), x.shape[1:])
+    token = jnp.tile(token.astype(self.dtype), (len(x), 1, 1))
+    x = jnp.concatenate([token, x], 1)
+    init = nn.initializers.normal(0.02)
+    x = x + self.param('position_embedding', init, x.shape[1:]).astype(self.dtype)
     for i in range(self.num_layers):
-      x = TransformerBlock(self.num_heads, False, True, name=f'block{i}')(x)
-    x = nn.LayerNorm(epsilon=1e-6, name='norm')(x)
-    return nn.Dense(10, name='head')(x[:, 0])
+      block = TransformerBlock(
+        self.num_heads, False, True, self.dtype, name=f'block{i}'
+      )
+      x = block(x)
+    x = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm')(x)
+    return nn.Dense(10, dtype=self.dtype, name='head')(x[:, 0])
 
 
 class GCN(nn.Module):
@@ -260,70 +310,3 @@ class Discriminator(nn.Module):
     x = nn.BatchNorm(use_running_average=False, momentum=0.9, name='norm_1')(x)
     x = nn.leaky_relu(x, 0.2)
     return nn.Dense(1, name='head')(x.reshape(len(x), -1))[:, 0]
-
-
-class TimeEmbedding(nn.Module):
-  """64 sinusoids, Dense, SiLU, Dense."""
-
-  features: int
-
-  @nn.compact
-  def __call__(self, t: Array) -> Array:
-    rate = 1e4 ** -jnp.linspace(0.0, 1.0, 32)
-    angle = t[:, None] * rate
-    x = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], 1)
-    x = nn.silu(nn.Dense(self.features, name='hidden')(x))
-    return nn.Dense(self.features, name='out')(x)
-
-
-def group_norm(x: Array, name: str) -> Array:
-  """Eight groups, or as many as there are fours of channels."""
-  return nn.GroupNorm(min(8, x.shape[-1] // 4), name=name)(x)
-
-
-class ResidualBlock(nn.Module):
-  """GroupNorm, SiLU, convolution, twice; the time scales and shifts the second norm."""
-
-  channels: int
-
-  @nn.compact
-  def __call__(self, x: Array, embedding: Array) -> Array:
-    conv = lambda i: nn.Conv(self.channels, (3, 3), name=f'conv_{i}')
-    h = group_norm(conv(0)(nn.silu(group_norm(x, 'norm_0'))), 'norm_1')
-    both = nn.Dense(2 * self.channels, name='scale_shift')(embedding)[:, None, None]
-    scale, shift = jnp.split(both, 2, axis=-1)
-    h = conv(1)(nn.silu(h * (1 + scale) + shift))
-    if x.shape[-1] != self.channels:
-      x = nn.Dense(self.channels, name='skip')(x)
-    return h + x
-
-
-class UNet(nn.Module):
-  """Residual blocks on two resolutions, squares of pixels as channels in between."""
-
-  channels: Sequence[int]
-
-  @nn.compact
-  def __call__(self, x: Array, t: Array) -> Array:
-    first, second = self.channels
-    embedding = nn.silu(TimeEmbedding(4 * first, name='time')(t))
-    b, h, w, _ = x.shape
-
-    def block(x, channels, where):
-      return ResidualBlock(channels, name=f'{where}_block')(x, embedding)
-
-    skips = [nn.Conv(first, (3, 3), name='conv_in')(x)]
-    skips.append(block(skips[-1], first, 'down_0_0'))
-    x = skips[-1].reshape(b, h // 2, 2, w // 2, 2, first).transpose(0, 1, 3, 2, 4, 5)
-    down = nn.Dense(second, name='downsample_1')
-    skips.append(down(x.reshape(b, h // 2, w // 2, 4 * first)))
-    skips.append(block(skips[-1], second, 'down_1_0'))
-    x = block(block(skips[-1], second, 'middle_0'), second, 'middle_1')
-    for i in range(2):
-      x = block(jnp.concatenate([x, skips.pop()], -1), second, f'up_1_{i}')
-    x = nn.Dense(4 * first, name='upsample_1')(x).reshape(b, h // 2, w // 2, 2, 2, -1)
-    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h, w, first)
-    for i in range(2):
-      x = block(jnp.concatenate([x, skips.pop()], -1), first, f'up_0_{i}')
-    x = nn.silu(group_norm(x, 'norm_out'))
-    return nn.Conv(1, (3, 3), name='conv_out')(x)

@@ -12,7 +12,7 @@ from dlx.data.sets import images
 from dlx.layers.transformer import matrices
 from dlx.optim import by_path
 from launch.benchmarks import workloads
-from launch.benchmarks.flax_peer import models
+from launch.benchmarks.flax_peer import models, unet
 
 Array = jax.Array
 Noise = Mapping[str, np.ndarray]
@@ -153,6 +153,7 @@ class Side:
       bce = optax.sigmoid_binary_cross_entropy(logits, image).sum()
       kl = -0.5 * (1 + log_var - mean**2 - jnp.exp(log_var)).sum()
       return (bce + kl) / len(image), stats
+    out = out.astype(jnp.float32)
     if name == 'ddpm':
       return jnp.mean((out - self._noised(batch, noise)[1]) ** 2), stats
     if name == 'gcn':
@@ -233,23 +234,25 @@ class Side:
 
 def _model(name: str, built: workloads.Built) -> Any:
   c: Any = built.config
+  dtype = jnp.bfloat16 if c.compute_dtype == 'bfloat16' else jnp.float32
   if name.startswith('char_gpt'):
-    return models.GPT(65, c.context, c.num_layers, c.num_heads, c.width)
+    sizes = c.context, c.num_layers, c.num_heads, c.width
+    return models.GPT(65, *sizes, dtype)
   if name == 'dcgan':
     generator = models.Generator(c.generator_width)
     return generator, models.Discriminator(c.discriminator_width)
   if name == 'lstm':
     shapes = jax.eval_shape(built.experiment.init, jax.random.key(0)).params
     words = shapes['embedding']['embedding'].shape[0]
-    return models.LSTM(words, c.embedding, c.features[0])
+    return models.LSTM(words, c.embedding, c.features[0], dtype)
   make = {
-    'mlp': lambda: models.MLP(c.features),
-    'cnn': lambda: models.CNN(c.features, c.dense),
-    'resnet18': lambda: models.ResNet18(c.width),
-    'vit': lambda: models.ViT(c.patch, c.num_layers, c.num_heads, c.width),
+    'mlp': lambda: models.MLP(c.features, dtype),
+    'cnn': lambda: models.CNN(c.features, c.dense, dtype),
+    'resnet18': lambda: models.ResNet18(c.width, dtype),
+    'vit': lambda: models.ViT(c.patch, c.num_layers, c.num_heads, c.width, dtype),
     'gcn': lambda: models.GCN(c.features, 7),
     'vae': lambda: models.VAE(c.features[0], c.latents),
-    'ddpm': lambda: models.UNet(c.unet.channels),
+    'ddpm': lambda: unet.UNet(c.unet.channels, dtype),
   }
   return make[name]()
 
