@@ -30,7 +30,7 @@ BACKENDS = {
   ),
   'onednn': dispatch.Backend('onednn', ('cpu',), cpu.refusal, {FORWARD: cpu.forward}),
 }
-LIBRARIES = {platform: ('xla',) for platform in dispatch.PLATFORMS}
+LIBRARIES = dict.fromkeys(dispatch.PLATFORMS, ('xla',))
 OPERATION = dispatch.Operation(
   'product', BACKENDS, LIBRARIES, pathlib.Path(__file__).parent / 'tuned'
 )
@@ -109,8 +109,9 @@ def explain(
   case = describe(a, b, transpose_a, transpose_b, preferred_element_type or a.dtype)
   platform = platform or dispatch.default_platform()
   choice = OPERATION.choose(case, implementation, platform)
-  refused = cpu.refusal(case) if 'onednn' not in (choice.name, *choice.refusals) else None
-  return choice.text + (f'\n  not onednn: {refused}' if refused else '')
+  text, named = choice.text, (choice.name, *choice.refusals)
+  refused = None if 'onednn' in named else cpu.refusal(case)
+  return text if refused is None else f'{text}\n  not onednn: {refused}'
 
 
 def saveable(primitive: Any, *_: Any, **params: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Times products by XLA and by oneDNN in turns, in one process, as they stand in a step.
+"""Times products by XLA and by oneDNN in turns, as they stand in a program.
 
   python -m kernels.matmul.bench                       the shapes of the README's table
   python -m kernels.matmul.bench --shapes=classes      shapes of all sizes and forms

@@ -78,7 +78,7 @@ def describe(
       f'{found} with {forms} is not allowed: inner sizes {inner} and {again} must be '
       'equal, and so must all axes before the last two be, or be 1.'
     )
-  used = library.usable()
+  known = library.reason() is None
   return Case(
     batch=math.prod(batch_of(a.shape, b.shape)),
     rows=rows,
@@ -87,6 +87,6 @@ def describe(
     form='NT'[transpose_a] + 'NT'[transpose_b],
     dtype=jnp.dtype(a.dtype).name,
     out_dtype=jnp.dtype(out_dtype).name,
-    vendor=library.vendor() if used else '',
-    isa=library.isa() if used else '',
+    vendor=library.vendor() if known else '',
+    isa=library.isa() if known else '',
   )

@@ -30,6 +30,7 @@ def forward(case: Case, a: Array, b: Array, *, precision: Any = None) -> Array:
 
 def dimensions(rank: int, form: str) -> Any:
   """`dimension_numbers` of lax.dot_general for arrays of this rank."""
-  contracted = (rank - (2 if form[0] == 'T' else 1), rank - (1 if form[1] == 'T' else 2))
+  of_a = rank - (2 if form[0] == 'T' else 1)
+  of_b = rank - (1 if form[1] == 'T' else 2)
   batch = tuple(range(rank - 2))
-  return ((contracted[:1], contracted[1:]), (batch, batch))
+  return (((of_a,), (of_b,)), (batch, batch))
