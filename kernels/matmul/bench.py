@@ -3,10 +3,12 @@
   python -m kernels.matmul.bench                       the shapes of the README's table
   python -m kernels.matmul.bench --shapes=classes      shapes of all sizes and forms
 
-Each line is a case, the GFLOP/s of both (medians) and the median of the ratios of the
-rounds, oneDNN's time over XLA's: other programs beside change the first, hardly the
-last. A product is timed in a loop of one program, without the cost of a call from
-Python. Rows of kernels/matmul/tuned/cpu.json are written by hand from such lines.
+Each line is a case, the GFLOP/s of both (medians) and the medians of the ratios of the
+rounds, oneDNN over XLA, of time by the clock and of time that the cores spent on it.
+Other programs beside change the speeds, and the ratio of time by how the threads are
+woken; hardly that of the cores' time. A product is timed in a loop of one program,
+without the cost of a call from Python. Rows of kernels/matmul/tuned/cpu.json are written
+by hand from such lines.
 """
 
 import argparse
@@ -48,11 +50,13 @@ class Timed(NamedTuple):
     case: of the product.
     seconds: of one product, the median of the rounds, by implementation.
     ratio: median over the rounds of oneDNN's time over XLA's.
+    cores: the same of the time that all cores spent.
   """
 
   case: Case
   seconds: dict[str, float]
   ratio: float
+  cores: float
 
   @property
   def line(self) -> str:
@@ -60,7 +64,8 @@ class Timed(NamedTuple):
     c = self.case
     speeds = (f'{n} {2e-9 * c.work / s:.0f}' for n, s in self.seconds.items())
     shape = f'{c.batch} x {c.rows},{c.inner},{c.columns}'
-    return f'{c.dtype} {c.form} {shape}: {", ".join(speeds)} GF/s, {self.ratio:.2f}'
+    ratios = f'time {self.ratio:.2f}, cores {self.cores:.2f}'
+    return f'{c.dtype} {c.form} {shape}: {", ".join(speeds)} GF/s, {ratios}'
 
 
 def operands(shape: tuple[int, int, int, int], form: str, dtype: str) -> list[Array]:
@@ -97,16 +102,22 @@ def measure(
   turns = int(min(max(FLOPS / (2 * case.work), 1), 1000))
   programs = {name: repeated(name, form, turns) for name in IMPLEMENTATIONS}
   seconds: dict[str, list[float]] = {name: [] for name in programs}
+  spent: dict[str, list[float]] = {name: [] for name in programs}
   for program in programs.values():
     jax.block_until_ready(program(a, b))
   for _ in range(rounds):
     for name, program in programs.items():
-      start = time.perf_counter()
+      start, cores = time.perf_counter(), time.process_time()
       jax.block_until_ready(program(a, b))
       seconds[name].append((time.perf_counter() - start) / (turns + 1))
-  xla, onednn = (np.array(seconds[name]) for name in IMPLEMENTATIONS)
+      spent[name].append(time.process_time() - cores)
   medians = {name: float(np.median(of)) for name, of in seconds.items()}
-  return Timed(case, medians, float(np.median(onednn / xla)))
+  return Timed(case, medians, _ratio(seconds), _ratio(spent))
+
+
+def _ratio(found: dict[str, list[float]]) -> float:
+  xla, onednn = (np.array(found[name]) for name in IMPLEMENTATIONS)
+  return float(np.median(onednn / xla))
 
 
 def lines(shapes: str, dtypes: str, rounds: int) -> Iterator[str]:
