@@ -170,12 +170,15 @@ def _summed(x: Array, shape: Sequence[int]) -> Array:
 
 
 def _cotangent(like: Any, left: Array, right: Array, flags: Any, params: Any) -> Array:
+  repeated = batch_of(left.shape, right.shape) != like.shape[:-2]
+  wide = jnp.promote_types(left.dtype, jnp.float32)
   found = product(
     left,
     right,
     transpose_a=flags[0],
     transpose_b=flags[1],
     precision=params['precision'],
+    preferred_element_type=wide if repeated else None,  # For the sum.
     implementation=params['implementation'],
   )
   return _summed(found, like.shape).astype(like.dtype)
