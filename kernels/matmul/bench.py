@@ -7,8 +7,8 @@ Each line is a case, the GFLOP/s of both (medians) and the medians of the ratios
 rounds, oneDNN over XLA, of time by the clock and of time that the cores spent on it.
 Other programs beside change the speeds, and the ratio of time by how the threads are
 woken; hardly that of the cores' time. A product is timed in a loop of one program,
-without the cost of a call from Python. Rows of kernels/matmul/tuned/cpu.json are written
-by hand from such lines.
+without the cost of a call from Python. Rows of kernels/matmul/tuned/cpu.json are
+written by hand from such lines.
 """
 
 import argparse

@@ -7,20 +7,22 @@ import pytest
 from dlx.run import sharding
 from dlx.run.dispatch import make_dispatch
 from dlx.state import is_key, leaves_by_path, zeros_like
-from kernels.matmul import api
+from kernels import dispatch
 from tests import turns
 from tests.every_experiment.small import load, small
 from tests.every_experiment.tiers import KINDS
 
 pytestmark = pytest.mark.usefixtures('onednn')
 STEPS = 20
-# Of the fast tier: dense layers, a transformer, a recurrent net.
-FAST = ('mlp', 'char_gpt', 'sst2_tbptt')
+# Rows of cases that there are not, and of all.
+NEVER = dispatch.Row({'dtype': 'none'}, 'onednn', {}, {})
+ALWAYS = dispatch.Row({}, 'onednn', {}, {})
+# Of the fast tier: dense layers, a transformer.
+FAST = ('mlp', 'char_gpt')
 
 
 def trained(name: str) -> tuple[dict, str]:
   """Floats of state and metric sums by path, and the text of the program."""
-  # No rounding may decide which of two values is taken: plain SGD would do, too.
   config = small(name, num_steps=STEPS, eval_every_steps=None)
   built = load(name).build(config)
   data = built.train_data
@@ -38,12 +40,14 @@ def trained(name: str) -> tuple[dict, str]:
   return {k: np.array(x) for k, x in found.items() if not is_key(x)}, text
 
 
-def check(name: str, monkeypatch) -> None:
-  xla, text = trained(name)
-  assert 'dlx_onednn_product' not in text  # SMALL is too small for a measured row.
+def check(name: str) -> None:
+  with dispatch.trial(NEVER):
+    xla, text = trained(name)
+  assert 'dlx_onednn_product' not in text
   jax.clear_caches()
-  monkeypatch.setitem(api.LIBRARIES, 'cpu', ('onednn', 'xla'))
-  onednn, text = trained(name)
+  with dispatch.trial(ALWAYS):
+    onednn, text = trained(name)
+  jax.clear_caches()
   assert 'dlx_onednn_product' in text
   for path, there in xla.items():
     here = onednn[path]
@@ -56,11 +60,11 @@ def check(name: str, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize('name', FAST)
-def test_twenty_steps_are_equal_to_rounding(name, monkeypatch):
-  check(name, monkeypatch)
+def test_twenty_steps_are_equal_to_rounding(name):
+  check(name)
 
 
 @turns.seldom(5)
 @pytest.mark.parametrize('name', sorted(set(KINDS.values()) - set(FAST)))
-def test_those_of_each_kind(name, monkeypatch):
-  check(name, monkeypatch)
+def test_those_of_each_kind(name):
+  check(name)
