@@ -30,7 +30,7 @@ BACKENDS = {
   ),
   'onednn': dispatch.Backend('onednn', ('cpu',), cpu.refusal, {FORWARD: cpu.forward}),
 }
-LIBRARIES = dict.fromkeys(dispatch.PLATFORMS, ('xla',))
+LIBRARIES: dict[str, Sequence[str]] = dict.fromkeys(dispatch.PLATFORMS, ('xla',))
 OPERATION = dispatch.Operation(
   'product', BACKENDS, LIBRARIES, pathlib.Path(__file__).parent / 'tuned'
 )
