@@ -3,11 +3,10 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from kernels.dispatch import Refusal
 from kernels.matmul.case import Case, batch_of
-from kernels.onednn import library
+from kernels.onednn import library, matmul
 
 Array = jax.Array
 
@@ -32,7 +31,5 @@ def forward(case: Case, a: Array, b: Array, *, precision: Any = None) -> Array:
   """[*batch, M, N] of the case's out_dtype; `precision` is float32's in any case."""
   del precision
   shape = (*batch_of(a.shape, b.shape), case.rows, case.columns)
-  call = jax.ffi.ffi_call(
-    'dlx_onednn_product', jax.ShapeDtypeStruct(shape, jnp.dtype(case.out_dtype))
-  )
-  return call(a, b, transpose_a=case.form[0] == 'T', transpose_b=case.form[1] == 'T')
+  flags = {'transpose_a': case.form[0] == 'T', 'transpose_b': case.form[1] == 'T'}
+  return matmul.product(a, b, shape, case.out_dtype, **flags)
