@@ -1,4 +1,4 @@
-"""Convolutions, attention and LSTMs by oneDNN for JAX on an x86-64 Linux CPU.
+"""Convolutions, attention, LSTMs and products by oneDNN for JAX on an x86-64 Linux CPU.
 
 Optional, and built on request:
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kernels.onednn import attention, conv, library, lstm
+from kernels.onednn import attention, conv, library, lstm, matmul
 
 
 def _conv() -> bool:
@@ -35,6 +35,12 @@ def _attention() -> bool:
   return all(jnp.allclose(a, b, atol=1e-6) for a, b in zip(*both, strict=True))
 
 
+def _product() -> bool:
+  x = jnp.sin(jnp.arange(5 * 7, dtype=jnp.float32)).reshape(5, 7)
+  ours = matmul.product(x, x, (5, 5), x.dtype, transpose_b=True)
+  return bool(jnp.allclose(ours, x @ x.T, atol=1e-5))
+
+
 def main() -> int:
   """Returns the exit status."""
   jax.config.update('jax_platforms', 'cpu')  # No other device is looked for.
@@ -45,12 +51,18 @@ def main() -> int:
     print(f'error: oneDNN is not used: {error}', file=sys.stderr)
     return 1
   with jax.default_device(jax.devices('cpu')[0]):
-    tried = {'convolution': _conv(), 'LSTM': _lstm(), 'attention': _attention()}
+    tried = {
+      'convolution': _conv(),
+      'LSTM': _lstm(),
+      'attention': _attention(),
+      'product': _product(),
+    }
   wrong = [name for name, right in tried.items() if not right]
   if wrong:
     print(f'error: a small {wrong[0]} is not that of XLA', file=sys.stderr)
     return 1
-  print(f'oneDNN is used for convolutions, LSTMs and attention on the CPU: {built}')
+  used = 'convolutions, LSTMs, attention and products'
+  print(f'oneDNN is used for {used} on the CPU: {built}')
   return 0
 
 

@@ -1,13 +1,25 @@
 """rows_dot_general: the values and gradients of lax.dot_general."""
 
+import pathlib
+import re
+
 from absl.testing import absltest, parameterized
+import chex
 import flax.linen as nn
 import jax
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from dlx.layers.matmul import rows_dot_general
+from dlx.layers.matmul import (
+  Dense,
+  DenseGeneral,
+  kernel_gradient,
+  rows_dot_general,
+  rows_product,
+)
+
+LIBRARY = pathlib.Path(__file__).parents[3] / 'dlx'
 
 
 class RowsDotGeneralTest(parameterized.TestCase):
@@ -36,6 +48,30 @@ class RowsDotGeneralTest(parameterized.TestCase):
     ):
       np.testing.assert_allclose(a, b, atol=30 * 2**-21)
 
+  def test_a_table_is_contracted_along_its_last_axis(self):
+    rng = np.random.default_rng(0)
+    x, table = (jnp.asarray(rng.normal(size=s)) for s in ((2, 3, 4), (7, 4)))
+    numbers = (((2,), (1,)), ((), ()))
+    loss = lambda dot: lambda *args: jnp.sin(dot(*args, numbers)).sum()
+    got, want = (
+      jax.tree.leaves(jax.jit(jax.value_and_grad(loss(dot), (0, 1)))(x, table))
+      for dot in (rows_dot_general, lax.dot_general)
+    )
+    for a, b in zip(got, want, strict=True):
+      np.testing.assert_allclose(a, b, atol=30 * 2**-21)
+
+  @parameterized.parameters((), (5,), (5, 2))
+  def test_a_product_of_rows_and_its_gradient(self, *lead):
+    rng = np.random.default_rng(0)
+    x, dy = (jnp.asarray(rng.normal(size=(*lead, n))) for n in (4, 3))
+    kernel = jnp.asarray(rng.normal(size=(4, 3)))
+    y, pull = jax.vjp(lambda k: rows_product(x, k), kernel)
+    np.testing.assert_allclose(y, jnp.matmul(x, kernel), atol=1e-6)
+    np.testing.assert_allclose(kernel_gradient(x, dy), pull(dy)[0], atol=1e-5)
+
+  def test_of_no_rows(self):
+    self.assertEqual(rows_product(jnp.ones((0, 4)), jnp.ones((4, 3))).shape, (0, 3))
+
   def test_wide_result_of_narrow_operands(self):
     x = jnp.ones((2, 3, 4), jnp.bfloat16)
     y = rows_dot_general(
@@ -45,7 +81,7 @@ class RowsDotGeneralTest(parameterized.TestCase):
 
   @parameterized.parameters(
     (((0,), (0,)), ((), ())),  # Not the last axis of x.
-    (((2,), (1,)), ((), ())),  # Not the first of the kernel.
+    (((2,), (1,)), ((), ())),  # Neither the first of the kernel nor the last.
     (((2,), (1,)), ((0,), (0,))),  # Batch axes.
   )
   def test_refuses_other_axes(self, *numbers):
@@ -54,11 +90,23 @@ class RowsDotGeneralTest(parameterized.TestCase):
 
   def test_dense_keeps_its_parameters(self):
     x = jnp.ones((2, 3, 4))
-    plain, rows = nn.Dense(5), nn.Dense(5, dot_general=rows_dot_general)
-    variables = plain.init(jax.random.key(0), x)
-    np.testing.assert_allclose(
-      rows.apply(variables, x), plain.apply(variables, x), rtol=1e-6
-    )
+    for plain, rows in (
+      (nn.Dense(5), Dense(5)),
+      (nn.DenseGeneral((2, 3)), DenseGeneral((2, 3))),
+      (nn.DenseGeneral(5, axis=(-2, -1)), DenseGeneral(5, axis=(-2, -1))),
+    ):
+      variables = plain.init(jax.random.key(0), x)
+      chex.assert_trees_all_equal_shapes(variables, rows.init(jax.random.key(0), x))
+      np.testing.assert_allclose(
+        rows.apply(variables, x), plain.apply(variables, x), rtol=1e-6
+      )
+
+  def test_every_dense_layer_goes_through_here(self):
+    found = re.compile(r'\bnn\.Dense(General)?\(|partial\(\s*nn\.Dense')
+    wrong = [
+      p.name for p in LIBRARY.rglob('*.py') if found.search(p.read_text('utf-8'))
+    ]
+    self.assertEqual(wrong, [])
 
 
 if __name__ == '__main__':
