@@ -44,6 +44,14 @@ TARGETS = {
   'dlx_sparse_product': 'DlxSparseProduct',
 }
 SWITCH = 'DLX_ONEDNN'  # Set to off: as if it were not built.
+# Instruction sets by oneDNN's bits (dnnl_cpu_isa_t), the widest first; one has what its
+# bits have, so that a later one counts as the widest of these that it contains.
+ISAS = {
+  'avx512_core_amx': 0xFEF,
+  'avx512_core_bf16': 0xE7,
+  'avx512_core': 0x27,
+  'avx2': 0x7,
+}
 
 
 class NotUsable(Exception):
@@ -111,7 +119,7 @@ def build() -> pathlib.Path:
 
 
 @functools.cache
-def load() -> None:
+def load() -> ctypes.CDLL:
   """Loads the library and registers its calls with XLA, once.
 
   Raises:
@@ -128,6 +136,30 @@ def load() -> None:
   for name, symbol in TARGETS.items():
     call = jax.ffi.pycapsule(getattr(library, symbol))
     jax.ffi.register_ffi_target(name, call, platform='cpu')
+  return library
+
+
+@functools.cache
+def isa() -> str:
+  """The instruction set that oneDNN takes on this CPU, of ISAS; 'other': none of them.
+
+  bfloat16 is computed by instructions of its own from 'avx512_core_bf16' on
+  (`has_bfloat16`).
+
+  Raises:
+    NotUsable: as `load`.
+  """
+  bits = load().dnnl_get_effective_cpu_isa()
+  return next((name for name, has in ISAS.items() if bits & has == has), 'other')
+
+
+def has_bfloat16() -> bool:
+  """Whether products of bfloat16 are computed by instructions of their own.
+
+  Raises:
+    NotUsable: as `load`.
+  """
+  return isa() in ('avx512_core_amx', 'avx512_core_bf16')
 
 
 def usable() -> bool:
