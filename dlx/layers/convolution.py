@@ -8,7 +8,8 @@ A depthwise convolution and its input gradient are 3 to 500 times faster there a
 of shifted products than by lax: kernels/conv/xla.py has the figures.
 
 Where oneDNN is built (kernels/onednn), a CPU computes all three products of a float32
-convolution by it, in the same order of magnitude of rounding but not the same bits.
+or bfloat16 convolution by it, in the same order of magnitude of rounding but not the
+same bits.
 """
 
 import functools
