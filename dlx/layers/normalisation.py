@@ -104,8 +104,9 @@ def batch_norm_activation(
   """`batch_norm`, plus what is added to it, then z where z > 0 and leak * z elsewhere.
 
   Where kernels/onednn is built, a CPU computes float32 and bfloat16 (with scale and
-  bias in float32) by one call of C++ each way: in a network of convolutions the passes over memory are what norms cost, and it makes
-  two each way where XLA makes four and more.
+  bias in float32) by one call of C++ each way: in a network of convolutions the passes
+  over memory are what norms cost, and it makes two each way where XLA makes four and
+  more.
 
   Args:
     x: [..., C].
@@ -270,7 +271,7 @@ def _at_least_two(count: int, what: str, remedy: str):
 
 
 def _calls(rows: tuple[Array, ...], numbers: tuple[Array, ...]) -> bool:
-  """Whether the call of C++ takes rows, and what they are multiplied by and the like."""
+  """Whether the call of C++ takes these rows, and these scales and biases."""
   dtype = rows[0].dtype
   fits = dtype in (jnp.float32, jnp.bfloat16) and all(x.dtype == dtype for x in rows)
   fits = fits and all(x.dtype == jnp.float32 for x in numbers)

@@ -13,7 +13,7 @@ def float32(name: str, shapes) -> Callable[..., Any]:
 
 
 def typed(name: str, *like: Any) -> Callable[..., Any]:
-  """The call `name`, whose results have these shapes and dtypes; of each row by vmap."""
+  """The call `name`, with results of these shapes and dtypes; of each row by vmap."""
   types = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in like)
   return jax.ffi.ffi_call(name, types, vmap_method='sequential')
 
