@@ -297,10 +297,11 @@ class MultiHeadAttention(nn.Module):
     return Attended(out(y_BLHK), cache, weights_BHLM, memory)
 
   def _packs(self, x_BLD: Array) -> bool:
-    """Whether one call of C++ does it all: float32 on the one device of a CPU."""
+    """Whether one call of C++ does it all, on the one device of a CPU."""
     if self.is_initializing() or mesh.ambient() is not None:
       return False
-    return bool(x_BLD.dtype == jnp.float32 and x_BLD.size and library.usable())
+    fits = x_BLD.dtype in (jnp.float32, jnp.bfloat16)
+    return bool(fits and x_BLD.size and library.usable())
 
   def _packed(self, x_BLD: Array) -> Array:
     """[B, L, D] -> [B, L, H, K]: tokens look at each other. One product, not three."""
