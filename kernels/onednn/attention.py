@@ -1,9 +1,10 @@
 """Attention and its derivative as calls of C++ on the CPU.
 
-Arrays are float32 or bfloat16, all alike, but for the log sums: float32. Scores and sums
-are float32; weights of bfloat16 are rounded before they go into a product. The products of matrices in them are oneDNN's. Other platforms compute the plain forms
-below, which is also what derivatives of the two are taken of. Under vmap a call is made
-for each row. dlx.layers.attention.multihead ties the two together.
+Arrays are float32 or bfloat16, all alike, but for the log sums: float32. Scores and
+sums are float32; weights are rounded to bfloat16 before they go into a product. The
+products of matrices are oneDNN's. Other platforms compute the plain forms below, which
+is also what derivatives of the two are taken of. Under vmap a call is made for each
+row. dlx.layers.attention.multihead ties the two together.
 """
 
 import functools
