@@ -15,7 +15,9 @@ import jax.numpy as jnp
 from dlx.run.blame import CALLS, INNER, bind, layer_of, place_of
 
 # Products by XLA, and calls of kernels, which stand for one.
-_PRODUCTS = ('dot_general', 'conv_general_dilated', 'ffi_call', 'pallas_call')
+_PRODUCTS = (
+  'dot_general', 'matrix_product', 'conv_general_dilated', 'ffi_call', 'pallas_call',
+)  # fmt: skip
 BATCH, PARAMS = 'batch', 'params'  # What a value depends on.
 BINS = 40  # Of a histogram of activations.
 

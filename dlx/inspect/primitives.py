@@ -232,6 +232,7 @@ RULES: dict[str, Callable[[Any, list[Known], Any], Sequence[Known] | None]] = {
   'dynamic_slice': _alone(_dynamic_slice),
   'dynamic_update_slice': _update,
   'gather': _gather,
+  'matrix_product': _dot,  # kernels.matmul's.
   'pad': _alone(_pad),
   'reshape': _alone(lambda p, value, shape: spans.reshaped(value, shape)),
   'rev': _alone(_rev),

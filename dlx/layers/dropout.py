@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from dlx.errors import ConfigError
+from dlx.layers.matmul import rows_product
 from dlx.state import Array, Key
 
 # Where SELU goes far below 0: -scale * alpha.
@@ -154,7 +155,7 @@ class DropConnect(nn.Module):
     if not self.deterministic:
       kernel = drop(self.make_rng(self.stream), kernel, self.rate)
     x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-    y = jnp.dot(x, kernel)
+    y = rows_product(x, kernel)
     return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
 
 

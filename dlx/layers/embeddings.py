@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from dlx import labels
 from dlx.errors import ConfigError
+from dlx.layers.matmul import Dense
 
 Array = jax.Array
 
@@ -70,7 +71,7 @@ class TimeEmbedding(nn.Module):
   @nn.compact
   def __call__(self, t_B: Array) -> Array:
     """[B] numbers -> [B, F]."""
-    dense = lambda name: nn.Dense(
+    dense = lambda name: Dense(
       self.features, dtype=self.dtype, param_dtype=self.param_dtype, name=name
     )
     hidden_BF = nn.silu(dense('hidden')(sinusoidal(t_B, self.frequencies)))

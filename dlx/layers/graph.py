@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from dlx import labels
 from dlx.config import check_choice
+from dlx.layers.matmul import rows_product
 from dlx.precision import at_least_float32
 from dlx.state import Array
 from kernels.onednn import library, sparse
@@ -174,7 +175,7 @@ def times(x: Array | SparseRows, kernel_FH: Array) -> Array:
   """x @ kernel [N, H], of dense or sparse rows."""
   if isinstance(x, SparseRows):
     return sparse_matmul(x.indices_X2, x.values_X, kernel_FH, x.shape[0])
-  return x @ kernel_FH
+  return rows_product(x, kernel_FH)
 
 
 def sparse_matmul(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from dlx.layers import graph
 from dlx.layers.graph import Links, SparseRows
+from dlx.layers.matmul import rows_product
 from dlx.precision import at_least_float32, unit
 
 SLOPE = 0.2  # Of the LeakyReLU of attention, as published.
@@ -125,7 +126,8 @@ class Sage(_Layer):
       pool_NH = graph.times(x, self.kernel('kernel_pool', width))
       pool_NH = nn.relu(pool_NH + self.bias('bias_pool'))
       heard_NH = graph.aggregate(pool_NH, links, 'max')
-      heard_NH = heard_NH @ self.kernel('kernel_neighbours', self.features)
+      neighbours = self.kernel('kernel_neighbours', self.features)
+      heard_NH = rows_product(heard_NH, neighbours)
     else:  # A sum or mean and a product change places: the narrower rows are sent.
       said_NH = graph.times(x, self.kernel('kernel_neighbours', width))
       heard_NH = graph.aggregate(said_NH, links, self.aggregation)
@@ -151,5 +153,7 @@ class GIN(_Layer):
     x_NF = x.astype(self.dtype)
     eps = self._param('eps', nn.initializers.zeros, ())
     h_NF = (1 + eps) * x_NF + graph.aggregate(x_NF, links, self.aggregation)
-    h_NH = nn.relu(h_NF @ self.kernel('kernel_0', x.shape[1]) + self.bias('bias_0'))
-    return h_NH @ self.kernel('kernel_1', self.features) + self.bias('bias_1')
+    h_NH = rows_product(h_NF, self.kernel('kernel_0', x.shape[1]))
+    h_NH = nn.relu(h_NH + self.bias('bias_0'))
+    h_NH = rows_product(h_NH, self.kernel('kernel_1', self.features))
+    return h_NH + self.bias('bias_1')

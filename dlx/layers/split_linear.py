@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from dlx.errors import ConfigError
+from dlx.layers.matmul import Dense
 from dlx.state import Array
 
 
@@ -45,7 +46,7 @@ class SplitLinear(nn.Module):
         raise ConfigError(
           f'parts={k} is not allowed with {size} {name}: must be a divisor of it.'
         )
-    dense = nn.Dense(
+    dense = Dense(
       self.features // k,
       use_bias=self.use_bias,
       dtype=self.dtype,

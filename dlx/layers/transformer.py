@@ -17,8 +17,9 @@ from dlx.layers import mesh
 from dlx.layers.activations import gelu
 from dlx.layers.attention.multihead import Array, KVCache, MultiHeadAttention
 from dlx.layers.block_config import BlockConfig
-from dlx.layers.matmul import rows_dot_general
+from dlx.layers.matmul import Dense
 from dlx.layers.normalisation import LayerNorm
+from kernels.matmul import saveable
 
 # Of the parameters of `Transformer`, whose leading axis is that of layers: heads and
 # hidden units over tensor (arXiv:1909.08053), the stream over fsdp.
@@ -35,7 +36,7 @@ STREAM = (('data', 'fsdp'), 'sequence')  # Where x [B, L, D] lies on a mesh.
 # What of a block is kept for the way back, and what is computed again.
 REMAT = {
   'off': None,  # All is kept.
-  'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  'dots': saveable,
   'full': jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -76,9 +77,7 @@ class FeedForward(nn.Module):
   @nn.compact
   def __call__(self, x_BLD: Array, *, train: bool) -> Array:
     c = self.config
-    dense = functools.partial(
-      nn.Dense, use_bias=c.use_bias, dot_general=rows_dot_general, **c.dtypes
-    )
+    dense = functools.partial(Dense, use_bias=c.use_bias, **c.dtypes)
     hidden = dense(c.mlp_ratio * c.width, kernel_init=c.kernel_init, name='in')
     out = dense(x_BLD.shape[-1], kernel_init=c.residual_init, name='out')
     y_BLF = hidden(x_BLD)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from dlx.errors import ConfigError
 from dlx.layers.convolution import Conv
 from dlx.layers.local_response import local_response_norm
+from dlx.layers.matmul import Dense
 from dlx.layers.pooling import adaptive_avg_pool, max_pool
 
 # Layers whose biases the paper begins at 1, so that their ReLUs begin above 0.
@@ -120,11 +121,11 @@ class AlexNet(nn.Module):
     x = adaptive_avg_pool(x, (self.pooled, self.pooled))
     x_BF = x.reshape(x.shape[0], -1)
     for number, units in enumerate(self.dense, len(self.blocks) + 1):
-      layer = nn.Dense(units, dtype=self.dtype, **named(f'fc{number}'))
+      layer = Dense(units, dtype=self.dtype, **named(f'fc{number}'))
       drop = nn.Dropout(self.dropout, deterministic=not train, name=f'drop{number}')
       x_BF = drop(nn.relu(layer(x_BF)))
     wide = jnp.promote_types(self.dtype, jnp.float32)
-    head = nn.Dense(self.num_outputs, dtype=wide, **named('head'))
+    head = Dense(self.num_outputs, dtype=wide, **named('head'))
     return head(x_BF), x_BF
 
 

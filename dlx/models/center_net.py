@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from dlx.layers.convolution import Conv
-from dlx.layers.matmul import rows_dot_general
+from dlx.layers.matmul import Dense
 from dlx.models.segmentation_unet import UNetBody
 
 Array = jax.Array
@@ -93,10 +93,9 @@ class CenterNet(nn.Module):
         param_dtype=self.param_dtype,
         name=f'{name}_hidden',
       )(x)
-      return nn.Dense(  # A 1x1 convolution.
+      return Dense(  # A 1x1 convolution.
         outputs,
         bias_init=nn.initializers.constant(bias),
-        dot_general=rows_dot_general,
         dtype=jnp.promote_types(self.dtype, jnp.float32),
         param_dtype=self.param_dtype,
         name=name,

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from dlx.layers.convolution import Conv
+from dlx.layers.matmul import Dense
 from dlx.layers.normalisation import BatchNorm
 from dlx.layers.pooling import global_avg_pool, max_pool
 from dlx.models.net_layers import output_layer
@@ -87,7 +88,7 @@ class CNN(nn.Module):
     else:
       x_BF = x_BHWC.reshape(x_BHWC.shape[0], -1)
     biased = not self.dense_batch_norm
-    x_BF = nn.Dense(self.dense, use_bias=biased, name='hidden', **dtypes)(x_BF)
+    x_BF = Dense(self.dense, use_bias=biased, name='hidden', **dtypes)(x_BF)
     x_BF = nn.relu(x_BF) if biased else norm_relu(x_BF, 'hidden_norm')
     x_BF = nn.Dropout(self.dropout, deterministic=not train)(x_BF)
     return output_layer(self)(x_BF), x_BF

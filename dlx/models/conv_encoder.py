@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from dlx.config import Group
 from dlx.errors import ConfigError
 from dlx.layers.convolution import Conv
+from dlx.layers.matmul import Dense
 from dlx.layers.normalisation import BatchNorm, GroupNorm
 
 
@@ -127,10 +128,10 @@ class ProjectionHead(nn.Module):
   def __call__(self, x_BF: jax.Array) -> jax.Array:
     """[B, D], not normalised."""
     wide = jnp.promote_types(self.dtype, jnp.float32)
-    first = nn.Dense(
+    first = Dense(
       self.hidden, dtype=self.dtype, param_dtype=self.param_dtype, name='hidden'
     )
-    second = nn.Dense(
+    second = Dense(
       self.num_outputs, dtype=wide, param_dtype=self.param_dtype, name='out'
     )
     return second(nn.relu(first(x_BF)))
@@ -198,5 +199,5 @@ class LinearProbe(nn.Module):
       **dtypes,
     )
     zeros = nn.initializers.zeros_init()  # The loss begins at log K exactly.
-    head = nn.Dense(self.num_outputs, kernel_init=zeros, name='head', **dtypes)
+    head = Dense(self.num_outputs, kernel_init=zeros, name='head', **dtypes)
     return head(norm(features.pooled_BF))

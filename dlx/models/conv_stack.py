@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from dlx.layers.activations import activation
 from dlx.layers.convolution import Conv
+from dlx.layers.matmul import Dense
 
 
 class ConvStack(nn.Module):
@@ -58,7 +59,7 @@ class ConvStack(nn.Module):
     wide = jnp.promote_types(self.dtype, jnp.float32)
     height, width = x_BHWC.shape[1:3]
     middle_BC = x_BHWC[:, height // 2, width // 2].astype(wide)
-    head = nn.Dense(
+    head = Dense(
       self.num_outputs, dtype=wide, param_dtype=self.param_dtype, name='head'
     )
     return head(middle_BC), x_BHWC

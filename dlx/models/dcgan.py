@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from dlx.config import check_choice
 from dlx.errors import ConfigError
 from dlx.layers.convolution import Conv
+from dlx.layers.matmul import Dense
 from dlx.layers.normalisation import BatchNorm
 from dlx.layers.upsampling import ConvTranspose2x
 from dlx.models.gan import SLOPE, join_label, logit_of_label
@@ -99,7 +100,7 @@ class Generator(nn.Module):
     x = join_label(z_BZ, label_B, self.num_classes)
     maps: dict[str, Any] = {'kernel_init': normal, **dtypes}
     size = base * base * features
-    x = nn.Dense(size, use_bias=False, name='dense', **maps)(x)
+    x = Dense(size, use_bias=False, name='dense', **maps)(x)
     x_BHWC = norm_relu(x.reshape(-1, base, base, features), 0)
     for i in range(doublings - 1):
       features //= 2
@@ -185,7 +186,7 @@ class Discriminator(nn.Module):
       else:
         x_BHWC = nn.leaky_relu(x_BHWC, SLOPE)
     wide = jnp.promote_types(self.dtype, jnp.float32)
-    head = nn.Dense(
+    head = Dense(
       1 + (self.num_classes or 0),
       kernel_init=normal,
       dtype=wide,

@@ -160,8 +160,8 @@ class EncoderDecoder(nn.Module):
     c = self.block
     logits_BTV = rows_dot_general(
       self.decoder_norm(found.x_BTD),
-      jnp.asarray(self.token.embedding, c.dtype).T,
-      (((2,), (0,)), ((), ())),
+      jnp.asarray(self.token.embedding, c.dtype),
+      (((2,), (1,)), ((), ())),
       preferred_element_type=jnp.promote_types(c.dtype, jnp.float32),
     )
     if self.num_rows > self.vocabulary_size:

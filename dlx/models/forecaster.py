@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dlx.layers.matmul import rows_dot_general
+from dlx.layers.matmul import Dense
 from dlx.layers.recurrent.cells import CELLS, cell_by_name
 from dlx.layers.recurrent.stack import RecurrentStack
 
@@ -47,9 +47,7 @@ class Forecaster(nn.Module):
     x_BF = past_BW
     if self.model == 'mlp':
       for i, features in enumerate(self.features):
-        x_BF = nn.Dense(
-          features, dot_general=rows_dot_general, name=f'hidden_{i}', **dtypes
-        )(x_BF)
+        x_BF = Dense(features, name=f'hidden_{i}', **dtypes)(x_BF)
         x_BF = drop(nn.relu(x_BF))
     elif self.model != 'linear':
       h_BWF, _ = RecurrentStack(
@@ -60,11 +58,10 @@ class Forecaster(nn.Module):
         **dtypes,
       )(past_BW[..., None], train=train)
       x_BF = drop(h_BWF[:, -1])
-    head = nn.Dense(
+    head = Dense(
       self.horizon * self.levels,
       dtype=jnp.promote_types(self.dtype, jnp.float32),
       param_dtype=self.param_dtype,
-      dot_general=rows_dot_general,
       name='head',
     )
     y_BHQ = head(x_BF).reshape(len(past_BW), self.horizon, self.levels)

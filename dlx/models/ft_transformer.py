@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from dlx.layers import transformer
 from dlx.layers.block_config import BlockConfig
 from dlx.layers.embeddings import LabelEmbedding
+from dlx.layers.matmul import Dense
 from dlx.layers.normalisation import LayerNorm
 from dlx.layers.transformer import Stacked, Transformer
 
@@ -81,7 +82,7 @@ class FTTransformer(nn.Module):
       jnp.concatenate(tokens, 1), train=train, return_weights=return_weights
     )
     x_BD = LayerNorm(epsilon=1e-5, name='norm', **c.dtypes)(stacked.x_BLD[:, 0])
-    head = nn.Dense(
+    head = Dense(
       self.num_outputs,
       dtype=jnp.promote_types(c.dtype, jnp.float32),
       param_dtype=c.param_dtype,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from dlx import labels
 from dlx.errors import ConfigError
+from dlx.layers.matmul import Dense
 
 SLOPE = 0.2  # Of the leaky ReLU below 0.
 
@@ -47,7 +48,7 @@ class Generator(nn.Module):
       x_BF = nn.leaky_relu(_hidden(self, i, width)(x_BF), SLOPE)
     height, width, channels = self.shape
     wide = jnp.promote_types(self.dtype, jnp.float32)
-    x_BF = nn.Dense(
+    x_BF = Dense(
       height * width * channels, dtype=wide, param_dtype=self.param_dtype, name='pixels'
     )(x_BF)
     return jnp.tanh(x_BF).reshape(-1, *self.shape)
@@ -87,7 +88,7 @@ class Discriminator(nn.Module):
       x_BF = nn.leaky_relu(_hidden(self, i, width)(x_BF), SLOPE)
       x_BF = nn.Dropout(self.dropout, deterministic=not train)(x_BF)
     wide = jnp.promote_types(self.dtype, jnp.float32)
-    head = nn.Dense(
+    head = Dense(
       1 + (self.num_classes or 0), dtype=wide, param_dtype=self.param_dtype, name='head'
     )
     return logit_of_label(head(x_BF), label_B, self.num_classes)
@@ -119,8 +120,8 @@ def logit_of_label(
   return out_BK1[:, 0] + (out_BK1[:, 1:] * hot_BK).sum(1)
 
 
-def _hidden(model: Any, i: int, width: int) -> nn.Dense:
-  return nn.Dense(
+def _hidden(model: Any, i: int, width: int) -> Dense:
+  return Dense(
     width, dtype=model.dtype, param_dtype=model.param_dtype, name=f'hidden_{i}'
   )
 

@@ -58,11 +58,13 @@ class GCN(nn.Module):
     h_NF = graph.times(x, kernel('kernel_0', num_features, self.hidden))
     h_NF = nn.relu(graph.propagate(h_NF, *links) + bias('bias_0', self.hidden))
     for i in range(1, self.depth - 1):
-      next_NF = drop(h_NF) @ kernel(f'kernel_{i}', self.hidden, self.hidden)
+      inner = kernel(f'kernel_{i}', self.hidden, self.hidden)
+      next_NF = graph.times(drop(h_NF), inner)
       next_NF = graph.propagate(next_NF, *links) + bias(f'bias_{i}', self.hidden)
       h_NF = nn.relu(next_NF) + h_NF if self.residual else nn.relu(next_NF)
     last = self.depth - 1
-    h_NK = drop(h_NF) @ kernel(f'kernel_{last}', self.hidden, self.num_outputs)
+    outer = kernel(f'kernel_{last}', self.hidden, self.num_outputs)
+    h_NK = graph.times(drop(h_NF), outer)
     h_NK = graph.propagate(h_NK, *links) + bias(f'bias_{last}', self.num_outputs)
     return h_NF, at_least_float32(h_NK)
 

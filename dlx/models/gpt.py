@@ -187,8 +187,8 @@ class GPT(nn.Module):
     # Narrow operands, wide sums: the largest product of a small net.
     logits_BTV = rows_dot_general(
       x_BTD,
-      jnp.asarray(kernel_VD, c.dtype).T,
-      (((2,), (0,)), ((), ())),
+      jnp.asarray(kernel_VD, c.dtype),
+      (((2,), (1,)), ((), ())),
       preferred_element_type=wide,
     )
     if self.num_rows > self.vocabulary_size:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from dlx.layers import graph, graph_batch, graph_modules
+from dlx.layers.matmul import Dense
 from dlx.precision import at_least_float32
 
 LAYERS = ('gin', 'sage', 'gcn')
@@ -68,5 +69,5 @@ class GraphClassifier(nn.Module):
       h_BNF = h_MF.reshape(*nodes_BN.shape, -1)
       row_BF = graph_batch.readout(h_BNF, batch.weight_BN, self.readout)
       seen.append(row_BF / nodes_BN.shape[1] if self.readout == 'sum' else row_BF)
-    head = nn.Dense(self.num_outputs, name='head', **common)
+    head = Dense(self.num_outputs, name='head', **common)
     return at_least_float32(head(jnp.concatenate(seen, -1)))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from dlx.layers.drop_norm import DropNorm
 from dlx.layers.dropout import alpha_drop, drop
+from dlx.layers.matmul import Dense
 from dlx.layers.normalisation import BatchNorm, LayerNorm
 from dlx.layers.split_linear import SplitLinear
 from dlx.state import Array
@@ -76,7 +77,7 @@ class Blocks(nn.Module):
         name = f'block_{i}_{j}'
         biased = self.block[j + 1 : j + 2] != ('batch_norm',)
         if part == 'dense':
-          y = nn.Dense(self.width, biased, name=name, **linear)(y)
+          y = Dense(self.width, biased, name=name, **linear)(y)
         elif part == 'split':
           y = SplitLinear(self.width, self.split, biased, name=name, **linear)(y)
         elif part == 'shuffle':
@@ -89,7 +90,7 @@ class Blocks(nn.Module):
         else:
           y = random(drop if part == 'dropout' else alpha_drop, y)
       found.append(y)
-    head = nn.Dense(
+    head = Dense(
       self.num_outputs,
       dtype=jnp.promote_types(self.dtype, jnp.float32),
       param_dtype=self.param_dtype,

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from dlx.errors import ConfigError
 from dlx.layers.convolution import Conv
 from dlx.layers.local_response import local_response_norm
+from dlx.layers.matmul import Dense
 from dlx.layers.normalisation import BatchNorm
 from dlx.layers.pooling import avg_pool, max_pool
 from dlx.models.inception_tables import (
@@ -284,9 +285,7 @@ class AuxiliaryHead(nn.Module):
     x_BHWC = self.unit(self.channels, 1, name='conv')(x_BHWC)
     x_BF = x_BHWC.reshape(x_BHWC.shape[0], -1)
     dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
-    x_BF = nn.relu(
-      nn.Dense(self.hidden, kernel_init=_HE, name='hidden', **dtypes)(x_BF)
-    )
+    x_BF = nn.relu(Dense(self.hidden, kernel_init=_HE, name='hidden', **dtypes)(x_BF))
     drop = nn.Dropout(self.dropout, deterministic=not self.train, name='dropout')
     return output_layer(self)(drop(x_BF))
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from dlx.errors import ConfigError
 from dlx.layers.convolution import Conv, conv_general_dilated
+from dlx.layers.matmul import Dense
 from dlx.layers.pooling import avg_pool, max_pool
 from dlx.models.net_layers import output_layer
 
@@ -110,8 +111,8 @@ class LeNet5(nn.Module):
     x = TableConv(CONNECTIONS, name='c3', **dtypes)(scaled_tanh(x))
     x = Subsampling(name='s4', **dtypes)(scaled_tanh(x))
     x_BF = scaled_tanh(x).reshape(x.shape[0], -1)
-    x_BF = scaled_tanh(nn.Dense(120, name='c5', **begin)(x_BF))
-    x_BF = scaled_tanh(nn.Dense(84, name='f6', **begin)(x_BF))
+    x_BF = scaled_tanh(Dense(120, name='c5', **begin)(x_BF))
+    x_BF = scaled_tanh(Dense(84, name='f6', **begin)(x_BF))
     wide = x_BF.astype(jnp.promote_types(self.dtype, jnp.float32))
     apart_BKF = wide[:, None] - jnp.asarray(codes(self.num_outputs), wide.dtype)[None]
     return -jnp.square(apart_BKF).sum(-1), x_BF
@@ -169,7 +170,7 @@ class LeNet(nn.Module):
       x = max_pool(nn.relu(x))
     x_BF = x.reshape(x.shape[0], -1)
     for units, name in zip(self.dense, ('c5', 'f6'), strict=True):
-      x_BF = nn.relu(nn.Dense(units, name=name, **begin)(x_BF))
+      x_BF = nn.relu(Dense(units, name=name, **begin)(x_BF))
     return output_layer(self)(x_BF), x_BF
 
 

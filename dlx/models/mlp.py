@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from dlx.layers.matmul import Dense
 from dlx.layers.normalisation import BatchNorm
 
 # Where the state lies on a mesh: layers in pairs, the first divided by its units, the
@@ -69,7 +70,7 @@ class MLP(nn.Module):
   def forward(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
     """Outputs and features."""
     dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
-    dense = functools.partial(nn.Dense, kernel_init=self.kernel_init)
+    dense = functools.partial(Dense, kernel_init=self.kernel_init)
     x_BF = x.reshape(x.shape[0], -1)
     x_BF = nn.Dropout(self.input_dropout, deterministic=not train)(x_BF)
     biased = not self.batch_norm

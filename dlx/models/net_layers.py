@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from dlx.layers.convolution import Conv
+from dlx.layers.matmul import Dense
 from dlx.layers.normalisation import BatchNorm
 
 # He et al. (arXiv 1502.01852): variance 2 / (inputs of a unit going backward).
@@ -31,14 +32,14 @@ def conv_and_norm(net: Any, train: bool, **of_norm: Any) -> tuple[Any, Any]:
   return conv, norm
 
 
-def output_layer(net: Any, **fields: Any) -> nn.Dense:
+def output_layer(net: Any, **fields: Any) -> Dense:
   """The Dense `head` of a net, at least float32; of a method that is compact.
 
   Args:
     net: has `num_outputs`, `dtype` and `param_dtype`.
     fields: of Dense.
   """
-  return nn.Dense(
+  return Dense(
     net.num_outputs,
     dtype=jnp.promote_types(net.dtype, jnp.float32),
     param_dtype=net.param_dtype,

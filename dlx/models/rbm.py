@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from dlx.layers.dropout import drop
+from dlx.layers.matmul import kernel_gradient, rows_product
 from dlx.precision import at_least_float32
 from dlx.state import Array, Key, seed_keys
 
@@ -35,12 +36,14 @@ def init(
 
 def up(machine: Machine, v_BV: Array) -> Array:
   """Probabilities of the hidden units [B, H], given the visible ones."""
-  return jax.nn.sigmoid(v_BV @ machine['kernel'] + machine['hidden'][None])
+  return jax.nn.sigmoid(rows_product(v_BV, machine['kernel']) + machine['hidden'][None])
 
 
 def down(machine: Machine, h_BH: Array) -> Array:
   """Probabilities of the visible units [B, V], given the hidden ones."""
-  return jax.nn.sigmoid(h_BH @ machine['kernel'].T + machine['visible'][None])
+  return jax.nn.sigmoid(
+    rows_product(h_BH, machine['kernel'].T) + machine['visible'][None]
+  )
 
 
 def draw(key: Key, probability: Array) -> Array:
@@ -89,8 +92,10 @@ def contrast(machine: Machine, v_BV: Array, key: Key) -> tuple[dict[str, Array],
   h_BH = up(machine, v_BV)
   made_BV = down(machine, draw(key, h_BH))
   then_BH = up(machine, made_BV)
+  before_VH = kernel_gradient(v_BV, h_BH)
+  after_VH = kernel_gradient(made_BV, then_BH)
   grads = {
-    'kernel': (made_BV.T @ then_BH - v_BV.T @ h_BH) / len(v_BV),
+    'kernel': (after_VH - before_VH) / len(v_BV),
     'visible': (made_BV - v_BV).mean(0),
     'hidden': (then_BH - h_BH).mean(0),
   }
@@ -153,7 +158,7 @@ def net_logits(
   v_BV = thin(v_BV, input_dropout, keys[0])
   for k, key in enumerate(keys[1:]):
     layer = net[f'hidden_{k}']
-    v_BV = jax.nn.sigmoid(v_BV @ layer['kernel'] + layer['bias'][None])
+    v_BV = jax.nn.sigmoid(rows_product(v_BV, layer['kernel']) + layer['bias'][None])
     v_BV = thin(v_BV, dropout, key)
   head = net['head']
-  return at_least_float32(v_BV @ head['kernel'] + head['bias'][None])
+  return at_least_float32(rows_product(v_BV, head['kernel']) + head['bias'][None])

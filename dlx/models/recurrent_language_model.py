@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from dlx import labels
-from dlx.layers.matmul import rows_dot_general
+from dlx.layers.matmul import Dense
 from dlx.layers.recurrent.cells import Cell, State, zero_state
 from dlx.layers.recurrent.stack import RecurrentStack
 
@@ -68,11 +68,7 @@ class RecurrentLanguageModel(nn.Module):
       self.cell, self.features, dropout=self.dropout, name='layers', **dtypes
     )(x_BTD, None, states, train=train)
     h_BTH = nn.Dropout(self.dropout, deterministic=not train)(h_BTH)
-    head = nn.Dense(
-      self.vocabulary_size,
-      dtype=self.wide,
-      param_dtype=self.param_dtype,
-      dot_general=rows_dot_general,
-      name='head',
+    head = Dense(
+      self.vocabulary_size, dtype=self.wide, param_dtype=self.param_dtype, name='head'
     )
     return head(h_BTH), after

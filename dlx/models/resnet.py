@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from dlx.config import check_bounds
 from dlx.errors import ConfigError
+from dlx.layers.matmul import Dense
 from dlx.layers.pooling import avg_pool
 from dlx.models.net_layers import conv_and_norm, output_layer
 
@@ -138,7 +139,7 @@ class ResNet(nn.Module):
     wide = jnp.promote_types(self.dtype, jnp.float32)
     x_BC = x_BHWC.astype(wide).mean((1, 2))
     if self.dense is not None:
-      hidden = nn.Dense(
+      hidden = Dense(
         self.dense, dtype=wide, param_dtype=self.param_dtype, name='hidden'
       )
       x_BC = nn.relu(hidden(x_BC))

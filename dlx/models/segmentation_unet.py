@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from dlx.errors import ConfigError
 from dlx.layers.convolution import Conv
-from dlx.layers.matmul import rows_dot_general
+from dlx.layers.matmul import Dense, rows_dot_general
 from dlx.layers.normalisation import BatchNorm
 from dlx.layers.pooling import max_pool
 from dlx.layers.upsampling import depth_to_space
@@ -182,9 +182,8 @@ class SegmentationUNet(nn.Module):
       name='body',
     )
     x = body(x_BHWC, train=train)
-    head = nn.Dense(  # A 1x1 convolution.
+    head = Dense(  # A 1x1 convolution.
       self.num_outputs,
-      dot_general=rows_dot_general,
       dtype=jnp.promote_types(self.dtype, jnp.float32),
       param_dtype=self.param_dtype,
       name='head',

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from dlx import labels
 from dlx.config import check_choice
 from dlx.errors import ConfigError
-from dlx.layers.matmul import rows_dot_general
+from dlx.layers.matmul import Dense, rows_dot_general
 from dlx.layers.recurrent.cells import Cell, State
 from dlx.layers.recurrent.stack import CellWeights, RecurrentStack, cell_weights
 from dlx.layers.recurrent.unroll import by_row, unroll
@@ -149,7 +149,7 @@ class Seq2Seq(nn.Module):
       read = 2 * width + (self.embedding if self.attention == BAHDANAU else 0)
       self.read_kernel = param('read_kernel', init, (read, width), own)
       self.read_bias = param('read_bias', nn.initializers.zeros, (width,), own)
-    self.head = nn.Dense(
+    self.head = Dense(
       size, dtype=self._wide, param_dtype=own, dot_general=rows_dot_general
     )
     self.drop = nn.Dropout(self.dropout)

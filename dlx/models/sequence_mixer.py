@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dlx.layers.matmul import rows_dot_general
+from dlx.layers.matmul import Dense
 from dlx.layers.normalisation import LayerNorm
 from dlx.layers.recurrent.cells import CELLS
 from dlx.layers.recurrent.linear import LRU, MinGRU
@@ -71,11 +71,10 @@ class SequenceMixer(nn.Module):
       x = x + y
     x = x if self.last is None else x[:, -self.last :]
     x = LayerNorm(name='norm', **dtypes)(x)
-    head = nn.Dense(
+    head = Dense(
       self.num_outputs,
       dtype=jnp.promote_types(self.dtype, jnp.float32),
       param_dtype=self.param_dtype,
-      dot_general=rows_dot_general,
       name='head',
     )
     return head(x)

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dlx.layers.matmul import Dense
 from dlx.layers.recurrent.cells import Cell
 from dlx.layers.recurrent.stack import RecurrentStack
 
@@ -49,7 +50,7 @@ class SequenceRegressor(nn.Module):
       **dtypes,
     )
     h_BTH, _ = encoder(x_BTD, train=train)
-    head = nn.Dense(
+    head = Dense(
       self.num_outputs,
       dtype=jnp.promote_types(self.dtype, jnp.float32),
       param_dtype=self.param_dtype,

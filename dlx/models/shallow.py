@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dlx.layers.matmul import Dense
 from dlx.models.mlp import PLACEMENT
 
 __all__ = ('PLACEMENT', 'Shallow')  # Its layers have the names of those of MLP.
@@ -40,7 +41,7 @@ class Shallow(nn.Module):
     def spread(key, shape, dtype):
       return jax.random.uniform(key, shape, dtype, -self.steepness, self.steepness)
 
-    hidden = nn.Dense(
+    hidden = Dense(
       self.width,
       kernel_init=nn.initializers.normal(self.steepness),
       bias_init=spread,
@@ -48,7 +49,7 @@ class Shallow(nn.Module):
       param_dtype=self.param_dtype,
       name='hidden_0',
     )
-    head = nn.Dense(
+    head = Dense(
       1,
       dtype=jnp.promote_types(self.dtype, jnp.float32),
       param_dtype=self.param_dtype,

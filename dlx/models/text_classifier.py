@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from dlx import labels
+from dlx.layers.matmul import Dense
 from dlx.layers.recurrent.cells import Cell, State
 from dlx.layers.recurrent.noise import RecurrentNoise
 from dlx.layers.recurrent.stack import Recurrent, RecurrentStack
@@ -114,7 +115,7 @@ class TextClassifier(nn.Module):
     else:
       pooled_BH = pool(h_BTH, length_B, self.pooling)
     pooled_BH = nn.Dropout(self.dropout, deterministic=not train)(pooled_BH)
-    head = nn.Dense(
+    head = Dense(
       self.num_outputs,
       dtype=jnp.promote_types(self.dtype, jnp.float32),
       param_dtype=self.param_dtype,
@@ -171,7 +172,7 @@ class CarriedClassifiers(nn.Module):
       layer = Recurrent(cell, self.features, name=f'{name}_encoder', **dtypes)
       state = None if states is None else states[name]
       _, after[name] = layer(x_BTD, length_B, state, (nudges or {}).get(name))
-      head = nn.Dense(
+      head = Dense(
         self.num_outputs, dtype=wide, param_dtype=self.param_dtype, name=f'{name}_head'
       )
       logits[name] = head(after[name][0])

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dlx.layers.matmul import rows_dot_general
+from dlx.layers.matmul import Dense, rows_dot_general
 from dlx.models.text_classifier import word_vectors
 
 Array = jax.Array
@@ -127,7 +127,7 @@ class TextCNN(nn.Module):
     kernels = [kernel.astype(self.dtype) for kernel in kernels]
     pooled_BF = max_over_time(x_BTD, (tokens_BT != 0).sum(1), kernels, biases)
     pooled_BF = nn.Dropout(self.dropout, deterministic=not train)(pooled_BF)
-    head = nn.Dense(
+    head = Dense(
       self.num_outputs,
       dtype=jnp.promote_types(self.dtype, jnp.float32),
       param_dtype=self.param_dtype,

@@ -17,7 +17,7 @@ from dlx.config import Group
 from dlx.errors import ConfigError
 from dlx.layers.convolution import Conv
 from dlx.layers.embeddings import LabelEmbedding, TimeEmbedding
-from dlx.layers.matmul import rows_dot_general
+from dlx.layers.matmul import Dense
 from dlx.layers.normalisation import GroupNorm
 from dlx.layers.upsampling import depth_to_space, space_to_depth
 
@@ -230,7 +230,7 @@ class SelfAttention(nn.Module):
 
 
 # Of images too, whose gradient the CPU otherwise computes at a third of the speed.
-_dense = functools.partial(nn.Dense, dot_general=rows_dot_general)
+_dense = functools.partial(Dense)
 
 
 def _norm(x: Array, groups: int, **fields: Any) -> GroupNorm:

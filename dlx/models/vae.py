@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dlx.layers.matmul import Dense
+
 
 class VAE(nn.Module):
   """Dense encoder to a diagonal Gaussian, dense decoder to logits of the pixels.
@@ -31,10 +33,10 @@ class VAE(nn.Module):
     dtypes = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
     wide = {**dtypes, 'dtype': jnp.promote_types(self.dtype, jnp.float32)}
     height, width, channels = self.shape
-    self.encoder = [nn.Dense(n, **dtypes) for n in self.features]
-    self.gaussian = nn.Dense(2 * self.latents, **wide)
-    self.decoder = [nn.Dense(n, **dtypes) for n in reversed(self.features)]
-    self.pixels = nn.Dense(height * width * channels, **wide)
+    self.encoder = [Dense(n, **dtypes) for n in self.features]
+    self.gaussian = Dense(2 * self.latents, **wide)
+    self.decoder = [Dense(n, **dtypes) for n in reversed(self.features)]
+    self.pixels = Dense(height * width * channels, **wide)
 
   def encode(self, x_BHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and log-variance [B, L] of the code of images in [0, 1]."""

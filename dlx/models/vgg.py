@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from dlx.errors import ConfigError
+from dlx.layers.matmul import Dense
 from dlx.layers.pooling import adaptive_avg_pool, max_pool
 from dlx.models.net_layers import conv_and_norm, output_layer
 
@@ -107,7 +108,7 @@ class VGG(nn.Module):
     x_BF = x.reshape(x.shape[0], -1)
     begin = nn.initializers.normal(0.01)
     for number, units in enumerate(self.dense, 6):
-      layer = nn.Dense(units, kernel_init=begin, name=f'fc{number}', **dtypes)
+      layer = Dense(units, kernel_init=begin, name=f'fc{number}', **dtypes)
       drop = nn.Dropout(self.dropout, deterministic=not train, name=f'drop{number}')
       x_BF = drop(nn.relu(layer(x_BF)))
     return output_layer(self, kernel_init=begin)(x_BF), x_BF

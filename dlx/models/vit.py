@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from dlx.errors import ConfigError
 from dlx.layers import mesh, transformer
 from dlx.layers.block_config import BlockConfig
-from dlx.layers.matmul import rows_dot_general
+from dlx.layers.matmul import Dense
 from dlx.layers.normalisation import LayerNorm
 from dlx.layers.transformer import STREAM, Stacked, Transformer
 from dlx.precision import EXACT
@@ -78,12 +78,8 @@ class ViT(nn.Module):
     if self.pool not in ('token', 'mean'):
       raise ValueError(f"pool={self.pool!r} is not allowed: must be 'token' or 'mean'.")
     c = self.block
-    x_BTD = nn.Dense(
-      c.width,
-      kernel_init=nn.initializers.lecun_normal(),
-      dot_general=rows_dot_general,
-      name='patch',
-      **c.dtypes,
+    x_BTD = Dense(
+      c.width, kernel_init=nn.initializers.lecun_normal(), name='patch', **c.dtypes
     )(patches(x_BHWC, self.patch))
     if self.pool == 'token':
       token_D = self.param(
@@ -107,7 +103,7 @@ class ViT(nn.Module):
     )
     x_BTD = LayerNorm(epsilon=1e-6, name='norm', **c.dtypes)(stacked.x_BLD)
     x_BD = x_BTD[:, 0] if self.pool == 'token' else x_BTD.mean(1)
-    logits_BK = nn.Dense(
+    logits_BK = Dense(
       self.num_outputs,
       kernel_init=nn.initializers.zeros,
       dtype=jnp.promote_types(c.dtype, jnp.float32),

@@ -329,6 +329,7 @@ def _cudnn_backward(eqn: Any) -> int:
 
 PRODUCTS = {
   'dot_general': _dot,
+  'matrix_product': _dot,  # kernels.matmul's.
   'conv_general_dilated': _convolution,
   'dot_product_attention_fwd_wrapper': _cudnn_forward,
   'dot_product_attention_bwd_wrapper': _cudnn_backward,

@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,7 @@ TARGETS = {
   'dlx_onednn_attention_packed_backward': 'DlxOneDnnAttentionPackedBackward',
   'dlx_onednn_attention_packed_forward': 'DlxOneDnnAttentionPackedForward',
   'dlx_onednn_conv': 'DlxOneDnnConv',
+  'dlx_onednn_product': 'DlxOneDnnProduct',
   'dlx_onednn_lstm_forward': 'DlxOneDnnLstmForward',
   'dlx_onednn_lstm_backward': 'DlxOneDnnLstmBackward',
   'dlx_batch_norm_backward': 'DlxBatchNormBackward',
@@ -151,6 +153,17 @@ def isa() -> str:
   """
   bits = load().dnnl_get_effective_cpu_isa()
   return next((name for name, has in ISAS.items() if bits & has == has), 'other')
+
+
+@functools.cache
+def vendor() -> str:
+  """Of the CPU, as it calls itself: 'GenuineIntel', 'AuthenticAMD'; 'unknown'."""
+  try:
+    text = pathlib.Path('/proc/cpuinfo').read_text(encoding='utf-8')
+  except OSError:
+    return 'unknown'
+  found = re.search(r'^vendor_id\s*:\s*(\S+)', text, re.MULTILINE)
+  return found[1] if found else 'unknown'
 
 
 def has_bfloat16() -> bool:

@@ -163,7 +163,7 @@ def test_packed_layer_is_the_layer_of_three_products(causal, bias, dtype):
   tolerance = 1e-5 if dtype == 'float32' else 2**-6
   for ours, theirs in zip(found, wanted, strict=True):
     ours, theirs = jax.tree.leaves(ours), jax.tree.leaves(theirs)
-    # The slope of the keys' bias is 0 but for rounding: all are measured by the largest.
+    # That of the keys' bias is 0 but for rounding: all are measured by the largest.
     atol = tolerance * max(np.abs(b).max() for b in theirs)
     for a, b in zip(ours, theirs, strict=True):
       np.testing.assert_allclose(a, b, rtol=10 * tolerance, atol=atol)

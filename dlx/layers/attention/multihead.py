@@ -19,7 +19,7 @@ from dlx.layers import mesh
 from dlx.layers.attention.fused import fused_attention
 from dlx.layers.attention.rotary import rotate
 from dlx.layers.block_config import BlockConfig
-from dlx.layers.matmul import rows_dot_general
+from dlx.layers.matmul import DenseGeneral, rows_dot_general
 from kernels.onednn import attention as onednn
 from kernels.onednn import library
 
@@ -245,9 +245,7 @@ class MultiHeadAttention(nn.Module):
       )
     if c.rotary is not None and memory_BMD is not None:
       raise ValueError('rotary with a memory is not allowed: must be None there.')
-    dense = functools.partial(
-      nn.DenseGeneral, use_bias=c.use_bias, dot_general=rows_dot_general, **c.dtypes
-    )
+    dense = functools.partial(DenseGeneral, use_bias=c.use_bias, **c.dtypes)
 
     def heads(name, number):
       shape = (number, width // c.num_heads)

@@ -13,7 +13,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from dlx.layers.matmul import rows_dot_general
+from dlx.layers.matmul import Dense, rows_dot_general
 
 Array = jax.Array
 
@@ -119,14 +119,9 @@ class Linear(nn.Module):
   def wide(self) -> Any:
     return jnp.promote_types(self.dtype, jnp.float32)
 
-  def dense(self, features: int, name: str, **fields: Any) -> nn.Dense:
-    return nn.Dense(
-      features,
-      dtype=self.dtype,
-      param_dtype=self.param_dtype,
-      dot_general=rows_dot_general,
-      name=name,
-      **fields,
+  def dense(self, features: int, name: str, **fields: Any) -> Dense:
+    return Dense(
+      features, dtype=self.dtype, param_dtype=self.param_dtype, name=name, **fields
     )
 
 

@@ -13,9 +13,11 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from dlx.layers.matmul import kernel_gradient, rows_product
 from dlx.layers.recurrent.cells import LSTM, Cell, State
 from dlx.layers.recurrent.noise import Noise
 from dlx.precision import euclidean_norm
+from kernels.matmul import product
 from kernels.onednn import library, lstm
 
 Array = jax.Array
@@ -68,11 +70,8 @@ def _by_onednn(cell: Cell, *arrays: Array) -> bool:
 
 def _weight_gradients(h_TBH: Array, du_TBG: Array, kernel: Array, bias: Array):
   """Of u = h kernel + bias, over all steps and rows at once."""
-  d_kernel = lax.dot_general(
-    h_TBH.astype(kernel.dtype),
-    du_TBG.astype(kernel.dtype),
-    (((0, 1), (0, 1)), ((), ())),
-    preferred_element_type=du_TBG.dtype,
+  d_kernel = kernel_gradient(
+    h_TBH.astype(kernel.dtype), du_TBG.astype(kernel.dtype), du_TBG.dtype
   )
   return d_kernel.astype(kernel.dtype), du_TBG.sum((0, 1)).astype(bias.dtype)
 
@@ -122,7 +121,7 @@ def _scan(
   def body(state, inputs):
     t, x, nudge, old = inputs
     h = _dropped(state[0], noise)
-    u = jnp.matmul(h.astype(kernel.dtype), kernel, preferred_element_type=wide)
+    u = rows_product(h.astype(kernel.dtype), kernel, wide)
     u = u + bias.astype(wide)[None]
     saved = (u, state) if save else None
     new = cell.step(state, x.astype(wide), u, *own_BH)
@@ -175,7 +174,9 @@ def _unroll_backward(cell, reverse, residuals, slopes):
     if length_B is not None:
       inside = (t < length_B)[:, None]
       dx, du, *more = (jnp.where(inside, x, 0) for x in (dx, du, *more))
-    d_h = jnp.matmul(du.astype(kernel.dtype), kernel.T, preferred_element_type=wide)
+    d_h = product(
+      du.astype(kernel.dtype), kernel, transpose_b=True, preferred_element_type=wide
+    )
     d_old = (d_old[0] + _dropped(d_h, noise), *d_old[1:])
     d_nudge = None if nudge_TBH is None else d_new[0]
     if length_B is not None:
