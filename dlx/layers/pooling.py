@@ -135,7 +135,7 @@ def _max_of_windows_jvp(window, strides, primals, tangents):
   wide = jnp.promote_types(y.dtype, jnp.float32)
   count = sum(hit.astype(wide) for hit in hits)
   moves = _slices(dx.astype(wide), window, strides)
-  total = sum(jnp.where(hit, d, 0) for hit, d in zip(hits, moves, strict=True))
+  total: Any = sum(jnp.where(hit, d, 0) for hit, d in zip(hits, moves, strict=True))
   return y, (total / count).astype(y.dtype)
 
 

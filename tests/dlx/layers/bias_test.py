@@ -29,7 +29,7 @@ class BiasTest(parameterized.TestCase):
 
   @parameterized.parameters(*LAYERS)
   def test_layers_of_bfloat16(self, name):
-    layer, plain = (l.clone(dtype=jnp.bfloat16) for l in LAYERS[name])
+    layer, plain = (x.clone(dtype=jnp.bfloat16) for x in LAYERS[name])
     x = jnp.cos(jnp.arange(2.0 * 16 * 16 * 4)).reshape(2, 16, 16, 4)
     variables = layer.init(jax.random.key(0), x)
     jax.tree.map(
