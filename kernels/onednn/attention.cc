@@ -71,14 +71,6 @@ struct Sizes {
   }
 };
 
-// float32 numbers as T, in a product: as they are, or rounded into `space`.
-const float* As(int64_t, const float* x, std::vector<float>*) { return x; }
-
-const Half* As(int64_t n, const float* x, std::vector<Half>* space) {
-  Narrow(n, 1.0f, x, space->data());
-  return space->data();
-}
-
 // Scores of one query -> exponentials of their distance to the largest; 0 from `seen`
 // on. Returns their sum.
 CLONES float Exponentials(int64_t seen, int64_t keys, float* __restrict__ scores,

@@ -47,6 +47,7 @@ enum Kind : int64_t { kForward = 0, kInputGradient = 1, kFilterGradient = 2 };
 constexpr size_t kGeometrySize = 18;
 constexpr size_t kAlignment = 64;
 constexpr int64_t kWorthThreads = 1 << 22;  // Products of numbers.
+constexpr int64_t kMostSums = 1 << 26;      // Numbers in filters of all threads.
 
 const dnnl::engine& Engine() {
   static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
@@ -290,9 +291,11 @@ void Run(int64_t kind, const Geometry& g, Array x, Array w, Array y) {
     const int64_t work = g[0] * g[7] * g[8] * g[4] * g[5] * g[3] / g[17] * g[6];
     const int64_t threads = omp_get_max_threads();
     const int64_t parts = std::min(threads, g[0]);
+    const int64_t sums = parts * g[4] * g[5] * g[3] / g[17] * g[6];
     key.alone = true;
     if (work >= kWorthThreads) {
-      if (parts > 1 && FilterGradientInParts(key, parts, x, w, y)) return;
+      const bool apart = parts > 1 && sums <= kMostSums;
+      if (apart && FilterGradientInParts(key, parts, x, w, y)) return;
       key.alone = false;
     }
   }

@@ -69,6 +69,14 @@ struct Gemm {
   }
 };
 
+// float32 numbers as T, in a product: as they are, or rounded into `space`.
+inline const float* As(int64_t, const float* x, std::vector<float>*) { return x; }
+
+inline const Half* As(int64_t n, const float* x, std::vector<Half>* space) {
+  Narrow(n, 1.0f, x, space->data());
+  return space->data();
+}
+
 }  // namespace
 
 #endif  // DLX_KERNELS_ONEDNN_SMALL_PRODUCTS_H_
