@@ -8,7 +8,8 @@ A depthwise convolution and its input gradient are 3 to 500 times faster there a
 of shifted products than by lax: kernels/conv/xla.py has the figures.
 
 Where oneDNN is built (kernels/onednn), a CPU computes all three products of a float32
-convolution by it, in the same order of magnitude of rounding but not the same bits.
+or bfloat16 convolution by it, in the same order of magnitude of rounding but not the
+same bits.
 """
 
 import functools
@@ -19,6 +20,7 @@ import jax
 from jax import lax
 
 from dlx.layers import mesh
+from dlx.layers.bias import keep_bias_wide, narrow
 from kernels.conv import conv2d
 from kernels.conv.api import OPERATION
 from kernels.conv.case import INPUT, describe
@@ -108,6 +110,11 @@ class Conv(nn.Conv):
   """`flax.linen.Conv` on `conv_general_dilated` of this module; names as of nn.Conv."""
 
   conv_general_dilated: Any = conv_general_dilated
+  promote_dtype: Any = keep_bias_wide
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[..., H, W, C] -> [..., H', W', features]; as many spatial axes as the kernel."""
+    return narrow(super().__call__(x), x, self.dtype, self.param_dtype)
 
 
 @functools.cache

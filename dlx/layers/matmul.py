@@ -14,6 +14,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from dlx.layers import mesh
+from dlx.layers.bias import keep_bias_wide, narrow
 from kernels.matmul import product
 
 Array = jax.Array
@@ -113,6 +114,11 @@ class Dense(nn.Dense):
   """`flax.linen.Dense` on `rows_dot_general`; names and fields as of nn.Dense."""
 
   dot_general: Any = rows_dot_general
+  promote_dtype: Any = keep_bias_wide
+
+  def __call__(self, x: Array) -> Array:
+    """[..., D] -> [..., features]."""
+    return narrow(super().__call__(x), x, self.dtype, self.param_dtype)
 
 
 class DenseGeneral(nn.DenseGeneral):
@@ -120,3 +126,8 @@ class DenseGeneral(nn.DenseGeneral):
   names and fields as of nn.DenseGeneral."""
 
   dot_general: Any = rows_dot_general
+  promote_dtype: Any = keep_bias_wide
+
+  def __call__(self, x: Array) -> Array:
+    """The axes `axis` of x become `features`."""
+    return narrow(super().__call__(x), x, self.dtype, self.param_dtype)

@@ -103,9 +103,10 @@ def batch_norm_activation(
 ) -> tuple[Array, Array, Array]:
   """`batch_norm`, plus what is added to it, then z where z > 0 and leak * z elsewhere.
 
-  Where kernels/onednn is built, a CPU computes float32 by one call of C++ each way: in
-  a network of convolutions the passes over memory are what norms cost, and it makes
-  two each way where XLA makes four and more.
+  Where kernels/onednn is built, a CPU computes float32 and bfloat16 (with scale and
+  bias in float32) by one call of C++ each way: in a network of convolutions the passes
+  over memory are what norms cost, and it makes two each way where XLA makes four and
+  more.
 
   Args:
     x: [..., C].
@@ -115,8 +116,8 @@ def batch_norm_activation(
     leak: of the activation: 0 is ReLU, 1 none.
     added: like x; None: nothing.
   """
-  given = (x, scale_C, bias_C, *(() if added is None else (added,)))
-  if not _calls(*given):
+  rows_of = (x,) if added is None else (x, added)
+  if not _calls(rows_of, (scale_C, bias_C)):
     found: Any = batch_norm(x, scale_C, bias_C, epsilon)
     y, mean_C, var_C = found
     return activate(y, leak, added), mean_C, var_C
@@ -236,7 +237,8 @@ def group_norm(
 
   Mean and variance are an example's, over all positions and the channels of a group;
   in float32 or wider. Reverse mode only, of any order. Where kernels/onednn is built, a
-  CPU computes float32 by one call of C++ each way.
+  CPU computes float32 and bfloat16 (with slope and bias in float32) by one call of C++
+  each way.
 
   Args:
     x: [B, ..., C].
@@ -255,7 +257,7 @@ def group_norm(
   form = norm.Form(groups, epsilon, silu)
   x_BPC = x.reshape(x.shape[0], positions, x.shape[-1])
   args = (x_BPC, slope_SC, bias_SC)
-  y: Any = _group_norm(form, _calls(*args), *args)
+  y: Any = _group_norm(form, _calls((x_BPC,), (slope_SC, bias_SC)), *args)
   return y.reshape(x.shape)
 
 
@@ -268,10 +270,12 @@ def _at_least_two(count: int, what: str, remedy: str):
     )
 
 
-def _calls(*args: Array) -> bool:
-  """Whether the call of C++ takes them."""
-  fits = all(x.dtype == jnp.float32 and x.size for x in args)
-  return fits and library.usable()
+def _calls(rows: tuple[Array, ...], numbers: tuple[Array, ...]) -> bool:
+  """Whether the call of C++ takes these rows, and these scales and biases."""
+  dtype = rows[0].dtype
+  fits = dtype in (jnp.float32, jnp.bfloat16) and all(x.dtype == dtype for x in rows)
+  fits = fits and all(x.dtype == jnp.float32 for x in numbers)
+  return fits and all(x.size for x in (*rows, *numbers)) and library.usable()
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -22,6 +22,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from dlx.errors import ConfigError
+from dlx.layers.bias import add_bias
 from dlx.layers.convolution import transposed_by_onednn
 from kernels.conv import conv2d_transpose
 
@@ -152,7 +153,7 @@ class ConvTranspose2x(nn.Module):
       bias = self.param(
         'bias', nn.initializers.zeros, (self.features,), self.param_dtype
       )
-      y = y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+      y = add_bias(y, bias)
     return y
 
 

@@ -10,8 +10,8 @@ Array = jax.Array
 
 
 def refusal(case: Case) -> Refusal | None:
-  if case.dtype != 'float32':
-    return Refusal(f'dtype={case.dtype} is not float32', 'float32')
+  if case.dtype not in ('float32', 'bfloat16'):
+    return Refusal(f'dtype={case.dtype}', 'float32 or bfloat16')
   if case.q_heads != case.kv_heads:
     heads = f'{case.kv_heads} heads of keys for {case.q_heads} of queries'
     return Refusal(heads, f'{case.q_heads} heads of keys')

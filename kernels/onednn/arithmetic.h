@@ -15,6 +15,28 @@
 #endif
 #define INLINE inline __attribute__((always_inline))
 
+// bfloat16: the upper half of the bits of a float.
+using Half = uint16_t;
+
+INLINE float Wide(float x) { return x; }
+
+INLINE float Wide(Half x) {
+  const uint32_t bits = static_cast<uint32_t>(x) << 16;
+  float wide;
+  std::memcpy(&wide, &bits, sizeof(wide));
+  return wide;
+}
+
+INLINE void Put(float x, float* to) { *to = x; }
+
+// Rounds to the nearest, to the even one of two; a NaN stays one.
+INLINE void Put(float x, Half* to) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof(bits));
+  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  *to = static_cast<Half>(x == x ? rounded : (bits >> 16) | 0x40u);
+}
+
 // e^x by 2^n e^r, |r| <= log(2) / 2, and a polynomial of degree 6: within 2 ulp.
 INLINE float Exp(float x) {
   x = x < -87.0f ? -87.0f : x;

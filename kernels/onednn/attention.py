@@ -1,8 +1,10 @@
-"""Attention and its derivative as calls of C++ on the CPU, float32.
+"""Attention and its derivative as calls of C++ on the CPU.
 
-The products of matrices in them are oneDNN's. Other platforms compute the plain forms
-below, which is also what derivatives of the two are taken of. Under vmap a call is made
-for each row. dlx.layers.attention.multihead ties the two together.
+Arrays are float32 or bfloat16, all alike, but for the log sums: float32. Scores and
+sums are float32; weights are rounded to bfloat16 before they go into a product. The
+products of matrices are oneDNN's. Other platforms compute the plain forms below, which
+is also what derivatives of the two are taken of. Under vmap a call is made for each
+row. dlx.layers.attention.multihead ties the two together.
 """
 
 import functools
@@ -79,7 +81,8 @@ def plain_forward(form: Form, q_BLHK, k_BMHK, v_BMHK) -> tuple[Array, Array]:
   scores_BHLM = _scores(form, q_BLHK, k_BMHK)
   lse_BHL = jax.nn.logsumexp(scores_BHLM, axis=-1)
   weights_BHLM = jnp.exp(scores_BHLM - lse_BHL[..., None])
-  return jnp.einsum('BHLM,BMHK->BLHK', weights_BHLM, v_BMHK), lse_BHL
+  o_BLHK = _product('BHLM,BMHK->BLHK', weights_BHLM.astype(v_BMHK.dtype), v_BMHK)
+  return o_BLHK.astype(q_BLHK.dtype), lse_BHL
 
 
 def plain_backward(
@@ -87,14 +90,22 @@ def plain_backward(
 ) -> tuple[Array, Array, Array]:
   """`backward` in any dtype."""
   weights_BHLM = jnp.exp(_scores(form, q_BLHK, k_BMHK) - lse_BHL[..., None])
-  along_BHL = jnp.einsum('BLHK,BLHK->BHL', o_BLHK, do_BLHK)
-  slopes_BHLM = jnp.einsum('BLHK,BMHK->BHLM', do_BLHK, v_BMHK) - along_BHL[..., None]
-  slopes_BHLM = form.scale * weights_BHLM * slopes_BHLM
-  return (
-    jnp.einsum('BHLM,BMHK->BLHK', slopes_BHLM, k_BMHK),
-    jnp.einsum('BHLM,BLHK->BMHK', slopes_BHLM, q_BLHK),
-    jnp.einsum('BHLM,BLHK->BMHK', weights_BHLM, do_BLHK),
+  along_BHL = jnp.einsum('BLHK,BLHK->BHL', calls.wide(o_BLHK), calls.wide(do_BLHK))
+  slopes_BHLM = _product('BLHK,BMHK->BHLM', do_BLHK, v_BMHK) - along_BHL[..., None]
+  slopes_BHLM = (form.scale * weights_BHLM * slopes_BHLM).astype(q_BLHK.dtype)
+  found = (
+    _product('BHLM,BMHK->BLHK', slopes_BHLM, k_BMHK),
+    _product('BHLM,BLHK->BMHK', slopes_BHLM, q_BLHK),
+    _product('BHLM,BLHK->BMHK', weights_BHLM.astype(do_BLHK.dtype), do_BLHK),
   )
+  dq_BLHK, dk_BMHK, dv_BMHK = (x.astype(q_BLHK.dtype) for x in found)
+  return dq_BLHK, dk_BMHK, dv_BMHK
+
+
+def _product(axes: str, a: Array, b: Array) -> Array:
+  """`einsum` in float32 or wider."""
+  wide = jnp.promote_types(a.dtype, jnp.float32)
+  return jnp.einsum(axes, a, b, preferred_element_type=wide)
 
 
 def _unpacked(qkv_BLPHK: Array) -> list[Array]:
@@ -110,7 +121,7 @@ def _plain_packed_backward(form: Form, qkv_BLPHK, *args) -> Array:
 
 
 def _scores(form: Form, q_BLHK: Array, k_BMHK: Array) -> Array:
-  scores_BHLM = form.scale * jnp.einsum('BLHK,BMHK->BHLM', q_BLHK, k_BMHK)
+  scores_BHLM = form.scale * _product('BLHK,BMHK->BHLM', q_BLHK, k_BMHK)
   if not form.causal:
     return scores_BHLM
   num_queries, num_keys = scores_BHLM.shape[2:]
@@ -119,28 +130,32 @@ def _scores(form: Form, q_BLHK: Array, k_BMHK: Array) -> Array:
 
 
 def _call_forward(form: Form, q_BLHK, k_BMHK, v_BMHK):
-  batch, queries, heads, _ = q_BLHK.shape
-  shapes = (q_BLHK.shape, (batch, heads, queries))
-  call = calls.float32('dlx_onednn_attention_forward', shapes)
+  call = calls.typed('dlx_onednn_attention_forward', q_BLHK, _log_sums(q_BLHK.shape))
   return tuple(call(q_BLHK, k_BMHK, v_BMHK, **_attributes(form)))
 
 
-def _call_backward(form: Form, q_BLHK, k_BMHK, *args):
-  shapes = (q_BLHK.shape, k_BMHK.shape, k_BMHK.shape)
-  call = calls.float32('dlx_onednn_attention_backward', shapes)
-  return tuple(call(q_BLHK, k_BMHK, *args, **_attributes(form)))
+def _call_backward(form: Form, q_BLHK, k_BMHK, v_BMHK, o_BLHK, lse_BHL, do_BLHK):
+  call = calls.typed('dlx_onednn_attention_backward', q_BLHK, k_BMHK, v_BMHK)
+  args = (q_BLHK, k_BMHK, v_BMHK, o_BLHK, do_BLHK, lse_BHL)
+  return tuple(call(*args, **_attributes(form)))
 
 
 def _call_packed_forward(form: Form, qkv_BLPHK):
   batch, queries, _, heads, width = qkv_BLPHK.shape
-  shapes = ((batch, queries, heads, width), (batch, heads, queries))
-  call = calls.float32('dlx_onednn_attention_packed_forward', shapes)
+  shape = (batch, queries, heads, width)
+  types = (jax.ShapeDtypeStruct(shape, qkv_BLPHK.dtype), _log_sums(shape))
+  call = calls.typed('dlx_onednn_attention_packed_forward', *types)
   return tuple(call(qkv_BLPHK, **_attributes(form)))
 
 
-def _call_packed_backward(form: Form, qkv_BLPHK, *args):
-  call = calls.float32('dlx_onednn_attention_packed_backward', (qkv_BLPHK.shape,))
-  return call(qkv_BLPHK, *args, **_attributes(form))[0]
+def _call_packed_backward(form: Form, qkv_BLPHK, o_BLHK, lse_BHL, do_BLHK):
+  call = calls.typed('dlx_onednn_attention_packed_backward', qkv_BLPHK)
+  return call(qkv_BLPHK, o_BLHK, do_BLHK, lse_BHL, **_attributes(form))[0]
+
+
+def _log_sums(shape) -> jax.ShapeDtypeStruct:
+  batch, queries, heads, _ = shape
+  return jax.ShapeDtypeStruct((batch, heads, queries), jnp.float32)
 
 
 def _attributes(form: Form):

@@ -1,4 +1,6 @@
-"""Batch normalisation and its derivative as calls of C++ on the CPU, float32.
+"""Batch normalisation and its derivative as calls of C++ on the CPU.
+
+Rows are float32 or bfloat16, all alike; scale, bias and statistics are float32.
 
 Other platforms compute the plain forms below, which is also what derivatives of the two
 are taken of. Under vmap a call is made for each row. dlx.layers.normalisation ties the
@@ -111,16 +113,17 @@ def plain_backward(
 
 
 def _call_forward(form: Form, x_NC, added_NC, scale_C, bias_C):
-  of_channels = (scale_C.shape,) * 3
-  call = calls.float32('dlx_batch_norm_forward', (x_NC.shape, *of_channels))
+  call = calls.typed('dlx_batch_norm_forward', x_NC, *[scale_C] * 3)
   attributes = {'epsilon': np.float32(form.epsilon), 'leak': np.float32(form.leak)}
   return tuple(call(x_NC, added_NC, scale_C, bias_C, **attributes))
 
 
-def _call_backward(form: Form, x_NC, y_NC, scale_C, *args):
-  shapes = (x_NC.shape, y_NC.shape, scale_C.shape, scale_C.shape)
-  call = calls.float32('dlx_batch_norm_backward', shapes)
-  return tuple(call(x_NC, y_NC, scale_C, *args, leak=np.float32(form.leak)))
+def _call_backward(
+  form: Form, x_NC, y_NC, scale_C, bias_C, mean_C, root_C, dy_NC, *slopes_C
+):
+  call = calls.typed('dlx_batch_norm_backward', x_NC, y_NC, scale_C, scale_C)
+  of_C = (scale_C, bias_C, mean_C, root_C, *slopes_C)
+  return tuple(call(x_NC, y_NC, dy_NC, *of_C, leak=np.float32(form.leak)))
 
 
 calls.differentiate_plain(forward, plain_forward)

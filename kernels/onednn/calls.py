@@ -9,7 +9,12 @@ import jax.numpy as jnp
 
 def float32(name: str, shapes) -> Callable[..., Any]:
   """The call `name`, whose results are float32 of these shapes; of each row by vmap."""
-  types = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+  return typed(name, *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
+
+
+def typed(name: str, *like: Any) -> Callable[..., Any]:
+  """The call `name`, with results of these shapes and dtypes; of each row by vmap."""
+  types = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in like)
   return jax.ffi.ffi_call(name, types, vmap_method='sequential')
 
 

@@ -1,4 +1,5 @@
-// An LSTM along time and its derivative as XLA FFI calls, float32.
+// An LSTM along time and its derivative as XLA FFI calls: float32, and products of
+// bfloat16 summed in float32 where u is.
 //
 // forward:  x [T,B,4H], u [H,4H], bias [4H], h0 c0 [B,H], length s32[B]
 //           -> h [T,B,H], hT cT [B,H], gates [T,B,4H], old_h old_c [T,B,H]
@@ -27,6 +28,8 @@
 
 #include "arithmetic.h"
 #include "bindings.h"
+#include "small_products.h"
+#include "types.h"
 
 namespace {
 
@@ -95,22 +98,28 @@ struct Aligned {
   std::vector<char> bytes;
 };
 
-// [rows, inner] times a matrix that is packed once and used in every step.
+using Type = memory::data_type;
+
+// [rows, inner] times a matrix that is packed once and used in every step. Of a matrix
+// in bfloat16 both are in it where the CPU has its products, else both in float32.
 struct Product {
   dnnl::matmul matmul;
   dnnl::reorder pack;
   memory::desc left, packed, plain, right, scratch;
+  bool half;
 
-  Product(int64_t rows, int64_t inner, int64_t outer, bool transposed) {
+  Product(int64_t rows, int64_t inner, int64_t outer, bool transposed, Type type)
+      : half(type == Type::bf16 && HasBfloat16()) {
     using Tag = memory::format_tag;
-    const auto f32 = memory::data_type::f32;
-    left = memory::desc({rows, inner}, f32, Tag::ab);
-    right = memory::desc({rows, outer}, f32, Tag::ab);
-    plain = memory::desc({inner, outer}, f32, transposed ? Tag::ba : Tag::ab);
+    const auto inside = half ? Type::bf16 : Type::f32;
+    left = memory::desc({rows, inner}, inside, Tag::ab);
+    right = memory::desc({rows, outer}, Type::f32, Tag::ab);
+    plain = memory::desc({inner, outer}, type, transposed ? Tag::ba : Tag::ab);
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     const dnnl::matmul::primitive_desc made(
-        Engine(), left, memory::desc({inner, outer}, f32, Tag::any), right, attributes);
+        Engine(), left, memory::desc({inner, outer}, inside, Tag::any), right,
+        attributes);
     matmul = dnnl::matmul(made);
     packed = made.weights_desc();
     scratch = made.scratchpad_desc();
@@ -120,14 +129,15 @@ struct Product {
 
 // Made once for each shape in the life of the process. A thread's product is made for
 // one thread: inside a parallel region oneDNN sees no other.
-const Product& ProductFor(int64_t rows, int64_t inner, int64_t outer, bool transposed) {
-  using Key = std::tuple<int64_t, int64_t, int64_t, bool>;
+const Product& ProductFor(int64_t rows, int64_t inner, int64_t outer, bool transposed,
+                          Type type) {
+  using Key = std::tuple<int64_t, int64_t, int64_t, bool, Type>;
   static std::mutex mutex;
   static auto* products = new std::map<Key, std::unique_ptr<Product>>();
   const std::lock_guard<std::mutex> guard(mutex);
-  auto& product = (*products)[{rows, inner, outer, transposed}];
+  auto& product = (*products)[{rows, inner, outer, transposed, type}];
   if (product == nullptr) {
-    product = std::make_unique<Product>(rows, inner, outer, transposed);
+    product = std::make_unique<Product>(rows, inner, outer, transposed, type);
   }
   return *product;
 }
@@ -135,15 +145,18 @@ const Product& ProductFor(int64_t rows, int64_t inner, int64_t outer, bool trans
 // A product and a thread's memory for it.
 class Running {
  public:
-  Running(int64_t rows, int64_t inner, int64_t outer, bool transposed, float* matrix)
-      : product_(ProductFor(rows, inner, outer, transposed)),
+  Running(int64_t rows, int64_t inner, int64_t outer, bool transposed,
+          const ffi::AnyBuffer& matrix)
+      : product_(ProductFor(rows, inner, outer, transposed, TypeOf(matrix))),
+        numbers_(rows * inner),
+        halves_(product_.half ? numbers_ : 0),
         stream_(Engine()),
         packed_(product_.packed.get_size() / sizeof(float) + 1),
         scratch_(product_.scratch.get_size() / sizeof(float) + 1),
         left_(product_.left, Engine(), nullptr),
         right_(product_.right, Engine(), nullptr),
         matrix_(product_.packed, Engine(), packed_.data()) {
-    memory plain(product_.plain, Engine(), matrix);
+    memory plain(product_.plain, Engine(), matrix.untyped_data());
     memory own(product_.scratch, Engine(), scratch_.data());
     product_.pack.execute(stream_, {{DNNL_ARG_FROM, plain}, {DNNL_ARG_TO, matrix_}});
     arguments_ = {{DNNL_ARG_SRC, left_},
@@ -153,13 +166,16 @@ class Running {
   }
 
   void operator()(float* left, float* right) {
-    left_.set_data_handle(left);
+    if (product_.half) Narrow(numbers_, 1.0f, left, halves_.data());
+    left_.set_data_handle(product_.half ? static_cast<void*>(halves_.data()) : left);
     right_.set_data_handle(right);
     product_.matmul.execute(stream_, arguments_);
   }
 
  private:
   const Product& product_;
+  int64_t numbers_;
+  std::vector<Half> halves_;
   dnnl::stream stream_;
   Aligned packed_, scratch_;
   memory left_, right_, matrix_;
@@ -191,14 +207,17 @@ void Copy(float* to, const float* from, int64_t floats) {
   std::memcpy(to, from, floats * sizeof(float));
 }
 
-ffi::Error Forward(bool reverse, Floats x, Floats u, Floats bias, Floats h0, Floats c0,
+ffi::Error Forward(bool reverse, Floats x, ffi::AnyBuffer u, Floats bias, Floats h0, Floats c0,
                    Ints length, ffi::Result<Floats> h, ffi::Result<Floats> last_h,
                    ffi::Result<Floats> last_c, ffi::Result<Floats> gates,
                    ffi::Result<Floats> old_h, ffi::Result<Floats> old_c) {
   const int64_t T = x.dimensions()[0], B = x.dimensions()[1], H = u.dimensions()[0];
   const int64_t G = kGates * H;
+  if (TypeOf(u) == Type::undef) {
+    return ffi::Error::InvalidArgument("an LSTM whose kernel has another type");
+  }
   return InParts(B, [&](int64_t first, int64_t rows) {
-    Running product(rows, H, G, false, u.typed_data());
+    Running product(rows, H, G, false, u);
     Aligned hu(rows * G);
     float* state_h = last_h->typed_data() + first * H;
     float* state_c = last_c->typed_data() + first * H;
@@ -228,13 +247,16 @@ ffi::Error Forward(bool reverse, Floats x, Floats u, Floats bias, Floats h0, Flo
 }
 
 ffi::Error Backward(bool reverse, Floats dh, Floats last_dh, Floats last_dc,
-                    Floats gates, Floats old_c, Floats u, Ints length,
+                    Floats gates, Floats old_c, ffi::AnyBuffer u, Ints length,
                     ffi::Result<Floats> dx, ffi::Result<Floats> first_dh,
                     ffi::Result<Floats> first_dc) {
   const int64_t T = dh.dimensions()[0], B = dh.dimensions()[1], H = u.dimensions()[0];
   const int64_t G = kGates * H;
+  if (TypeOf(u) == Type::undef) {
+    return ffi::Error::InvalidArgument("an LSTM whose kernel has another type");
+  }
   return InParts(B, [&](int64_t first, int64_t rows) {
-    Running product(rows, G, H, true, u.typed_data());
+    Running product(rows, G, H, true, u);
     Aligned before(rows * H);
     float* state_dh = first_dh->typed_data() + first * H;
     float* state_dc = first_dc->typed_data() + first * H;
@@ -271,8 +293,10 @@ auto Reversible() { return ffi::Ffi::Bind().Attr<bool>("reverse"); }
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     DlxOneDnnLstmForward, Forward,
-    Results<6>(Arguments<1, Ints>(Arguments<5>(Reversible()))));
+    Results<6>(Arguments<1, Ints>(Arguments<3>(
+        Arguments<1, ffi::AnyBuffer>(Arguments<1>(Reversible()))))));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     DlxOneDnnLstmBackward, Backward,
-    Results<3>(Arguments<1, Ints>(Arguments<6>(Reversible()))));
+    Results<3>(Arguments<1, Ints>(
+        Arguments<1, ffi::AnyBuffer>(Arguments<5>(Reversible())))));

@@ -1,6 +1,7 @@
-"""An LSTM along time and its derivative, as calls of C++ on the CPU, float32.
+"""An LSTM along time and its derivative, as calls of C++ on the CPU.
 
-The products of matrices in them are oneDNN's. Other platforms compute the plain form
+Arrays are float32; the kernel also bfloat16, and then the products with it are. The
+products of matrices in them are oneDNN's. Other platforms compute the plain form
 below, a scan, which is also what derivatives of the two are taken of. Under vmap a call
 is made for each row. dlx.layers.recurrent.unroll ties the two together.
 """
@@ -99,7 +100,7 @@ def plain_forward(reverse, x_TBG, kernel_HG, bias_G, h_BH, c_BH, length_B) -> Fo
   def step(state, inputs):
     h_BH, c_BH = state
     t, x_BG = inputs
-    x_BG = x_BG + (h_BH @ kernel_HG + bias_G[None])
+    x_BG = x_BG + (_product(h_BH, kernel_HG) + bias_G[None])
     i, f, g, o = jnp.split(x_BG, 4, axis=-1)
     i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
     inside = (t < length_B)[:, None]
@@ -135,7 +136,7 @@ def plain_backward(
       dh * tanh * o * (1 - o),
     ]
     dx_BG = jnp.where(inside, jnp.concatenate(parts, axis=-1), 0)
-    before = jnp.where(inside, dx_BG @ kernel_HG.T, after_h)
+    before = jnp.where(inside, _product(dx_BG, kernel_HG.T), after_h)
     return (before, jnp.where(inside, dc * f, after_c)), dx_BG
 
   steps = jnp.arange(dh_TBH.shape[0], dtype=jnp.int32)
@@ -146,6 +147,11 @@ def plain_backward(
     reverse=not reverse,
   )
   return dx_TBG, dh_BH, dc_BH
+
+
+def _product(x: Array, kernel: Array) -> Array:
+  """In the dtype of the kernel, summed in that of x."""
+  return jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=x.dtype)
 
 
 calls.differentiate_plain(forward, plain_forward, whole=1)

@@ -1,4 +1,7 @@
-"""Group normalisation and its derivative as calls of C++ on the CPU, float32.
+"""Group normalisation and its derivative as calls of C++ on the CPU.
+
+x, y and their slopes are float32 or bfloat16, all alike; slope, bias and statistics
+are float32.
 
 Other platforms compute the plain forms below, which is also what derivatives of the two
 are taken of. Under vmap a call is made for each row. dlx.layers.normalisation ties the
@@ -125,8 +128,8 @@ def _centred(x_BPC: Array, mean_BG: Array, root_BG: Array) -> Array:
 
 
 def _call_forward(form: Form, x_BPC, slope_SC, bias_SC):
-  groups = (x_BPC.shape[0], form.groups)
-  call = calls.float32('dlx_norm_forward', (x_BPC.shape, groups, groups))
+  of_BG = jax.ShapeDtypeStruct((x_BPC.shape[0], form.groups), jnp.float32)
+  call = calls.typed('dlx_norm_forward', x_BPC, of_BG, of_BG)
   return tuple(
     call(
       x_BPC, slope_SC, bias_SC, groups=np.int64(form.groups),
@@ -135,12 +138,10 @@ def _call_forward(form: Form, x_BPC, slope_SC, bias_SC):
   )  # fmt: skip
 
 
-def _call_backward(form: Form, x_BPC, slope_SC, *args):
-  call = calls.float32(
-    'dlx_norm_backward', (x_BPC.shape, slope_SC.shape, slope_SC.shape)
-  )
-  attributes = {'groups': np.int64(form.groups), 'silu': form.silu}
-  return tuple(call(x_BPC, slope_SC, *args, **attributes))
+def _call_backward(form: Form, x_BPC, slope_SC, bias_SC, mean_BG, root_BG, dy_BPC):
+  call = calls.typed('dlx_norm_backward', x_BPC, slope_SC, slope_SC)
+  args = (x_BPC, dy_BPC, slope_SC, bias_SC, mean_BG, root_BG)
+  return tuple(call(*args, groups=np.int64(form.groups), silu=form.silu))
 
 
 calls.differentiate_plain(forward, plain_forward)

@@ -22,4 +22,11 @@ inline dnnl::memory::data_type TypeOf(const xla::ffi::AnyBuffer& x) {
   }
 }
 
+// Whether the CPU multiplies bfloat16 by instructions of its own, and oneDNN by them.
+inline bool HasBfloat16() {
+  static const unsigned has = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
+  constexpr auto wanted = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
+  return (has & wanted) == wanted;
+}
+
 #endif  // DLX_KERNELS_ONEDNN_TYPES_H_

@@ -63,6 +63,32 @@ def test_values_and_derivatives_are_the_textbook_s_in_float64(size, leak, added)
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * max(np.abs(b).max(), 1))
 
 
+@pytest.mark.parametrize('size, leak, added', CASES)
+def test_bfloat16_is_rounded_from_float32(size, leak, added):
+  """Both ways, of the same numbers in float64."""
+  form, half = batch_norm.Form(1e-2, leak), lambda v: jnp.asarray(v, jnp.bfloat16)
+  x, scale, bias, *rest = inputs(*size, added)
+  x, dy = half(x), half(np.sin(x))
+  args = (x, half(rest[0]) if added else x[:0], scale, bias)
+  y, *_ = found = batch_norm.forward(form, *args)
+  kept = y[: args[1].shape[0]]
+  # The sign of y decides: it is the same one in both.
+  more = (*found[1::2], dy, *found[1:3])
+  slopes = batch_norm.backward(form, x, kept, scale, bias, *more)
+  with jax.enable_x64(True):
+    double = lambda *values: [jnp.asarray(v, jnp.float64) for v in values]
+    wanted = jax.jit(batch_norm.plain_forward, static_argnums=0)(form, *double(*args))
+    back = (form, *double(x, kept, scale, bias, *more))
+    wanted += jax.jit(batch_norm.plain_backward, static_argnums=0)(*back)
+  for a, b in zip((*found, *slopes), wanted, strict=True):
+    # Half an ulp; dx where something is added, of a slope that is rounded before it.
+    rtol = 1e-4 if a.dtype == jnp.float32 else 2**-8
+    atol = (2**-8 if added and a.dtype != jnp.float32 else 1e-4) * max(
+      np.abs(b).max(initial=0), 1
+    )
+    np.testing.assert_allclose(np.asarray(a, np.float64), b, rtol=rtol, atol=atol)
+
+
 def test_a_large_mean_costs_no_accuracy():
   """The mean of squares less the squared mean would have no digit left here."""
   x, scale, bias = inputs(300, 8, False)
@@ -125,7 +151,12 @@ def test_the_layer_calls_it_and_other_platforms_do_not():
 
   assert calls(loss, x, x) == 1
   assert calls(jax.grad(loss), x, x) == 2
-  assert calls(loss, x.astype(jnp.bfloat16), x) == 0
+  half = x.astype(jnp.bfloat16)
+  assert calls(jax.grad(loss), half, half) == 2
+  assert calls(loss, half, x) == 0
+  assert calls(loss, *[x.astype(jnp.float16)] * 2) == 0
+  second = jax.grad(lambda x: (jax.grad(loss)(x, x) ** 2).sum())(half)
+  assert second.dtype == jnp.bfloat16 and np.isfinite(second).all()
   evaluated = BatchNorm(True, leak=0.0)
   assert calls(lambda x: evaluated.apply(variables, x), x) == 0
   traced = jax.jit(jax.grad(loss)).trace(x, x)

@@ -205,7 +205,7 @@ def test_onednn_says_why_not(monkeypatch):
     return str(caught.value.refusals['onednn'])
 
   half = SPEC(X.shape, 'float16'), SPEC(W.shape, 'float16')
-  assert reason(*half) == 'dtype=float16 (nearest: float32)'
+  assert reason(*half) == 'dtype=float16 (nearest: float32 or bfloat16)'
   assert 'nothing' in reason(SPEC((0, 6, 5, 4), 'float32'), W)
   assert 'nothing' in reason(X, SPEC((7, 7, 4, 6), 'float32'), padding='VALID')
   with library.unused():

@@ -65,6 +65,28 @@ def test_values_and_derivatives_are_the_textbook_s_in_float64(size, own, silu):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * max(np.abs(b).max(), 1))
 
 
+@pytest.mark.parametrize('size, own, silu', CASES)
+def test_bfloat16_is_rounded_from_float32(size, own, silu):
+  """Both ways, of the same numbers in float64."""
+  *shape, groups = size
+  form = norm.Form(groups, 1e-3, silu)
+  x, slope, bias = inputs(*shape, own)
+  x, dy = (jnp.asarray(v, jnp.bfloat16) for v in (x, np.sin(x)))
+  found = norm.forward(form, x, slope, bias)
+  slopes = norm.backward(form, x, slope, bias, *found[1:], dy)
+  with jax.enable_x64(True):
+    double = lambda *values: [jnp.asarray(v, jnp.float64) for v in values]
+    args = double(x, slope, bias)
+    wanted = jax.jit(norm.plain_forward, static_argnums=0)(form, *args)
+    args += double(*found[1:], dy)
+    wanted += jax.jit(norm.plain_backward, static_argnums=0)(form, *args)
+  for i, (a, b) in enumerate(zip((*found, *slopes), wanted, strict=True)):
+    # Half an ulp; dx is made of a slope that is rounded before it.
+    rtol = 1e-4 if a.dtype == jnp.float32 else 2**-8
+    atol = (2**-7 if i == 3 else 1e-4) * max(np.abs(b).max(), 1)
+    np.testing.assert_allclose(np.asarray(a, np.float64), b, rtol=rtol, atol=atol)
+
+
 def test_a_large_mean_costs_no_accuracy():
   """The sum of squares less the squared mean would have no digit left here."""
   x, slope, bias = inputs(2, 40, 8, False)
@@ -94,6 +116,9 @@ def test_the_layer_calls_it_and_other_platforms_do_not():
   calls = lambda f, *args: jax.jit(f).lower(*args).as_text().count('@dlx_norm')
   assert calls(loss, x, slope, bias) == 1
   assert calls(jax.grad(loss), x, slope, bias) == 2
-  assert calls(loss, x.astype(jnp.bfloat16), slope, bias) == 0
+  half = x.astype(jnp.bfloat16)
+  assert calls(jax.grad(loss), half, slope, bias) == 2
+  assert calls(loss, half, slope.astype(jnp.bfloat16), bias) == 0
+  assert calls(loss, x.astype(jnp.float16), slope, bias) == 0
   traced = jax.jit(jax.grad(loss)).trace(x, slope, bias)
   assert 'dlx_norm' not in traced.lower(lowering_platforms=('cuda',)).as_text()

@@ -57,6 +57,30 @@ def test_values_and_derivatives_are_the_textbook_s_in_float64(size, causal):
 
 
 @pytest.mark.parametrize('causal', (False, True))
+@pytest.mark.parametrize('size', SIZES)
+def test_bfloat16_is_near_the_same_numbers_in_float64(size, causal):
+  """o, lse and the three slopes; what of the weights goes into products is rounded."""
+  form = attention.Form(causal, size[-1] ** -0.5)
+  q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in inputs(*size))
+  o, lse = attention.forward(form, q, k, v)
+  do = jnp.cos(q)
+  slopes = attention.backward(form, q, k, v, o, lse, do)
+  with jax.enable_x64(True):
+    double = lambda *values: [jnp.asarray(x, jnp.float64) for x in values]
+    args = double(q, k, v)
+    wanted = jax.jit(attention.plain_forward, static_argnums=0)(form, *args)
+    args += double(o, lse, do)
+    wanted += jax.jit(attention.plain_backward, static_argnums=0)(form, *args)
+  assert lse.dtype == jnp.float32 and o.dtype == jnp.bfloat16
+  np.testing.assert_allclose(lse, wanted[1], rtol=1e-5, atol=1e-5)
+  for a, b in zip((o, *slopes), (wanted[0], *wanted[2:]), strict=True):
+    # 2^-9 each of weights and result, of which the weights' have any sign.
+    np.testing.assert_allclose(
+      np.asarray(a, np.float64), b, rtol=2**-8, atol=2**-8 * np.abs(b).max()
+    )
+
+
+@pytest.mark.parametrize('causal', (False, True))
 def test_plain_forms_and_log_sums(causal):
   """What other platforms compute is what the calls compute, the second result too."""
   form = attention.Form(causal, 0.3)
@@ -106,10 +130,15 @@ def test_under_vmap_and_in_a_loop():
   np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('causal, bias', ((False, True), (True, False)))
-def test_packed_layer_is_the_layer_of_three_products(causal, bias):
+@pytest.mark.parametrize(
+  'causal, bias, dtype',
+  ((False, True, 'float32'), (True, False, 'float32'), (True, True, 'bfloat16')),
+)
+def test_packed_layer_is_the_layer_of_three_products(causal, bias, dtype):
   layer = MultiHeadAttention(
-    BlockConfig(width=16, num_heads=2, causal=causal, use_bias=bias)
+    BlockConfig(
+      width=16, num_heads=2, causal=causal, use_bias=bias, dtype=jnp.dtype(dtype)
+    )
   )
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.normal(size=(3, 70, 16)), jnp.float32)
@@ -131,10 +160,13 @@ def test_packed_layer_is_the_layer_of_three_products(causal, bias):
   with library.unused():
     # Another function: what was traced before is kept.
     wanted = jax.jit(lambda *args: derivatives(*args))(variables, x)
-  # The slope of the keys' bias is 0 but for rounding: all are measured by the largest.
-  atol = 1e-5 * max(np.abs(b).max() for b in jax.tree.leaves(wanted[1]))
-  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=atol)
+  tolerance = 1e-5 if dtype == 'float32' else 2**-6
+  for ours, theirs in zip(found, wanted, strict=True):
+    ours, theirs = jax.tree.leaves(ours), jax.tree.leaves(theirs)
+    # That of the keys' bias is 0 but for rounding: all are measured by the largest.
+    atol = tolerance * max(np.abs(b).max() for b in theirs)
+    for a, b in zip(ours, theirs, strict=True):
+      np.testing.assert_allclose(a, b, rtol=10 * tolerance, atol=atol)
 
 
 def test_packed_second_derivative_is_that_of_the_parts():
@@ -159,6 +191,7 @@ def test_the_layer_calls_it_and_other_platforms_do_not():
   calls = lambda f, *args: jax.jit(f).lower(*args).as_text().count('@dlx_onednn_att')
   assert calls(loss, *args) == 1
   assert calls(jax.grad(loss), *args) == 2
-  assert calls(loss, *(x.astype(jnp.bfloat16) for x in args)) == 0
+  assert calls(jax.grad(loss), *(x.astype(jnp.bfloat16) for x in args)) == 2
+  assert calls(loss, *(x.astype(jnp.float16) for x in args)) == 0
   traced = jax.jit(jax.grad(loss)).trace(*args)
   assert 'dlx_onednn' not in traced.lower(lowering_platforms=('cuda',)).as_text()

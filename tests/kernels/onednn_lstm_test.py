@@ -134,14 +134,42 @@ def test_a_row_does_not_depend_on_the_others():
   )
 
 
+@pytest.mark.parametrize('reverse', (False, True))
+@pytest.mark.parametrize('size', SIZES)
+def test_products_of_bfloat16_are_near_the_loop_in_float64(size, reverse):
+  b, t, h = size
+  floats, length = arguments(*size, scale=0.5)
+  x, kernel = (jnp.asarray(v, jnp.bfloat16) for v in floats[:2])
+  floats = (x, kernel, *floats[2:])
+  rng = np.random.default_rng(1)
+  weights = [rng.normal(size=s) for s in ((t, b, h), (b, h), (b, h))]
+  ours = jax.jit(functools.partial(products, run, reverse=reverse))(
+    floats, length, weights=[w.astype(np.float32) for w in weights]
+  )
+  with jax.enable_x64(True):
+    wide = tuple(jnp.asarray(v, jnp.float64) for v in floats)
+    wanted = jax.jit(functools.partial(products, plain, reverse=reverse))(
+      wide, length, weights=[jnp.asarray(w) for w in weights]
+    )
+  assert [g.dtype for g in ours[1]] == [v.dtype for v in floats]
+  for i in range(2):  # Values, slopes.
+    for a, b in zip(jax.tree.leaves(ours[i]), jax.tree.leaves(wanted[i]), strict=True):
+      # Half an ulp, 2^-9, of h, of its slope and of results, passed on through t steps.
+      a, atol = np.asarray(a, np.float64), 2**-6 * np.abs(b).max(initial=0)
+      np.testing.assert_allclose(a, b, rtol=2**-6, atol=atol)
+
+
 def test_it_is_called_where_it_fits_and_only_there():
   floats, length = arguments(2, 3, 4)
   loss = lambda x, *args: run(x, *args, length, False)[0].sum()
   assert calls(loss, *floats) == 1
   assert calls(jax.grad(loss), *floats) == 2
   assert calls(lambda *args: run(*args, None, False)[0], *floats) == 1
-  half = [x.astype(jnp.bfloat16) for x in floats[:2]]
-  assert calls(loss, *half, *floats[2:]) == 0
+  half = [jnp.asarray(x, jnp.bfloat16) for x in floats]
+  assert calls(jax.grad(loss), *half[:2], *floats[2:]) == 2
+  assert calls(loss, floats[0], *half[1:3], *floats[3:]) == 1
+  assert calls(loss, *floats[:3], *half[3:]) == 0
+  assert calls(loss, *[x.astype(jnp.float16) for x in half[:2]], *floats[2:]) == 0
   other = lambda x, k, b, h, c: unroll.unroll(cells.GRU, x, k, b, (h,))[0]
   x, kernel, bias, *state = floats
   assert calls(other, x[..., :12], kernel[:, :12], bias[:12], *state) == 0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dlx.layers import convolution, upsampling
-from kernels.onednn import library
+from kernels.onednn import conv, library
 
 pytestmark = pytest.mark.usefixtures('onednn')
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
@@ -32,6 +32,9 @@ CASES = (
   # oneDNN's own filter gradients of these write behind their workspace.
   *(((32, 32, 32, c), (1, 1, c, 8), (2, 2), 'VALID', (1, 1)) for c in (1, 4, 12)),
 )
+
+# Of bfloat16: examples that threads cannot share alike, too.
+HALVES = (*CASES[:-2], ((3, 14, 14, 32), (3, 3, 32, 64), (2, 2), 'SAME', (1, 1)))
 
 
 def arrays(x_shape, w_shape):
@@ -73,6 +76,42 @@ def calls(function, *args) -> int:
 
 
 class TestOneDnn:
+  @pytest.mark.parametrize('case', HALVES)
+  def test_bfloat16_is_rounded_once_from_sums_in_float32(self, case):
+    x_shape, w_shape, *geometry = case
+    half = lambda v: jnp.asarray(v, jnp.bfloat16)
+    x, w = map(half, arrays(x_shape, w_shape))
+    shape = jax.eval_shape(run(jax.lax.conv_general_dilated, geometry), x, w).shape
+    dy = half(np.random.default_rng(1).normal(size=shape))
+    assert calls(run(convolution.conv_general_dilated, geometry), x, w) == 1
+    ours = jax.jit(
+      lambda *args: products(convolution.conv_general_dilated, geometry, *args)
+    )(x, w, dy)
+    with jax.enable_x64(True):
+      wide = [np.asarray(v, np.float64) for v in (x, w, dy)]
+      wanted = jax.jit(
+        lambda *args: products(jax.lax.conv_general_dilated, geometry, *args)
+      )(*wide)
+    for i, (a, b) in enumerate(zip(ours, wanted, strict=True)):
+      assert a.dtype == jnp.bfloat16
+      # Half an ulp is 2^-9 of a number. What has two roundings before it is off by as
+      # much of the largest.
+      rtol, atol = (2**-8, 2e-5) if i < 3 else (2**-6, 2**-6)
+      b = np.asarray(b)
+      np.testing.assert_allclose(
+        np.asarray(a, np.float64), b, rtol=rtol, atol=atol * np.abs(b).max()
+      )
+
+  def test_a_filter_gradient_of_bfloat16_is_float32(self):
+    x, w = arrays((3, 14, 14, 16), (3, 3, 16, 32))
+    x, dy = (jnp.asarray(v, jnp.bfloat16) for v in (x, np.tile(x, 2)))
+    args = (w.shape[:2], (1, 1), ((1, 1), (1, 1)), (1, 1))
+    found = conv.filter_gradient(x, dy, *args)
+    wanted = conv.filter_gradient(x.astype(jnp.float32), dy.astype(jnp.float32), *args)
+    assert found.dtype == jnp.float32
+    # 588 products of numbers that float32 holds: the order of the sums alone.
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-4)
+
   @pytest.mark.parametrize('case', CASES)
   def test_values_and_derivatives_are_those_of_xla_in_float64(self, case):
     x_shape, w_shape, *geometry = case
@@ -128,7 +167,7 @@ class TestOneDnn:
 
   def test_others_stay_with_xla(self):
     x, w = arrays((2, 6, 6, 4), (3, 3, 4, 4))
-    half = lambda v: v.astype(jnp.bfloat16)
+    half = lambda v: v.astype(jnp.float16)
     apply = run(convolution.conv_general_dilated, ((1, 1), 'SAME', (1, 1)))
     assert calls(apply, half(x), half(w)) == 0
     cropped = run(convolution.conv_general_dilated, ((1, 1), ((-1, 0), (0, 0)), (1, 1)))

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from dlx.layers import mesh
 from dlx.layers.attention.fused import fused_attention
 from dlx.layers.attention.rotary import rotate
+from dlx.layers.bias import add_bias
 from dlx.layers.block_config import BlockConfig
 from dlx.layers.matmul import DenseGeneral, rows_dot_general
 from kernels.onednn import attention as onednn
@@ -295,20 +296,21 @@ class MultiHeadAttention(nn.Module):
     return Attended(out(y_BLHK), cache, weights_BHLM, memory)
 
   def _packs(self, x_BLD: Array) -> bool:
-    """Whether one call of C++ does it all: float32 on the one device of a CPU."""
+    """Whether one call of C++ does it all, on the one device of a CPU."""
     if self.is_initializing() or mesh.ambient() is not None:
       return False
-    return bool(x_BLD.dtype == jnp.float32 and x_BLD.size and library.usable())
+    fits = x_BLD.dtype in (jnp.float32, jnp.bfloat16)
+    return bool(fits and x_BLD.size and library.usable())
 
   def _packed(self, x_BLD: Array) -> Array:
     """[B, L, D] -> [B, L, H, K]: tokens look at each other. One product, not three."""
     maps = [self.variables['params'][name] for name in ('query', 'key', 'value')]
-    together = lambda name: jnp.stack([m[name].astype(x_BLD.dtype) for m in maps], -3)
-    kernel_DPHK = together('kernel')
+    together = lambda name: jnp.stack([m[name] for m in maps], -3)
+    kernel_DPHK = together('kernel').astype(x_BLD.dtype)
     dims = (((2,), (0,)), ((), ()))
     qkv_BLPHK = rows_dot_general(x_BLD, kernel_DPHK, dims)
     if self.config.use_bias:
-      qkv_BLPHK = qkv_BLPHK + together('bias')[None, None]
+      qkv_BLPHK = add_bias(qkv_BLPHK, together('bias'))
     form = onednn.Form(self.config.causal, kernel_DPHK.shape[-1] ** -0.5)
     y: Any = _packed_attention(form, qkv_BLPHK)
     return y

@@ -3,7 +3,8 @@
 The input's projection is one product of matrices before the scan, and the gradient of
 the hidden kernel is one after it, not one in every step: `unroll` has a derivative of
 its own, in reverse mode and of any order. Where oneDNN is built (kernels/onednn), a CPU
-takes an LSTM in float32 through all steps by one call each way.
+takes an LSTM whose state is float32 through all steps by one call each way, with its
+products in float32 or bfloat16.
 """
 
 import functools
@@ -56,15 +57,18 @@ def unroll(
     (h_TBH, 0 past the end of a row; the state after a row's last step).
   """
   weights = (hidden_kernel, hidden_bias)
-  if nudge_TBH is None and noise is None and _by_onednn(cell, x_TBG, *weights, *state):
+  if nudge_TBH is None and noise is None and _by_onednn(cell, state, x_TBG, *weights):
     t, b, _ = x_TBG.shape
     length_B = jnp.full(b, t) if length_B is None else length_B
-    return _lstm(reverse, x_TBG, *weights, state, length_B.astype(jnp.int32))
+    x_TBG, hidden_bias = (v.astype(jnp.float32) for v in (x_TBG, hidden_bias))
+    args = (x_TBG, hidden_kernel, hidden_bias, state, length_B.astype(jnp.int32))
+    return _lstm(reverse, *args)
   return _unroll(cell, reverse, x_TBG, *weights, own, state, length_B, nudge_TBH, noise)
 
 
-def _by_onednn(cell: Cell, *arrays: Array) -> bool:
-  fits = all(x.dtype == jnp.float32 and x.size for x in arrays)
+def _by_onednn(cell: Cell, state: State, *arrays: Array) -> bool:
+  fits = all(x.dtype in (jnp.float32, jnp.bfloat16) and x.size for x in arrays)
+  fits = fits and all(x.dtype == jnp.float32 and x.size for x in state)
   return cell == LSTM and fits and library.usable()  # Flax rebuilds tuples.
 
 

@@ -82,6 +82,15 @@ class MaxPoolTest(parameterized.TestCase):
     grad = jax.grad(lambda x: pooling.max_pool(x)[0, 0, 1, 0])(x)
     self.assertEqual(float(grad[0, 1, 3, 0]), 0)
 
+  def test_gradient_of_bfloat16_is_summed_in_float32(self):
+    # The largest entry is that of four windows: 256 + 1 + 1 is 256 in bfloat16.
+    x = jnp.zeros((1, 4, 4, 1), jnp.bfloat16).at[0, 1, 1, 0].set(1)
+    dy = jnp.asarray([256, 1, 1, 0], jnp.bfloat16).reshape(1, 2, 2, 1)
+    _, pull = jax.vjp(lambda x: pooling.max_pool(x, (3, 3), (1, 1)), x)
+    (dx,) = pull(dy)
+    self.assertEqual(dx.dtype, jnp.bfloat16)
+    np.testing.assert_array_equal(dx, 258 * x)
+
   def test_bfloat16_and_vmap(self):
     x = distinct(3, 2, 4, 4, 1).astype(jnp.bfloat16)
     got = jax.vmap(pooling.max_pool)(x)
