@@ -369,6 +369,30 @@ def test_a_graph(capfd):
   assert 'give graph EDGES NODES.' in refused(capfd, 'graph', 'edges.csv')
 
 
+def test_a_series(capfd):
+  rows = ''.join(f'2024-01-{i + 1:02},{(i * 7) % 5 + i}\n' for i in range(30))
+  pathlib.Path('sales.csv').write_text('day,sold\n' + rows)
+  said = made(capfd, 'series', 'sales.csv', '--unit=pieces')
+  assert said.startswith('sales  a series in time  train 30\n')
+  assert '  pieces by day, period 7\n' in said
+  command = said.splitlines()[-1].split()
+  assert command[3] == '--exp=forecast' and '--config.past=14' in command
+  small = [f'--config.{x}' for x in ('num_steps=2', 'features=4', 'past=7')]
+  small = [*small, '--config.horizon=2', '--config.eval_every_steps=2']
+  assert train.main(['train', *command[3:], *small]) == 0
+  # The run knows its series, without the data.
+  os.rename('data', 'away')
+  capfd.readouterr()
+  past = ','.join(map(str, range(7)))
+  asked = ['call', '--workdir=runs/sales', 'forecast', f'past={past}']
+  assert call.main(asked) == 0
+  assert 'forecast' in capfd.readouterr().out
+  os.rename('away', 'data')
+  assert 'stand twice' not in made(capfd, 'show', 'sales')
+  wrong = refused(capfd, 'series', 'sales.csv', '--name=other', '--target=day')
+  assert "line 2, column 'day': '2024-01-01' is no number" in wrong
+
+
 def test_pairs(capfd):
   lines = ''.join(f'a {i},ein {i}\n' for i in range(10))
   pathlib.Path('own.csv').write_text('en,de\n' + lines)

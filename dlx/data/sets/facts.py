@@ -16,6 +16,7 @@ FIELDS = {
   'characters': ({'token'},),
   'translation': ({'source', 'target'},),
   'graphs': ({'label', 'edges', 'indices', 'values', *SPLITS},),
+  'series': ({'value'},),
 }
 _NEEDED = {
   'images': {'train', 'test'},
@@ -24,7 +25,9 @@ _NEEDED = {
   'characters': {'train', 'validation'},
   'translation': set(SPLITS),
   'graphs': {'train'},  # The whole graph; its splits are fields.
+  'series': {'train'},  # The whole series, whose parts are stretches of it.
 }
+LONGEST_SERIES = 1 << 15  # Its numbers stand in the card, hence in that of a run.
 
 
 def check(facts: Mapping[str, Any], shapes: Mapping[str, jax.ShapeDtypeStruct]):
@@ -72,6 +75,8 @@ def check(facts: Mapping[str, Any], shapes: Mapping[str, jax.ShapeDtypeStruct]):
       raise ValueError(f'sentences are {dict(shapes)}')
   elif kind == 'graphs':
     _check_graph(facts, shapes)
+  elif kind == 'series':
+    _check_series(facts, shapes)
   else:
     _check_numbers(facts, shapes)
   if 'decoded' in facts:
@@ -229,6 +234,25 @@ def _check_graph(facts, shapes):
   for name, (shape, dtype) in wanted.items():
     if shapes[name].shape != shape or shapes[name].dtype != dtype:
       raise ValueError(f'{name} is {shapes[name]}')
+
+
+def _check_series(facts, shapes):
+  size = facts['sizes']['train']
+  if set(facts['sizes']) != {'train'} or size > LONGEST_SERIES:
+    raise ValueError(f'sizes are {facts["sizes"]}')
+  if shapes['value'] != jax.ShapeDtypeStruct((), np.float64):
+    raise ValueError(f'value is {shapes["value"]}')
+  value_N = series_values(facts)
+  if len(value_N) != size or not np.isfinite(value_N).all():
+    raise ValueError('values are not as many finite numbers as the series has')
+  _check_words('unit and step', [facts['unit'], facts['step']], 2)
+  if not _whole(facts['period'], 1):
+    raise ValueError(f'period is {facts["period"]}')
+
+
+def series_values(facts: Mapping[str, Any]) -> np.ndarray:
+  """The numbers of a series, float64 [N]."""
+  return np.array(facts['values'].split(), np.float64)
 
 
 def _check_numbers(facts, shapes):
