@@ -13,7 +13,7 @@ The figure `gradient_flow` has, for each cell, how much the answer depends on th
 some words before the end; `gradients/first` is that of the first word, before training
 and after it. `sst2_tbptt` trains the cells on all sentences.
 
-Measured: seen/loss 0.0000054 nats (sd 0.0000037, 3 seeds).
+Measured: seen/loss 0.0000053 nats (sd 0.0000021, 3 seeds).
 """
 
 import dataclasses
@@ -62,10 +62,8 @@ class Config(experiment.Config):
     self.unused('ema_decay', why='not averaged here')
 
 
-# Fields that are used by arithmetic alone: runs that differ in them share a program.
-SWEPT = ('lr',)
 # The least run that still has every part.
-SMALL = Config.small(num_sentences=16, cells=('reset', 'rnn'), embedding=8, features=8)
+SMALL = Config.small(num_sentences=16, cells=('reset',), embedding=8, features=8)
 
 
 def build(config: Config) -> experiment.Experiment:
@@ -88,7 +86,8 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
   own = lambda params: {name: name.split('_')[0] for name in params}
   tx = optax.partition(dict.fromkeys(config.cells, each), own)
   wide = jnp.promote_types(config.compute_dtype, jnp.float32)
-  few = subset(data.train, config.num_sentences, config.seed, by_class='label')
+  # The same sentences for every seed, so that the runs of all seeds share a program.
+  few = subset(data.train, config.num_sentences, by_class='label')
   seen, test = (InOrder(x, config.eval_batch_size) for x in (few, data.test))
 
   def by_cell(of, name):
