@@ -12,6 +12,7 @@
                                                or a tokenizer.json
   python -m launch.data pairs FILE             sentences and their translations
   python -m launch.data graph EDGES NODES      ids; ids, features, class in the last
+  python -m launch.data graphs DIR             small graphs of classes, as TUDataset's
   python -m launch.data series FILE            numbers in time, with dates or without
   python -m launch.data ls                     the sets in the data folder
   python -m launch.data show NAME              one of them; --out=FILE.png: its pictures
@@ -43,6 +44,7 @@ _WORDS = {
   'corpus': 'FILE ...',
   'pairs': 'FILE ...',
   'graph': 'EDGES NODES',
+  'graphs': 'DIR',
   'series': 'FILE ...',
   'ls': '',
   'show': 'NAME',
@@ -62,6 +64,7 @@ _READS = {
     'tokenizer'
   ),
   'graph': 'label leave_out test validation seed encoding',
+  'graphs': 'test validation seed encoding',
   'series': 'target date period unit leave_out encoding',
   'ls': '',
   'show': 'out',
@@ -74,6 +77,7 @@ _EXPERIMENTS = {  # That is proposed for a set.
   'translation': 'transformer',
   'graphs': 'gcn',
   'series': 'forecast',
+  'small_graphs': 'graph_classification',
 }
 _SHOWN = 32  # Pictures of `show --out`.
 _CLASSES = 20  # That are told one by one of a set that was just made.
@@ -129,7 +133,7 @@ def define(values: flags.FlagValues):
   test = 'Share of the rows that test, where there is no test split; 0.2.'
   flags.DEFINE_float('test', None, test, **module)
   share = (
-    'corpus: share of the text, its end, that validates; text, graph: share of the '
+    'corpus: share of the text, its end, that validates; text, graph(s): share of the '
     'training rows, where there is no such split; 0.1.'
   )
   flags.DEFINE_float('validation', None, share, **module)
@@ -162,7 +166,7 @@ def define(values: flags.FlagValues):
   left = 'table, graph, series: columns, text: classes, that are not used.'
   names('leave_out', None, left)
   names('classes', None, 'arrays: names of the classes; their numbers.')
-  encoding = 'table, text, corpus, pairs, graph, series: of the file; utf-8.'
+  encoding = 'table, text, corpus, pairs, graph(s), series: of the file; utf-8.'
   text('encoding', None, encoding)
   path('out', None, 'show: a .png of some pictures.')
 
@@ -233,6 +237,7 @@ def _make(
     pictures,
     sentences,
     series,
+    small_graphs,
     table,
   )
 
@@ -244,6 +249,8 @@ def _make(
     return picture_files.prepare(places, name, data_dir, tick=tick, **given)
   if command == 'graph':
     return graph.prepare(places[0], places[1], name, data_dir, **given)
+  if command == 'graphs':
+    return small_graphs.prepare(places[0], name, data_dir, **given)
   if command == 'arrays':
     return arrays.prepare(places[0], name, data_dir, **given)
   of = {
@@ -365,6 +372,8 @@ def described(card: Any, classes: int | None = None) -> str:
       lines.append(f'  {language}: {words} {unit}; up to {longest} a sentence')
   elif card.kind == 'graphs':
     lines.append(f'  {facts["num_features"]} features a node')
+  elif card.kind == 'small_graphs':
+    lines.append(f'  {len(facts["feature_names"])} features a node')
   elif card.kind == 'series':
     lines.append(f'  {facts["unit"]} by {facts["step"]}, period {facts["period"]}')
   else:

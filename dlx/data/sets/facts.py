@@ -17,6 +17,10 @@ FIELDS = {
   'translation': ({'source', 'target'},),
   'graphs': ({'label', 'edges', 'indices', 'values', *SPLITS},),
   'series': ({'value'},),
+  'small_graphs': (
+    {'nodes', 'edges', 'label'},
+    {'nodes', 'edges', 'label', 'features'},
+  ),
 }
 _NEEDED = {
   'images': {'train', 'test'},
@@ -26,6 +30,7 @@ _NEEDED = {
   'translation': set(SPLITS),
   'graphs': {'train'},  # The whole graph; its splits are fields.
   'series': {'train'},  # The whole series, whose parts are stretches of it.
+  'small_graphs': set(SPLITS),
 }
 LONGEST_SERIES = 1 << 15  # Its numbers stand in the card, hence in that of a run.
 
@@ -77,6 +82,8 @@ def check(facts: Mapping[str, Any], shapes: Mapping[str, jax.ShapeDtypeStruct]):
     _check_graph(facts, shapes)
   elif kind == 'series':
     _check_series(facts, shapes)
+  elif kind == 'small_graphs':
+    _check_small_graphs(facts, shapes)
   else:
     _check_numbers(facts, shapes)
   if 'decoded' in facts:
@@ -231,6 +238,27 @@ def _check_graph(facts, shapes):
     'values': ((entries,), np.float32),
     **dict.fromkeys(SPLITS, ((nodes,), np.bool_)),
   }
+  for name, (shape, dtype) in wanted.items():
+    if shapes[name].shape != shape or shapes[name].dtype != dtype:
+      raise ValueError(f'{name} is {shapes[name]}')
+
+
+def _check_small_graphs(facts, shapes):
+  (nodes,), (edges, _) = shapes['nodes'].shape, shapes['edges'].shape
+  names = facts['feature_names']
+  wanted = {'nodes': ((nodes,), np.int32), 'edges': ((edges, 2), np.int32)}
+  if 'features' in shapes:
+    wanted['features'] = ((nodes, len(names)), np.float32)
+    _check_words('feature_names', names, len(names))
+    for key, least in (('mean', -np.inf), ('std', 0)):
+      value_F = np.array(facts[key], np.float64)
+      if (
+        value_F.shape != (len(names),)
+        or not (np.isfinite(value_F) & (value_F > least)).all()
+      ):
+        raise ValueError(f'{key} is {facts[key]}')
+  elif names:
+    raise ValueError(f'feature_names is {names}')
   for name, (shape, dtype) in wanted.items():
     if shapes[name].shape != shape or shapes[name].dtype != dtype:
       raise ValueError(f'{name} is {shapes[name]}')
