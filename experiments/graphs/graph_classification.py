@@ -59,7 +59,7 @@ class Config(experiment.Config):
   clip_norm: float | None = 1.0  # Largest norm of the gradient of all parameters.
   # random_graphs (drawn anew at every step), or the name of a set of your own.
   dataset: str = RANDOM
-  task: str = 'families'  # Of random_graphs: families, mixing or cycles.
+  task: str = 'families'  # Kind of random_graphs: families, mixing, cycles.
   nodes: int = 24  # Nodes of the largest of random_graphs.
   layer: str = 'gin'  # gin, sage or gcn.
   aggregation: str = 'sum'  # Over neighbours, of gin and sage: sum, mean, max.

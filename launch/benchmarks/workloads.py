@@ -164,6 +164,7 @@ WORKLOADS: dict[str, Workload] = {
         cell='lstm', embedding=128, features=256, bidirectional=False
       ),
       'bleu': (),
+      'bucket_lengths': (46,),
       'batch_size': 64,
     },
     {'source': 8002, 'target': 8002},
@@ -323,6 +324,7 @@ def generated(workload: Workload, built: Experiment) -> dict[str, np.ndarray]:
   """Arrays of the shapes that the training data declares, from a fixed seed."""
   rng = np.random.default_rng(0)
   data: Any = built.train_data
+  assert len(data.shapes) == 1  # Of what is measured every step is alike.
   arrays = {}
   for name, x in data.array_shapes().items():
     last = name.partition('/')[0]

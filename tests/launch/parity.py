@@ -41,6 +41,7 @@ SMALL = {
   'seq2seq': {
     'net': Seq2SeqConfig(cell='lstm', embedding=8, features=8, bidirectional=False),
     'max_length': 7,
+    'bucket_lengths': (),
   },
   'char_gpt': {'num_layers': 2, 'width': 16, 'context': 16},
   'char_gpt_large': {'num_layers': 2, 'width': 48, 'context': 16},
