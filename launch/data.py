@@ -12,6 +12,8 @@
                                                or a tokenizer.json
   python -m launch.data pairs FILE             sentences and their translations
   python -m launch.data graph EDGES NODES      ids; ids, features, class in the last
+  python -m launch.data graphs DIR             small graphs of classes, as TUDataset's
+  python -m launch.data series FILE            numbers in time, with dates or without
   python -m launch.data ls                     the sets in the data folder
   python -m launch.data show NAME              one of them; --out=FILE.png: its pictures
 
@@ -42,6 +44,8 @@ _WORDS = {
   'corpus': 'FILE ...',
   'pairs': 'FILE ...',
   'graph': 'EDGES NODES',
+  'graphs': 'DIR',
+  'series': 'FILE ...',
   'ls': '',
   'show': 'NAME',
 }
@@ -60,6 +64,8 @@ _READS = {
     'tokenizer'
   ),
   'graph': 'label leave_out test validation seed encoding',
+  'graphs': 'test validation seed encoding',
+  'series': 'target date period unit leave_out encoding',
   'ls': '',
   'show': 'out',
 }
@@ -70,6 +76,8 @@ _EXPERIMENTS = {  # That is proposed for a set.
   'characters': 'char_gpt',
   'translation': 'transformer',
   'graphs': 'gcn',
+  'series': 'forecast',
+  'small_graphs': 'graph_classification',
 }
 _SHOWN = 32  # Pictures of `show --out`.
 _CLASSES = 20  # That are told one by one of a set that was just made.
@@ -82,8 +90,18 @@ def define(values: flags.FlagValues):
   path('data_dir', None, 'Folder of data sets. Default: $DLX_DATA_DIR.')
   text = functools.partial(flags.DEFINE_string, **module)
   text('name', None, 'Of the new set. Default: that of the folder or file.')
-  target = 'table: the column to predict; pairs: of the translations, the second.'
+  target = (
+    'table: the column to predict; pairs: of the translations, the second; series: of '
+    'the numbers, the only one.'
+  )
   text('target', None, target)
+  date = 'series: the column of dates; the first, where it holds them.'
+  text('date', None, date)
+  period = (
+    'series: steps after which it repeats; by the dates, of days 7, of months 12.'
+  )
+  flags.DEFINE_integer('period', None, period, lower_bound=1, **module)
+  text('unit', None, 'series: what is measured; the name of the column.')
   text('source', None, 'pairs: the column of the sentences; the first.')
   text('text', None, 'text: the column of the texts.')
   text('label', None, 'text, graph, images of Parquet: the column of the classes.')
@@ -115,7 +133,7 @@ def define(values: flags.FlagValues):
   test = 'Share of the rows that test, where there is no test split; 0.2.'
   flags.DEFINE_float('test', None, test, **module)
   share = (
-    'corpus: share of the text, its end, that validates; text, graph: share of the '
+    'corpus: share of the text, its end, that validates; text, graph(s): share of the '
     'training rows, where there is no such split; 0.1.'
   )
   flags.DEFINE_float('validation', None, share, **module)
@@ -145,9 +163,11 @@ def define(values: flags.FlagValues):
   flags.DEFINE_enum('predict', None, ['classes', 'numbers'], predict, **module)
   names = functools.partial(flags.DEFINE_list, **module)
   names('categories', None, 'table: columns of numbers or dates to take as categories.')
-  names('leave_out', None, 'table, graph: columns, text: classes, that are not used.')
+  left = 'table, graph, series: columns, text: classes, that are not used.'
+  names('leave_out', None, left)
   names('classes', None, 'arrays: names of the classes; their numbers.')
-  text('encoding', None, 'table, text, corpus, pairs, graph: of the file; utf-8.')
+  encoding = 'table, text, corpus, pairs, graph(s), series: of the file; utf-8.'
+  text('encoding', None, encoding)
   path('out', None, 'show: a .png of some pictures.')
 
 
@@ -190,6 +210,9 @@ def main(argv: list[str]) -> int:
   if made.card.kind in _EXPERIMENTS:
     where = f' --data_dir={data_dir}' if data_dir else ''
     exp = _EXPERIMENTS[made.card.kind]
+    period = made.card.facts.get('period', 1)
+    if period > 1:  # A forecast sees two periods of a series, and gives one.
+      where += f' --config.past={2 * period} --config.horizon={period}'
     print(
       f'python -m launch.train --exp={exp} --config.dataset={name}{where} '
       f'--workdir=runs/{name}'
@@ -213,6 +236,8 @@ def _make(
     picture_files,
     pictures,
     sentences,
+    series,
+    small_graphs,
     table,
   )
 
@@ -224,9 +249,17 @@ def _make(
     return picture_files.prepare(places, name, data_dir, tick=tick, **given)
   if command == 'graph':
     return graph.prepare(places[0], places[1], name, data_dir, **given)
+  if command == 'graphs':
+    return small_graphs.prepare(places[0], name, data_dir, **given)
   if command == 'arrays':
     return arrays.prepare(places[0], name, data_dir, **given)
-  of = {'corpus': corpus, 'table': table, 'text': sentences, 'pairs': pairs}
+  of = {
+    'corpus': corpus,
+    'table': table,
+    'text': sentences,
+    'pairs': pairs,
+    'series': series,
+  }
   return of[command].prepare(places, name, data_dir, **given)
 
 
@@ -339,6 +372,10 @@ def described(card: Any, classes: int | None = None) -> str:
       lines.append(f'  {language}: {words} {unit}; up to {longest} a sentence')
   elif card.kind == 'graphs':
     lines.append(f'  {facts["num_features"]} features a node')
+  elif card.kind == 'small_graphs':
+    lines.append(f'  {len(facts["feature_names"])} features a node')
+  elif card.kind == 'series':
+    lines.append(f'  {facts["unit"]} by {facts["step"]}, period {facts["period"]}')
   else:
     lines.append(f'  {num_tokens(facts)} {_unit(facts, "characters")}')
   return '\n'.join(lines)

@@ -87,7 +87,7 @@ def gradient_flow(shares: Mapping[str, Any]) -> 'Figure':
   """How much the answer depends on the state some tokens before the end.
 
   Args:
-    shares: of each cell, `layers.recurrent.unroll.gradient_by_distance`; the first is
+    shares: of each cell, `layers.recurrent.unroll.mean_by_distance`; the first is
       drawn thickest. What is not finite or not above 0 is left out.
   """
   from matplotlib.figure import Figure

@@ -14,12 +14,12 @@ LAYERS = ('gin', 'sage', 'gcn')
 
 
 class GraphClassifier(nn.Module):
-  """Logits of each graph of a padded batch, by its structure alone.
+  """Logits of each graph of a padded batch, by its edges and features of its nodes.
 
-  All nodes begin with the same number, 1. After each layer comes a ReLU; what the head
-  reads are the readouts of all layers side by side (arXiv 1810.00826, section 4.2),
-  here without batch norm. A sum over nodes is divided by the places of a graph, N,
-  which all graphs share: it still counts.
+  Nodes without features all begin with the same number, 1. After each layer comes a
+  ReLU; what the head reads are the readouts of all layers side by side (arXiv
+  1810.00826, section 4.2), here without batch norm. A sum over nodes is divided by the
+  places of a graph, N, which all graphs share: it still counts.
 
   Attributes:
     layer: one of LAYERS.
@@ -47,7 +47,7 @@ class GraphClassifier(nn.Module):
 
     Args:
       graphs: `nodes` int [B, N] and `edges` int [B, E, 2], see
-        `dlx.layers.graph_batch.joined`.
+        `dlx.layers.graph_batch.joined`; `features` [B, N, F] where nodes have any.
       train: changes nothing.
     """
     del train
@@ -59,6 +59,8 @@ class GraphClassifier(nn.Module):
     common = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
     kind = {'gin': graph_modules.GIN, 'sage': graph_modules.Sage}.get(self.layer)
     h_MF, seen = jnp.ones((size, 1), self.dtype), []
+    if 'features' in graphs:
+      h_MF = graphs['features'].astype(self.dtype).reshape(size, -1)
     for i in range(self.depth):
       name = f'layer_{i}'
       if kind is None:

@@ -5,8 +5,13 @@
   python -m launch.train --exp=forecast --config.dataset=sunspots --config.past=33 \
       --config.horizon=11
 
+A series of your own, a row a step, with dates or without:
+
+  python -m launch.data series own.csv --target=COLUMN --data_dir=DATA
+  python -m launch.train --exp=forecast --config.dataset=own --data_dir=DATA
+
 A net sees the last numbers of a series and gives quantiles of each that follows, by the
-pinball loss. Both series are embedded, and real: the monthly temperature of the Pacific
+pinball loss. Two series are embedded, and real: the monthly temperature of the Pacific
 off Peru, where El Nino comes every few years, and the yearly sunspots. The first 60 %
 are for training, the next 20 % for validation, the last for the test; mean and
 deviation are those of the training part. Beside the error stand those of persistence,
@@ -35,7 +40,8 @@ class Config(experiment.Config):
   num_steps: int = 150  # Optimiser steps of the whole run.
   eval_every_steps: int | None = 50  # Steps between evaluations; None: at the end.
   clip_norm: float | None = 1.0  # Largest global norm of the gradient.
-  dataset: str = 'sea_temperature'  # sea_temperature or sunspots (both embedded).
+  # sea_temperature, sunspots (both embedded), or the name of a series of your own.
+  dataset: str = 'sea_temperature'
   past: int = 24  # Numbers that a forecast sees, one period of the series at least.
   horizon: int = 12  # Numbers that a forecast gives.
   model: str = 'gru'  # linear, mlp, rnn, lstm, gru, reset, relu, peephole or mgu.

@@ -139,6 +139,21 @@ WORKLOADS: dict[str, Workload] = {
     },
     {'label': 2, 'tokens': 60},
   ),
+  'text_cnn': Workload(
+    'TextCNN, 64 tokens of 128, 100 filters of 3, 4 and 5 words, batch 64, Adam',
+    'text_cnn',
+    {
+      'dataset': 'grammar',
+      'bucket_lengths': (64,),
+      'embedding': 128,
+      'embedding_dropout': 0.0,
+      'dropout': 0.0,
+      'max_norm': None,
+      'weight_decay': 0.0,
+      'batch_size': 64,
+    },
+    {'label': 2, 'tokens': 60},
+  ),
   'seq2seq': Workload(
     'LSTM encoder-decoder with attention, 41 to 46 tokens, 256 wide, batch 64, Adam',
     'translation',
@@ -149,6 +164,7 @@ WORKLOADS: dict[str, Workload] = {
         cell='lstm', embedding=128, features=256, bidirectional=False
       ),
       'bleu': (),
+      'bucket_lengths': (46,),
       'batch_size': 64,
     },
     {'source': 8002, 'target': 8002},
@@ -252,7 +268,7 @@ KERAS = ('mlp', 'cnn')
 FLAX = tuple(
   name
   for name in WORKLOADS
-  if name not in ('densenet', 'convnext', 'mobilenet', 'seq2seq', 'gat')
+  if name not in ('densenet', 'convnext', 'mobilenet', 'text_cnn', 'seq2seq', 'gat')
 )
 ONLY = {'keras': KERAS, 'flax': FLAX}  # Peers that are not of all workloads.
 
@@ -267,6 +283,7 @@ ACCELERATOR = {
     'convnext': 1024,
     'mobilenet': 1024,
     'lstm': 1024,
+    'text_cnn': 1024,
     'seq2seq': 1024,
     'char_gpt': 512,
     'char_gpt_large': 64,
@@ -307,6 +324,7 @@ def generated(workload: Workload, built: Experiment) -> dict[str, np.ndarray]:
   """Arrays of the shapes that the training data declares, from a fixed seed."""
   rng = np.random.default_rng(0)
   data: Any = built.train_data
+  assert len(data.shapes) == 1  # Of what is measured every step is alike.
   arrays = {}
   for name, x in data.array_shapes().items():
     last = name.partition('/')[0]

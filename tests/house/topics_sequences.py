@@ -57,6 +57,12 @@ SEQUENCES: dict[str, tuple[Topic, ...]] = {
       'tbptt-sst2',
       test='sequences/sst2_tbptt',
     ),
+    run(
+      'A cell of our own, by heart, and its gradient through time',
+      'sequences/reset_gate_cell',
+      'reset-gate',
+      test='sequences/reset_gate_cell',
+    ),
     run('How far back a gradient need go', 'sequences/tbptt_window', 'tbptt-window'),
     run('Forecasts with bands', 'sequences/forecast', 'forecast-gru / mlp / linear'),
     part('Baselines of a forecast', 'tasks/forecasting', tests='tasks/forecasting'),

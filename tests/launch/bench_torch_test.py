@@ -20,7 +20,7 @@ from launch.benchmarks.torch_peer import side as torch_side
 # noised images, weights of links (6e-8; losses were seen to differ by 6e-8, changes by
 # 1e-6, as Adam divides small gradients by themselves). Tokens have no rounding.
 TOLERANCES = {'float32': (1e-4, 1e-3), 'float64': (3e-7, 1e-5)}
-TOKENS = ('lstm', 'seq2seq', 'char_gpt', 'char_gpt_large')
+TOKENS = ('lstm', 'text_cnn', 'seq2seq', 'char_gpt', 'char_gpt_large')
 EXACT = (1e-12, 1e-11)
 # Among a million ReLUs one may lie so near 0 that rounding decides: changes then differ
 # by 6e-4 (one of three sets of weights).

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
+import dlx
 from dlx.data.sets import images
 from launch import call, data, evaluate, train
 from tests.dlx.data.text import tokenizer_files
@@ -367,6 +368,68 @@ def test_a_graph(capfd):
   assert 'all sums of its files are right' in said and 'stand twice' not in said
   assert '--out is not allowed' in refused(capfd, 'show', 'own', '--out=x.png')
   assert 'give graph EDGES NODES.' in refused(capfd, 'graph', 'edges.csv')
+
+
+def test_small_graphs(capfd):
+  folder = pathlib.Path('mine')
+  folder.mkdir()
+  edges = [f'{3 * g + i},{3 * g + i + 1}' for g in range(12) for i in (1, 2)]
+  edges += [f'{3 * g + 1},{3 * g + 3}' for g in range(0, 12, 2)]
+  for end, lines in {
+    'A': edges,
+    'graph_indicator': [str(g + 1) for g in range(12) for _ in range(3)],
+    'graph_labels': ['ab'[g % 2] for g in range(12)],
+    'node_attributes': [f'{i},{i * i}' for i in range(36)],
+  }.items():
+    (folder / f'X_{end}.txt').write_text('\n'.join(lines) + '\n')
+  said = made(capfd, 'graphs', 'mine', '--name=own')
+  assert said.startswith(
+    'own  small graphs of classes  train 9, validation 1, test 2\n'
+  )
+  assert '  2 features a node\n' in said
+  command = said.splitlines()[-1].split()
+  assert command[3] == '--exp=graph_classification'
+  small = ['num_steps=2', 'features=4', 'depth=1', 'eval_every_steps=2']
+  small = [f'--config.{x}' for x in (*small, 'batch_size=4')]
+  assert train.main(['train', *command[3:], *small]) == 0
+  os.rename('data', 'away')  # The run knows its set, without the data.
+  capfd.readouterr()
+  run = dlx.open('runs/own')
+  graph = {'nodes': np.ones(3, np.int32), 'edges': np.array([[0, 1], [1, 2]])}
+  found = run.predict(**graph, features=np.ones((3, 2), np.float32))
+  assert np.shape(found) == (2,)
+  os.rename('away', 'data')
+  assert 'stand twice' in made(capfd, 'show', 'own')
+  assert '--label is not read by graphs' in refused(
+    capfd, 'graphs', 'mine', '--name=other', '--label=x'
+  )
+  wrong = [*command[3:], '--config.nodes=9', '--workdir=runs/other']
+  assert train.main(['train', *wrong]) == 2
+  assert 'nodes=9 is not allowed' in capfd.readouterr().err
+
+
+def test_a_series(capfd):
+  rows = ''.join(f'2024-01-{i + 1:02},{(i * 7) % 5 + i}\n' for i in range(30))
+  pathlib.Path('sales.csv').write_text('day,sold\n' + rows)
+  said = made(capfd, 'series', 'sales.csv', '--unit=pieces')
+  assert said.startswith('sales  a series in time  train 30\n')
+  assert '  pieces by day, period 7\n' in said
+  command = said.splitlines()[-1].split()
+  assert command[3] == '--exp=forecast' and '--config.past=14' in command
+  small = [f'--config.{x}' for x in ('num_steps=2', 'features=4', 'past=7')]
+  small = [*small, '--config.horizon=2', '--config.eval_every_steps=2']
+  assert train.main(['train', *command[3:], *small]) == 0
+  # The run knows its series, without the data.
+  os.rename('data', 'away')
+  capfd.readouterr()
+  past = ','.join(map(str, range(7)))
+  asked = ['call', '--workdir=runs/sales', 'forecast', f'past={past}']
+  assert call.main(asked) == 0
+  assert 'forecast' in capfd.readouterr().out
+  os.rename('away', 'data')
+  assert 'stand twice' not in made(capfd, 'show', 'sales')
+  wrong = refused(capfd, 'series', 'sales.csv', '--name=other', '--target=day')
+  assert "line 2, column 'day': '2024-01-01' is no number" in wrong
 
 
 def test_pairs(capfd):

@@ -31,9 +31,17 @@ SMALL = {
   # ReLU6: changes differ by 5e-4, and PyTorch's from its own with weights off by 6e-8.
   'mobilenet': {'width': 0.1, 'depth': 0.1, 'lr': 1e-3, 'weight_decay': 0.1},
   'lstm': {'embedding': 8, 'features': (8,), 'bucket_lengths': (16,)},
+  'text_cnn': {
+    'embedding': 8,
+    'widths': (2, 3),
+    'filters': 6,
+    'bucket_lengths': (16,),
+    'weight_decay': 0.1,
+  },
   'seq2seq': {
     'net': Seq2SeqConfig(cell='lstm', embedding=8, features=8, bidirectional=False),
     'max_length': 7,
+    'bucket_lengths': (),
   },
   'char_gpt': {'num_layers': 2, 'width': 16, 'context': 16},
   'char_gpt_large': {'num_layers': 2, 'width': 48, 'context': 16},

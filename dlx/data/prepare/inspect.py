@@ -19,7 +19,7 @@ def rows_of(card: cards.Card, split: str, most: int) -> dict[str, np.ndarray]:
 
 def twins(card: cards.Card) -> list[str]:
   """How many rows have equal inputs, within splits and between them, a line each."""
-  if card.kind in ('characters', 'graphs'):
+  if card.kind in ('characters', 'graphs', 'series'):
     return []
   base = card.folder.parent if card.folder else None
   splits = {s: cards.source(card, s).read(base).data for s in card.facts['sizes']}

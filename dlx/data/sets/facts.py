@@ -16,6 +16,11 @@ FIELDS = {
   'characters': ({'token'},),
   'translation': ({'source', 'target'},),
   'graphs': ({'label', 'edges', 'indices', 'values', *SPLITS},),
+  'series': ({'value'},),
+  'small_graphs': (
+    {'nodes', 'edges', 'label'},
+    {'nodes', 'edges', 'label', 'features'},
+  ),
 }
 _NEEDED = {
   'images': {'train', 'test'},
@@ -24,7 +29,10 @@ _NEEDED = {
   'characters': {'train', 'validation'},
   'translation': set(SPLITS),
   'graphs': {'train'},  # The whole graph; its splits are fields.
+  'series': {'train'},  # The whole series, whose parts are stretches of it.
+  'small_graphs': set(SPLITS),
 }
+LONGEST_SERIES = 1 << 15  # Its numbers stand in the card, hence in that of a run.
 
 
 def check(facts: Mapping[str, Any], shapes: Mapping[str, jax.ShapeDtypeStruct]):
@@ -72,6 +80,10 @@ def check(facts: Mapping[str, Any], shapes: Mapping[str, jax.ShapeDtypeStruct]):
       raise ValueError(f'sentences are {dict(shapes)}')
   elif kind == 'graphs':
     _check_graph(facts, shapes)
+  elif kind == 'series':
+    _check_series(facts, shapes)
+  elif kind == 'small_graphs':
+    _check_small_graphs(facts, shapes)
   else:
     _check_numbers(facts, shapes)
   if 'decoded' in facts:
@@ -229,6 +241,46 @@ def _check_graph(facts, shapes):
   for name, (shape, dtype) in wanted.items():
     if shapes[name].shape != shape or shapes[name].dtype != dtype:
       raise ValueError(f'{name} is {shapes[name]}')
+
+
+def _check_small_graphs(facts, shapes):
+  (nodes,), (edges, _) = shapes['nodes'].shape, shapes['edges'].shape
+  names = facts['feature_names']
+  wanted = {'nodes': ((nodes,), np.int32), 'edges': ((edges, 2), np.int32)}
+  if 'features' in shapes:
+    wanted['features'] = ((nodes, len(names)), np.float32)
+    _check_words('feature_names', names, len(names))
+    for key, least in (('mean', -np.inf), ('std', 0)):
+      value_F = np.array(facts[key], np.float64)
+      if (
+        value_F.shape != (len(names),)
+        or not (np.isfinite(value_F) & (value_F > least)).all()
+      ):
+        raise ValueError(f'{key} is {facts[key]}')
+  elif names:
+    raise ValueError(f'feature_names is {names}')
+  for name, (shape, dtype) in wanted.items():
+    if shapes[name].shape != shape or shapes[name].dtype != dtype:
+      raise ValueError(f'{name} is {shapes[name]}')
+
+
+def _check_series(facts, shapes):
+  size = facts['sizes']['train']
+  if set(facts['sizes']) != {'train'} or size > LONGEST_SERIES:
+    raise ValueError(f'sizes are {facts["sizes"]}')
+  if shapes['value'] != jax.ShapeDtypeStruct((), np.float64):
+    raise ValueError(f'value is {shapes["value"]}')
+  value_N = series_values(facts)
+  if len(value_N) != size or not np.isfinite(value_N).all():
+    raise ValueError('values are not as many finite numbers as the series has')
+  _check_words('unit and step', [facts['unit'], facts['step']], 2)
+  if not _whole(facts['period'], 1):
+    raise ValueError(f'period is {facts["period"]}')
+
+
+def series_values(facts: Mapping[str, Any]) -> np.ndarray:
+  """The numbers of a series, float64 [N]."""
+  return np.array(facts['values'].split(), np.float64)
 
 
 def _check_numbers(facts, shapes):

@@ -22,6 +22,7 @@ KINDS = {
   'characters': 'a text',
   'translation': 'pairs of sentences in two languages',
   'series': 'a series in time',
+  'small_graphs': 'small graphs of classes',
 }
 
 

@@ -6,9 +6,11 @@ sea_temperature  monthly, of the Pacific off Peru (Nino 1+2: 0 to 10 degrees sou
 sunspots         their yearly mean number, 1700 to 2008; NOAA's National Geophysical
                  Data Center
 
-Both lie here, as published. A forecast looks forward: the first part of a series is for
-training, the next for validation, the last for the test, and no number of a later part
-enters what a model of an earlier one is fitted to or scaled by.
+Both lie here, as published; any other name is that of a series of the user's own, made
+by `python -m launch.data series`, whose numbers stand in its card. A forecast looks
+forward: the first part of a series is for training, the next for validation, the last
+for the test, and no number of a later part enters what a model of an earlier one is
+fitted to or scaled by.
 """
 
 import functools
@@ -18,8 +20,8 @@ import jax
 import numpy as np
 
 from dlx.data.dataset import Loaded, Source
-from dlx.data.sets import registry
-from dlx.errors import ConfigError
+from dlx.data.sets import cards, facts, registry
+from dlx.errors import ConfigError, DataError
 
 # Where the parts of a series end, as shares of it.
 ENDS = {'train': 0.6, 'validation': 0.8, 'test': 1.0}
@@ -34,6 +36,7 @@ class Series(NamedTuple):
     unit: what is counted or measured.
     step: what lies between two of them.
     period: steps after which it comes back to where it was, about.
+    card: of a series of the user's own; None: it is embedded.
   """
 
   name: str
@@ -41,6 +44,7 @@ class Series(NamedTuple):
   unit: str
   step: str
   period: int
+  card: cards.Card | None = None
 
 
 class Windows(NamedTuple):
@@ -61,12 +65,16 @@ class Windows(NamedTuple):
 
 
 def series(name: str) -> Series:
-  """A series by name; reads nothing.
+  """A series by name; reads nothing, of one of the user's own its card.
 
   Raises:
     ConfigError: no series has the name.
   """
-  registry.check(name, 'series')
+  card = registry.check(name, 'series')
+  if card is not None:
+    told = card.facts
+    value_N = facts.series_values(told)
+    return Series(name, value_N, told['unit'], told['step'], told['period'], card)
   if name == 'sunspots':
     return Series(name, _numbers(_SUNSPOTS) / 10, 'sunspots', 'year', 11)
   value_N = _numbers(_SEA_TEMPERATURE) / 100
@@ -114,7 +122,15 @@ def windows(of: Series, past: int, horizon: int) -> Windows:
 
 
 def _read(of: Series, part: str, arrays: Mapping[str, Any], data_dir=None) -> Loaded:
-  del data_dir
+  if of.card is not None:
+    found = cards.source(of.card, 'train').read(data_dir)
+    if not np.array_equal(found.data['value'], of.value_N):
+      raise DataError(
+        f'{of.name}: its card says other numbers than its rows: remove the folder and '
+        'prepare the series again.'
+      )
+    size = len(arrays['past'])
+    return Loaded(dict(arrays), {**found.origin, 'split': part, 'size': size})
   registry.verify(of.name, of.value_N.astype('<f4'))
   size = len(arrays['past'])
   origin = {'name': of.name, 'split': part, 'kind': 'embedded', 'size': size}

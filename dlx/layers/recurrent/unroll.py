@@ -207,10 +207,10 @@ def _unroll_backward(cell, reverse, residuals, slopes):
 _unroll.defvjp(_unroll_forward, _unroll_backward)
 
 
-def gradient_by_distance(
+def shares_of_gradient(
   score: Callable[[Array], Array], h_TBH: Array, length_B: Array
 ) -> Array:
-  """How much scores depend on the state some steps before the end of a row.
+  """How much scores depend on the state after each step, over that on the last.
 
   Args:
     score: nudge_TBH (see `unroll`) -> one score a row, of its state at the end.
@@ -218,16 +218,29 @@ def gradient_by_distance(
     length_B: steps of each row.
 
   Returns:
-    [T]: at distance n from a row's last step, the norm of d score / d h over that at
-    the last step, averaged over the rows of more than n steps; nan where there is none.
+    [T, B]: the norm of d score / d h after a step over that after the row's last.
   """
-  back_TB = length_B[None] - 1 - jnp.arange(h_TBH.shape[0])[:, None]
   norm_TB = euclidean_norm(jax.grad(lambda x: score(x).sum())(h_TBH))
-  last_B = jnp.where(back_TB == 0, norm_TB, 0).sum(0)
-  share_TB = norm_TB / jnp.maximum(last_B, jnp.finfo(h_TBH.dtype).tiny)[None]
+  last_B = jnp.where(_steps_back(length_B, len(h_TBH)) == 0, norm_TB, 0).sum(0)
+  return norm_TB / jnp.maximum(last_B, jnp.finfo(h_TBH.dtype).tiny)[None]
+
+
+def mean_by_distance(share_TB: Array, length_B: Array) -> Array:
+  """Means of `shares_of_gradient` by the distance from a row's last step.
+
+  Returns:
+    [T]: at distance n the mean over the rows of more than n steps; nan where there is
+    none.
+  """
+  back_TB = _steps_back(length_B, len(share_TB))
 
   def at(distance):
     hit_TB = back_TB == distance
     return jnp.where(hit_TB, share_TB, 0).sum() / hit_TB.sum()
 
-  return jax.vmap(at)(jnp.arange(h_TBH.shape[0]))
+  return jax.vmap(at)(jnp.arange(len(share_TB)))
+
+
+def _steps_back(length_B: Array, steps: int) -> Array:
+  """[T, B]: steps from each to the last of its row; below 0 past the end."""
+  return length_B[None] - 1 - jnp.arange(steps)[:, None]

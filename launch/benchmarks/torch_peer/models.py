@@ -128,6 +128,34 @@ class TextClassifier(nn.Module):
     return self.head(h_1BH[0])
 
 
+class TextCNN(nn.Module):
+  """Filters of several widths over word vectors, the largest output of each, Dense.
+
+  A filter stands wherever it holds a word: zeros lie before and after the row, which is
+  full.
+  """
+
+  def __init__(
+    self,
+    vocabulary: int,
+    embedding: int,
+    widths: Sequence[int],
+    filters: int,
+    num_outputs: int,
+  ):
+    super().__init__()
+    self.embedding = nn.Embedding(vocabulary, embedding)
+    self.names = [f'conv_{width}' for width in widths]
+    for name, width in zip(self.names, widths, strict=True):
+      self.add_module(name, nn.Conv1d(embedding, filters, width, padding=width - 1))
+    self.head = nn.Linear(len(widths) * filters, num_outputs)
+
+  def forward(self, tokens_BT: Tensor) -> Tensor:
+    x_BDT = self.embedding(tokens_BT).transpose(1, 2)
+    best = [self.get_submodule(name)(x_BDT).amax(2) for name in self.names]
+    return self.head(torch.relu(torch.cat(best, 1)))
+
+
 class Seq2Seq(nn.Module):
   """LSTM encoder and decoder; its outputs look at the encoder's, all at once.
 

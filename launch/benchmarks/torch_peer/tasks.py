@@ -47,6 +47,10 @@ ONLY: dict[str, dict[str, Any]] = {
     'cell': 'lstm', 'bidirectional': False, 'pooling': 'last', 'dropout': 0.0,
     'embedding_dropout': 0.0, 'word_dropout': 0.0,
   },
+  'text_cnn': {
+    'head': 'softmax', 'dropout': 0.0, 'embedding_dropout': 0.0, 'word_dropout': 0.0,
+    'max_norm': None,
+  },
   'translation': {
     'net.cell': 'lstm', 'net.num_layers': 1, 'net.bidirectional': False,
     'net.attention': 'general', 'net.input_feeding': False, 'net.dropout': 0.0,
@@ -124,20 +128,23 @@ def _mobilenet(config: Any, data: images.ImageData) -> nn.Module:
   )
 
 
-def _lstm(built: workloads.Built) -> Task:
-  c: Any = built.config
-  words = shapes_of(built)['embedding']['embedding'].shape[0]
-  (features,) = c.features
+def _sentences(make: Callable[[Any, int], nn.Module]):
+  """The task of a classifier of full rows of tokens; `make`: (config, words)."""
 
-  def ready(batch: Arrays) -> Tensors:
-    if not batch['tokens'].all():
-      raise ValueError('Padding is not allowed: the model reads the last step.')
-    return tensors(batch)
+  def task(built: workloads.Built) -> Task:
+    words = shapes_of(built)['embedding']['embedding'].shape[0]
 
-  def loss(model: nn.Module, batch: Tensors, noise: Tensors) -> Tensor:
-    return F.cross_entropy(model(batch['tokens']), batch['label'])
+    def ready(batch: Arrays) -> Tensors:
+      if not batch['tokens'].all():
+        raise ValueError('Padding is not allowed: the model reads all of a row.')
+      return tensors(batch)
 
-  return Task(models.TextClassifier(words, c.embedding, features, 2), ready, loss)
+    def loss(model: nn.Module, batch: Tensors, noise: Tensors) -> Tensor:
+      return F.cross_entropy(model(batch['tokens']), batch['label'])
+
+    return Task(make(built.config, words), ready, loss)
+
+  return task
 
 
 def _seq2seq(built: workloads.Built) -> Task:
@@ -300,7 +307,12 @@ TASKS: dict[str, Callable[[workloads.Built], Task]] = {
       data.shape, c.patch, c.num_layers, c.num_heads, c.width, data.num_classes
     )
   ),
-  'sst2': _lstm,
+  'sst2': _sentences(
+    lambda c, words: models.TextClassifier(words, c.embedding, c.features[0], 2)
+  ),
+  'text_cnn': _sentences(
+    lambda c, words: models.TextCNN(words, c.embedding, c.widths, c.filters, 2)
+  ),
   'translation': _seq2seq,
   'char_gpt': _gpt,
   'gcn': graphs.gcn,

@@ -57,6 +57,8 @@ def _source(module: nn.Module, name: str) -> tuple[str, Callable[[Array], Array]
   if isinstance(module, nn.ConvTranspose2d):
     # torch's window runs the other way.
     return 'kernel', lambda x: np.flip(x, (0, 1)).transpose(2, 3, 0, 1).copy()
+  if isinstance(module, nn.Conv1d):
+    return 'kernel', lambda x: x.transpose(2, 1, 0)
   if isinstance(module, nn.Conv2d):
     return 'kernel', lambda x: _conv(x, module.kernel_size)
   return name, same

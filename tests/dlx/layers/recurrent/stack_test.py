@@ -267,7 +267,9 @@ class GradientByDistanceTest(absltest.TestCase):
       return state[0].sum(-1)
 
     zeros = jnp.zeros((T, B, H))
-    return np.array(unroll.gradient_by_distance(score, zeros, jnp.asarray(LENGTHS)))
+    lengths = jnp.asarray(LENGTHS)
+    share_TB = unroll.shares_of_gradient(score, zeros, lengths)
+    return np.array(unroll.mean_by_distance(share_TB, lengths))
 
   def test_a_held_state_passes_all_and_a_forgotten_one_nothing(self):
     kernel = jnp.asarray(RNG.normal(size=(H, 2 * H)), jnp.float32)
@@ -290,8 +292,15 @@ class GradientByDistanceTest(absltest.TestCase):
 
   def test_no_row_so_long_is_nan(self):
     score = lambda nudge: nudge[0].sum(-1)
-    found = unroll.gradient_by_distance(score, jnp.zeros((3, 1, 2)), jnp.array([1]))
+    lengths = jnp.array([1])
+    share_TB = unroll.shares_of_gradient(score, jnp.zeros((3, 1, 2)), lengths)
+    found = unroll.mean_by_distance(share_TB, lengths)
     np.testing.assert_allclose(found, [1, np.nan, np.nan], rtol=1e-6)
+
+  def test_a_row_without_steps_counts_nowhere(self):
+    share_TB = jnp.asarray([[0.5, 7.0], [1.0, 7.0]])
+    found = unroll.mean_by_distance(share_TB, jnp.array([2, 0]))
+    np.testing.assert_array_equal(found, [1.0, 0.5])
 
 
 TORCH = {'rnn': 'RNN', 'lstm': 'LSTM', 'gru': 'GRU'}
