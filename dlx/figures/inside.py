@@ -18,8 +18,10 @@ def activations(layers: Mapping[str, Any]) -> 'Figure':
 
   Args:
     layers: by name, each with `counts` of even bins from `low` to `high`, `mean`,
-      `deviation` and `zero`; the first 24 are shown.
+      `deviation` and `zero`; the first 24 are shown of those that ran, whose `zero` is
+      not nan.
   """
+  layers = {name: x for name, x in layers.items() if not np.isnan(x.zero)}
   shown = dict(list(layers.items())[:MOST])
   columns = min(4, max(len(shown), 1))
   lines = -(-max(len(shown), 1) // columns)

@@ -6,12 +6,14 @@ stays one compiled program. Works on any code, as no module system is asked; a l
 named by the scopes that Flax or `jax.named_scope` give its operations.
 """
 
+import functools
 from typing import Any, Callable, NamedTuple
 
 import jax
 from jax.extend import core as jex_core
 import jax.numpy as jnp
 
+from dlx.inspect import branches
 from dlx.run.blame import CALLS, INNER, bind, layer_of, place_of
 
 # Products by XLA, and calls of kernels, which stand for one.
@@ -28,7 +30,8 @@ class Tap(NamedTuple):
   Attributes:
     kind: 'relu', the values after one; 'input', what the first product with parameters
       reads of the batch alone; 'activation', what every product with parameters reads,
-      and what the last one gives, its bias added.
+      and what the last one gives, its bias added; also in branches, and in the last
+      turn of a loop that counts its turns as it runs.
     layer: scopes of the operation, e.g. 'conv_0' or 'blocks/mlp/in'; '' where nothing
       names them.
     where: 'FILE:LINE in FUNCTION', the innermost line outside of libraries; ''.
@@ -123,7 +126,8 @@ class Histogram(NamedTuple):
     counts: int32 [BINS], of even bins from `low` to `high`.
     low, high: least and largest value that is finite.
     mean, deviation: float32.
-    zero: share of exact zeros.
+    zero: share of exact zeros; nan: the layer did not run, as in a branch that was not
+      taken.
   """
 
   counts: Any
@@ -198,6 +202,10 @@ class _Run:
       return self.evaluate(body, [*consts, *given], layer, where)
     if name == 'scan':
       return self._scan(equation, given, layer, depends)
+    if self.kind == 'activation' and branches.is_choice(equation):
+      return self._cond(equation, given, layer, depends)
+    if self.kind == 'activation' and name == 'while':
+      return self._while(equation, given, layer, depends)
     if _is_product(equation):
       self._product(given, layer, where)
     elif inner is not None or 'branches' in params or 'cond_jaxpr' in params:
@@ -299,6 +307,46 @@ class _Run:
       self.found.append((tap._replace(stacked=layers or tap.stacked), value))
     self.read |= {d for d in depends if isinstance(d, int)}
     return [_Value(x, depends, layer) for x in (*end, *stacked)]
+
+  def _cond(self, equation, given, layer, depends) -> list[_Value]:
+    """Branches with the activations of each; those of one that is not taken are nan."""
+    bodies = equation.params['branches']
+    places: dict[tuple[int, int], Tap] = {}
+
+    def result(i, arrays):
+      run = _Run(self.kind)
+      known = [v._replace(array=x) for v, x in zip(given[1:], arrays, strict=True)]
+      consts = map(_Value, bodies[i].consts)
+      outputs = run.evaluate(bodies[i].jaxpr, [*consts, *known], layer)
+      found = {(i, j): value for j, (_, value) in enumerate(run.found)}
+      places.update({(i, j): tap for j, (tap, _) in enumerate(run.found)})
+      return [v.array for v in outputs], found
+
+    arrays = [jnp.asarray(v.array) for v in given[1:]]
+    results = [functools.partial(result, i) for i in range(len(bodies))]
+    outputs, found = jax.lax.switch(
+      given[0].array, branches.filled(results, arrays), arrays
+    )
+    self.found += [(places[key], found[key]) for key in sorted(found)]
+    return [_Value(x, depends, layer) for x in outputs]
+
+  def _while(self, equation, given, layer, depends) -> list[_Value]:
+    """A loop that counts its turns as it runs, with the activations of its last one."""
+    body, places = equation.params['body_jaxpr'], []
+    read = equation.params['cond_nconsts'], equation.params['body_nconsts']
+    everything = frozenset(d for d in depends if not isinstance(d, int))
+
+    def turn(carry):
+      run = _Run(self.kind)
+      known = [*map(_Value, body.consts), *given[read[0] : sum(read)]]
+      known += [_Value(x, everything) for x in carry]
+      outputs = [v.array for v in run.evaluate(body.jaxpr, known, layer)]
+      places[:] = [t._replace(layer=f'{t.layer} [last]'.strip()) for t, _ in run.found]
+      return outputs, [value for _, value in run.found]
+
+    outputs, found = branches.last_turn(equation, [v.array for v in given], turn)
+    self.found += zip(places, found, strict=True)
+    return [_Value(x, depends, layer) for x in outputs]
 
 
 def _is_relu(equation: Any, output: Any) -> bool:

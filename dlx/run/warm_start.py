@@ -113,7 +113,8 @@ def restore_model(
     ConfigError: see `restore`.
   """
   config = read_run(absolute(workdir)).get('config', {})
-  averaged = config.get('ema_decay') is not None
+  evenly = (config.get('averaging') or {}).get('start') is not None
+  averaged = evenly or config.get('ema_decay') is not None
   places = {
     name: ('ema' if averaged else 'params')
     if name == 'params'

@@ -36,6 +36,7 @@ from dlx.metrics import accuracy, classification_summary, classification_sums
 from dlx.models.cnn import CNN
 from dlx.state import Array, Batch, Key, Metric, Metrics, PyTree, TrainState
 from dlx.train import auxiliary, steps
+from dlx.train.averaging import Averaging
 from dlx.train.objective import Terms, joined
 from dlx.train.plateau import Plateau
 from dlx.train.supervised import LOSS, make_predict, supervised
@@ -235,6 +236,7 @@ def image_classifier(
   frozen: optim.Mask | None = None,
   plateau: Plateau | None = None,
   radius: float | None = None,
+  averaging: Averaging | None = None,
   train_data: Dataset | None = None,
   eval_data: Mapping[str, Dataset] | None = None,
   functions: Mapping[str, Function] | None = None,
@@ -261,7 +263,7 @@ def image_classifier(
     fit: of the normalised images [B, H, W, C], in training and evaluation: what brings
       them to the size that the model reads.
     augment: (key, batch of images after `fit`) -> batch, in training.
-    penalty, rngs, frozen, plateau, radius: see `supervised`.
+    penalty, rngs, frozen, plateau, radius, averaging: see `supervised`.
     train_data: an own stream of `image` and `label` in place of `data.train`.
     eval_data: own splits by name, of which the first is shown in figures.
     functions: besides `predict`, from images as read to probabilities.
@@ -309,6 +311,7 @@ def image_classifier(
     frozen=frozen,
     plateau=plateau,
     radius=radius,
+    averaging=averaging,
     train_data=train_data,
     eval_data=eval_data,
     metrics=test_sums,

@@ -31,6 +31,7 @@ from dlx.state import (
   stream,
 )
 from dlx.train import curves, loss_scale, sharpness, steps
+from dlx.train.averaging import Averaging
 from dlx.train.objective import Terms, add_up, joined
 from dlx.train.plateau import Plateau
 
@@ -95,6 +96,7 @@ def supervised(
   frozen: optim.Mask | None = None,
   plateau: Plateau | None = None,
   radius: float | None = None,
+  averaging: Averaging | None = None,
   functions: Mapping[str, Function] | None = None,
   figures: Mapping[str, Figure] | None = None,
   declared: Mapping[str, Metric] | None = None,
@@ -135,6 +137,9 @@ def supervised(
       this group of flags; None: never.
     radius: of sharpness-aware minimisation, see dlx/train/sharpness.py; None: plain
       gradients.
+    averaging: when an even average of the weights begins, in place of the exponential
+      one; `config.averaging` of an experiment that has this group of flags; None:
+      never.
     functions: what the trained model can do.
     figures: pictures of the report.
     declared: declarations of what `metrics`, `summarize` and named losses report; of
@@ -144,11 +149,13 @@ def supervised(
     placement, flops_per_step: see `Experiment`.
 
   Raises:
-    ConfigError: a plateau of no evaluation; or, when a step or an evaluation is traced,
-      a loss that is not one value an example, a penalty that is no scalar, a name that
-      is reported twice.
+    ConfigError: a plateau of no evaluation; two averages; or, when a step or an
+      evaluation is traced, a loss that is not one value an example, a penalty that is
+      no scalar, a name that is reported twice.
   """
   train_metrics, plateau = train_metrics or metrics, plateau or Plateau()
+  averaging = averaging or Averaging()
+  averaging.check(config)
   tx = optim.clip(plateau.wrap(tx), **config.clipping)
   if frozen is not None:  # Outside, so that frozen gradients count in no norm.
     tx = optim.freeze(tx, frozen)
@@ -170,7 +177,8 @@ def supervised(
     opt_state = tx.init(params)
     if scaled:
       opt_state = {'tx': opt_state, 'loss_scale': loss_scale.init_loss_scale()}
-    ema = steps.initial_average(params, config.ema_decay)
+    decay = config.ema_decay if averaging.start is None else 0.0
+    ema = steps.initial_average(params, decay)
     return create(
       params, opt_state, jax.random.fold_in(key, 1), model_state=model_state, ema=ema
     )
@@ -199,6 +207,20 @@ def supervised(
       sums = joined(sums, {name: Mean(x * count, count) for name, x in terms.items()})
     return Mean(total, count), (new_state, sums)
 
+  def averaged(state, new, batch, rng):
+    """The state after a step, with the even average and the statistics of it."""
+    at = state.step, config.num_steps
+    rows = jax.tree.map(lambda x: x[:: config.micro_batches], batch)
+
+    def passed(average):  # As many rows as the step itself passes at once.
+      params = jax.tree.map(lambda a, p: a.astype(p.dtype), average, state.params)
+      return loss_fn(params, state.model_state, rows, rng)[1][0]
+
+    return new._replace(
+      ema=averaging.updated(state.ema, new.params, *at),
+      model_state=averaging.statistics(passed, state.ema, new.model_state, *at),
+    )
+
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     rng = jax.random.fold_in(state.rng, state.step)
     batch = prepare(batch)
@@ -219,6 +241,8 @@ def supervised(
     new = steps.apply(
       tx, old, grads, ema_decay=config.ema_decay, model_state=model_state
     )
+    if averaging.start is not None:
+      new = averaged(state, new, batch, rng)
     if config.curves:
       counted = grads
       if frozen is not None:

@@ -17,6 +17,7 @@ from dlx.data.sets import images
 from dlx.inspect.inside import inside
 from dlx.models.cnn import CNN
 from dlx.tasks.classification import image_classifier
+from dlx.train.averaging import Averaging
 from dlx.train.plateau import Plateau
 
 
@@ -35,6 +36,7 @@ class Config(experiment.Config):
   augment: str = 'none'
   lr: float = 3e-3  # Peak of the one-cycle learning rate.
   plateau: Plateau = Plateau()
+  averaging: Averaging = Averaging()
   weight_decay: float = 0.0  # Decoupled decay of the kernels.
   inside: bool = False  # Whether activations, dead units and gradients are drawn.
 
@@ -75,8 +77,12 @@ def build(config: Config) -> experiment.Experiment:
       label_smoothing=config.label_smoothing,
     ),
     tx=optim.adamw(
-      optim.one_cycle(config.lr, config.num_steps), weight_decay=config.weight_decay
+      config.averaging.held(
+        optim.one_cycle(config.lr, config.num_steps), config.num_steps
+      ),
+      weight_decay=config.weight_decay,
     ),
     plateau=config.plateau,
+    averaging=config.averaging,
   )
   return inside(classifier) if config.inside else classifier

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx.errors import ConfigError
-from dlx.inspect.maps.model import Layer, Model
+from dlx.inspect.maps.model import Model
+from dlx.inspect.maps.naming import Layer
 from dlx.inspect.maps.pictures import Pictures
 from dlx.run.tables import Table
 
@@ -59,6 +60,8 @@ class Asked:
     self.model, self.state, self._pictures = model, state, pictures
     self.layer_name, self.layer = layer, None if layer is None else model.layer(layer)
     self._channels, self._target = channels, target
+    if self.layer is not None and pictures is not None:
+      model.check_ran(self.layer, state, self.image_BHWC)
     self.sanity, self.key = sanity, jax.random.key(seed)
 
   @property

@@ -14,7 +14,8 @@ from dlx.inspect.maps import attention as of_attention
 from dlx.inspect.maps import embedding as of_embedding
 from dlx.inspect.maps import filters as of_filters
 from dlx.inspect.maps import patches as of_patches
-from dlx.inspect.maps.model import Layer, as_map
+from dlx.inspect.maps.model import as_map
+from dlx.inspect.maps.naming import Layer
 from dlx.run.tables import Table
 from launch.inspection.asked import Asked, View, said
 
@@ -72,7 +73,8 @@ def activations(asked: Asked) -> View:
   """The values that every layer gives for the pictures, as histograms."""
   call = inside.histograms(asked.model.answers)
   found = inside.named(jax.jit(call)(asked.state, None, asked.pictures.rows))
-  layers = {name: jax.tree.map(np.asarray, x) for name, x in found.items()}
+  everything = {name: jax.tree.map(np.asarray, x) for name, x in found.items()}
+  layers = {name: x for name, x in everything.items() if not np.isnan(x.zero)}
   rows = [
     (name, f'{x.mean:.4g}', f'{x.deviation:.4g}', f'{x.low:.4g}', f'{x.high:.4g}',
      f'{100 * x.zero:.1f}')
@@ -85,6 +87,8 @@ def activations(asked: Asked) -> View:
     'After the activation, where a layer has one.',
   )
   lead = [f'Values of {len(layers)} layers for {len(asked.pictures.rows)} pictures.']
+  if still := [name for name in everything if name not in layers]:
+    lead.append(f'In branches that were not taken: {", ".join(still)}.')
   arrays = {
     f'{name}/{part}': value
     for name, x in layers.items()
@@ -96,7 +100,7 @@ def activations(asked: Asked) -> View:
 
 def _first_map(asked: Asked) -> Layer:
   """The first layer that gives [B, h, w, C], else the first."""
-  layers = asked.model.layers
+  layers = {n: x for n, x in asked.model.layers.items() if not x.may_not_run}
   if not layers:
     raise ConfigError('The model has no layers that can be named.')
   maps = [x for x in layers.values() if len(x.shape) == 4]
@@ -117,7 +121,7 @@ def _value(asked: Asked, layer: Layer) -> np.ndarray:
 def patches(asked: Asked) -> View:
   """Patches by which channels of a layer are largest."""
   model = asked.model
-  maps = [x for x in model.layers.values() if len(x.shape) == 4]
+  maps = [x for x in model.layers.values() if len(x.shape) == 4 and not x.may_not_run]
   layer = asked.layer or (maps[-1] if maps else _first_map(asked))
   if len(layer.shape) not in (2, 4):
     raise ConfigError(

@@ -12,6 +12,7 @@ attention   what tokens look at, and their rollout
 embedding   where images lie
 """
 
-from dlx.inspect.maps.model import Layer, Model, function_of_images
+from dlx.inspect.maps.model import Model, function_of_images
+from dlx.inspect.maps.naming import Layer
 
 __all__ = ['Layer', 'Model', 'function_of_images']

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from dlx.errors import ConfigError
-from dlx.inspect.maps.model import Layer, Model, places
+from dlx.inspect.maps.model import Model, places
+from dlx.inspect.maps.naming import Layer
 from dlx.models import vit
 
 Array = jax.Array

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlx.errors import ConfigError
-from dlx.inspect.maps.model import Layer, Model
+from dlx.inspect.maps.model import Model
+from dlx.inspect.maps.naming import Layer
 
 LEAST = 3  # Images of a map.
 

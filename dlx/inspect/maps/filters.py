@@ -8,7 +8,8 @@ import numpy as np
 
 from dlx.errors import ConfigError
 from dlx.inspect.maps import traced
-from dlx.inspect.maps.model import Layer, Model, parts
+from dlx.inspect.maps.model import Model, check_any
+from dlx.inspect.maps.naming import Layer, parts
 
 
 class Filters(NamedTuple):
@@ -52,6 +53,7 @@ def filters(model: Model, state: Any, layer: str | None = None) -> Filters:
       )
   which = max(record.weighted, key=lambda i: record.eqn.invars[i].aval.ndim)
   weights = jnp.asarray(_value(model, record, which, state))[turn]
+  check_any(layer, weights)
   found = _as_windows(model, record, weights, layer)
   return Filters(layer, np.asarray(found, np.float32))
 

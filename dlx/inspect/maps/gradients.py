@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dlx.inspect.maps.model import Layer, Model, as_map
+from dlx.inspect.maps.model import Model, as_map
+from dlx.inspect.maps.naming import Layer
 
 Array = jax.Array
 SAMPLES = 32  # Of smooth_grad: noisy copies.

@@ -3,7 +3,7 @@
 B images, H height, W width, C channels, K classes. Images are floats in [0, 1].
 """
 
-from typing import Any, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,40 +11,18 @@ import numpy as np
 
 from dlx.errors import ConfigError
 from dlx.experiment import Experiment, Function
-from dlx.inspect.maps import traced
+from dlx.inspect.maps import naming, traced
+from dlx.inspect.maps.naming import Layer
+from dlx.inspect.maps.softmax import before_softmax
 from dlx.state import leaves_by_path
 
 Array = jax.Array
 TINY = 1e-30  # Added to a probability before its logarithm.
+_NO_GRADIENT = (
+  'no gradient passes a loop whose turns are counted as it runs (while_loop): take a '
+  'layer behind it, or features or occlusion; or write the loop as a scan.'
+)
 MOST_DIFFERENCE = 0.02  # Of probabilities, by pixels that are floats; also in bfloat16.
-
-
-class Layer(NamedTuple):
-  """A layer, by what it gives last.
-
-  Attributes:
-    name: its path below the model, e.g. 'stage1_block1/conv2'; 'blocks/mlp [2]' is
-      turn 2 of a loop over layers.
-    path: all of its scopes; '' where it has none.
-    shape: of what it gives, with one row in front.
-    number: of the operation, see `traced.Record`.
-    output: which of its results.
-    turn: of the loops around it, the outermost first.
-    loop: see `traced.Record`.
-  """
-
-  name: str
-  path: str
-  shape: tuple[int, ...]
-  number: int
-  output: int
-  turn: tuple[int, ...]
-  loop: int
-
-  @property
-  def order(self) -> tuple[int, tuple[int, ...], int]:
-    """Layers run in the order of it."""
-    return self.loop, self.turn, self.number
 
 
 def function_of_images(
@@ -104,10 +82,10 @@ class Model:
       field = function.outputs[name]
       if self._output is None and field.kind == 'probabilities':
         self._output = name
-        self._logits = traced.before_softmax(found, place)
+        self._logits = before_softmax(found, place)
         self.classes = field.names or tuple(map(str, range(int(field.shape[-1]))))
-    self._root = _root(self.records)
-    self.layers = _layers(self.records, self._root)
+    self._root = naming.root_of(self.records)
+    self.layers = naming.layers_of(self.records, self._root)
 
   @property
   def size(self) -> tuple[int, int]:
@@ -117,7 +95,7 @@ class Model:
 
   def name_of(self, path: str) -> str:
     """Scopes of a record as names of layers have them."""
-    return '/'.join(parts(path)[bool(self._root) :])
+    return '/'.join(naming.parts(path)[bool(self._root) :])
 
   @property
   def score_kind(self) -> str:
@@ -171,6 +149,12 @@ class Model:
       )
     return self._output
 
+  def check_ran(self, layer: Layer, state: Any, image_BHWC: Any):
+    """Raises ConfigError where a layer does not run for these images."""
+    if layer.may_not_run:
+      value = jax.jit(self.value, static_argnums=0)(layer, state, image_BHWC)
+      check_any(layer.name, value)
+
   def value(self, layer: Layer, state: Any, image_BHWC: Array) -> Array:
     """What a layer gives, [B, ...]."""
     found = traced.evaluated(self._call, state, image_BHWC, take=[layer.number])
@@ -209,7 +193,12 @@ class Model:
   def layer_gradient(
     self, layer: Layer, state: Any, image_BHWC: Array, class_B: Array
   ) -> tuple[Array, Array]:
-    """What a layer gives, and the gradient of the score by it; both [B, ...]."""
+    """What a layer gives, and the gradient of the score by it; both [B, ...].
+
+    Raises ConfigError: no gradient passes a loop that counts its turns as it runs.
+    """
+    if layer.in_while:
+      raise ConfigError(f'--layer={layer.name} is not allowed: {_NO_GRADIENT}')
     take = [layer.number]
 
     def total(moved):
@@ -221,7 +210,7 @@ class Model:
       lambda: traced.evaluated(self._call, state, image_BHWC, take=take).taken
     )[layer.number].outputs[layer.output]
     zero = jnp.zeros(whole.shape, jnp.float32)
-    slope, value = jax.grad(total, has_aux=True)(zero)
+    slope, value = _grad(total, has_aux=True)(zero)
     return value[layer.turn].astype(jnp.float32), slope[layer.turn]
 
   def image_gradient(
@@ -236,7 +225,7 @@ class Model:
       guided: see `traced.evaluated`.
 
     Raises:
-      ConfigError: guided, without a ReLU.
+      ConfigError: guided, without a ReLU; a loop that no gradient passes.
     """
     if guided and not any(r.is_relu and r.reads for r in self.records):
       raise ConfigError(
@@ -244,7 +233,7 @@ class Model:
         'take grad_cam, smooth_grad or integrated_gradients.'
       )
     total = lambda x: self.scores(state, x, class_B, guided=guided)[0].sum()
-    return jax.grad(total)(image_BHWC)
+    return _grad(total)(image_BHWC)
 
   def last_map(self, state: Any, image_BHWC: Array, class_B: Array) -> Layer:
     """The last layer that gives a map by whose places the scores change.
@@ -254,7 +243,8 @@ class Model:
     Raises:
       ConfigError: there is none.
     """
-    found = [x for x in self.layers.values() if places(x.shape, self.size)]
+    maps = [x for x in self.layers.values() if places(x.shape, self.size)]
+    found = [x for x in maps if not x.in_while]
     used = jax.jit(self._used_places, static_argnums=0)(
       tuple(found), state, image_BHWC, class_B
     )
@@ -279,8 +269,31 @@ class Model:
       lambda: traced.evaluated(self._call, state, image_BHWC, take=[*place]).taken
     )
     zeros = {n: jnp.zeros(taken[n].outputs[o].shape) for n, o in place.items()}
-    slopes = jax.grad(total)(zeros)
+    slopes = _grad(total)(zeros)
     return [(as_map(slopes[x.number][x.turn], self.size) != 0).any() for x in layers]
+
+
+def check_any(name: str, value: Any):
+  """Raises ConfigError where a layer, or its weights, gave nothing but nan."""
+  if bool(jnp.isnan(value).all()):
+    raise ConfigError(
+      f'--layer={name} is not allowed for this state and these pictures: it lies in a '
+      'branch that is not taken, or in a loop of no turns: name a layer that runs.'
+    )
+
+
+def _grad(function: Callable, **options: Any) -> Callable:
+  """`jax.grad`, with one line where a loop has no gradient."""
+
+  def call(x):
+    try:
+      return jax.grad(function, **options)(x)
+    except ValueError as error:
+      if 'Reverse-mode differentiation' not in str(error):
+        raise
+      raise ConfigError(f'The scores are not differentiable: {_NO_GRADIENT}') from error
+
+  return call
 
 
 def places(shape: Sequence[int], size: tuple[int, int]) -> tuple[int, int] | None:
@@ -323,67 +336,3 @@ def as_map(value: Array, size: tuple[int, int]) -> Array:
       value.shape[0], *grid, -1
     )
   return value
-
-
-def _root(records: Sequence[traced.Record]) -> str:
-  """The scope around all others, as of the model's class; '' where there is none."""
-  paths = [parts(record.path) for record in records]
-  roots = {path[0] for path in paths if path}
-  return roots.pop() if len(roots) == 1 and max(map(len, paths)) > 1 else ''
-
-
-def _layers(records: Sequence[traced.Record], root: str) -> dict[str, Layer]:
-  """By name; of scopes that are one in the other with one value both."""
-  paths = [parts(record.path) for record in records]
-  found: dict[str, Layer] = {}
-  open_: dict[tuple[str, ...], traced.Record] = {}
-
-  def close(scope: tuple[str, ...]):
-    record = open_.pop(scope)
-    name = '/'.join(scope[bool(root) :])
-    if name:
-      _name(found, name, '/'.join(scope), record)
-
-  for path, record in zip(paths, records, strict=True):
-    inside = [path[:i] for i in range(1, len(path) + 1)]
-    for scope in [s for s in reversed(open_) if s not in inside]:
-      close(scope)
-    if not record.reads or not _floats(record):
-      continue
-    for scope in inside:
-      open_[scope] = record
-  for scope in list(reversed(open_)):
-    close(scope)
-  if not found:  # Nothing is named: its products are.
-    for record in records:
-      if record.is_product and _floats(record):
-        _name(found, record.primitive, '', record)
-  return dict(sorted(found.items(), key=lambda item: item[1].order))
-
-
-def parts(path: str) -> tuple[str, ...]:
-  """Scopes of a path; one that stands twice in a row, as of a base class, once."""
-  found = path.split('/') if path else []
-  return tuple(x for i, x in enumerate(found) if i == 0 or x != found[i - 1])
-
-
-def _floats(record: traced.Record) -> list[int]:
-  """Which results are floats with an axis of rows."""
-  return [
-    i
-    for i, x in enumerate(record.outputs)
-    if jnp.issubdtype(x.dtype, jnp.floating) and x.ndim > 1 and x.shape[0] == 1
-  ]
-
-
-def _name(found: dict[str, Layer], name: str, path: str, record: traced.Record):
-  """A layer a turn; a name that comes again gets a number."""
-  again, count = name, 1
-  while any(again in (x, x.partition(' [')[0]) for x in found):
-    count += 1
-    again = f'{name} ({count})'
-  output = _floats(record)[0]
-  shape = record.outputs[output].shape
-  for turn in np.ndindex(*record.turns):
-    label = f'{again} [{", ".join(map(str, turn))}]' if turn else again
-    found[label] = Layer(label, path, shape, record.number, output, turn, record.loop)

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlx.inspect.maps.model import Layer, Model, places
+from dlx.inspect.maps.model import Model, places
+from dlx.inspect.maps.naming import Layer
 from dlx.inspect.receptive_field import receptive_field
 from dlx.inspect.sizes import Reach
 

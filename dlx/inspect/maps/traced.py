@@ -5,15 +5,20 @@ can be returned (`take`) or moved (`add`): the gradient of an output by what is 
 a value is its gradient by the value. Works on any code, as no module system is asked; a
 layer is named by the scopes that Flax or `jax.named_scope` give its operations.
 
-Calls are opened, and scans; what has a derivative of its own stays whole.
+Calls are opened, loops and branches; what has a derivative of its own stays whole, and
+a choice between ways for platforms. A loop whose turns are counted as it runs
+(`while_loop`, `nn.while_loop`) shows its last turn. What did not run, as a branch that
+was not taken, is nan, or 0 where it is no float.
 """
 
+import functools
 from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 import jax
 from jax.extend import core as jex_core
 import jax.numpy as jnp
 
+from dlx.inspect import branches as branching
 from dlx.inspect.layers import path_of
 from dlx.run import flops
 from dlx.run.blame import INNER, bind
@@ -37,6 +42,8 @@ class Record(NamedTuple):
     is_product: of what depends on the images and weights.
     turns: of the loops around it, the outermost first.
     loop: number of the last operation in the outermost of them; without a loop its own.
+    branches: that it lies in, the outermost first.
+    in_while: whether a loop around it counts its turns as it runs.
   """
 
   number: int
@@ -50,6 +57,8 @@ class Record(NamedTuple):
   is_product: bool
   turns: tuple[int, ...]
   loop: int
+  branches: tuple[int, ...] = ()
+  in_while: bool = False
 
   @property
   def primitive(self) -> str:
@@ -106,7 +115,7 @@ def evaluated(
     image: an array, or a tree of them.
     take: numbers of operations whose operands and results are returned.
     add: by the number of an operation which of its results is moved, and by what; like
-      the result, with the axes of loops in front.
+      the result, with the axes of loops in front. Not inside of a `while_loop`.
     guided: whether gradients below 0 end at ReLUs, as those of ReLUs that are off do
       (guided backpropagation, arXiv:1412.6806).
   """
@@ -165,6 +174,10 @@ class _Run:
     is_relu = _is_relu(eqn)
     if eqn.primitive.name == 'scan':
       outputs = self._scan(eqn, given, scope)
+    elif eqn.primitive.name == 'while':
+      outputs = self._while(eqn, given, scope)
+    elif branching.is_choice(eqn):
+      outputs = self._cond(eqn, given, scope)
     elif is_relu and self.guided:
       outputs = [_guided_relu(jnp.asarray(arrays[_operand(eqn)]))]
     else:
@@ -238,6 +251,61 @@ class _Run:
     self.number = end
     return [*carry, *stacked]
 
+  def _cond(self, eqn: Any, given: list[_Value], scope: str) -> list[Any]:
+    """Branches, one of which runs; what is taken in the others is nothing."""
+    branches, runs = eqn.params['branches'], []
+    for branch in branches:
+      add = {n: x for n, x in self.add.items() if 0 <= n - self.number < _count(branch)}
+      runs.append(_Run(self.take, add, self.guided, self.number))
+      self.number += _count(branch)
+
+    def result(i, arrays):
+      run = _Run(self.take, runs[i].add, self.guided, runs[i].number)
+      known = [
+        v._replace(array=x, source=None) for v, x in zip(given[1:], arrays, strict=True)
+      ]
+      consts = map(_Value, branches[i].consts)
+      outputs = run.evaluate(branches[i].jaxpr, [*consts, *known], scope)
+      runs[i].records = run.records
+      return [v.array for v in outputs], run.taken
+
+    arrays = [v.array for v in given[1:]]
+    results = [functools.partial(result, i) for i in range(len(branches))]
+    outputs, taken = jax.lax.switch(
+      given[0].array,
+      branching.filled(results, arrays),
+      jax.tree.map(jnp.asarray, arrays),
+    )
+    self.taken |= taken
+    for i, run in enumerate(runs):
+      self.records += [r._replace(branches=(i, *r.branches)) for r in run.records]
+    return outputs
+
+  def _while(self, eqn: Any, given: list[_Value], scope: str) -> list[Any]:
+    """A loop that also gives what is taken in its last turn."""
+    body, start, found = eqn.params['body_jaxpr'], self.number, []
+    self.number += _count(body)
+    read = eqn.params['cond_nconsts'], eqn.params['body_nconsts']
+    fixed = given[read[0] : sum(read)]
+    # As in a scan, what is carried comes to depend on all that the loop reads.
+    by_image = any(v.by_image for v in given)
+
+    def turn(carry):
+      run = _Run(self.take, {}, self.guided, start)
+      known = [
+        *map(_Value, body.consts),
+        *(v._replace(source=None) for v in fixed),
+        *(_Value(x, by_image) for x in carry),
+      ]
+      outputs = [v.array for v in run.evaluate(body.jaxpr, known, scope)]
+      found[:] = [run]
+      return outputs, run.taken
+
+    outputs, taken = branching.last_turn(eqn, [v.array for v in given], turn)
+    self.taken |= taken
+    self.records += [r._replace(in_while=True) for r in found[0].records]
+    return outputs
+
 
 @jax.custom_vjp
 def _guided_relu(x: jax.Array) -> jax.Array:
@@ -261,13 +329,17 @@ def _opened(eqn: Any) -> tuple[Any, Sequence[Any]] | None:
 def _count(jaxpr: Any) -> int:
   """Operations that `_Run` numbers in a jaxpr."""
   total = 0
-  for eqn in jaxpr.eqns:
+  for eqn in flops.opened(jaxpr).eqns:
     if (inner := _opened(eqn)) is not None:
       total += _count(inner[0])
       continue
     total += 1
     if eqn.primitive.name == 'scan':
-      total += _count(eqn.params['jaxpr'].jaxpr)
+      total += _count(eqn.params['jaxpr'])
+    elif eqn.primitive.name == 'while':
+      total += _count(eqn.params['body_jaxpr'])
+    elif branching.is_choice(eqn):
+      total += sum(map(_count, eqn.params['branches']))
   return total
 
 
@@ -307,30 +379,3 @@ def _operand(eqn: Any) -> Any:
   )
   zeros = [is_zero(v) for v in eqn.invars]
   return zeros.index(False) if sum(zeros) == 1 else None
-
-
-# Operations behind which a value is the same but for its shape or dtype.
-_SAME = ('convert_element_type', 'reshape', 'squeeze', 'copy', 'stop_gradient')
-
-
-def before_softmax(found: Found, output: int) -> int | None:
-  """The operation whose first operand are the logits of an output that is a softmax.
-
-  Args:
-    found: see `records`.
-    output: the place of the output among the leaves of the outputs.
-
-  Returns:
-    None: it is no softmax, or its logits cannot be found.
-  """
-  by_number = {record.number: record for record in found.records}
-  source = found.sources[output]
-  while source is not None and by_number[source].primitive in _SAME:
-    source = by_number[source].sources[0]
-  if source is None:
-    return None
-  for wanted in ('div', 'exp', 'sub'):
-    if source is None or by_number[source].primitive != wanted:
-      return None
-    last, source = source, by_number[source].sources[0]
-  return last
