@@ -17,7 +17,7 @@ none         the causal order alone (arXiv:2305.19466)
 
 The study `positions` compares them.
 
-Measured: see the study.
+Measured: rotary, trained at 32 symbols: 85.96 % at 128 (1 seed).
 """
 
 import dataclasses

@@ -19,7 +19,7 @@ class DelayedCopyTest(parameterized.TestCase):
 
   @parameterized.parameters(
     ({'delay': 6}, 'config.length=6 is not allowed: must be above 6'),
-    ({'also': (6,)}, 'config.also=.* is not allowed: must be above 6'),
+    ({'also': (6,)}, 'config.also=.* must be numbers, each above 6'),
     ({'also': (9, 9)}, 'config.also=.* must be lengths that differ'),
     ({'positions': 'sine'}, 'config.positions=sine .* one of learned, sinusoidal'),
     ({'window': 0}, 'config.window=0 is not allowed: must be at least 1'),
