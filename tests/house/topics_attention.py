@@ -32,5 +32,5 @@ ATTENTION: dict[str, tuple[Topic, ...]] = {
       'positions-absolute',
       test='transformers/delayed_copy',
     ),
-  ),
+  )
 }
