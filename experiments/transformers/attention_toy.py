@@ -155,6 +155,7 @@ def build(config: Config) -> experiment.Experiment:
     block=BlockConfig(
       width=config.width,
       num_heads=config.num_heads,
+      use_bias=False,
       unroll=config.num_layers,
       **config.dtypes,
     ),

@@ -21,12 +21,14 @@ Measured: rotary, trained at 32 symbols: 85.96 % at 128 (1 seed).
 """
 
 import dataclasses
+import string
 
 import jax
 import jax.numpy as jnp
 
 from dlx import experiment, losses, metrics, optim
 from dlx.data.batches.generated import generated
+from dlx.data.sets.characters import Characters
 from dlx.experiment import Field
 from dlx.layers.block_config import BlockConfig
 from dlx.models.gpt import GPT, PLACEMENT, POSITIONS
@@ -47,7 +49,7 @@ class Config(experiment.Config):
   length: int = 32  # T, symbols of a sequence.
   also: tuple[int, ...] = (64, 128)  # Longer lengths that are tested.
   delay: int = 5  # D, steps back to the symbol that is asked.
-  symbols: int = 16  # Different symbols.
+  symbols: int = 16  # Different symbols, the letters from a on.
   # learned, sinusoidal, rotary, alibi, relative or none (by the causal order alone).
   positions: str = 'rotary'
   # W, a symbol sees itself and the W - 1 before it; None: all before it.
@@ -60,7 +62,7 @@ class Config(experiment.Config):
   def __post_init__(self):
     super().__post_init__()
     self.choice('positions', of=POSITIONS)
-    self.bounds('symbols', least=2)
+    self.bounds('symbols', least=2, most=len(string.ascii_lowercase))
     self.bounds('delay', 'window', 'num_layers', 'num_heads', least=1)
     fits = self.width >= 4 and self.width % (2 * self.num_heads) == 0
     self.require('width', fits, f'4 or more, a multiple of 2 x {self.num_heads} heads')
@@ -125,7 +127,7 @@ def build(config: Config) -> experiment.Experiment:
     return {'accuracy': metrics.mean(right_BA.mean(-1), weight_B)}
 
   predict = make_predict(config, model, inputs='symbols')
-  names = tuple(map(str, range(config.symbols)))
+  letters = Characters(string.ascii_lowercase[: config.symbols])
   of_last = lambda logits_BTV: jax.nn.softmax(logits_BTV[:, -1])
   declared = of_classes(config.symbols)
   return supervised(
@@ -147,9 +149,10 @@ def build(config: Config) -> experiment.Experiment:
     functions={
       'predict': experiment.Function(
         lambda state, inputs: {'probabilities': of_last(predict(state, inputs))},
-        {'symbols': Field('tokens', ('length',), 'int32')},
+        {'symbols': Field('tokens', ('length',), 'int32',
+                          vocabulary=lambda data_dir: letters)},
         {'probabilities': Field('probabilities', (config.symbols,), 'float32',
-                                names=names)},
+                                names=tuple(letters.characters))},
       )
     },
     placement=PLACEMENT,
