@@ -13,7 +13,7 @@ in each sentence of the test: what is learned is the agreement, not the sentence
 
 Sentences are drawn anew at every step.
 
-Measured: 95.6 % of unseen pairs of nouns right (sd 3.9, 3 seeds).
+Measured: 92.3 % of unseen pairs of nouns right (sd 7.0, 3 seeds).
 """
 
 import dataclasses
