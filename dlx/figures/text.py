@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Sequence
 
 import numpy as np
 
-from dlx.figures.style import GREY, INK, RED, RULE
+from dlx.figures.style import BLUE, GREY, INK, RED, RULE, new_figure, ramp
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -83,6 +83,48 @@ def attention_maps(
       ax.set_xticks(range(len(columns_of)), columns_of, fontsize=5)
       ax.set_yticks(range(len(names)), names, fontsize=5)
       ax.tick_params(length=0, pad=1)
+  return figure
+
+
+def attended_words(
+  weights_ST: Any, sentences: Sequence[Sequence[str]], place_S: Any
+) -> 'Figure':
+  """Sentences, a row each: a word is the darker, the more one of them looks at it.
+
+  The word that looks is framed; weights of 0.05 and more stand below their words.
+
+  Args:
+    weights_ST: rows sum to 1; what lies past the end of a sentence is not shown.
+    sentences: words of each.
+    place_S: of the word that looks, from 0.
+  """
+  from matplotlib.patches import Rectangle
+
+  weights, place = np.asarray(weights_ST, np.float64), np.asarray(place_S)
+  longest = max(map(len, sentences), default=0)
+  if not (weights.ndim == 2 and len(weights) == len(sentences) == len(place)) or (
+    not 0 < longest <= weights.shape[1]
+  ):
+    raise ValueError(
+      f'Weights of shape {weights.shape} and {len(place)} places for {len(sentences)} '
+      f'sentences of up to {longest} words: must be a row and a place each, as long.'
+    )
+  figure = new_figure(0.72 * longest + 0.4, 0.75 * len(sentences) + 0.2)
+  ax, shade = figure.add_subplot(), ramp('white', BLUE)
+  for i, words in enumerate(sentences):
+    for j, word in enumerate(words):
+      weight, asks = weights[i, j], j == place[i]
+      edge = RED if asks else RULE
+      box = dict(facecolor=shade(weight), edgecolor=edge, linewidth=2 if asks else 0.6)
+      ax.add_patch(Rectangle((j + 0.02, i + 0.1), 0.96, 0.55, zorder=1 + asks, **box))
+      ink = 'white' if weight > 0.6 else INK
+      ax.text(j + 0.5, i + 0.375, _plain(word), ha='center', va='center', fontsize=8,
+              color=ink, zorder=3)  # fmt: skip
+      if weight >= 0.05:
+        ax.text(j + 0.5, i + 0.8, f'{weight:.2f}', ha='center', va='center',
+                fontsize=7, color=GREY)  # fmt: skip
+  ax.set(xlim=(0, longest), ylim=(len(sentences), 0))
+  ax.axis('off')
   return figure
 
 

@@ -2,10 +2,10 @@
 
 x <- x + attention(norm(x)); x <- x + cross_attention(norm(x), memory);
 x <- x + mlp(norm(x)). Norms come first, as in the blocks of an encoder
-(dlx/layers/transformer.py; arXiv:2002.04745): the paper's come last and need a warm-up.
+(dlx/layers/transformer.py; arXiv:2002.04745), or last, as in the paper, by `norm` of
+the config: then they need a warm-up.
 """
 
-import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from dlx.layers import mesh
 from dlx.layers.attention.multihead import Array, KVCache, Memory, MultiHeadAttention
 from dlx.layers.block_config import BlockConfig
 from dlx.layers.normalisation import LayerNorm
-from dlx.layers.transformer import STREAM, FeedForward, over_layers
+from dlx.layers.transformer import STREAM, FeedForward, over_layers, places
 
 
 class Decoded(NamedTuple):
@@ -36,7 +36,7 @@ class Decoded(NamedTuple):
 
 
 class DecoderBlock(nn.Module):
-  """One pre-norm block with three residual branches.
+  """One block with three residual branches.
 
   Layers are `norm_attention`, `attention`, `norm_cross`, `cross_attention`, `norm_mlp`
   and `mlp`.
@@ -72,20 +72,23 @@ class DecoderBlock(nn.Module):
     c = self.config
     norm = functools.partial(LayerNorm, epsilon=1e-5, use_bias=c.use_bias, **c.dtypes)
     drop = nn.Dropout(c.dropout, deterministic=not self.train)
+    first, last = places(c)
+    norm_attention, norm_cross = norm(name='norm_attention'), norm(name='norm_cross')
+    norm_mlp = norm(name='norm_mlp')
     attended = MultiHeadAttention(c, name='attention')(
-      norm(name='norm_attention')(x_BTD), train=self.train, cache=cache
+      first(norm_attention, x_BTD), train=self.train, cache=cache
     )
-    x_BTD += drop(attended.x_BLD)
-    across = dataclasses.replace(c, causal=False, rotary=None)
-    crossed = MultiHeadAttention(across, name='cross_attention')(
-      norm(name='norm_cross')(x_BTD),
+    x_BTD = last(norm_attention, x_BTD + drop(attended.x_BLD))
+    crossed = MultiHeadAttention(c.across(), name='cross_attention')(
+      first(norm_cross, x_BTD),
       memory_BMD if made is None else made,
       train=self.train,
       mask_BHLM=mask_BHTM,
       return_weights=self.return_weights,
     )
-    x_BTD += drop(crossed.x_BLD)
-    x_BTD += FeedForward(c, name='mlp')(norm(name='norm_mlp')(x_BTD), train=self.train)
+    x_BTD = last(norm_cross, x_BTD + drop(crossed.x_BLD))
+    mlp = FeedForward(c, name='mlp')
+    x_BTD = last(norm_mlp, x_BTD + mlp(first(norm_mlp, x_BTD), train=self.train))
     x_BTD = mesh.constrain(x_BTD, *STREAM)
     kept = None if cache is None else crossed.memory
     return x_BTD, (attended.cache, kept, crossed.weights_BHLM)

@@ -1,11 +1,12 @@
-"""Pre-norm transformer blocks, and a stack of them as one scan over layers.
+"""Transformer blocks, and a stack of them as one scan over layers.
 
-x <- x + attention(norm(x)); x <- x + mlp(norm(x)). The parameters of a stack have a
+x <- x + attention(norm(x)); x <- x + mlp(norm(x)); or norm(x + ...), by `norm` of the
+config. The parameters of a stack have a
 leading axis of layers, so that a deep net compiles as fast as a shallow one.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -27,8 +28,9 @@ PLACEMENT = (
   (r'attention/(query|key|value)/kernel$', P(None, 'fsdp', 'tensor', None)),
   (r'attention/(query|key|value)/bias$', P(None, 'tensor', None)),
   (r'attention/out/kernel$', P(None, 'tensor', None, 'fsdp')),
-  (r'mlp/in/kernel$', P(None, 'fsdp', 'tensor')),
-  (r'mlp/in/bias$', P(None, 'tensor')),
+  (r'attention/relative_bias$', P(None, 'tensor', None)),
+  (r'mlp/(in|gate)/kernel$', P(None, 'fsdp', 'tensor')),
+  (r'mlp/(in|gate)/bias$', P(None, 'tensor')),
   (r'mlp/out/kernel$', P(None, 'tensor', 'fsdp')),
 )
 STREAM = (('data', 'fsdp'), 'sequence')  # Where x [B, L, D] lies on a mesh.
@@ -45,7 +47,7 @@ class Stacked(NamedTuple):
   """What `Transformer` gives.
 
   Attributes:
-    x_BLD: the stream after the last block, not normalised.
+    x_BLD: the stream after the last block, not normalised once more.
     cache: one for each layer, stacked along axis 0; None where none was given.
     weights_NBHLM: attention of each of the N layers; None unless asked for.
   """
@@ -70,7 +72,11 @@ def matrices(params: Any) -> Any:
 
 
 class FeedForward(nn.Module):
-  """Dense, GELU (arXiv:1606.08415), Dense, position by position: `in` and `out`."""
+  """Position by position; `mlp` of the config says which.
+
+  Dense `in`, GELU (arXiv:1606.08415), Dense `out`; or with the units of `in` multiplied
+  by the activation of a third map, `gate` (arXiv:2002.05202).
+  """
 
   config: BlockConfig
 
@@ -78,15 +84,26 @@ class FeedForward(nn.Module):
   def __call__(self, x_BLD: Array, *, train: bool) -> Array:
     c = self.config
     dense = functools.partial(Dense, use_bias=c.use_bias, **c.dtypes)
-    hidden = dense(c.mlp_ratio * c.width, kernel_init=c.kernel_init, name='in')
+    hidden = lambda name: dense(c.mlp_width, kernel_init=c.kernel_init, name=name)
     out = dense(x_BLD.shape[-1], kernel_init=c.residual_init, name='out')
-    y_BLF = hidden(x_BLD)
-    y_BLF = gelu(y_BLF) if c.exact_gelu else nn.gelu(y_BLF, approximate=True)
+    bent = gelu if c.exact_gelu else functools.partial(nn.gelu, approximate=True)
+    y_BLF = hidden('in')(x_BLD)
+    if c.mlp == 'gelu':
+      y_BLF = bent(y_BLF)
+    else:
+      bent = nn.silu if c.mlp == 'swiglu' else bent
+      y_BLF = bent(hidden('gate')(x_BLD)) * y_BLF
     return nn.Dropout(c.dropout, deterministic=not train)(out(y_BLF))
 
 
+def places(config: BlockConfig) -> tuple[Callable, Callable]:
+  """(before a branch, after the sum): each (norm, x) -> x, one applies the norm."""
+  does, not_ = (lambda norm, x: norm(x)), (lambda norm, x: x)
+  return (does, not_) if config.norm == 'pre' else (not_, does)
+
+
 class Block(nn.Module):
-  """One pre-norm block: attention and feed-forward, each on a residual branch.
+  """One block: attention and feed-forward, each on a residual branch.
 
   Layers are `norm_attention`, `attention`, `norm_mlp` and `mlp`.
 
@@ -108,15 +125,19 @@ class Block(nn.Module):
     """(x, cache, mask) -> (x, (cache, weights)), the form of the body of a scan."""
     c = self.config
     norm = functools.partial(LayerNorm, epsilon=1e-5, use_bias=c.use_bias, **c.dtypes)
+    first, last = places(c)
+    norm_attention, norm_mlp = norm(name='norm_attention'), norm(name='norm_mlp')
     attended = MultiHeadAttention(c, name='attention')(
-      norm(name='norm_attention')(x_BLD),
+      first(norm_attention, x_BLD),
       train=self.train,
       mask_BHLM=mask_BHLM,
       cache=cache,
       return_weights=self.return_weights,
     )
-    x_BLD += nn.Dropout(c.dropout, deterministic=not self.train)(attended.x_BLD)
-    x_BLD += FeedForward(c, name='mlp')(norm(name='norm_mlp')(x_BLD), train=self.train)
+    drop = nn.Dropout(c.dropout, deterministic=not self.train)
+    x_BLD = last(norm_attention, x_BLD + drop(attended.x_BLD))
+    mlp = FeedForward(c, name='mlp')
+    x_BLD = last(norm_mlp, x_BLD + mlp(first(norm_mlp, x_BLD), train=self.train))
     x_BLD = mesh.constrain(x_BLD, *STREAM)
     return x_BLD, (attended.cache, attended.weights_BHLM)
 

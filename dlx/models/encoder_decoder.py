@@ -197,7 +197,7 @@ def flops_per_pair(model: EncoderDecoder, source: int, target: int) -> float:
   """
   c, width, layers = model.block, model.block.width, model.num_layers
   queries, keys = 2 * width**2, 2 * width**2 * c.kv_heads // c.num_heads
-  mlp = 2 * c.mlp_ratio * width**2
+  mlp = c.mlp_weights
   of_source = layers * (queries + keys + mlp) + layers * keys  # Encoder, cross keys.
   of_target = layers * (2 * queries + keys + mlp) + model.num_rows * width
   looks = source * source + target * target + target * source

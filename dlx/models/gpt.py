@@ -16,7 +16,8 @@ from dlx.layers.attention.multihead import (
   segment_mask,
   segment_positions,
 )
-from dlx.layers.block_config import BlockConfig
+from dlx.layers.block_config import BlockConfig, Relative
+from dlx.layers.embeddings import sinusoidal
 from dlx.layers.matmul import rows_dot_general
 from dlx.layers.normalisation import LayerNorm
 from dlx.layers.transformer import STREAM, Stacked, Transformer, stacked_cache
@@ -29,7 +30,7 @@ PLACEMENT = (
   (r'position_embedding$', P(None, 'fsdp')),
   *transformer.PLACEMENT,
 )
-POSITIONS = ('learned', 'rotary')
+POSITIONS = ('learned', 'sinusoidal', 'rotary', 'alibi', 'relative', 'none')
 ROTARY_BASE = 10_000.0  # Of arXiv:2104.09864.
 
 
@@ -46,12 +47,17 @@ class GPT(nn.Module):
 
   Attributes:
     vocabulary_size: V.
-    context: most tokens of a sequence.
+    context: tokens that a sequence is meant to have; with learned positions the most.
     num_layers: N.
-    block: of each layer; the model sets `causal`, `rotary` and the initial weights
-      (`blocks`). `dropout` is that of the embeddings, too; logits are at least float32.
+    block: of each layer; the model sets `causal`, what belongs to the positions and the
+      initial weights (`blocks`). `dropout` is that of the embeddings, too; logits are
+      at least float32.
     positions: 'learned': a table of one embedding a position, added to that of the
-      token; 'rotary': queries and keys are turned instead (arXiv:2104.09864).
+      token. 'sinusoidal': sines and cosines in its place, and embeddings of tokens
+      times sqrt(D) (arXiv:1706.03762). Or in every layer: 'rotary': queries and keys
+      are turned (arXiv:2104.09864); 'alibi', 'relative': biases by distance, see
+      `BlockConfig`. 'none': the causal order alone tells tokens apart
+      (arXiv:2305.19466).
     pad_vocabulary_to: the tables of tokens and outputs have V rounded up to a multiple
       of this many rows, so that a mesh can divide them; the logits of the rows past V
       are -inf, their gradients 0.
@@ -75,7 +81,8 @@ class GPT(nn.Module):
     """Logits [B, T, V], V padded, float32 or wider, of the token after each.
 
     Args:
-      token_BT: int in [0, vocabulary_size), nan for others; T at most `context`.
+      token_BT: int in [0, vocabulary_size), nan for others; T at most `context` where
+        positions are learned.
       train: drop units (rng 'dropout').
       segment_BT: int, of rows that hold several texts (dlx/data/text/packed.py) the
         text that each token is of: each gets the logits that it gets alone. Attention
@@ -83,14 +90,15 @@ class GPT(nn.Module):
         row.
 
     Raises:
-      ValueError: more tokens than `context`, or another word for `positions`.
+      ValueError: more tokens than learned positions, or another word for `positions`.
     """
     return self.forward(token_BT, train=train, segment_BT=segment_BT)[0]
 
   def extend(self, token_BT: Array, cache: KVCache) -> tuple[Array, KVCache]:
     """Logits [B, T, V] of T more tokens, and the cache that holds them too.
 
-    The caller sees to it that `cache.length + T` is at most `context`.
+    The caller sees to it that `cache.length + T` is at most the room of the cache,
+    which does not end with a window, and `context` where positions are learned.
     """
     logits_BTV, stacked = self.forward(token_BT, train=False, cache=cache)
     assert stacked.cache is not None
@@ -102,20 +110,30 @@ class GPT(nn.Module):
     assert stacked.weights_NBHLM is not None
     return stacked.weights_NBHLM
 
-  def empty_cache(self, batch_size: int) -> KVCache:
-    """A cache with room for `context` tokens and none in it."""
+  def empty_cache(self, batch_size: int, capacity: int | None = None) -> KVCache:
+    """A cache with no token in it.
+
+    Args:
+      batch_size: B.
+      capacity: tokens that it has room for; None: `context`. With a window W it is a
+        ring of at most W, which texts of any length go through.
+    """
     c = self.block
-    one = empty_cache(batch_size, self.context, c.kv_heads, c.head_dim, c.dtype)
+    room = self.context if capacity is None else capacity
+    room = room if c.window is None else min(room, c.window)
+    one = empty_cache(batch_size, room, c.kv_heads, c.head_dim, c.dtype)
     return stacked_cache(one, self.num_layers)
 
   @property
   def blocks(self) -> BlockConfig:
     """`block`, with what makes the layers those of this model."""
-    normal = nn.initializers.normal
+    normal, relative = nn.initializers.normal, self.positions == 'relative'
     return dataclasses.replace(
       self.block,
       causal=True,
       rotary=ROTARY_BASE if self.positions == 'rotary' else None,
+      alibi=self.positions == 'alibi',
+      relative=(self.block.relative or Relative()) if relative else None,
       kernel_init=normal(self.init_scale),
       residual_init=normal(self.init_scale / (2 * self.num_layers) ** 0.5),
     )
@@ -138,7 +156,7 @@ class GPT(nn.Module):
   ) -> tuple[Array, Stacked]:
     """Logits, and what the stack gives besides; a cache is of one text a row."""
     length = token_BT.shape[1]
-    if length > self.context:
+    if self.positions == 'learned' and length > self.context:
       raise ValueError(
         f'{length} tokens are not allowed: must be at most context={self.context}.'
       )
@@ -164,9 +182,17 @@ class GPT(nn.Module):
       else:
         found = labels.rows(position_TD, segment_positions(segment_BT))
       x_BTD = x_BTD + found.astype(c.dtype)
+    elif self.positions == 'sinusoidal':
+      if segment_BT is None:
+        start = 0 if cache is None else cache.length[0]
+        place_BT = (start + jnp.arange(length))[None]
+      else:
+        place_BT = segment_positions(segment_BT)
+      wave = sinusoidal(place_BT.reshape(-1), c.width).reshape(*place_BT.shape, -1)
+      x_BTD = x_BTD * c.width**0.5 + wave.astype(c.dtype)
     x_BTD = mesh.constrain(x_BTD, *STREAM)
     x_BTD = nn.Dropout(c.dropout, deterministic=not train)(x_BTD)
-    # Rotary positions need no more: products depend on their differences alone.
+    # What depends on differences of positions alone needs no more of segments.
     mask_BHTT = None if segment_BT is None else segment_mask(segment_BT)
     stacked = Transformer(self.num_layers, c, name='transformer')(
       x_BTD,
@@ -216,11 +242,16 @@ def flops_per_token(model: GPT, length: int) -> float:
   """
   c, width = model.block, model.block.width
   attention = 2 * width**2 + 2 * width**2 * c.kv_heads // c.num_heads
-  maps = attention + 2 * c.mlp_ratio * width**2
+  maps = attention + c.mlp_weights
   weights = model.num_layers * maps + model.num_rows * width
   return 6.0 * weights + attention_flops_per_token(model, length)
 
 
 def attention_flops_per_token(model: GPT, length: int) -> float:
-  """The second part of `flops_per_token`: scores and values, of all pairs."""
-  return 12.0 * model.num_layers * model.block.width * length
+  """The second part of `flops_per_token`: scores and values, of all pairs.
+
+  With a window of W a query has W keys.
+  """
+  window = model.block.window
+  keys = length if window is None else min(length, window)
+  return 12.0 * model.num_layers * model.block.width * keys

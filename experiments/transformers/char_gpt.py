@@ -100,7 +100,9 @@ class Config(experiment.Config):
   # Width of the residual stream, a quarter of the feed-forward parts; none: by size.
   width: int | None = None
   context: int | None = None  # Characters of a window; none: by size.
-  positions: str | None = None  # How positions enter, learned or rotary; none: by size.
+  # How positions enter: learned, sinusoidal, rotary, alibi, relative or none (by the
+  # causal order alone); not given: by size.
+  positions: str | None = None
   # The vocabulary is padded to a multiple of this; none: by size.
   pad_vocabulary_to: int | None = None
   tie_embeddings: bool = True  # Logits by the token embeddings, not by another map.
@@ -139,9 +141,11 @@ class Config(experiment.Config):
     groups = kv_heads is None or heads % kv_heads == 0
     self.require('num_kv_heads', groups, f'a divisor of num_heads={heads}')
     self.choice('positions', of=POSITIONS)
-    turns = self.positions == 'learned' or width // heads % 2 == 0
-    even = f'learned where width={width} over num_heads={heads} is odd'
+    turns = self.positions != 'rotary' or width // heads % 2 == 0
+    even = f'another one than rotary where width={width} over num_heads={heads} is odd'
     self.require('positions', turns, even)
+    waves = self.positions != 'sinusoidal' or (width >= 4 and width % 2 == 0)
+    self.require('positions', waves, f'another one where width={width} is odd or 2')
     self.choice('remat', of=REMAT)
     self.bounds('context', least=2)
     self.bounds('dropout', 'beta1', 'beta2', least=0, below=1)

@@ -8,6 +8,7 @@ import pathlib
 import re
 
 from tests.house.topic import Topic, lesson, part, run
+from tests.house.topics_attention import ATTENTION
 from tests.house.topics_sequences import SEQUENCES
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -369,6 +370,7 @@ AREAS: dict[str, tuple[Topic, ...]] = {
     ),
   ),
   **SEQUENCES,
+  **ATTENTION,
 }
 
 

@@ -181,22 +181,22 @@ def test_the_reference_is_the_textbook_in_float64():
 
 
 def test_memory_grows_with_the_tokens_and_not_with_their_square():
-  """Temporaries of one head of width 64 in float32 at 2048, 4096 and 8192 tokens.
+  """Temporaries of one head of width 64 in float32 at 4096, 8192 and 16384 tokens.
 
-  Forward 2.501 MB at each, with all gradients 5.131, 5.147 and 5.180 MB, where the
-  reference takes 33.56, 134.2 and 536.9, and 51.40, 203.5 and 809.6 MB (causal, jax
-  0.10.2 and 0.11.2, CPU, compiled.memory_analysis(), November 2026).
+  Forward 2.501 MB at each, with all gradients 5.147, 5.180 and 6.761 MB, where the
+  reference takes 134.2, 536.9 and 2148, and 203.5, 809.6 and 3230 MB: with the square
+  (causal, jax 0.11.2, CPU, compiled.memory_analysis(), December 2026).
   """
   attend = lambda q, k, v: flash_attention(q, k, v, causal=True, implementation='xla')
   loss = lambda *args: attend(*args).sum()
   for function in (attend, jax.value_and_grad(loss, argnums=(0, 1, 2))):
     temps = []
-    for length in (2048, 4096, 8192):
+    for length in (4096, 8192, 16384):
       x = jax.ShapeDtypeStruct((1, length, 1, 64), jnp.float32)
       program = jax.jit(function).lower(x, x, x).compile()
       temps.append(program.memory_analysis().temp_size_in_bytes)
     each = 8 * 4 * 64  # At most eight arrays like q besides the blocks.
-    assert temps[1] - temps[0] <= 2048 * each and temps[2] - temps[1] <= 4096 * each
+    assert temps[1] - temps[0] <= 4096 * each and temps[2] - temps[1] <= 8192 * each
     assert temps[2] < 8e6
 
 

@@ -27,6 +27,9 @@ def fused_attention(
   v_BMGK: Array,
   *,
   causal: bool = False,
+  window: int | None = None,
+  soft_cap: float | None = None,
+  bias_BHLM: Array | None = None,
   dropout: float = 0.0,
   dropout_key: Array | None = None,
 ) -> Array:
@@ -39,8 +42,8 @@ def fused_attention(
   On an ambient mesh each device computes its own examples (along data and fsdp) and
   heads (along tensor). Where the mesh has an axis `sequence` that divides the tokens,
   keys and values go round it (arXiv:2310.01889) and no device holds those of all; other
-  numbers of tokens are computed whole on each device of that axis. Values, gradients
-  and dropped weights are those of one device up to rounding.
+  numbers of tokens, windows and biases are computed whole on each device of that axis.
+  Values, gradients and dropped weights are those of one device up to rounding.
 
   Where kernels/onednn is built, a CPU computes float32 and bfloat16 by one call of C++
   each way. In float32 value and gradients of B = 64, L = M = 65, 3 heads of 64 take
@@ -52,13 +55,19 @@ def fused_attention(
     k_BMGK: keys; G divides H, and head h of the queries reads head h // (H / G).
     v_BMGK: values.
     causal: query l sees keys up to l.
+    window: W, query l sees keys l - W + 1 to l + W - 1; None: all.
+    soft_cap: scores s become cap tanh(s / cap), before the bias; None: they do not.
+    bias_BHLM: added to the scores, of sizes 1 or B, H, L, M; it has a gradient. A query
+      whose scores are all -inf gives 0.
     dropout: probability that a weight is dropped and the others scaled up.
     dropout_key: of the dropped weights; None: none is dropped.
 
   Raises:
     ConfigError: weights to drop where keys go round: nobody has their numbers there.
   """
-  options: dict[str, Any] = {'causal': causal}
+  options: dict[str, Any] = {'causal': causal, 'soft_cap': soft_cap}
+  near: dict[str, Any] = {'bias': bias_BHLM}
+  near['window'] = None if window is None else (window - 1, window - 1)
   drops = dropout > 0 and dropout_key is not None
   if drops:
     options |= {'dropout_rate': dropout, 'dropout_key': dropout_key}
@@ -67,13 +76,14 @@ def fused_attention(
     # Devices but no mesh: XLA can divide its own operations among them, and no kernel.
     implementation = 'auto' if jax.device_count() == 1 else 'xla'
     return flash_attention(
-      q_BLHK, k_BMGK, v_BMGK, implementation=implementation, **options
+      q_BLHK, k_BMGK, v_BMGK, implementation=implementation, **options, **near
     )
   rows, heads = _axes(mesh, q_BLHK)
   k_BMGK, v_BMGK = _spread(mesh, heads, q_BLHK, k_BMGK, v_BMGK)
-  if not _goes_round(mesh, q_BLHK, k_BMGK):
+  whole = window is not None or bias_BHLM is not None
+  if whole or not _goes_round(mesh, q_BLHK, k_BMGK):
     call = sharded(mesh, batch_axes=rows, head_axes=heads)
-    return call(q_BLHK, k_BMGK, v_BMGK, **options)
+    return call(q_BLHK, k_BMGK, v_BMGK, **options, **near)
   if drops:
     raise ConfigError(
       f'--config.dropout={dropout} is not allowed on a mesh with '
@@ -83,7 +93,9 @@ def fused_attention(
   keys = heads if k_BMGK.shape[2] > 1 else ()
   of_queries, of_keys = P(rows, 'sequence', heads), P(rows, 'sequence', keys)
   return jax.shard_map(
-    functools.partial(ring_attention, axis='sequence', causal=causal),
+    functools.partial(
+      ring_attention, axis='sequence', causal=causal, soft_cap=soft_cap
+    ),
     mesh=mesh,
     in_specs=(of_queries, of_keys, of_keys),
     out_specs=of_queries,

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 
 from dlx.layers import mesh
 from dlx.layers.attention.fused import fused_attention
+from dlx.layers.attention.positions import alibi_bias, buckets, visible
+from dlx.layers.attention.ring_cache import held, put_in_ring
 from dlx.layers.attention.rotary import rotate
 from dlx.layers.bias import add_bias
 from dlx.layers.block_config import BlockConfig
@@ -33,8 +35,9 @@ class KVCache(NamedTuple):
   Attributes:
     key_BMGK: room for M tokens, zeros past `length`; as rotated.
     value_BMGK: likewise, not rotated.
-    length: int32 [], tokens held. Appending past M overwrites the last tokens: who
-      calls counts, since `length` is traced.
+    length: int32 [], tokens so far. Appending past M overwrites the last tokens: who
+      calls counts, since `length` is traced. Layers with a window W use M places as a
+      ring, token t at place t mod M: M of W - 1 is enough for texts of any length.
   """
 
   key_BMGK: Array
@@ -73,11 +76,16 @@ def empty_cache(
   return KVCache(zeros, zeros, jnp.zeros((), jnp.int32))
 
 
-def append(cache: KVCache, k_BTGK: Array, v_BTGK: Array) -> KVCache:
-  """The cache with T more tokens."""
-  put = lambda old, new: lax.dynamic_update_slice_in_dim(
-    old, new.astype(old.dtype), cache.length, axis=1
-  )
+def append(
+  cache: KVCache, k_BTGK: Array, v_BTGK: Array, *, ring: bool = False
+) -> KVCache:
+  """The cache with T more tokens; of a ring the last M tokens stay."""
+  if ring:
+    put = lambda old, new: put_in_ring(old, new, cache.length)
+  else:
+    put = lambda old, new: lax.dynamic_update_slice_in_dim(
+      old, new.astype(old.dtype), cache.length, axis=1
+    )
   return KVCache(
     put(cache.key_BMGK, k_BTGK),
     put(cache.value_BMGK, v_BTGK),
@@ -115,6 +123,8 @@ def dot_product_attention(
   v_BMGK: Array,
   mask_BHLM: Array | None = None,
   *,
+  bias_BHLM: Array | None = None,
+  soft_cap: float | None = None,
   dropout: float = 0.0,
   dropout_key: Array | None = None,
 ) -> tuple[Array, Array]:
@@ -126,6 +136,8 @@ def dot_product_attention(
     v_BMGK: values.
     mask_BHLM: bool, of size 1 on any axis; None: every query sees every key. A query
       that sees no key gets the mean of all values.
+    bias_BHLM: added to the scores, of size 1 on any axis; -inf hides as a mask does.
+    soft_cap: scores s become cap tanh(s / cap), before the bias; None: they do not.
     dropout: probability that a weight is dropped and the others scaled up.
     dropout_key: of the dropped weights; None: none is dropped.
 
@@ -157,10 +169,16 @@ def dot_product_attention(
       k_BMGK,
       preferred_element_type=wide,
     ).reshape(batch, heads, length, -1)
+  if soft_cap is not None:
+    scores_BHLM = soft_cap * jnp.tanh(scores_BHLM / soft_cap)
+  # No score is below it, and that of a query without keys is finite.
+  masked = jnp.finfo(scores_BHLM.dtype).min
+  if bias_BHLM is not None:
+    chex.assert_rank(bias_BHLM, 4)
+    scores_BHLM += bias_BHLM.astype(scores_BHLM.dtype)
+    scores_BHLM = jnp.where(jnp.isneginf(scores_BHLM), masked, scores_BHLM)
   if mask_BHLM is not None:
     chex.assert_rank(mask_BHLM, 4)
-    # No score is below it, and that of a query without keys is finite.
-    masked = jnp.finfo(scores_BHLM.dtype).min
     scores_BHLM = jnp.where(mask_BHLM, scores_BHLM, masked)
   weights_BHLM = jax.nn.softmax(scores_BHLM, axis=-1)
   used_BHLM = weights_BHLM
@@ -197,11 +215,13 @@ class MultiHeadAttention(nn.Module):
   """Attention of H heads between maps W_q, W_k, W_v and W_o.
 
   Parameters have the names and shapes of `flax.linen.MultiHeadDotProductAttention`:
-  `query` [D, H, K], `key` and `value` [D, G, K], `out` [H, K, D].
+  `query` [D, H, K], `key` and `value` [D, G, K], `out` [H, K, D]. Where the config asks
+  for them `query_norm` and `key_norm` [K], `relative_bias` [H, buckets].
 
   Attributes:
-    config: heads, positions, mask, dropout of weights (rng 'dropout'), initial weights
-      (`residual_init` of W_o) and arithmetic. The width is that of the stream.
+    config: heads, positions, window, cap, norms, mask, dropout of weights (rng
+      'dropout'), initial weights (`residual_init` of W_o) and arithmetic. The width is
+      that of the stream.
   """
 
   config: BlockConfig
@@ -214,6 +234,7 @@ class MultiHeadAttention(nn.Module):
     *,
     train: bool,
     mask_BHLM: Array | None = None,
+    bias_BHLM: Array | None = None,
     cache: KVCache | None = None,
     return_weights: bool = False,
   ) -> Attended:
@@ -225,12 +246,14 @@ class MultiHeadAttention(nn.Module):
         call of this layer gave them.
       train: drop weights.
       mask_BHLM: besides the causal one. With a cache, M is its capacity.
+      bias_BHLM: added to the scores, beside that of the positions, likewise.
       cache: tokens before `x_BLD`, whose keys and values are appended to it.
       return_weights: also give them; a kernel would not make them.
 
     Raises:
       ValueError: a width that the heads do not divide, or heads that those of keys do
-        not; rotary positions of a memory.
+        not; positions or a window of a memory; a mask or bias of a cache that is a
+        ring.
       ConfigError: see `fused_attention`.
     """
     c, width = self.config, x_BLD.shape[-1]
@@ -244,8 +267,15 @@ class MultiHeadAttention(nn.Module):
         f'num_kv_heads={c.kv_heads} is not allowed: must be a divisor of '
         f'num_heads={c.num_heads}.'
       )
-    if c.rotary is not None and memory_BMD is not None:
-      raise ValueError('rotary with a memory is not allowed: must be None there.')
+    if memory_BMD is not None:
+      for name in ('rotary', 'alibi', 'relative', 'window'):
+        if getattr(c, name):
+          raise ValueError(f'{name} with a memory is not allowed: must be off there.')
+    ring = cache is not None and c.window is not None
+    if ring and not (mask_BHLM is None and bias_BHLM is None):
+      raise ValueError(
+        'A mask or bias with a cache is not allowed with a window: must be None there.'
+      )
     dense = functools.partial(DenseGeneral, use_bias=c.use_bias, **c.dtypes)
 
     def heads(name, number):
@@ -255,45 +285,78 @@ class MultiHeadAttention(nn.Module):
     out = dense(width, axis=(-2, -1), kernel_init=c.residual_init, name='out')
     drops = train and c.dropout > 0
     fused = mask_BHLM is None and cache is None and not return_weights
-    plain = fused and not drops and memory_BMD is None
+    plain = fused and not drops and memory_BMD is None and bias_BHLM is None
     x_BLD = x_BLD.astype(c.dtype)
-    if plain and c.kv_heads == c.num_heads and c.rotary is None:
+    if plain and c.kv_heads == c.num_heads and c.plain_scores:
       if self._packs(x_BLD):
         return Attended(out(self._packed(x_BLD)))
+    root = lambda name: nn.RMSNorm(epsilon=1e-6, name=name, **c.dtypes)
     q_BLHK = heads('query', c.num_heads)(x_BLD)
+    if c.qk_norm:
+      q_BLHK = root('query_norm')(q_BLHK)
     if isinstance(memory_BMD, Memory):
       k_BMGK, v_BMGK = memory_BMD
     else:
       source_BMD = x_BLD if memory_BMD is None else memory_BMD
       k_BMGK = heads('key', c.kv_heads)(source_BMD)
       v_BMGK = heads('value', c.kv_heads)(source_BMD)
+      if c.qk_norm:
+        k_BMGK = root('key_norm')(k_BMGK)
     memory = None if memory_BMD is None else Memory(k_BMGK, v_BMGK)
     start = 0 if cache is None else cache.length
+    position_L = start + jnp.arange(x_BLD.shape[1])
+    key_M = jnp.arange(k_BMGK.shape[1])
     if c.rotary is not None:
-      position_L = start + jnp.arange(x_BLD.shape[1])
       q_BLHK = rotate(q_BLHK, position_L, c.rotary)
       k_BMGK = rotate(k_BMGK, position_L, c.rotary)
     if cache is not None:
-      cache = append(cache, k_BMGK, v_BMGK)
-      k_BMGK = cache.key_BMGK.astype(q_BLHK.dtype)
-      v_BMGK = cache.value_BMGK.astype(q_BLHK.dtype)
+      old, new = cache, (k_BMGK, v_BMGK)
+      cache = append(cache, *new, ring=ring)
+      # A ring has no place for the new tokens beside all that the first of them sees.
+      k_BMGK, v_BMGK = old[:2] if ring else cache[:2]
+      key_M = jnp.arange(k_BMGK.shape[1])
+      k_BMGK, v_BMGK = k_BMGK.astype(q_BLHK.dtype), v_BMGK.astype(q_BLHK.dtype)
+      if ring:
+        key_M = jnp.concatenate([held(start, k_BMGK.shape[1]), position_L])
+        k_BMGK = jnp.concatenate([k_BMGK, new[0]], 1)
+        v_BMGK = jnp.concatenate([v_BMGK, new[1]], 1)
+    for bias in self._position_biases(position_L, key_M):
+      bias_BHLM = bias if bias_BHLM is None else bias_BHLM + bias
     dropping = {
       'dropout': c.dropout,
       'dropout_key': self.make_rng('dropout') if drops else None,
     }
+    scores = {'soft_cap': c.soft_cap, 'bias_BHLM': bias_BHLM}
     weights_BHLM = None
     if fused:
-      y_BLHK = fused_attention(q_BLHK, k_BMGK, v_BMGK, causal=c.causal, **dropping)
+      y_BLHK = fused_attention(
+        q_BLHK, k_BMGK, v_BMGK, causal=c.causal, window=c.window, **scores, **dropping
+      )
     else:
-      if c.causal or cache is not None:
-        # Room not yet used lies behind the last query, so that this hides it too.
-        causal = causal_mask(q_BLHK.shape[1], k_BMGK.shape[1], start)
-        mask_BHLM = causal if mask_BHLM is None else causal & mask_BHLM
+      # Room not yet used lies behind the last query, so that this hides it too.
+      causal = c.causal or cache is not None
+      seen_BHLM = visible(position_L, key_M, causal=causal, window=c.window)
+      if seen_BHLM is not None:
+        mask_BHLM = seen_BHLM if mask_BHLM is None else seen_BHLM & mask_BHLM
       y_BLHK, weights_BHLM = dot_product_attention(
-        q_BLHK, k_BMGK, v_BMGK, mask_BHLM, **dropping
+        q_BLHK, k_BMGK, v_BMGK, mask_BHLM, **scores, **dropping
       )
     weights_BHLM = weights_BHLM if return_weights else None
     return Attended(out(y_BLHK), cache, weights_BHLM, memory)
+
+  def _position_biases(self, query_L: Array, key_M: Array) -> list[Array]:
+    """[1, H, L, M] each, of tokens at these positions."""
+    c, found = self.config, []
+    wide = jnp.promote_types(c.dtype, jnp.float32)
+    if c.alibi:
+      found.append(alibi_bias(query_L, key_M, c.num_heads, wide))
+    if c.relative is not None:
+      shape = (c.num_heads, c.relative.num_buckets)
+      init = nn.initializers.normal(c.width**-0.5)
+      table_HR = self.param('relative_bias', init, shape, c.param_dtype)
+      bucket_LM = buckets(query_L, key_M, c.relative, causal=c.causal)
+      found.append(table_HR.astype(wide)[:, bucket_LM][None])
+    return found
 
   def _packs(self, x_BLD: Array) -> bool:
     """Whether one call of C++ does it all, on the one device of a CPU."""

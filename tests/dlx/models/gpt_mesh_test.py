@@ -28,6 +28,12 @@ CASES = {
   'all': ('fsdp=2,sequence=2,tensor=2', GROUPED),
   'dropout': ('data=2,tensor=2', {'num_kv_heads': 1, 'dropout': 0.5}),
   'odd': ('sequence=4', {'length': 6}),
+  # Biases and windows do not go round: each device of the axis has all keys.
+  'biased': (
+    'fsdp=2,sequence=2,tensor=2',
+    {'positions': 'relative', 'window': 5, 'mlp': 'swiglu', 'qk_norm': True},
+  ),
+  'capped': ('sequence=2,tensor=2', {'positions': 'sinusoidal', 'soft_cap': 2.0}),
 }
 
 

@@ -161,7 +161,7 @@ class GPTTest(parameterized.TestCase):
     self.assertNotIn('position_embedding', initial(model)['params'])
 
   def test_refuses_other_positions(self):
-    with self.assertRaisesRegex(ValueError, 'positions=sine .* one of learned, rotary'):
+    with self.assertRaisesRegex(ValueError, 'positions=sine .* one of learned, sinus'):
       jax.eval_shape(
         lambda: small(positions='sine').init(jax.random.key(0), TOKENS, train=False)
       )

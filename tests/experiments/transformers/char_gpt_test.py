@@ -213,7 +213,7 @@ class CharGPTTest(parameterized.TestCase):
   @parameterized.parameters(
     ('size', '2b', 'one of cpu, gpu, 124m, 300m, 1b, 3b, 7b'),
     ('num_kv_heads', 3, 'a divisor of num_heads=2'),
-    ('positions', 'sine', 'learned or rotary'),
+    ('positions', 'sine', 'one of learned, sinusoidal'),
     ('remat', 'all', 'one of off, dots, full'),
     ('batch_size', 0, 'at least 1'),
     ('micro_batches', 5, 'a divisor of batch_size=12'),
@@ -232,7 +232,7 @@ class CharGPTTest(parameterized.TestCase):
 
   def test_rotary_positions_want_even_heads(self):
     with self.assertRaisesRegex(
-      ConfigError, 'positions=rotary .* learned where width=6'
+      ConfigError, 'positions=rotary .* another one than rotary where width=6'
     ):
       dataclasses.replace(SMALL, width=6, positions='rotary')
 
