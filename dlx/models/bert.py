@@ -278,10 +278,11 @@ class BertPretrainer(nn.Module):
 class BertClassifier(nn.Module):
   """The encoder and a head on the pooled first token.
 
-  Rows come as texts do, without marks: [CLS] is put before, [SEP] behind.
+  Rows come as texts do, without marks: [CLS] is put before, [SEP] behind. Of a longer
+  row the first tokens are read, as many as the context has room for.
 
   Attributes:
-    bert: the encoder; its context has room for two tokens more than a row.
+    bert: the encoder.
     num_outputs: K.
     first: token [CLS].
     end: token [SEP].
@@ -310,7 +311,7 @@ class BertClassifier(nn.Module):
   @nn.compact
   def forward(self, token_BT: Array, train: bool) -> tuple[Array, Array]:
     """Logits and features."""
-    marked_BT = between(token_BT, self.first, self.end)
+    marked_BT = between(token_BT[:, : self.bert.context - 2], self.first, self.end)
     pooled_BD = self.bert(marked_BT, train=train).pooled_BD
     pooled_BD = nn.Dropout(self.dropout, deterministic=not train)(pooled_BD)
     head = dense(self.bert, self.num_outputs, wide=True, name='head')

@@ -1,6 +1,7 @@
 """BERT: published counts, padding, marks, names of checkpoints, torch's encoder."""
 
 import functools
+import operator
 
 from absl.testing import absltest, parameterized
 import jax
@@ -126,6 +127,15 @@ class BertTest(parameterized.TestCase):
     self.assertEqual(found.shape, (2, 3))
     self.assertEqual(set(variables['params']['bert']), set(initial()['params']['bert']))
 
+  def test_classifier_leaves_out_what_its_context_has_no_room_for(self):
+    model = BertClassifier(small(), 3, 2, 3)
+    rows = jnp.arange(20, dtype=jnp.int32).reshape(2, 10) % 7 + 5
+    variables = jax.jit(lambda key: model.init(key, rows, train=False))(
+      jax.random.key(0)
+    )
+    apply = jax.jit(functools.partial(model.apply, train=False))
+    np.testing.assert_array_equal(apply(variables, rows), apply(variables, rows[:, :7]))
+
   def test_refuses_more_tokens_than_positions(self):
     with self.assertRaisesRegex(ValueError, '10 tokens are not allowed'):
       shapes(small(), jnp.zeros((1, 10), jnp.int32))
@@ -158,11 +168,12 @@ class TorchTest(absltest.TestCase):
     norm = lambda x, p: torch.nn.functional.layer_norm(
       x, (8,), tensor(p['scale']), tensor(p['bias']), bert.EPSILON
     )
-    token = tensor(params['token']['embedding'])[np.asarray(TOKENS)]
-    segment = tensor(params['segment_embedding'])[np.asarray(SEGMENTS)]
+    token = tensor(params['token']['embedding'])[tensor(TOKENS).long()]
+    segment = tensor(params['segment_embedding'])[tensor(SEGMENTS).long()]
     x = norm(token + segment + tensor(params['position_embedding'])[:7], params['norm'])
     for n in range(2):
-      p = jax.tree.map(lambda leaf: np.asarray(leaf[n]), params['blocks'])
+      p = jax.tree.map(operator.itemgetter(n), params['blocks'])
+      p = jax.tree.map(np.array, p)
       maps, flat = p['attention'], lambda kernel: kernel.reshape(8, 8).T
       qkv = [flat(maps[k]['kernel']) for k in ('query', 'key', 'value')]
       bias = [maps[k]['bias'].reshape(8) for k in ('query', 'key', 'value')]
