@@ -22,7 +22,7 @@ class BertConfig(Group):
   # Width of the states, below 64 or a multiple of it; a head is 64 wide; none: by size.
   width: int | None = None
   vocabulary_size: int = 1024  # Tokens, byte pairs learnt from the corpus.
-  max_length: int = 48  # Most tokens of a row, the marks around texts included.
+  max_length: int = 32  # Most tokens of a row, the marks around texts included.
   dropout: float = 0.1  # Dropout of embeddings, attention weights and branches.
   unroll: int = 2  # Layers in one turn of the scan over layers, changes bits.
   # Computed again on the way back, to save memory: off (nothing), dots (all but the

@@ -1,7 +1,6 @@
 """Sentences classified by BERT, pretrained or from scratch (arXiv:1810.04805).
 
-  python -m launch.train --exp=bert_mlm --config.dataset=grammar \
-      --config.next_sentence=False --workdir=PRE
+  python -m launch.train --exp=bert_mlm --workdir=PRE
   python -m launch.train --exp=bert_classify --init_from=PRE
   python -m launch.train --exp=bert_classify
 
@@ -13,11 +12,11 @@ hands its tokens over, and another corpus is refused. On SST-2, pretrained on it
 training sentences and their phrases:
 
   python -m launch.train --exp=bert_mlm --config.dataset=sst2 --config.phrases=True \
-      --config.next_sentence=False --config.num_steps=6000 --data_dir=DATA \
+      --config.encoder.max_length=64 --config.num_steps=6000 --data_dir=DATA \
       --workdir=PRE
   python -m launch.train --exp=bert_classify --config.dataset=sst2 \
-      --config.corpus=sst2 --config.phrases=True --config.num_labels=500 \
-      --init_from=PRE --data_dir=DATA
+      --config.corpus=sst2 --config.phrases=True --config.encoder.max_length=64 \
+      --config.num_labels=500 --init_from=PRE --data_dir=DATA
 
 Measured: not yet.
 """
