@@ -346,13 +346,13 @@ def checkpoint_names(num_layers: int) -> dict[str, tuple[str, ...]]:
     'mlp/out': 'output.dense',
     'norm_mlp': 'output.LayerNorm',
   }
-  found = {
+  found: dict[str, tuple[str, ...]] = {
     'bert/token/embedding': ('bert.embeddings.word_embeddings.weight',),
     'bert/position_embedding': ('bert.embeddings.position_embeddings.weight',),
     'bert/segment_embedding': ('bert.embeddings.token_type_embeddings.weight',),
     'output_bias': ('cls.predictions.bias',),
   }
-  maps = {
+  maps: dict[str, tuple[str, ...]] = {
     'bert/norm': ('bert.embeddings.LayerNorm',),
     'bert/pooler': ('bert.pooler.dense',),
     'transform': ('cls.predictions.transform.dense',),

@@ -130,7 +130,7 @@ def masked_language_model(
     token_BT, segment_BT = joined or masking.single(token_BL)
     masked = masking.hide(batch['seed'], token_BT, size, share)
     hidden_B = masked.counts_BM.sum(1)
-    return {
+    found: dict[str, Any] = {
       **batch,
       'inputs': {
         'token': masked.token_BT,
@@ -141,6 +141,7 @@ def masked_language_model(
       'counts': masked.counts_BM,
       'weight': hidden_B * batch.get('weight', jnp.ones_like(hidden_B)),
     }
+    return found
 
   def loss(outputs: Any, batch: Batch) -> dict[str, Any]:
     logits_BMV, target_BM = outputs['masked'], batch['target']

@@ -37,7 +37,7 @@ from dlx.tasks.text_classification import sentence_classifier
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(experiment.Config):
-  num_steps: int = 300  # Optimiser steps of the whole run.
+  num_steps: int = 200  # Optimiser steps of the whole run.
   batch_size: int = 32  # Sentences of one global batch.
   eval_every_steps: int | None = 100  # Steps between evaluations; None: at the end.
   clip_norm: float | None = 1.0  # Largest global norm of the gradient.

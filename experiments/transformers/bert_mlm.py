@@ -11,8 +11,9 @@ tiny_shakespeare, sst2, pairs of texts (multi30k, its English) or a set of your 
 tokens are byte pairs that are learnt from it. 15 % of the tokens are predicted: 80 % of
 them are hidden, 10 % become another, 10 % stay; which, follows from the seed and the
 step. Where texts follow each other, as lines of pydoc and tiny_shakespeare do, the
-model also says whether two do, unless --config.next_sentence=False. `unigram` is the entropy of the hidden tokens by their own frequencies, `gain`
-what the loss is below it. The paper's base model, 110 M parameters:
+model also says whether two do, unless --config.next_sentence=False. `unigram` is the
+entropy of the hidden tokens by their own frequencies, `gain` what the loss is below it.
+The paper's base model, 110 M parameters:
 
   python -m launch.plan --exp=bert_mlm --config.encoder.size=base \
       --config.encoder.vocabulary_size=30522 --config.encoder.max_length=512 \

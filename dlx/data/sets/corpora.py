@@ -120,7 +120,12 @@ def corpus(
     return Source(name, split, shapes, size, read)
 
   return Corpus(
-    name, *map(source, SPLITS), found.documents, vocabulary_size, vocabulary=coder
+    name=name,
+    train=source('train'),
+    validation=source('validation'),
+    documents=found.documents,
+    vocabulary_size=vocabulary_size,
+    vocabulary=coder,
   )
 
 
@@ -197,7 +202,7 @@ def _by_name(name: str, phrases: bool) -> _Read:
 
     return _Read(of_pairs, {split: part.size for split, part in parts.items()})
   whole = characters(name)  # Says which names there are.
-  sizes = LINES.get(name, dict.fromkeys(SPLITS))
+  sizes: Mapping[str, int | None] = LINES.get(name) or dict.fromkeys(SPLITS)
 
   def of_text(split: str, data_dir: Any):
     loaded = getattr(whole, split).read(data_dir)
@@ -221,9 +226,8 @@ def _learnt(texts: list[str], vocabulary_size: int) -> Marked:
 
 
 def _rows(texts: list[str], coder: Marked, max_length: int) -> np.ndarray:
-  encoded = [coder.plain(line) for line in texts]
   # A text of which nothing is left has one token, too.
-  encoded = [x if len(x) else [vocabulary.UNKNOWN] for x in encoded]
+  encoded = [coder.plain(line).tolist() or [vocabulary.UNKNOWN] for line in texts]
   return vocabulary.collate(encoded, max_length)
 
 

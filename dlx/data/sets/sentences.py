@@ -18,10 +18,12 @@ from dlx.data.formats import files, text
 from dlx.data.sets import cards, grammar, registry
 from dlx.data.sets.characters import FILE, of_facts
 from dlx.data.text import vocabulary
+from dlx.data.text.marked import Marked
 from dlx.data.text.padded import Padded, Shifted
 from dlx.errors import ConfigError, DataError
 
-Coder = vocabulary.Vocab | Padded | Shifted  # What the numbers of tokens stand for.
+# What the numbers of tokens stand for.
+Coder = vocabulary.Vocab | Padded | Shifted | Marked
 TEXT_BYTES = 300  # Bytes of a sentence that are kept for the report, as UTF-8.
 
 NAMES = ('negative', 'positive')

@@ -7,6 +7,7 @@ from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dlx.layers.block_config import BlockConfig
 from dlx.models import bert
@@ -148,10 +149,7 @@ class BertTest(parameterized.TestCase):
 
 class TorchTest(absltest.TestCase):
   def test_equals_the_encoder_of_torch(self):
-    try:
-      import torch
-    except ImportError:
-      self.skipTest('torch is not installed')
+    torch = pytest.importorskip('torch')
     model, rng = small(), np.random.default_rng(0)
     params = jax.tree.map(
       lambda x: jnp.asarray(rng.normal(0, 0.3, x.shape), jnp.float32),
