@@ -18,7 +18,7 @@ training sentences and their phrases:
       --config.corpus=sst2 --config.phrases=True --config.encoder.max_length=64 \
       --config.num_labels=500 --init_from=PRE --data_dir=DATA
 
-Measured: not yet.
+Measured: grammar, 100 labels, at chance with and without: 48.50 and 52.00 % (1 seed).
 """
 
 import dataclasses
