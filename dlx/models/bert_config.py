@@ -19,7 +19,7 @@ class BertConfig(Group):
   # or large.
   size: str = 'tiny'
   num_layers: int | None = None  # Transformer blocks; none: by size.
-  # Width of the states, below 64 or a multiple of it; a head is 64 wide; none: by size.
+  # Width of the states, below 64 or a multiple of 64, as a head is; none: by size.
   width: int | None = None
   vocabulary_size: int = 1024  # Tokens, byte pairs learnt from the corpus.
   max_length: int = 32  # Most tokens of a row, the marks around texts included.
@@ -28,7 +28,7 @@ class BertConfig(Group):
   # Computed again on the way back, to save memory: off (nothing), dots (all but the
   # results of products), full (everything inside a block).
   remat: str = 'off'
-  # The vocabulary is padded to a multiple of this, so that a mesh can divide it.
+  # The vocabulary is padded to a multiple of this, so that a mesh divides the table.
   pad_vocabulary_to: int = 1
 
   def __post_init__(self):
@@ -37,7 +37,9 @@ class BertConfig(Group):
     self.bounds('num_layers', 'width', 'unroll', 'pad_vocabulary_to', least=1)
     width = self.width or HEAD_WIDTH
     whole = width < HEAD_WIDTH or width % HEAD_WIDTH == 0
-    self.require('width', whole, f'below {HEAD_WIDTH}, a multiple of it, or None')
+    self.require(
+      'width', whole, f'below {HEAD_WIDTH}, a multiple of {HEAD_WIDTH}, or None'
+    )
     self.bounds('max_length', least=8)
     self.bounds('dropout', least=0, below=1)
     self.choice('remat', of=REMAT)
