@@ -10,11 +10,13 @@ from typing import Any, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 import optax
 
 from dlx import figures, losses, metrics
 from dlx.data.batches.buckets import Bucketed
 from dlx.data.batches.resident import InOrder
+from dlx.data.dataset import Dataset
 from dlx.data.sets.sentences import SentenceData, texts_of
 from dlx.data.text import vocabulary
 from dlx.errors import ConfigError
@@ -65,6 +67,8 @@ def sentence_classifier(
   lengths: Sequence[int] = (),
   block_steps: int = 1,
   word_dropout: float = 0.0,
+  train_data: Dataset | None = None,
+  placement: tuple[tuple[str, P], ...] = (),
 ) -> Experiment:
   """An Experiment of one model of token sequences and one optimiser.
 
@@ -80,6 +84,8 @@ def sentence_classifier(
     lengths: of the buckets; none: those of the set.
     block_steps: steps in a row with batches of one length.
     word_dropout: share of training words replaced by the unknown one.
+    train_data: the training stream; None: buckets of `lengths`.
+    placement: see `Experiment`.
   """
   test_data = InOrder(data.test, config.eval_batch_size)
   outputs = make_predict(config, model, inputs='tokens')
@@ -118,7 +124,8 @@ def sentence_classifier(
     ),
     tx=tx,
     augment=drop_words if word_dropout else None,
-    train_data=Bucketed(
+    train_data=train_data
+    or Bucketed(
       data.train,
       data.length_counts,
       lengths=lengths or data.lengths,
@@ -126,6 +133,7 @@ def sentence_classifier(
       seed=config.seed,
       block_steps=block_steps,
     ),
+    placement=placement,
     eval_data={
       'validation': InOrder(data.validation, config.eval_batch_size),
       'test': test_data,

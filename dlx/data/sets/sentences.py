@@ -18,10 +18,12 @@ from dlx.data.formats import files, text
 from dlx.data.sets import cards, grammar, registry
 from dlx.data.sets.characters import FILE, of_facts
 from dlx.data.text import vocabulary
+from dlx.data.text.marked import Marked
 from dlx.data.text.padded import Padded, Shifted
 from dlx.errors import ConfigError, DataError
 
-Coder = vocabulary.Vocab | Padded | Shifted  # What the numbers of tokens stand for.
+# What the numbers of tokens stand for.
+Coder = vocabulary.Vocab | Padded | Shifted | Marked
 TEXT_BYTES = 300  # Bytes of a sentence that are kept for the report, as UTF-8.
 
 NAMES = ('negative', 'positive')
@@ -105,14 +107,36 @@ def sentences(
     ConfigError: another name, phrases of a set without, or a `min_count` of one whose
       vocabulary stands in its card.
   """
+  return _data(_spec(name, phrases), min_count, max_length)
+
+
+class Texts(NamedTuple):
+  """A set of labelled sentences before its sentences are cut into tokens.
+
+  Attributes:
+    read: (split, data_dir) -> `text`, a list of str, and `label`, int32 [N].
+    sizes: of the splits.
+    class_names: one a class.
+  """
+
+  read: Callable[[str, Any], Loaded]
+  sizes: Mapping[str, int]
+  class_names: tuple[str, ...]
+
+
+def texts(name: str, *, phrases: bool = False) -> Texts:
+  """What reads a set as texts; arguments and errors as of `sentences`."""
+  spec = _spec(name, phrases)
+  return Texts(spec.read, spec.sizes, spec.class_names)
+
+
+def _spec(name: str, phrases: bool) -> _Spec:
   card = registry.check(name, 'sentences')
   if phrases and name != 'sst2':
     raise ConfigError(f'phrases=True is not allowed: {name} has none, use sst2.')
   if card is not None:
-    spec = _own(card)
-  else:
-    spec = _grammar() if name == 'grammar' else _sst2(phrases)
-  return _data(spec, min_count, max_length)
+    return _own(card)
+  return _grammar() if name == 'grammar' else _sst2(phrases)
 
 
 def from_texts(
