@@ -25,7 +25,7 @@ from dlx.layers import mesh, transformer
 from dlx.layers.activations import gelu
 from dlx.layers.attention.multihead import MultiHeadAttention
 from dlx.layers.block_config import BlockConfig
-from dlx.layers.matmul import rows_dot_general
+from dlx.layers.matmul import Dense, rows_dot_general
 from dlx.layers.normalisation import LayerNorm
 from dlx.layers.transformer import STREAM, FeedForward, over_layers
 
@@ -212,10 +212,9 @@ def dense(bert: Bert, features: int, wide: bool = False, **kwargs: Any) -> nn.De
   """
   c = bert.blocks
   dtype = jnp.promote_types(c.dtype, jnp.float32) if wide else c.dtype
-  return nn.Dense(
+  return Dense(
     features,
     kernel_init=bert.normal,
-    dot_general=rows_dot_general,
     dtype=dtype,
     param_dtype=c.param_dtype,
     **kwargs,

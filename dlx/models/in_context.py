@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from dlx.layers import mesh
 from dlx.layers.block_config import BlockConfig
-from dlx.layers.matmul import rows_dot_general
+from dlx.layers.matmul import Dense
 from dlx.layers.normalisation import LayerNorm
 from dlx.layers.transformer import STREAM, Transformer
 from dlx.state import Array
@@ -39,7 +39,7 @@ class InContextRegressor(nn.Module):
     """
     x_BKD, y_BK = pairs
     c = self.block
-    dense = functools.partial(nn.Dense, dot_general=rows_dot_general, **c.dtypes)
+    dense = functools.partial(Dense, **c.dtypes)
     of_x_BKW = dense(c.width, name='x')(x_BKD)
     of_y_BKW = dense(c.width, name='y')(y_BK[:, :, None])
     batch, count, width = of_x_BKW.shape
@@ -57,12 +57,11 @@ class InContextRegressor(nn.Module):
       tokens_BTW, train=train
     )
     last_BTW = LayerNorm(epsilon=1e-5, name='norm', **c.dtypes)(stacked.x_BLD)
-    head = nn.Dense(
+    head = Dense(
       1,
       kernel_init=nn.initializers.zeros,
       dtype=jnp.promote_types(c.dtype, jnp.float32),
       param_dtype=c.param_dtype,
-      dot_general=rows_dot_general,
       name='head',
     )
     return head(last_BTW[:, ::2])[:, :, 0]

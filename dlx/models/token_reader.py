@@ -10,7 +10,7 @@ from dlx import labels
 from dlx.layers import mesh, transformer
 from dlx.layers.block_config import BlockConfig
 from dlx.layers.embeddings import sinusoidal
-from dlx.layers.matmul import rows_dot_general
+from dlx.layers.matmul import Dense
 from dlx.layers.normalisation import LayerNorm
 from dlx.layers.transformer import STREAM, Transformer
 
@@ -80,11 +80,10 @@ class TokenReader(nn.Module):
     assert stacked.weights_NBHLM is not None
     weights_BHT = stacked.weights_NBHLM[-1][rows, :, place_B]
     x_BD = stacked.x_BLD[rows, place_B]
-    head = nn.Dense(
+    head = Dense(
       self.num_outputs,
       dtype=jnp.promote_types(c.dtype, jnp.float32),
       param_dtype=c.param_dtype,
-      dot_general=rows_dot_general,
       name='head',
     )
     norm = LayerNorm(epsilon=1e-5, name='norm', **c.dtypes)
