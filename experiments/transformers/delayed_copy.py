@@ -52,7 +52,7 @@ class Config(experiment.Config):
   symbols: int = 16  # Different symbols, the letters from a on.
   # learned, sinusoidal, rotary, alibi, relative or none (by the causal order alone).
   positions: str = 'rotary'
-  # W, a symbol sees itself and the W - 1 before it; None: all before it.
+  # Symbols that each one sees, the last of which is that one; None: all so far.
   window: int | None = None
   num_layers: int = 2  # Transformer blocks.
   num_heads: int = 4  # Attention heads, a divisor of width.
