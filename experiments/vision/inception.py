@@ -20,7 +20,7 @@ default.
 Published: ImageNet, top-5 error 6.67 % (GoogLeNet, 7 nets, 144 crops) and 4.8 %
 (BN-Inception, 6 nets).
 
-Measured: digits 100.00 % (1 seed), 144 s of CPU.
+Measured: digits 99.26 % (3 seeds), 144 s of CPU.
 """
 
 import dataclasses
