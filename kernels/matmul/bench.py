@@ -25,6 +25,7 @@ import numpy as np
 from kernels.matmul.api import product
 from kernels.matmul.case import Case, describe
 from kernels.onednn import library
+from kernels.processor import processor
 
 Array = jax.Array
 TABLE = (
@@ -140,7 +141,7 @@ def main() -> int:
   if library.reason():
     print(f'error: oneDNN is not used: {library.reason()}', file=sys.stderr)
     return 1
-  print(f'{library.vendor()}, {library.isa()}, jax {jax.__version__}')
+  print(f'{processor().vendor}, {library.isa()}, jax {jax.__version__}')
   for line in lines(args.shapes, args.dtypes, args.rounds):
     print(line, flush=True)
   return 0

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels.onednn import library
+from kernels.processor import processor
 
 Axes = Sequence[int]
 
@@ -21,7 +22,7 @@ class Case(NamedTuple):
       of the left one and of the right one: 'NN', 'NT', 'TN' or 'TT'.
     dtype: name of the dtype of both.
     out_dtype: name of the result's.
-    vendor: of the CPU, as it calls itself; '' where kernels.onednn is not used.
+    vendor: see kernels.processor; '' where kernels.onednn is not used.
     isa: its instruction set, see kernels.onednn.library.ISAS; '' as well.
   """
 
@@ -87,6 +88,6 @@ def describe(
     form='NT'[transpose_a] + 'NT'[transpose_b],
     dtype=jnp.dtype(a.dtype).name,
     out_dtype=jnp.dtype(out_dtype).name,
-    vendor=library.vendor() if known else '',
+    vendor=processor().vendor if known else '',
     isa=library.isa() if known else '',
   )

@@ -13,7 +13,6 @@ import hashlib
 import importlib.metadata
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
@@ -162,17 +161,6 @@ def isa() -> str:
   """
   bits = load().dnnl_get_effective_cpu_isa()
   return next((name for name, has in ISAS.items() if bits & has == has), 'other')
-
-
-@functools.cache
-def vendor() -> str:
-  """Of the CPU, as it calls itself: 'GenuineIntel', 'AuthenticAMD'; 'unknown'."""
-  try:
-    text = pathlib.Path('/proc/cpuinfo').read_text(encoding='utf-8')
-  except OSError:
-    return 'unknown'
-  found = re.search(r'^vendor_id\s*:\s*(\S+)', text, re.MULTILINE)
-  return found[1] if found else 'unknown'
 
 
 def has_bfloat16() -> bool:

@@ -19,6 +19,7 @@ from kernels.matmul import (
   saveable,
 )
 from kernels.onednn import library
+from kernels.processor import processor
 
 pytestmark = pytest.mark.usefixtures('onednn')
 FORMS = ('NN', 'NT', 'TN', 'TT')
@@ -225,11 +226,13 @@ def test_auto_takes_it_where_a_row_says_so(monkeypatch):
   count = lambda: (
     jax.jit(jax.grad(lambda *x: loss(*x), (0, 1))).lower(a, b).as_text()
   ).count('@dlx_onednn_product')
-  monkeypatch.setattr(library, 'vendor', lambda: 'AuthenticAMD')
+  here = processor()
+  of = lambda vendor: lambda: here._replace(vendor=vendor)
+  monkeypatch.setattr('kernels.matmul.case.processor', of('amd'))
   monkeypatch.setattr(library, 'isa', lambda: 'avx512_core_bf16')
   assert count() == 3
   assert explain(a, b).startswith('onednn: measured: ')
-  monkeypatch.setattr(library, 'vendor', lambda: 'of another kind')
+  monkeypatch.setattr('kernels.matmul.case.processor', of('of another kind'))
   assert count() == 0
   assert explain(a, b) == 'xla: the library of cpu; no measured row'
 
