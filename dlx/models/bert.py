@@ -213,11 +213,7 @@ def dense(bert: Bert, features: int, wide: bool = False, **kwargs: Any) -> nn.De
   c = bert.blocks
   dtype = jnp.promote_types(c.dtype, jnp.float32) if wide else c.dtype
   return Dense(
-    features,
-    kernel_init=bert.normal,
-    dtype=dtype,
-    param_dtype=c.param_dtype,
-    **kwargs,
+    features, kernel_init=bert.normal, dtype=dtype, param_dtype=c.param_dtype, **kwargs
   )
 
 
