@@ -20,18 +20,15 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from dlx import experiment, figures, losses, metrics, optim
+from dlx import experiment, figures, metrics, optim
 from dlx.data.batches.resident import InOrder, Shuffled
 from dlx.data.sets.sentences import SentenceData, sentences
 from dlx.data.sources import subset
 from dlx.data.text import vocabulary
-from dlx.layers.recurrent.cells import CELLS
 from dlx.layers.recurrent.unroll import mean_by_distance, shares_of_gradient
-from dlx.models.text_classifier import CarriedClassifiers
-from dlx.state import Mean, Metric, create, ratios
-from dlx.tasks.classification import class_probabilities, of_classes
+from dlx.state import Metric, create, ratios
+from dlx.tasks import compared_cells
 from dlx.train import curves, steps
 
 
@@ -52,9 +49,7 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    known = set(self.cells) <= set(CELLS) and len(set(self.cells)) == len(self.cells)
-    allowed = 'one or more, each once, of ' + ', '.join(CELLS)
-    self.require('cells', bool(self.cells) and known, allowed)
+    self.require('cells', *compared_cells.known(self.cells))
     self.bounds('num_sentences', 'embedding', 'features', least=1)
     self.bounds('lr', above=0)
     self.choice('compute_dtype', of=experiment.UNSCALED_DTYPES)
@@ -72,10 +67,9 @@ def build(config: Config) -> experiment.Experiment:
 
 def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
   """The experiment on any set of sentences; reads nothing."""
-  model = CarriedClassifiers(
-    cells={name: CELLS[name] for name in config.cells},
-    vocabulary_size=data.vocabulary_size,
-    num_outputs=len(data.class_names),
+  model = compared_cells.model_of(
+    config.cells,
+    data,
     embedding=config.embedding,
     features=config.features,
     **config.dtypes,
@@ -83,42 +77,23 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
   each = optim.clip(
     optim.adam(optim.cosine(config.lr, config.num_steps)), **config.clipping
   )
-  own = lambda params: {name: name.split('_')[0] for name in params}
-  tx = optax.partition(dict.fromkeys(config.cells, each), own)
+  tx = compared_cells.each_alone(config.cells, each)
   wide = jnp.promote_types(config.compute_dtype, jnp.float32)
   # The same sentences for every seed, so that the runs of all seeds share a program.
   few = subset(data.train, config.num_sentences, by_class='label')
   seen, test = (InOrder(x, config.eval_batch_size) for x in (few, data.test))
 
-  def by_cell(of, name):
-    """`of` of each cell; names of those beside the first end in the cell's."""
-    tail = lambda cell: '' if cell == config.cells[0] else f'_{cell}'
-    return {name + tail(cell): of(cell) for cell in config.cells}
-
-  def logits(params, tokens_BT, nudges=None):
-    """By cell, of whole sentences."""
-    length_B = (tokens_BT != vocabulary.PAD).sum(1)
-    return model.apply({'params': params}, tokens_BT, length_B, None, nudges)[0]
+  logits = compared_cells.whole(model)
 
   def init(key):
     tokens, length = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
     params = model.init(jax.random.fold_in(key, 0), tokens, length)['params']
     return create(params, tx.init(params), jax.random.fold_in(key, 1))
 
-  def sums(found, batch):
-    label, weight = batch['label'], batch.get('weight')
-    loss = lambda cell: metrics.mean(
-      losses.softmax_cross_entropy(found[cell], label), weight
-    )
-    hits = lambda cell: metrics.accuracy(found[cell], label, weight)
-    return {**by_cell(loss, 'loss'), **by_cell(hits, 'accuracy')}
-
   def loss_fn(params, model_state, batch, rng):
     del rng
-    found = sums(logits(params, batch['tokens']), batch)
-    # The cells share no parameter: the gradient of the sum is that of each.
-    totals = [found[name].total for name in by_cell(str, 'loss')]
-    return Mean(jnp.stack(totals).sum(), found['loss'].count), (model_state, found)
+    found = compared_cells.sums(logits(params, batch['tokens']), batch)
+    return compared_cells.total_loss(found), (model_state, found)
 
   def train_step(state, batch):
     grads, _, found = steps.gradients(
@@ -133,7 +108,7 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
     return new, {**found, **curves.of(config, each, state, new, grads)}
 
   def eval_step(state, batch):
-    return sums(logits(state.params, batch['tokens']), batch)
+    return compared_cells.sums(logits(state.params, batch['tokens']), batch)
 
   def shares(state, tokens_BT, cell):
     """[T, B]: how much the margin of class 1 depends on the state after each word."""
@@ -152,7 +127,7 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
       least = jnp.finfo(share_B.dtype).tiny
       return metrics.mean(jnp.log10(jnp.maximum(share_B, least)), batch['weight'])
 
-    return by_cell(first, 'first')
+    return compared_cells.by_cell(config.cells, 'first', first)
 
   def gradient_flow(state, key, batch):
     del key
@@ -163,16 +138,6 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
     of = lambda cell: mean_by_distance(shares(state, tokens_BT, cell), length_B)
     return [of(cell) for cell in config.cells]
 
-  predict = class_probabilities(
-    lambda state, inputs: logits(state.params, inputs['tokens'])[config.cells[0]],
-    {
-      'tokens': experiment.Field(
-        'tokens', ('length',), 'int32', vocabulary=data.vocabulary, pad=vocabulary.PAD
-      )
-    },
-    data.class_names,
-  )
-  known = of_classes(len(data.class_names))
   first = Metric(
     'Gradient of the first word',
     None,
@@ -181,7 +146,6 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
     '',
     'ratio',
   )
-  titled = lambda of: lambda cell: of._replace(title=f'{of.title}, {cell}')
   return experiment.Experiment(
     init=init,
     train_step=train_step,
@@ -195,11 +159,10 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
         summarize=lambda found: {k: 10**x for k, x in ratios(found).items()},
       ),
     },
-    functions={'predict': predict},
+    functions={'predict': compared_cells.predict(logits, config.cells[0], data)},
     metrics={
-      **by_cell(titled(known['loss']), 'loss'),
-      **by_cell(titled(known['accuracy']), 'accuracy'),
-      **by_cell(titled(first), 'gradients/first'),
+      **compared_cells.declared(config.cells, len(data.class_names)),
+      **compared_cells.titled(config.cells, 'gradients/first', first),
     },
     headline=('seen/loss', 'seen/accuracy', 'gradients/first'),
     figures={

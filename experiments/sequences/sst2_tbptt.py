@@ -18,18 +18,15 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from dlx import experiment, losses, metrics, optim
+from dlx import experiment, optim
 from dlx.data.batches.contiguous import Continuing
 from dlx.data.batches.resident import InOrder
 from dlx.data.dataset import ROWS
 from dlx.data.sets.sentences import SentenceData, sentences
-from dlx.data.text import vocabulary
-from dlx.layers.recurrent.cells import CELLS, zero_state
-from dlx.models.text_classifier import CarriedClassifiers
-from dlx.state import Mean, create
-from dlx.tasks.classification import class_probabilities, of_classes
+from dlx.layers.recurrent.cells import zero_state
+from dlx.state import create
+from dlx.tasks import compared_cells
 from dlx.train import curves, steps
 
 
@@ -56,9 +53,7 @@ class Config(experiment.Config):
 
   def __post_init__(self):
     super().__post_init__()
-    known = set(self.cells) <= set(CELLS) and len(set(self.cells)) == len(self.cells)
-    allowed = 'one or more, each once, of ' + ', '.join(CELLS)
-    self.require('cells', bool(self.cells) and known, allowed)
+    self.require('cells', *compared_cells.known(self.cells))
     self.bounds('window', 'embedding', 'features', 'min_count', least=1)
     self.bounds('lr', above=0)
     self.bounds('weight_decay', least=0)
@@ -77,10 +72,9 @@ def build(config: Config) -> experiment.Experiment:
 
 def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
   """The experiment on any set of sentences; reads nothing."""
-  model = CarriedClassifiers(
-    cells={name: CELLS[name] for name in config.cells},
-    vocabulary_size=data.vocabulary_size,
-    num_outputs=len(data.class_names),
+  model = compared_cells.model_of(
+    config.cells,
+    data,
     embedding=config.embedding,
     features=config.features,
     **config.dtypes,
@@ -91,8 +85,7 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
     ),
     **config.clipping,
   )
-  own = lambda params: {name: name.split('_')[0] for name in params}
-  tx = optax.partition(dict.fromkeys(config.cells, each), own)
+  tx = compared_cells.each_alone(config.cells, each)
   wide = jnp.promote_types(config.compute_dtype, jnp.float32)
 
   def init(key):
@@ -103,26 +96,13 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
     rng = jax.random.fold_in(key, 1)
     return create(params, tx.init(params), rng, model_state={'carry': carry})
 
-  def sums(logits, batch):
-    """Metrics by name; those of the cells beside the first end in the cell's name."""
-    found = {}
-    for name, logits_BK in logits.items():
-      tail = '' if name == config.cells[0] else f'_{name}'
-      losses_B = losses.softmax_cross_entropy(logits_BK, batch['label'])
-      found['loss' + tail] = metrics.mean(losses_B, batch['weight'])
-      hits = metrics.accuracy(logits_BK, batch['label'], batch['weight'])
-      found['accuracy' + tail] = hits
-    return found
-
   def loss_fn(params, carry, batch, rng):
     del rng
     logits, carry = model.apply(
       {'params': params}, batch['tokens'], batch['length'], carry
     )
-    found = sums(logits, batch)
-    # The cells share no parameter: the gradient of the sum is that of each.
-    totals = [v.total for k, v in found.items() if k.startswith('loss')]
-    return Mean(jnp.stack(totals).sum(), found['loss'].count), (carry, found)
+    found = compared_cells.sums(logits, batch)
+    return compared_cells.total_loss(found), (carry, found)
 
   def train_step(state, batch):
     fresh = lambda x: jnp.where(batch['reset'][:, None], 0, x)
@@ -134,29 +114,10 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
     new = steps.apply(tx, state, grads, model_state={'carry': carry})
     return new, {**found, **curves.of(config, each, state, new, grads)}
 
-  def whole(state, tokens_BT):
-    """Logits of whole sentences, from a state of zeros."""
-    length_B = (tokens_BT != 0).sum(1)
-    return model.apply({'params': state.params}, tokens_BT, length_B)[0]
+  whole = compared_cells.whole(model)
 
   def eval_step(state, batch):
-    return sums(whole(state, batch['tokens']), batch)
-
-  predict = class_probabilities(
-    lambda state, inputs: whole(state, inputs['tokens'])[config.cells[0]],
-    {
-      'tokens': experiment.Field(
-        'tokens', ('length',), 'int32', vocabulary=data.vocabulary, pad=vocabulary.PAD
-      )
-    },
-    data.class_names,
-  )
-  guessed = of_classes(len(data.class_names))
-  declared = {name: guessed[name] for name in ('loss', 'accuracy')}
-  for cell in config.cells[1:]:
-    for name in ('loss', 'accuracy'):
-      title = f'{declared[name].title}, {cell}'
-      declared[f'{name}_{cell}'] = declared[name]._replace(title=title)
+    return compared_cells.sums(whole(state.params, batch['tokens']), batch)
 
   return experiment.Experiment(
     init=init,
@@ -175,7 +136,7 @@ def of_data(config: Config, data: SentenceData) -> experiment.Experiment:
       'test': experiment.Eval(eval_step, InOrder(data.test, config.eval_batch_size)),
     },
     placement=(('model_state/carry/', ROWS),),
-    functions={'predict': predict},
-    metrics=declared,
+    functions={'predict': compared_cells.predict(whole, config.cells[0], data)},
+    metrics=compared_cells.declared(config.cells, len(data.class_names)),
     headline=('validation/accuracy', 'test/accuracy'),
   )
