@@ -51,8 +51,8 @@ def declarations(vocabulary_size: int, pairs: bool) -> dict[str, Metric]:
     'unigram': Metric(
       'Unigram entropy',
       None,
-      'Entropy of the hidden tokens by their own frequencies: the least loss without '
-      'the text around them.',
+      'Entropy of the hidden tokens by how often each token is hidden: the least loss '
+      'without any other token of the text.',
       'nats a token',
       'loss',
     ),
