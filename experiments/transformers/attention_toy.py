@@ -56,8 +56,8 @@ EXAMPLES = (
 TEST_SIZE, TEST_SEED = 1000, 2**32 - 1  # A seed that no run has.
 LOOKS = Metric(
   'Looks at the noun', 'higher',
-  'Share of the sentences in which the pronoun looks most at the noun that is meant, by '
-  'the mean of the heads.', '%', 'share',
+  'Share of the sentences in which the pronoun looks most at the noun that is meant, '
+  'by the mean of the heads.', '%', 'share',
 )  # fmt: skip
 
 
