@@ -23,9 +23,9 @@ Byte pairs in place of words, of any two columns of a file:
       --vocab_size=8000 --data_dir=DATA
   python -m launch.train --exp=translation --config.dataset=own --data_dir=DATA
 
-The third command with 256 units, 8000 words and 2200 steps takes 8 minutes of CPU.
+The third command with 256 units, 8000 words and 3600 steps takes 13 minutes of CPU.
 
-Measured: multi30k, BLEU of words 24.66 greedy, 26.05 with 4 beams (1 seed).
+Measured: multi30k, BLEU of words 27.31 greedy, 27.87 with 4 beams (1 seed).
 """
 
 import dataclasses
