@@ -20,7 +20,7 @@ import jax
 from jax import lax
 
 from dlx.layers import mesh
-from dlx.layers.bias import keep_bias_wide, narrow
+from dlx.layers.bias import keep_bias_wide, narrow, written
 from kernels.conv import conv2d
 from kernels.conv.api import OPERATION
 from kernels.conv.case import INPUT, describe
@@ -112,9 +112,10 @@ class Conv(nn.Conv):
   conv_general_dilated: Any = conv_general_dilated
   promote_dtype: Any = keep_bias_wide
 
+  @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """[..., H, W, C] -> [..., H', W', features]; as many spatial axes as the kernel."""
-    return narrow(super().__call__(x), x, self.dtype, self.param_dtype)
+    return narrow(written(nn.Conv)(self, x), x, self.dtype, self.param_dtype)
 
 
 @functools.cache

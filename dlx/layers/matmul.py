@@ -14,7 +14,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from dlx.layers import mesh
-from dlx.layers.bias import keep_bias_wide, narrow
+from dlx.layers.bias import keep_bias_wide, narrow, written
 from kernels.matmul import product
 
 Array = jax.Array
@@ -116,9 +116,10 @@ class Dense(nn.Dense):
   dot_general: Any = rows_dot_general
   promote_dtype: Any = keep_bias_wide
 
+  @nn.compact
   def __call__(self, x: Array) -> Array:
     """[..., D] -> [..., features]."""
-    return narrow(super().__call__(x), x, self.dtype, self.param_dtype)
+    return narrow(written(nn.Dense)(self, x), x, self.dtype, self.param_dtype)
 
 
 class DenseGeneral(nn.DenseGeneral):
@@ -128,6 +129,7 @@ class DenseGeneral(nn.DenseGeneral):
   dot_general: Any = rows_dot_general
   promote_dtype: Any = keep_bias_wide
 
+  @nn.compact
   def __call__(self, x: Array) -> Array:
     """The axes `axis` of x become `features`."""
-    return narrow(super().__call__(x), x, self.dtype, self.param_dtype)
+    return narrow(written(nn.DenseGeneral)(self, x), x, self.dtype, self.param_dtype)

@@ -22,6 +22,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from dlx.errors import ConfigError
+from dlx.layers.bias import written
 from kernels.onednn import batch_norm as batch_norm_calls
 from kernels.onednn import library, norm
 from kernels.onednn.calls import wide as _wide
@@ -306,6 +307,7 @@ class LayerNorm(nn.LayerNorm):
 
   use_fast_variance: bool = False
 
+  @nn.compact
   def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
     """[..., D] -> the same; statistics are over the last axis.
 
@@ -313,7 +315,7 @@ class LayerNorm(nn.LayerNorm):
       ConfigError: one feature, of which the bias alone would be left.
     """
     _at_least_two(x.shape[-1], 'feature', 'features')
-    return super().__call__(x, mask=mask)
+    return written(nn.LayerNorm)(self, x, mask=mask)
 
 
 class GroupNorm(nn.Module):

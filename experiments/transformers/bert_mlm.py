@@ -15,10 +15,11 @@ model also says whether two do, unless --config.next_sentence=False. `unigram` i
 entropy of the hidden tokens by their own frequencies, `gain` what the loss is below it.
 The paper's base model, 110 M parameters:
 
-  python -m launch.plan --exp=bert_mlm --config.encoder.size=base \
-      --config.encoder.vocabulary_size=30522 --config.encoder.max_length=512 \
-      --config.lines=16 --config.batch_size=256 --config.num_steps=1000000 \
-      --config.lr=1e-4 --config.warmup_fraction=0.01 --config.compute_dtype=bfloat16 \
+  python -m launch.plan --exp=bert_mlm --config.dataset=tiny_shakespeare \
+      --config.encoder.size=base --config.encoder.vocabulary_size=30522 \
+      --config.encoder.max_length=512 --config.lines=16 \
+      --config.batch_size=256 --config.num_steps=1000000 --config.lr=1e-4 \
+      --config.warmup_fraction=0.01 --config.compute_dtype=bfloat16 \
       --config.encoder.pad_vocabulary_to=128 --config.encoder.unroll=1 \
       --topology=v5e:4x4
 
