@@ -8,14 +8,10 @@ import sys
 from absl.testing import absltest
 
 ROOT = pathlib.Path(__file__).parents[1]
-TESTS = """
+TEST = """
 import os, time
-def test_before():
-  pass
 def test_{name}():
   {body}
-def test_after():
-  pass
 """
 
 
@@ -26,7 +22,9 @@ class CrashesTest(absltest.TestCase):
       'from tests.conftest import pytest_cmdline_main'
     )
     for i, which in enumerate(('sound', name, 'sound_too')):
-      code = TESTS.format(name=which, body=body if which == name else 'pass')
+      code = TEST.format(
+        name=which, body=body if which == name else 'assert os.getpid() > 1'
+      )
       (folder / f'file{i}_test.py').write_text(code)
     command = [sys.executable, '-m', 'pytest', '-n2', '-q']
     settings = ['-c', ROOT / 'pyproject.toml', '--rootdir', folder]
