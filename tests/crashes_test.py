@@ -26,7 +26,7 @@ class CrashesTest(absltest.TestCase):
         name=which, body=body if which == name else 'assert os.getpid() > 1'
       )
       (folder / f'file{i}_test.py').write_text(code)
-    command = [sys.executable, '-m', 'pytest', '-n2', '-q']
+    command = [sys.executable, '-m', 'pytest', '-n2']
     settings = ['-c', ROOT / 'pyproject.toml', '--rootdir', folder]
     return subprocess.run(
       [*command, *settings, *options, folder],
